@@ -1,0 +1,134 @@
+"""How values become bytes and bytes become values.
+
+Our own payloads are 0xC1 followed by one msgpack value. 0xC1 is the one byte that msgpack never uses and that no UTF-8
+text contains, so everything else is what a person or a foreign program sent: JSON if it parses, else text, else raw
+bytes. Nothing here raises anything but `Undecodable`. Why a marker byte and no header: docs/adr/0002.
+
+An *outcome* (what answers a call) is 0xC1 and the array [0, value] or [1, failure map]; a reply of a foreign service
+is a success whose value is its decoded body.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgpack
+
+from mesh.errors import Undecodable
+from mesh.failure import Failure, Kind
+
+MARKER = b"\xc1"
+EXT_ERROR = 1
+
+SUCCESS_PREFIX = MARKER + b"\x92\x00"
+FAILURE_PREFIX = MARKER + b"\x92\x01"
+NIL_OUTCOME = SUCCESS_PREFIX + b"\xc0"
+
+
+def pack(value: Any) -> bytes:  # noqa: ANN401 - any value of the wire types
+    """Encode as msgpack. A `Failure` anywhere inside becomes extension type 1. Raises ValueError or TypeError."""
+    packed: bytes = msgpack.packb(value, default=_pack_extension, use_bin_type=True)
+    return packed
+
+
+def unpack(data: bytes) -> Any:  # noqa: ANN401 - any value of the wire types
+    """Decode one msgpack value; text that is no UTF-8 keeps its bytes as surrogates. Raises Undecodable."""
+    try:
+        return msgpack.unpackb(
+            data,
+            ext_hook=_unpack_extension,
+            raw=False,
+            strict_map_key=False,
+            unicode_errors="surrogateescape",
+        )
+    except (ValueError, RecursionError, msgpack.UnpackException) as error:  # msgpack raises half a dozen unrelated classes for malformed input
+        raise Undecodable(f"malformed msgpack: {error or type(error).__name__}") from error
+
+
+def encode(value: Any) -> bytes:  # noqa: ANN401 - any value of the wire types
+    """Encode as one of our payloads."""
+    return MARKER + pack(value)
+
+
+def decode(data: bytes) -> Any:  # noqa: ANN401 - any value of the wire types
+    """Decode a payload of ours, JSON or text. Empty bytes are None. Raises Undecodable for a broken payload of ours."""
+    if data[:1] == MARKER:
+        return unpack(data[1:])
+    return decode_foreign(data)
+
+
+def decode_foreign(data: bytes) -> Any:  # noqa: ANN401 - any JSON value, text or bytes
+    """What a person or a foreign program meant: JSON if it parses, else text, else the bytes themselves."""
+    if not data.strip():
+        return None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def as_marked(data: bytes) -> bytes:
+    """The same value as a payload of ours; what is ours already passes unchanged once it is known to decode."""
+    if data[:1] == MARKER:
+        unpack(data[1:])
+        return data
+    return encode(decode_foreign(data))
+
+
+def encode_success(value: Any) -> bytes:  # noqa: ANN401 - any value of the wire types
+    """The outcome of a call that succeeded."""
+    return SUCCESS_PREFIX + pack(value)
+
+
+def encode_failure(failure: Failure) -> bytes:
+    """The outcome of a call that failed."""
+    return FAILURE_PREFIX + pack(failure.to_wire())
+
+
+def decode_outcome(data: bytes) -> tuple[bool, Any]:
+    """Read an outcome: (True, value) or (False, Failure). Raises Undecodable."""
+    if data[:1] != MARKER:
+        return True, decode_foreign(data)
+    value = unpack(data[1:])
+    if not (isinstance(value, list) and len(value) == 2 and value[0] in (0, 1)):
+        raise Undecodable("an outcome is [0, value] or [1, failure]")
+    return (True, value[1]) if value[0] == 0 else (False, Failure.from_wire(value[1]))
+
+
+def undecodable_failure(what: str, error: Exception) -> Failure:
+    """The failure that stands for bytes nobody can read."""
+    return Failure(message=f"undecodable {what}: {error}", kind=Kind.INTERNAL)
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 - any value of the wire types
+    """Show a value as JSON for people: bytes as text, failures as their map. Never raises."""
+    return json.dumps(value, ensure_ascii=False, default=_show, indent=indent)
+
+
+def _show(value: object) -> object:
+    if isinstance(value, Failure):
+        return value.to_wire()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return repr(value)
+
+
+def _refuse_constant(name: str) -> Any:  # noqa: ANN401 - never returns
+    raise ValueError(f"{name} is not JSON")
+
+
+def _pack_extension(value: object) -> msgpack.ExtType:
+    if isinstance(value, Failure):
+        return msgpack.ExtType(EXT_ERROR, pack(value.to_wire()))
+    raise TypeError(f"a {type(value).__name__} cannot be sent; use numbers, text, bytes, lists, dicts and None")
+
+
+def _unpack_extension(code: int, data: bytes) -> object:
+    if code == EXT_ERROR:
+        return Failure.from_wire(unpack(data))
+    return None

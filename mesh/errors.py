@@ -1,0 +1,130 @@
+"""The errors of the platform: one root, one class per cause.
+
+Not here: failures of users' code, which are values (`mesh.failure.Failure`) and become outcomes in a history.
+Every message says what happened, to whom, and what to do. `code` is stable and is what scripts may match.
+"""
+
+from __future__ import annotations
+
+
+class MeshError(Exception):
+    """Root of every error raised by this project."""
+
+    code = "mesh-error"
+
+
+class Unreachable(MeshError, ConnectionError):
+    """Raised when no NATS server answers at the given address."""
+
+    code = "unreachable"
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        self.reason = reason
+        super().__init__(f"no NATS server at {url} ({reason}); start one with `mesh up APP` or pass --nats URL")
+
+
+class Disconnected(MeshError, ConnectionError):
+    """Raised when something was asked of a connection that is down at the moment or closed for good."""
+
+    code = "disconnected"
+
+
+class RequestTimeout(MeshError, TimeoutError):
+    """Raised when a request got no answer in time; whether it was carried out is unknown."""
+
+    code = "request-timeout"
+
+    def __init__(self, subject: str, timeout_s: float) -> None:
+        self.subject = subject
+        self.timeout_s = timeout_s
+        super().__init__(f"no answer to {subject} within {timeout_s:g} s")
+
+
+class NoResponders(MeshError):
+    """Raised when nobody at all listens on the subject of a request."""
+
+    code = "no-responders"
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        super().__init__(f"nobody listens on {subject}")
+
+
+class Conflict(MeshError):
+    """Raised when a write expected a last sequence and somebody had written in between."""
+
+    code = "conflict"
+
+    def __init__(self, subject: str, expected: int, actual: str) -> None:
+        self.subject = subject
+        self.expected = expected
+        self.actual = actual
+        super().__init__(f"{subject}: expected last sequence {expected}, the server says: {actual}")
+
+
+class OutcomeUnknown(MeshError, TimeoutError):
+    """Raised when a write was sent and no acknowledgement came: it may or may not be stored, now or later."""
+
+    code = "outcome-unknown"
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        super().__init__(f"{subject}: written, but not acknowledged; read back before writing again")
+
+
+class PayloadTooLarge(MeshError, ValueError):
+    """Raised when a message is larger than the server takes."""
+
+    code = "payload-too-large"
+
+    def __init__(self, subject: str, payload_bytes: int, payload_bytes_max: int) -> None:
+        self.subject = subject
+        self.payload_bytes = payload_bytes
+        self.payload_bytes_max = payload_bytes_max
+        super().__init__(
+            f"{subject}: {payload_bytes} bytes are more than the server's limit of {payload_bytes_max}; "
+            "pass a reference instead of the data, or raise max_payload on the server"
+        )
+
+
+class ServerRefused(MeshError):
+    """Raised when the server answers a JetStream request with an error that has no class of its own."""
+
+    code = "server-refused"
+
+    def __init__(self, subject: str, err_code: int, description: str) -> None:
+        self.subject = subject
+        self.err_code = err_code
+        self.description = description
+        super().__init__(f"{subject}: the server refused with {err_code}: {description}")
+
+
+class NotFound(MeshError, LookupError):
+    """Raised when a stream, bucket, message or workflow that was named does not exist."""
+
+    code = "not-found"
+
+
+class Undecodable(MeshError, ValueError):
+    """Raised when bytes cannot be read as what they should be."""
+
+    code = "undecodable"
+
+
+class InvalidName(MeshError, ValueError):
+    """Raised when an id, topic or queue name cannot stand in a subject."""
+
+    code = "invalid-name"
+
+
+class StoreInUse(MeshError):
+    """Raised when a second server is about to be started on a store directory that has one."""
+
+    code = "store-in-use"
+
+
+class ServerFailed(MeshError):
+    """Raised when the embedded server could not be started or kept alive."""
+
+    code = "server-failed"

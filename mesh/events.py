@@ -1,0 +1,214 @@
+"""The events of a history: what a stored message means, and the bodies of `start` and `end`.
+
+Pure: bytes and subjects in, values out. Nothing that arrives on a subject may raise anything but `Undecodable` here;
+what does not even look like an event is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+from mesh import codec
+from mesh.errors import Undecodable
+from mesh.failure import Failure, Kind
+from mesh.subjects import WorkflowKey, untoken
+
+# Headers a plain `nats pub` may use, and those our own writers set.
+HEADER_WORKFLOW: Final = "Mesh-Workflow"
+HEADER_HOST: Final = "Mesh-Host"
+HEADER_FROM: Final = "Mesh-From"
+HEADER_ONCE: Final = "Mesh-Once"
+
+KINDS: Final = frozenset({"start", "signal", "ret", "claim", "tick", "exit", "mark", "cancel", "kill", "monitor", "end"})
+# How many subject tokens follow each kind; a signal's topic may have any number from one.
+_ARGS: Final = {"start": 0, "ret": 4, "claim": 3, "tick": 2, "exit": 2, "mark": 2, "cancel": 0, "kill": 0, "monitor": 0, "end": 1}
+
+
+class Event(NamedTuple):
+    """One stored message of a workflow. `args` are the subject tokens after the kind; `seq` is the stream's sequence."""
+
+    kind: str
+    id_token: str
+    seq: int
+    at_ns: int
+    args: list[str]
+    data: bytes
+    raw_headers: bytes | None
+
+    @property
+    def run(self) -> int:
+        """The run this event names; 0 for kinds that name none."""
+        return int(self.args[0]) if self.kind in _NAMES_RUN else 0
+
+    @property
+    def topic(self) -> str:
+        """The topic of a signal."""
+        return ".".join(untoken(part) for part in self.args)
+
+
+_NAMES_RUN: Final = frozenset({"ret", "claim", "tick", "exit", "mark", "end"})
+
+
+def parse(subject: str, seq: int, at_ns: int, data: bytes, raw_headers: bytes | None) -> Event | None:
+    """Read a stored message as an event; None when its subject is not one of ours."""
+    parts = subject.split(".")
+    if len(parts) < 6:
+        return None
+    kind = parts[5]
+    args = parts[6:]
+    want = _ARGS.get(kind)
+    if want is None:
+        if kind != "signal" or not args:
+            return None
+    elif len(args) != want or (kind in _NAMES_RUN and not args[0].isdecimal()):
+        return None
+    elif (kind in ("ret", "claim") and not (args[1].isdecimal() and args[2].isdecimal())) or (
+        kind == "exit" and not args[1].isdecimal()
+    ):
+        return None
+    return Event(kind, parts[4], seq, at_ns, args, data, raw_headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """Who started a child: the workflow, its run and the op."""
+
+    queue: str
+    id: str
+    run: int
+    n: int
+
+    @property
+    def key(self) -> WorkflowKey:
+        """The parent's key."""
+        return WorkflowKey(self.queue, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class StartSpec:
+    """The body of a `start`. `args` is a msgpack array; durations are integer nanoseconds, 0 = none.
+
+    chain_started_ns: when the first run of a chain (retries, continue-as-new) began, 0 for a first run.
+    since: events after this sequence belong to the new run too (a continued run takes over what its predecessor
+    had not seen); 0 = none.
+    """
+
+    workflow: str
+    args: bytes = b"\x90"
+    host: str = ""
+    client: str = ""
+    context: Mapping[str, Any] = field(default_factory=dict)
+    entropy: bytes = b""
+    parent: Parent | None = None
+    messages: tuple[Mapping[str, Any], ...] = ()
+    run_timeout_ns: int = 0
+    execution_timeout_ns: int = 0
+    start_delay_ns: int = 0
+    retry_policy: Mapping[str, Any] | None = None
+    cron: str = ""
+    memo: Mapping[str, Any] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int = 1
+    chain_started_ns: int = 0
+    since: int = 0
+
+    def encode(self) -> bytes:
+        """The bytes of this start; fields that have their default are left out."""
+        wire: dict[str, Any] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if name == "parent" and value is not None:
+                wire[name] = [value.queue, value.id, value.run, value.n]
+            elif name == "workflow" or value != getattr(_DEFAULT_START, name):
+                wire[name] = list(value) if isinstance(value, tuple) else value
+        return codec.encode(wire)
+
+
+_DEFAULT_START = StartSpec(workflow="")
+
+
+def decode_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
+    """Read a start of ours, or one that a person published: the name in a header, the input as JSON or text.
+
+    Raises Undecodable, whose text says what is wrong.
+    """
+    if data[:1] != codec.MARKER:
+        name = headers.get(HEADER_WORKFLOW, "")
+        if not name:
+            raise Undecodable(f"a start needs the workflow's name in the header {HEADER_WORKFLOW}")
+        value = codec.decode_foreign(data)
+        return StartSpec(workflow=name, args=codec.pack([] if value is None else [value]), host=headers.get(HEADER_HOST, ""))
+    wire = codec.decode(data)
+    if not isinstance(wire, dict) or not isinstance(wire.get("workflow"), str):
+        raise Undecodable("a start is a map with the workflow's name")
+    known = {name: wire[name] for name in StartSpec.__slots__ if name in wire}
+    for name, value in known.items():
+        if name != "parent" and not _same_shape(value, getattr(_DEFAULT_START, name)):
+            raise Undecodable(f"the start's field {name} is a {type(value).__name__}")
+    parent = known.pop("parent", None)
+    if parent is not None:
+        if not (isinstance(parent, list) and [type(p) for p in parent] == [str, str, int, int]):
+            raise Undecodable("the start's field parent is not [queue, id, run, n]")
+        known["parent"] = Parent(*parent)
+    if "messages" in known:
+        known["messages"] = tuple(m for m in known["messages"] if isinstance(m, dict))
+    spec = StartSpec(**known)
+    try:
+        args = codec.unpack(spec.args)
+    except Undecodable as error:
+        raise Undecodable(f"the start's arguments: {error}") from error
+    if not isinstance(args, list):
+        raise Undecodable("the start's arguments are no list")
+    return spec
+
+
+def _same_shape(value: object, default: object) -> bool:
+    if default is None:
+        return value is None or isinstance(value, dict)
+    if isinstance(default, tuple):
+        return isinstance(value, list)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return type(value) is type(default)
+    return isinstance(value, type(default))
+
+
+@dataclass(frozen=True, slots=True)
+class EndRecord:
+    """The body of an `end`: the outcome of a run as outcome bytes, or the start of the run that follows.
+
+    status: completed, failed, canceled, terminated, timed-out, continued (by the code) or retried (by the policy).
+    """
+
+    status: str
+    outcome: bytes = codec.NIL_OUTCOME
+    next_start: bytes = b""
+
+    def encode(self) -> bytes:
+        """The bytes of this end."""
+        return codec.encode({"status": self.status, "outcome": self.outcome, "next": self.next_start})
+
+    def value(self) -> Any:  # noqa: ANN401 - any value of the wire types
+        """The result of a completed run; anything else is a Failure."""
+        _, value = codec.decode_outcome(self.outcome)
+        return value
+
+
+def decode_end(data: bytes) -> EndRecord:
+    """Read an end. What nobody can read ended the run all the same: the failure says so."""
+    try:
+        wire = codec.decode(data)
+    except Undecodable as error:
+        wire = error
+    if isinstance(wire, dict) and isinstance(wire.get("status"), str) and isinstance(wire.get("outcome"), bytes):
+        return EndRecord(wire["status"], wire["outcome"], wire.get("next") or b"")
+    failure = Failure(message=f"the end of this run was written by somebody else: {wire!r}"[:300], kind=Kind.INTERNAL)
+    return EndRecord("failed", codec.encode_failure(failure))
+
+
+def next_attempt(spec: StartSpec, *, delay_ns: int, chain_started_ns: int, since: int) -> StartSpec:
+    """The start that a retry policy asks for after a failed run."""
+    return replace(
+        spec, attempt=spec.attempt + 1, start_delay_ns=delay_ns, chain_started_ns=chain_started_ns, since=since, messages=()
+    )

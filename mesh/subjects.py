@@ -1,0 +1,210 @@
+"""Every subject of the mesh: the one place that builds and parses them.
+
+    mesh.wf.<queue>.<id>.<kind...>         what happens to a workflow; anybody with the right may publish
+    mesh.log.<queue>.<p>.<id>.<kind...>    the same as stored: the stream maps one to the other
+    mesh.at.<queue>.<p>.<id>.<run>.<n>     scheduled messages (ADR-51)
+    mesh.note.<queue>.<id>.<what>          live notices, not stored
+    mesh.fn.<namespace...>.<name>          function requests, a queue group of hosts
+    mesh.who.<namespace...>.<name>         "who has this call?", all hosts
+    mesh.stop.<namespace...>.<name>        "nobody waits for this call any more", all hosts
+    mesh.node.<node>.<verb>                requests to one node
+    mesh.queue.<queue>.<p>.<verb>          requests to the owner of a partition
+
+An id, queue, topic or name is one token: characters that mean something in a subject (and `%`, blanks, anything
+outside printable ASCII) are percent-encoded from UTF-8. Ordinary ids such as `order-1` stand as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NewType
+from urllib.parse import unquote_to_bytes
+
+from mesh.errors import InvalidName
+
+RunId = NewType("RunId", int)
+
+# The server's default max_control_line is 4096 bytes and a subject has to fit with its reply.
+TOKEN_BYTES_MAX = 512
+
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_\-:@=+,~!/]")
+
+
+@lru_cache(maxsize=65536)
+def token(name: str) -> str:
+    """Encode a name as one subject token. Raises InvalidName when it is empty or too long."""
+    if not name:
+        raise InvalidName(
+            "an empty name cannot stand in a subject; give a workflow id, queue or topic of at least one character"
+        )
+    try:
+        raw = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InvalidName(f"{name!r} is no valid text: {error}") from error
+    encoded = _UNSAFE.sub(lambda m: b"%%%02X" % m.group()[0], raw).decode("ascii")
+    if len(encoded) > TOKEN_BYTES_MAX:
+        raise InvalidName(
+            f"{name[:40]!r}... takes {len(encoded)} bytes in a subject; at most {TOKEN_BYTES_MAX} are possible"
+        )
+    return encoded
+
+
+@lru_cache(maxsize=65536)
+def untoken(text: str) -> str:
+    """Decode one subject token."""
+    if "%" not in text:
+        return text
+    return unquote_to_bytes(text).decode("utf-8", "surrogateescape")
+
+
+EventKind = Literal["start", "signal", "ret", "claim", "tick", "exit", "mark", "cancel", "kill", "monitor", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowKey:
+    """A workflow: its queue and its id, decoded."""
+
+    queue: str
+    id: str
+
+    def subject(self, *kind: str) -> str:
+        """The subject on which something happens to this workflow; the parts of `kind` are tokens already."""
+        return ".".join((f"mesh.wf.{token(self.queue)}.{token(self.id)}", *kind))
+
+    def start(self) -> str:
+        """Where a start is published."""
+        return self.subject("start")
+
+    def signal(self, topic: str) -> str:
+        """Where a signal with this topic is published."""
+        return self.subject("signal", token(topic))
+
+    def ret(self, run: int, n: int, attempt: int, fp: str) -> str:
+        """Where the outcome of one attempt of an op is published."""
+        return self.subject("ret", str(run), str(n), str(attempt), fp)
+
+    def claim(self, run: int, n: int, attempt: int) -> str:
+        """Where a host claims an attempt that must not run twice."""
+        return self.subject("claim", str(run), str(n), str(attempt))
+
+    def tick(self, run: int, n: int) -> str:
+        """Where the server publishes a timer that fired."""
+        return self.subject("tick", str(run), str(n))
+
+    def exit(self, run: int, n: int) -> str:
+        """Where the end of a child is told to its parent."""
+        return self.subject("exit", str(run), str(n))
+
+    def mark(self, run: int, name: str) -> str:
+        """Where the owner records a value of its own."""
+        return self.subject("mark", str(run), token(name))
+
+    def end(self, run: int) -> str:
+        """Where the owner records the end of a run."""
+        return self.subject("end", str(run))
+
+    def note(self, what: str) -> str:
+        """Where live notices about this workflow go; not stored."""
+        return f"mesh.note.{token(self.queue)}.{token(self.id)}.{what}"
+
+    def stored(self, partition: int | Literal["*"], *kind: str) -> str:
+        """The subject as the stream stores it; partition "*" and trailing ">" are good for look-ups."""
+        return ".".join((f"mesh.log.{token(self.queue)}.{partition}.{token(self.id)}", *kind))
+
+    def schedule(self, partition: int, run: int, n: int | str) -> str:
+        """Where the scheduled message of a timer is stored."""
+        return f"mesh.at.{token(self.queue)}.{partition}.{token(self.id)}.{run}.{n}"
+
+
+def claim_of_ret(ret: str) -> str:
+    """The claim subject that belongs to an outcome's subject (`...ret.<run>.<n>.<attempt>.<fp>`)."""
+    head, run, n, attempt, _ = ret.rsplit(".", 4)
+    return f"{head.removesuffix('.ret')}.claim.{run}.{n}.{attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSubject:
+    """A parsed `mesh.log` subject. `args` are the raw tokens after the kind."""
+
+    queue: str
+    partition: int
+    id_token: str
+    kind: str
+    args: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """The workflow id, decoded."""
+        return untoken(self.id_token)
+
+
+def parse_stored(subject: str) -> StoredSubject | None:
+    """Parse a stored subject; None when it is not of that form."""
+    parts = subject.split(".")
+    if len(parts) < 6 or parts[0] != "mesh" or parts[1] != "log" or not parts[3].isdecimal():
+        return None
+    return StoredSubject(untoken(parts[2]), int(parts[3]), parts[4], parts[5], tuple(parts[6:]))
+
+
+def parse_workflow(subject: str) -> tuple[WorkflowKey, str, tuple[str, ...]] | None:
+    """Parse a `mesh.wf` subject into key, kind and the tokens after it; None when it is not of that form."""
+    parts = subject.split(".")
+    if len(parts) < 5 or parts[0] != "mesh" or parts[1] != "wf":
+        return None
+    return WorkflowKey(untoken(parts[2]), untoken(parts[3])), parts[4], tuple(parts[5:])
+
+
+def partition_filter(queue: str, partition: int) -> str:
+    """All events of one partition."""
+    return f"mesh.log.{token(queue)}.{partition}.>"
+
+
+@lru_cache(maxsize=4096)
+def function_tokens(function_id: str) -> str:
+    """`ns.sub:name` as subject tokens. Namespace dots separate tokens; dots in the name are encoded, so no two ids collide."""
+    namespace, colon, name = function_id.partition(":")
+    if not colon or not namespace or not name:
+        raise InvalidName(f"{function_id!r} is no function id; write namespace:name")
+    return ".".join((*(token(part) for part in namespace.split(".")), token(name)))
+
+
+def function_request(function_id: str) -> str:
+    """Where a call of this function is requested."""
+    return f"mesh.fn.{function_tokens(function_id)}"
+
+
+def function_who(function_id: str) -> str:
+    """Where all hosts of this function are asked about a call."""
+    return f"mesh.who.{function_tokens(function_id)}"
+
+
+def function_stop(function_id: str) -> str:
+    """Where all hosts of this function are told that nobody waits for a call any more."""
+    return f"mesh.stop.{function_tokens(function_id)}"
+
+
+def node_request(node_id: str, verb: str) -> str:
+    """Where one node is asked something."""
+    return f"mesh.node.{token(node_id)}.{verb}"
+
+
+def owner_request(queue: str, partition: int, verb: str) -> str:
+    """Where the owner of a partition is asked something."""
+    return f"mesh.queue.{token(queue)}.{partition}.{verb}"
+
+
+def stream_name(queue: str) -> str:
+    """The stream of a queue. Stream names take fewer characters than subjects: the rest is encoded with `=`."""
+    return "WF_" + re.sub(rb"[^A-Za-z0-9_\-]", lambda m: b"=%02X" % m.group()[0], queue.encode()).decode("ascii")
+
+
+def bucket_key(name: str) -> str:
+    """A name as a key of a KV bucket (`[A-Za-z0-9_=/-]`): the rest is encoded with `=`."""
+    return re.sub(rb"[^A-Za-z0-9_\-]", lambda m: b"=%02X" % m.group()[0], name.encode()).decode("ascii")
+
+
+def bucket_key_name(key: str) -> str:
+    """The name behind a key."""
+    return unquote_to_bytes(key.replace("=", "%")).decode("utf-8", "replace")
