@@ -1,0 +1,670 @@
+"""The one connection of a process to NATS: publish, subscribe, request, and staying connected.
+
+nats-py makes the handshake (`mesh.handshake`). Reading, writing, subscriptions, requests and reconnecting are here,
+because the client's own are slow (a queue, a task and a parsed message object per message) and have sharp edges in
+2.16: a PONG for a flush that gave up ends its reading for good, a callback that raises does the same, cancellation is
+swallowed, and what is published while it is disconnected is sent later. Every (re)connect is a new handshake, so
+nothing of a broken connection is carried over but the subscriptions.
+
+Invariants:
+- Nothing is buffered while disconnected, and what had not been written when a connection broke is dropped: a write
+  either goes out on the connection it was made on or never.
+- `epoch` counts connections. A request in flight fails at once with Disconnected when its connection breaks.
+- Handlers and listeners are plain functions called from the read loop; what they raise is logged and harms nobody.
+- Pending writes are bounded: past WRITE_BUFFER_BYTES_MAX a publish raises Disconnected. `drain_writes` waits for room.
+
+Not here: JetStream (`mesh.jetstream`), writes that are repeated until acknowledged (`mesh.outbox`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import random
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.lowlevel
+
+from mesh.errors import (
+    Disconnected,
+    InvalidName,
+    MeshError,
+    NoResponders,
+    NotFound,
+    PayloadTooLarge,
+    RequestTimeout,
+    ServerRefused,
+    Undecodable,
+    Unreachable,
+)
+from mesh.handshake import READ_BYTES, ConnectOptions, Link, dial, with_scheme, without_secrets
+from mesh.wire import (
+    CRLF,
+    PING,
+    PONG,
+    Handler,
+    Parser,
+    check_subject,
+    denied_subject,
+    encode_headers,
+    is_no_responders,
+    parse_headers,
+    status_of,
+)
+
+__all__ = [
+    "ConnectOptions",
+    "Connection",
+    "DirectSubscription",
+    "Handler",
+    "Headers",
+    "Reply",
+    "connect",
+    "encode_headers",
+    "parse_headers",
+    "status_of",
+]
+
+# Headers of a message: a mapping, or a block already made by `encode_headers` for what is sent more than once.
+Headers: TypeAlias = Mapping[str, str] | bytes
+
+# What the server has not taken yet. It is far more than a server that reads ever leaves, and little enough to hold.
+WRITE_BUFFER_BYTES_MAX = 64 * 1024 * 1024
+# `drain_writes` returns at once below this.
+WRITE_BUFFER_BYTES_HIGH = 1024 * 1024
+# Written at once and not only at the end of the loop's turn, so that the server works while we go on.
+WRITE_NOW_BYTES = 64 * 1024
+RECONNECT_WAIT_FIRST_S = 0.02
+# How long a polite end waits for the last bytes to leave.
+CLOSE_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Reply(NamedTuple):
+    """One answer to a request."""
+
+    data: bytes
+    raw_headers: bytes | None
+
+
+@asynccontextmanager
+async def connect(
+    url: str | Sequence[str], *, name: str, options: ConnectOptions | None = None
+) -> AsyncIterator[Connection]:
+    """Connect, stay connected while the block runs, and close after it.
+
+    url: one address, several separated by commas, or a sequence of them; `nats://` or `tls://`. Other servers of the
+    cluster are learnt from the server. Raises Unreachable if the first connection fails (see `patience_s`).
+    """
+    options = options or ConnectOptions()
+    for path in (options.creds, options.nkey, options.tls_ca, options.tls_cert, options.tls_key):
+        if path and not await anyio.Path(path).is_file():
+            raise NotFound(f"there is no file {path}, which the connection's options name")
+    addresses = [part.strip() for part in (url.split(",") if isinstance(url, str) else url) if part.strip()]
+    connection = Connection(addresses, name, options)
+    failure: Exception | None = None
+    first = await connection._dial_patiently(options.patience_s)
+    # The error of the block leaves as itself, not wrapped into the group of our own task.
+    async with anyio.create_task_group() as tasks:
+        connection._up(first)
+        tasks.start_soon(connection._stay_connected, first)
+        try:
+            yield connection
+        except Exception as error:
+            failure = error
+        finally:
+            await connection._say_goodbye()
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+class DirectSubscription:
+    """A subscription whose handler is called straight from the read loop; it lives through reconnects."""
+
+    __slots__ = ("_connection", "handler", "queue", "sid", "subject")
+
+    def __init__(self, connection: Connection, sid: bytes, subject: str, queue: str, handler: Handler) -> None:
+        self._connection = connection
+        self.sid = sid
+        self.subject = subject
+        self.queue = queue
+        self.handler = handler
+
+    def unsubscribe(self) -> None:
+        """End it: the handler is not called again, not even for what has come in already. Repeating is harmless."""
+        self._connection._remove(self)
+
+
+class Statistics(NamedTuple):
+    """What a connection is doing at the moment."""
+
+    connected: bool
+    epoch: int
+    subscriptions: int
+    requests_in_flight: int
+    pending_bytes: int
+
+
+class _Waiter(NamedTuple):
+    """Who waits for the replies to one request."""
+
+    subject: str
+    on_reply: Callable[[bytes, bytes | None], None]
+    on_error: Callable[[MeshError], None] | None
+
+
+class Connection:
+    """A connection that is made by `connect` and stays up or comes back until that block ends."""
+
+    def __init__(self, addresses: Sequence[str], name: str, options: ConnectOptions) -> None:
+        if not addresses:
+            raise InvalidName("no address was given to connect to")
+        self.name = name
+        self.epoch = 0
+        self.max_payload = 1024 * 1024
+        self._configured = list(addresses)
+        self._discovered: list[str] = []
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._why_down = "it has not been connected yet"
+        self._link: Link | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._congested = False
+        self._write_scheduled = False
+        self._heard = False
+        self._up_event = anyio.Event()
+        self._pongs: deque[asyncio.Future[None] | None] = deque()
+        self._handlers: dict[bytes, Handler] = {}
+        self._subscriptions: dict[bytes, DirectSubscription] = {}
+        self._sid_last = 0
+        self._token_last = 0
+        self._waiters: dict[str, _Waiter] = {}
+        self._state_listeners: list[Callable[[bool], None]] = []
+        self._denied_listeners: list[Callable[[str], None]] = []
+        self._inbox = f"{self.new_inbox()}."
+        self.subscribe_direct(f"{self._inbox}*", self._on_reply)
+
+    # ---- state -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server is connected at this moment."""
+        return self._writer is not None
+
+    @property
+    def address(self) -> str:
+        """Return the address of the server, without passwords; the last one while disconnected."""
+        return without_secrets(self._link.address if self._link else self._configured[0])
+
+    async def wait_connected(self) -> None:
+        """Wait until a server is connected. Raises Disconnected when the connection was closed for good."""
+        while self._writer is None:
+            if self._closed:
+                raise self._disconnected()
+            await self._up_event.wait()
+
+    def on_state(self, listener: Callable[[bool], None]) -> Callable[[], None]:
+        """Call listener(connected) at every change from now on; return a function that ends it.
+
+        True comes after the subscriptions have been sent again, False after the requests in flight have failed.
+        """
+        self._state_listeners.append(listener)
+        return lambda: _discard(self._state_listeners, listener)
+
+    def on_denied(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Call listener(subject) when the server does not permit a publish; return a function that ends it."""
+        self._denied_listeners.append(listener)
+        return lambda: _discard(self._denied_listeners, listener)
+
+    def statistics(self) -> Statistics:
+        """Return what the connection is doing."""
+        return Statistics(
+            self.is_connected, self.epoch, len(self._subscriptions), len(self._waiters), self._pending_bytes()
+        )
+
+    # ---- publish ---------------------------------------------------------------------------------------------------
+
+    def publish_nowait(
+        self, subject: str, payload: bytes = b"", reply: str = "", headers: Headers | None = None
+    ) -> None:
+        """Send a message; it is written together with the others of this turn of the loop.
+
+        Raises Disconnected when there is no connection or the server does not take what it was sent, PayloadTooLarge,
+        InvalidName. That the server got it is not known before a `flush`, that a stream stored it never.
+        """
+        if self._writer is None or self._congested:
+            self._check_writable()
+        if not subject or " " in subject or not subject.isprintable() or " " in reply or not reply.isprintable():
+            check_subject(subject)
+            check_subject(reply)
+        size = len(payload)
+        if headers is None:
+            if size > self.max_payload:
+                raise PayloadTooLarge(subject, size, self.max_payload)
+            line = f"PUB {subject} {reply} {size}\r\n".encode()
+        else:
+            block = headers if isinstance(headers, bytes) else encode_headers(headers)
+            size += len(block)
+            if size > self.max_payload:
+                raise PayloadTooLarge(subject, size, self.max_payload)
+            line = f"HPUB {subject} {reply} {len(block)} {size}\r\n".encode() + block
+        self._out += (line, payload, CRLF)
+        self._out_bytes += size + 64
+        if not self._write_scheduled:
+            self._write_scheduled = True
+            self._loop.call_soon(self._write_out)
+        elif self._out_bytes > WRITE_NOW_BYTES:
+            self._write_out()
+
+    async def drain_writes(self) -> None:
+        """Wait until there is room to write again; always lets other tasks run. Raises Disconnected."""
+        await anyio.lowlevel.checkpoint()
+        writer = self._writer
+        if writer is None:
+            raise self._disconnected()
+        self._write_out()
+        try:
+            await writer.drain()
+        except OSError as error:
+            raise self._disconnected() from error
+
+    async def flush(self, timeout_s: float = 5.0) -> None:
+        """Wait until the server has processed all that was sent before, and we all that it had sent until then.
+
+        Raises RequestTimeout, Disconnected.
+        """
+        if self._writer is None:
+            raise self._disconnected()
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._pongs.append(done)
+        self._out.append(PING)
+        self._write_out()
+        # The future stays in its place when we give up: its PONG comes all the same and must not answer another.
+        await self._within(timeout_s, done, "PING")
+
+    # ---- subscribe and request -------------------------------------------------------------------------------------
+
+    def new_inbox(self) -> str:
+        """Return a subject nobody else uses; append tokens to it for a family of them."""
+        return f"{self._options.inbox_prefix}.{secrets.token_hex(11)}"
+
+    def subscribe_direct(self, subject: str, handler: Handler, *, queue: str = "") -> DirectSubscription:
+        """Call handler(subject, reply, data, raw_headers) for every message, from the read loop.
+
+        The handler must not block; what it raises is logged. While disconnected the subscription is only noted; it is
+        made, and made again, at each connect. What is published while we are disconnected is missed.
+        """
+        check_subject(subject)
+        if queue:
+            check_subject(queue)
+        self._sid_last += 1
+        subscription = DirectSubscription(self, b"%d" % self._sid_last, subject, queue, handler)
+        self._subscriptions[subscription.sid] = subscription
+        self._handlers[subscription.sid] = handler
+        if self._writer is not None:
+            self._send(_subscribe_line(subscription))
+        return subscription
+
+    def request_nowait(
+        self,
+        subject: str,
+        payload: bytes,
+        on_reply: Callable[[bytes, bytes | None], None],
+        headers: Headers | None = None,
+        *,
+        on_error: Callable[[MeshError], None] | None = None,
+    ) -> str:
+        """Send a request and call on_reply(data, raw_headers) for each reply until `forget(token)`; return the token.
+
+        on_error is called at most once, with Disconnected when the connection breaks or ServerRefused when the
+        request is not permitted; nothing comes after it. There is no time limit. Raises as `publish_nowait`.
+        """
+        self._token_last += 1
+        token = str(self._token_last)
+        self.publish_nowait(subject, payload, f"{self._inbox}{token}", headers)
+        self._waiters[token] = _Waiter(subject, on_reply, on_error)
+        return token
+
+    def reply_subject(self, token: str) -> str:
+        """Return the subject on which the replies to a request arrive."""
+        return f"{self._inbox}{token}"
+
+    def forget(self, token: str) -> None:
+        """Take no more replies for a request. Repeating is harmless."""
+        self._waiters.pop(token, None)
+
+    async def request(
+        self, subject: str, payload: bytes = b"", *, timeout_s: float, headers: Headers | None = None
+    ) -> Reply:
+        """Send a request and return the first reply.
+
+        Raises NoResponders, RequestTimeout, Disconnected (before it was sent or after: see the epoch), PayloadTooLarge,
+        ServerRefused when it is not permitted. After RequestTimeout and Disconnected it may have been carried out.
+        """
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+
+        def on_reply(data: bytes, raw_headers: bytes | None) -> None:
+            if not answer.done():
+                if is_no_responders(data, raw_headers):
+                    answer.set_exception(NoResponders(subject))
+                else:
+                    answer.set_result(Reply(data, raw_headers))
+
+        token = self.request_nowait(subject, payload, on_reply, headers, on_error=_failing(answer))
+        try:
+            return await self._within(timeout_s, answer, subject)
+        finally:
+            self.forget(token)
+
+    async def request_many(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        timeout_s: float,
+        stop: Callable[[Reply], bool] | None = None,
+        headers: Headers | None = None,
+        no_responders_ok: bool = True,
+    ) -> list[Reply]:
+        """Send a request and return the replies of timeout_s seconds, or up to the first that `stop` accepts (ADR-47).
+
+        Nobody listening gives no replies at once, or NoResponders if that is not ok. Raises Disconnected if the
+        connection breaks meanwhile.
+        """
+        replies: list[Reply] = []
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def on_reply(data: bytes, raw_headers: bytes | None) -> None:
+            if done.done():
+                return
+            if is_no_responders(data, raw_headers):
+                if no_responders_ok:
+                    done.set_result(None)
+                else:
+                    done.set_exception(NoResponders(subject))
+                return
+            reply = Reply(data, raw_headers)
+            replies.append(reply)
+            if stop is not None and stop(reply):
+                done.set_result(None)
+
+        token = self.request_nowait(subject, payload, on_reply, headers, on_error=_failing(done))
+        try:
+            await self._within(timeout_s, done, subject)
+        except RequestTimeout:
+            pass
+        finally:
+            self.forget(token)
+        return replies
+
+    async def _within(self, timeout_s: float, future: asyncio.Future[T], subject: str) -> T:
+        """Wait for the future; raise RequestTimeout when the time is over."""
+
+        def expire() -> None:
+            if not future.done():
+                future.set_exception(RequestTimeout(subject, timeout_s))
+
+        timer = self._loop.call_later(timeout_s, expire)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    # ---- the read loop's side --------------------------------------------------------------------------------------
+
+    def _on_reply(self, subject: str, _reply: str, data: bytes, raw_headers: bytes | None) -> None:
+        waiter = self._waiters.get(subject[len(self._inbox) :])
+        if waiter is not None:
+            waiter.on_reply(data, raw_headers)
+
+    def _on_line(self, line: bytes) -> None:
+        if line.startswith(b"PING"):
+            self._send(PONG)
+        elif line.startswith(b"PONG"):
+            waiting = self._pongs.popleft() if self._pongs else None
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+        elif line.startswith(b"INFO"):
+            self._note_info(json.loads(line[5:]))
+        elif line.startswith(b"-ERR"):
+            self._on_server_error(line[5:].decode("utf-8", "replace"))
+        elif not line.startswith(b"+OK"):
+            raise Undecodable(f"unknown line {line[:80]!r}")
+
+    def _on_server_error(self, text: str) -> None:
+        """Note what the server complains of. If it is serious the server hangs up by itself, and we see that."""
+        denied = denied_subject(text)
+        if denied is None:
+            _log.warning("the server %s reports %s", self.address, text)
+            return
+        action, subject = denied
+        _log.error("the server %s does not permit a %s: %s", self.address, action, subject)
+        if action == "publish":
+            for token, waiter in list(self._waiters.items()):
+                if waiter.subject == subject:
+                    self._waiters.pop(token, None)
+                    _fail(waiter, ServerRefused(subject, 0, "permission denied"))
+            _call_all(self._denied_listeners, subject)
+
+    def _note_info(self, info: dict[str, object]) -> None:
+        limit = info.get("max_payload")
+        if isinstance(limit, int):
+            self.max_payload = limit
+        others = info.get("connect_urls")
+        if isinstance(others, list):
+            known = {urlsplit(with_scheme(address)).netloc.rpartition("@")[2] for address in self._configured}
+            self._discovered = [str(other) for other in others if str(other) not in known]
+
+    # ---- the write side --------------------------------------------------------------------------------------------
+
+    def _send(self, line: bytes) -> None:
+        self._out.append(line)
+        self._out_bytes += len(line)
+        if not self._write_scheduled:
+            self._write_scheduled = True
+            self._loop.call_soon(self._write_out)
+
+    def _write_out(self) -> None:
+        self._write_scheduled = False
+        if self._writer is not None and self._out:
+            data, self._out = self._out, []
+            self._out_bytes = 0
+            self._writer.writelines(data)
+            self._congested = self._pending_bytes() > WRITE_BUFFER_BYTES_MAX
+
+    def _check_writable(self) -> None:
+        if self._writer is None:
+            raise self._disconnected()
+        pending = self._pending_bytes()
+        self._congested = pending > WRITE_BUFFER_BYTES_MAX
+        if self._congested:
+            raise Disconnected(f"{self.address} does not take what it is sent: {pending} bytes wait; drain_writes()")
+
+    def _pending_bytes(self) -> int:
+        return self._out_bytes + (self._writer.transport.get_write_buffer_size() if self._writer else 0)
+
+    def _remove(self, subscription: DirectSubscription) -> None:
+        if self._subscriptions.pop(subscription.sid, None) is not None:
+            del self._handlers[subscription.sid]
+            if self._writer is not None:
+                self._send(b"UNSUB %s\r\n" % subscription.sid)
+
+    # ---- up, down and up again -------------------------------------------------------------------------------------
+
+    async def _stay_connected(self, link: Link) -> None:
+        try:
+            while not self._closed:
+                reason = await self._serve(link)
+                self._down(reason)
+                link.writer.transport.abort()
+                if self._closed:
+                    break
+                link = await self._dial_patiently(math.inf)
+                self._up(link)
+                _log.info("connected again to %s, connection %d", self.address, self.epoch)
+        finally:
+            self._closed = True
+            self._down("it was closed")
+            self._up_event.set()
+            link.writer.transport.abort()
+            with anyio.CancelScope(shield=True), suppress(OSError):
+                await link.writer.wait_closed()
+
+    async def _serve(self, link: Link) -> str:
+        """Read and ping until the connection breaks; return why it did."""
+        reason = ""
+        async with anyio.create_task_group() as tasks:
+
+            async def ping() -> None:
+                nonlocal reason
+                unanswered = 0
+                while unanswered <= self._options.pings_outstanding_max:
+                    self._heard = False
+                    self._pongs.append(None)
+                    self._send(PING)
+                    await anyio.sleep(self._options.ping_interval_s)
+                    unanswered = 0 if self._heard else unanswered + 1
+                reason = f"silent for {unanswered * self._options.ping_interval_s:g} s"
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(ping)
+            reason = await self._read(link)
+            tasks.cancel_scope.cancel()
+        return reason
+
+    async def _read(self, link: Link) -> str:
+        feed = Parser(self._handlers, self._on_line).feed
+        read = link.reader.read
+        try:
+            while data := await read(READ_BYTES):
+                self._heard = True
+                feed(data)
+        except (OSError, Undecodable) as error:
+            return str(error) or type(error).__name__
+        return "the server hung up"
+
+    def _up(self, link: Link) -> None:
+        link.writer.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_HIGH)
+        self._link = link
+        self._note_info(link.info)
+        self._writer = link.writer
+        self.epoch += 1
+        self._out = [_subscribe_line(subscription) for subscription in self._subscriptions.values()]
+        self._write_out()
+        self._up_event.set()
+        _call_all(self._state_listeners, True)
+
+    def _down(self, reason: str) -> None:
+        if self._writer is None:
+            return
+        self._why_down = reason
+        self._writer = None
+        self._out.clear()
+        self._out_bytes = 0
+        self._up_event = anyio.Event()
+        if not self._closed:
+            _log.warning("the connection to %s broke: %s", self.address, reason)
+        pongs, self._pongs = self._pongs, deque()
+        for waiting in pongs:
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(self._disconnected())
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters.values():
+            _fail(waiter, self._disconnected())
+        _call_all(self._state_listeners, False)
+
+    def _disconnected(self) -> Disconnected:
+        return Disconnected(f"not connected to {self.address}: {self._why_down}")
+
+    async def _say_goodbye(self) -> None:
+        """Let what was sent arrive, then close. The PONG also means that no unread data makes the close a reset."""
+        with anyio.move_on_after(CLOSE_S, shield=True), suppress(MeshError, OSError):
+            await self.flush(CLOSE_S)
+            self._closed = True
+            if self._writer is not None:
+                self._writer.close()
+                await self._writer.wait_closed()
+        self._closed = True
+
+    # ---- dialling --------------------------------------------------------------------------------------------------
+
+    async def _dial_patiently(self, patience_s: float) -> Link:
+        deadline = anyio.current_time() + patience_s
+        wait_s = RECONNECT_WAIT_FIRST_S
+        said = ""
+        while True:
+            failure: Unreachable | None = None
+            for address, hostname in self._candidates():
+                try:
+                    return await dial(address, self.name, self._options, hostname=hostname)
+                except Unreachable as error:
+                    failure = error
+            if failure is not None and anyio.current_time() >= deadline:
+                raise failure
+            if failure is not None and failure.reason != said:
+                said = failure.reason
+                _log.warning("%s cannot be reached: %s; trying again", failure.url, said)
+            # Jitter, so that many nodes do not knock at the same instant.
+            await anyio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            wait_s = min(2 * wait_s, self._options.reconnect_wait_max_s)
+
+    def _candidates(self) -> list[tuple[str, str | None]]:
+        """All known addresses in random order, with the host name that a TLS certificate has to be for.
+
+        Servers learnt from the cluster are bare IP addresses: they take scheme, credentials and host name of ours.
+        """
+        ours = urlsplit(with_scheme(self._configured[0]))
+        credentials = f"{ours.netloc.rpartition('@')[0]}@" if "@" in ours.netloc else ""
+        given = self._options.tls_hostname
+        candidates = [(address, given) for address in self._configured]
+        candidates += [(f"{ours.scheme}://{credentials}{other}", given or ours.hostname) for other in self._discovered]
+        random.shuffle(candidates)
+        return candidates
+
+
+def _subscribe_line(subscription: DirectSubscription) -> bytes:
+    return b"SUB %s %s %s\r\n" % (subscription.subject.encode(), subscription.queue.encode(), subscription.sid)
+
+
+def _failing(future: asyncio.Future[Any]) -> Callable[[MeshError], None]:
+    def fail(error: MeshError) -> None:
+        if not future.done():
+            future.set_exception(error)
+
+    return fail
+
+
+def _fail(waiter: _Waiter, error: MeshError) -> None:
+    if waiter.on_error is not None:
+        try:
+            waiter.on_error(error)
+        except Exception:
+            _log.exception("an on_error callback failed, subject %s", waiter.subject)
+
+
+def _call_all(listeners: list[Callable[[T], None]], fact: T) -> None:
+    for listener in list(listeners):
+        try:
+            listener(fact)
+        except Exception:
+            _log.exception("a connection listener failed")
+
+
+def _discard(listeners: list[Callable[[T], None]], listener: Callable[[T], None]) -> None:
+    with suppress(ValueError):
+        listeners.remove(listener)

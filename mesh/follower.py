@@ -1,0 +1,334 @@
+"""Following a stream: every message that fits, in order, once, however often the connection breaks.
+
+An ordered consumer (ADR-17) of our own: a short-lived push consumer in the server's memory that is thrown away and
+made anew behind the last message whenever something is missing: a gap in its numbering, two heartbeats that did not
+come, a reconnect. nats-py's takes 17 s for that after a server restart, gives up silently, and drops messages when the
+reader is slow.
+
+Invariants:
+- `deliver` is called in stream order, without a gap and without a repetition, from the start sequence on.
+- The server is told to go on (flow control) only after what came before has been handed over, so a paused follower
+  holds at most the server's window (32 MB) in memory.
+- A stream that ends before what was delivered already has lost messages or is another one: StreamRegressed, and nothing
+  more is delivered. What `deliver` raises ends the follower too.
+
+Run it in a task group of its owner: `await tasks.start(follower.run)` returns when the consumer exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import anyio
+from anyio.abc import TaskStatus
+
+from mesh.connection import Connection, DirectSubscription, parse_headers
+from mesh.errors import Disconnected, MeshError, NoResponders, RequestTimeout, Undecodable
+from mesh.jetstream import JetStream
+
+IDLE_HEARTBEAT_S = 0.5
+# A consumer whose follower is gone without saying so goes after this.
+INACTIVE_S = 5.0
+RETRY_FIRST_S = 0.05
+RETRY_MAX_S = 1.0
+# How long a server may refuse or not know the stream, once it was followed: a cluster may take a moment.
+PATIENCE_S = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class StreamRegressed(MeshError):  # noqa: N818 - named as the classes of mesh.errors
+    """Raised when a stream ends before a message that was delivered already: it lost messages or was made anew."""
+
+    code = "stream-regressed"
+
+    def __init__(self, stream: str, delivered_seq: int, last_seq: int) -> None:
+        self.stream = stream
+        self.delivered_seq = delivered_seq
+        self.last_seq = last_seq
+        super().__init__(
+            f"stream {stream} ends at {last_seq}, but {delivered_seq} was delivered already: the server has lost "
+            "messages or the stream was made anew; load the state again from its beginning"
+        )
+
+
+class Delivered(NamedTuple):
+    """One message of the stream. pending: how many that fit are behind it in the stream, as the server saw it."""
+
+    subject: str
+    seq: int
+    timestamp_ns: int
+    data: bytes
+    raw_headers: bytes | None
+    pending: int
+
+
+class Statistics(NamedTuple):
+    """Where a follower is. consumers: how many it has needed so far; held: messages that wait for `resume`."""
+
+    seq: int
+    consumers: int
+    held: int
+
+
+class Follower:
+    """Follows a stream from start_seq on; `deliver` is a plain function, called from the read loop.
+
+    filter_subjects: as stored, wildcards allowed; none = all. headers_only: without payloads.
+    """
+
+    def __init__(
+        self,
+        conn: Connection,
+        js: JetStream,
+        stream: str,
+        filter_subjects: Sequence[str],
+        start_seq: int,
+        deliver: Callable[[Delivered], None],
+        *,
+        headers_only: bool = False,
+        idle_heartbeat_s: float = IDLE_HEARTBEAT_S,
+        consumer_prefix: str = "follow",
+    ) -> None:
+        self._conn = conn
+        self._js = js
+        self._stream = stream
+        self._filters = list(filter_subjects)
+        self._deliver = deliver
+        self._headers_only = headers_only
+        self._heartbeat_s = idle_heartbeat_s
+        self._prefix = consumer_prefix
+        # Sequence of the last message taken, and its number in the present consumer.
+        self._seq = max(start_seq, 1) - 1
+        self._consumer_seq = 0
+        self._consumer = ""
+        self._consumers = 0
+        self._subscription: DirectSubscription | None = None
+        self._heard = False
+        self._wake = anyio.Event()
+        self._failure: Exception | None = None
+        # Messages and flow control replies in their order, while paused.
+        self._held: deque[Delivered | str] = deque()
+        self._paused = False
+        self._ended = False
+        # What was in the stream when the consumer began, as a number of its messages; None = not known yet.
+        self._backlog: int | None = None
+        self.caught_up = anyio.Event()
+
+    @property
+    def last_seq(self) -> int:
+        """Return the sequence of the last message taken from the server, the one before start_seq at first."""
+        return self._seq
+
+    def statistics(self) -> Statistics:
+        """Return where it is."""
+        return Statistics(self._seq, self._consumers, sum(isinstance(item, Delivered) for item in self._held))
+
+    def pause(self) -> None:
+        """Deliver nothing more until `resume`. May be called from within `deliver`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Deliver what was held, and go on; stops when `deliver` pauses again."""
+        self._paused = False
+        while self._held and not self._paused and not self._ended:
+            item = self._held.popleft()
+            if isinstance(item, str):
+                self._tell_to_go_on(item)
+            else:
+                self._hand_over(item)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Follow until cancelled; report started when the consumer exists.
+
+        Raises NotFound if there is no such stream, StreamRegressed, and what `deliver` raises. A connection that is
+        down is waited for.
+        """
+        remove = self._conn.on_state(self._on_state)
+        try:
+            await self._begin(first=True)
+            task_status.started()
+            while True:
+                await self._until_something_is_missing()
+                if self._failure is not None:
+                    raise self._failure
+                await self._begin(first=False)
+        finally:
+            self._ended = True
+            remove()
+            self._drop_consumer()
+
+    # ---- watching --------------------------------------------------------------------------------------------------
+
+    async def _until_something_is_missing(self) -> None:
+        silent = 0
+        while silent < 2:
+            self._heard = False
+            with anyio.move_on_after(self._heartbeat_s):
+                await self._wake.wait()
+                return
+            # However long our own loop was blocked, that is one interval, and what came meanwhile is read in the next.
+            silent = 0 if self._heard else silent + 1
+        _log.warning("no heartbeat of consumer %s of stream %s", self._consumer, self._stream)
+
+    def _on_state(self, connected: bool) -> None:
+        if connected:
+            self._wake.set()
+
+    # ---- making a consumer -----------------------------------------------------------------------------------------
+
+    async def _begin(self, *, first: bool) -> None:
+        """Make a consumer that begins behind the last message taken; try until there is one."""
+        wait_s = RETRY_FIRST_S
+        since = anyio.current_time()
+        while True:
+            await self._conn.wait_connected()
+            self._wake = anyio.Event()
+            try:
+                return await self._make_consumer()
+            except StreamRegressed:
+                raise
+            except (Disconnected, RequestTimeout, NoResponders) as error:
+                _log.info("stream %s cannot be followed yet: %s", self._stream, error)
+            except MeshError:
+                if first or anyio.current_time() - since > PATIENCE_S:
+                    raise
+            await anyio.sleep(wait_s)
+            wait_s = min(2 * wait_s, RETRY_MAX_S)
+
+    async def _make_consumer(self) -> None:
+        self._drop_consumer()
+        # A consumer may begin behind the end of the stream, so the server would not complain and we would wait.
+        last_seq = (await self._js.stream_info(self._stream)).last_seq
+        if last_seq < self._seq:
+            raise StreamRegressed(self._stream, self._seq, last_seq)
+        inbox = self._conn.new_inbox()
+        self._consumer = f"{self._prefix}-{secrets.token_hex(8)}"
+        self._consumers += 1
+        self._consumer_seq = 0
+        self._backlog = None
+        self._subscription = self._conn.subscribe_direct(inbox, self._on_message)
+        config: dict[str, object] = {
+            "name": self._consumer,
+            "deliver_subject": inbox,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._seq + 1,
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "max_deliver": 1,
+            "mem_storage": True,
+            "num_replicas": 1,
+            "flow_control": True,
+            "idle_heartbeat": int(self._heartbeat_s * 1_000_000_000),
+            "inactive_threshold": int(INACTIVE_S * 1_000_000_000),
+            "headers_only": self._headers_only,
+        }
+        if self._filters:
+            config["filter_subjects"] = self._filters
+        answer = await self._js.api(
+            f"CONSUMER.CREATE.{self._stream}.{self._consumer}",
+            {"stream_name": self._stream, "config": config, "action": "create"},
+        )
+        # Messages may have come before this answer.
+        self._backlog = int(answer["num_pending"]) + int(answer["delivered"]["consumer_seq"])
+        self._check_caught_up()
+
+    def _drop_consumer(self) -> None:
+        """End the present consumer; messages of it that are on their way are not taken any more."""
+        if self._subscription is None:
+            return
+        self._subscription.unsubscribe()
+        self._subscription = None
+        # Not waited for, but with a reply subject: the server ignores a deletion without one.
+        subject = f"{self._js.api_prefix}.CONSUMER.DELETE.{self._stream}.{self._consumer}"
+        with suppress(Disconnected):
+            token = self._conn.request_nowait(subject, b"", lambda *_: self._conn.forget(token))
+
+    # ---- messages --------------------------------------------------------------------------------------------------
+
+    def _on_message(self, subject: str, reply: str, data: bytes, raw_headers: bytes | None) -> None:
+        self._heard = True
+        if not reply.startswith("$JS.ACK."):
+            self._on_control(reply, raw_headers)
+            return
+        seq, consumer_seq, timestamp_ns, pending = position_of(reply)
+        if consumer_seq != self._consumer_seq + 1:
+            self._on_gap(f"message {self._consumer_seq + 1}")
+            return
+        self._consumer_seq = consumer_seq
+        self._seq = seq
+        message = Delivered(subject, seq, timestamp_ns, data, raw_headers, pending)
+        if self._paused or self._held:
+            self._held.append(message)
+        else:
+            self._hand_over(message)
+
+    def _on_control(self, reply: str, raw_headers: bytes | None) -> None:
+        """Answer flow control in its turn; compare a heartbeat's number with ours."""
+        if reply:
+            self._in_turn(reply)
+            return
+        headers = parse_headers(raw_headers)
+        sent = headers.get("Nats-Last-Consumer")
+        if sent is not None and int(sent) != self._consumer_seq:
+            self._on_gap(f"messages up to {sent}")
+            return
+        stalled = headers.get("Nats-Consumer-Stalled")
+        if stalled:
+            self._in_turn(stalled)
+        elif sent is not None and not self._held:
+            # Heartbeats come when there is nothing to send.
+            self.caught_up.set()
+
+    def _in_turn(self, flow_control: str) -> None:
+        if self._paused or self._held:
+            self._held.append(flow_control)
+        else:
+            self._tell_to_go_on(flow_control)
+
+    def _tell_to_go_on(self, flow_control: str) -> None:
+        with suppress(Disconnected):
+            self._conn.publish_nowait(flow_control)
+
+    def _on_gap(self, missing: str) -> None:
+        if not self._wake.is_set():
+            _log.warning("stream %s, consumer %s: %s did not come", self._stream, self._consumer, missing)
+            self._wake.set()
+
+    def _hand_over(self, message: Delivered) -> None:
+        if self._failure is not None or self._ended:
+            return
+        try:
+            self._deliver(message)
+        except Exception as error:
+            self._failure = error
+            self._wake.set()
+            return
+        if message.pending == 0:
+            self.caught_up.set()
+        elif self._backlog is not None and self._consumer_seq >= self._backlog:
+            self._check_caught_up()
+
+    def _check_caught_up(self) -> None:
+        if self._backlog is not None and self._consumer_seq >= self._backlog and not self._held:
+            self.caught_up.set()
+
+
+def position_of(reply: str) -> tuple[int, int, int, int]:
+    """Return (stream sequence, consumer sequence, timestamp in ns, pending) of a JetStream message's reply subject.
+
+    `$JS.ACK.<stream>.<consumer>.<tries>.<seq>.<consumer seq>.<ns>.<pending>`, or with a domain and an account behind
+    ACK and perhaps one more token at the end (ADR-15).
+    """
+    tokens = reply.split(".")
+    try:
+        if len(tokens) == 9:
+            return int(tokens[5]), int(tokens[6]), int(tokens[7]), int(tokens[8])
+        return int(tokens[7]), int(tokens[8]), int(tokens[9]), int(tokens[10])
+    except (IndexError, ValueError) as error:
+        raise Undecodable(f"{reply} is no reply subject of a JetStream message") from error

@@ -1,0 +1,158 @@
+"""How a connection begins: addresses, the handshake, who we are, TLS.
+
+This is the only module that imports `nats`. nats-py does here what it does well; once the handshake is over,
+`mesh.connection` takes the streams and does the rest itself.
+
+Not here: trying again, several addresses, anything after the handshake. Invariants: one call is one try at one
+server; a failed or cancelled one leaves no socket open; no password gets into a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import nats.aio.client
+import nats.errors
+from nats.aio.transport import TcpTransport
+
+from mesh.errors import Unreachable
+
+READ_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """How to connect: who we are (one of user, token, creds, nkey), TLS, and how patient to be.
+
+    creds and nkey are paths of files. tls_ca, tls_cert, tls_key are paths of PEM files; a `tls://` address without
+    them is checked against the system's authorities.
+    patience_s: how long the first connection is tried again: 0 = each address once (command line), inf = for ever
+    (nodes). A connection that was up once is always tried again until it is closed.
+    """
+
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    creds: str | None = None
+    nkey: str | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_hostname: str | None = None
+    tls_first: bool = False
+    inbox_prefix: str = "_INBOX"
+    patience_s: float = 0.0
+    connect_timeout_s: float = 2.0
+    # A server that has stopped without closing is noticed after two to three intervals.
+    ping_interval_s: float = 2.0
+    pings_outstanding_max: int = 2
+    reconnect_wait_max_s: float = 0.5
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Build the TLS context from the given files, None if there are none."""
+        if not (self.tls_ca or self.tls_cert):
+            return None
+        context = ssl.create_default_context(cafile=self.tls_ca)
+        if self.tls_cert:
+            context.load_cert_chain(self.tls_cert, self.tls_key)
+        return context
+
+
+class Link(NamedTuple):
+    """One TCP or TLS connection after its handshake, and the INFO of its server."""
+
+    address: str
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    info: dict[str, object]
+
+
+async def dial(address: str, name: str, options: ConnectOptions, *, hostname: str | None) -> Link:
+    """Connect to one server once. Raises Unreachable.
+
+    hostname: the name a TLS certificate has to be for; None = the one in the address.
+    """
+    address = with_scheme(address)
+    if urlsplit(address).scheme not in ("nats", "tls"):
+        raise Unreachable(without_secrets(address), "only nats:// and tls:// addresses are supported")
+    client = _HandshakeClient()
+    try:
+        await client.connect(
+            servers=[address],
+            name=name,
+            error_cb=_ignore,
+            allow_reconnect=False,
+            connect_timeout=options.connect_timeout_s,  # type: ignore[arg-type]  # says int, takes any number
+            user=options.user,
+            password=options.password,
+            token=options.token,
+            user_credentials=options.creds,
+            nkeys_seed=options.nkey,
+            tls=options.ssl_context(),
+            tls_hostname=hostname,
+            tls_handshake_first=options.tls_first,
+        )
+        link = client.take_over(address)
+    except BaseException as error:
+        client.abort()
+        if isinstance(error, (OSError, TimeoutError, nats.errors.Error, ValueError)):
+            reason = str(error).removeprefix("nats: ") or "no answer in time"
+            raise Unreachable(without_secrets(address), reason) from error
+        raise
+    return link
+
+
+def with_scheme(address: str) -> str:
+    """Return the address with `nats://` before it if it has no scheme."""
+    return address if "://" in address else f"nats://{address}"
+
+
+def without_secrets(address: str) -> str:
+    """Return the address without user, password and token, fit for logs and messages."""
+    parts = urlsplit(with_scheme(address))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+class _HandshakeClient(nats.aio.client.Client):
+    """nats-py 2.16 as far as the end of the handshake: one address, one try, and none of its own tasks.
+
+    The base class would loop on a first connect whatever it is told about reconnecting, and would start its reader,
+    pinger and flusher, whose place is taken by `Connection`.
+    """
+
+    async def _select_next_server(self) -> None:
+        server = self._server_pool[0]
+        self._transport = TcpTransport()  # type: ignore[no-untyped-call]  # nats-py has no types there
+        await self._transport.connect(server.uri, READ_BYTES, self.options["connect_timeout"])
+        self._current_server = server
+
+    async def _read_loop(self) -> None:
+        return
+
+    async def _ping_interval(self) -> None:
+        return
+
+    async def _flusher(self) -> None:
+        return
+
+    def take_over(self, address: str) -> Link:
+        """Hand out the streams of a finished handshake. Raises ConnectionError if the server hung up meanwhile."""
+        transport = self._transport
+        reader, writer = getattr(transport, "_io_reader", None), getattr(transport, "_io_writer", None)
+        if reader is None or writer is None or reader.at_eof():
+            raise ConnectionResetError("the server hung up during the handshake")
+        return Link(address, reader, writer, self._server_info)
+
+    def abort(self) -> None:
+        """Close at once, waiting for nothing."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+
+async def _ignore(_error: Exception) -> None:
+    """Stand in for nats-py's error callback; the same error is also raised."""

@@ -1,0 +1,620 @@
+"""JetStream as we use it: streams, acknowledged writes, direct reads, atomic batches and keys with a time to live.
+
+Everything is a raw request to the server's JSON API, because nats-py's own layer drops fields it does not know, lacks
+batched reads and writes, and misreads keys whose time is over. Replies become small typed values here and nothing
+untyped gets past this module.
+
+Not here: which streams there are and how they are configured (`store`), writes that repeat themselves
+(`mesh.outbox`), following a stream (`mesh.follower`).
+
+Invariants: a write that was sent and not acknowledged raises OutcomeUnknown and nothing else. Server errors become
+our classes in one place, `error_of`. A marker (deleted, purged or expired key) counts as absent, and its sequence is
+the one that the next write has to expect.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from mesh.connection import Connection, Headers, Reply, parse_headers, status_of
+from mesh.errors import (
+    Conflict,
+    Disconnected,
+    InvalidName,
+    MeshError,
+    NoResponders,
+    NotFound,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    RequestTimeout,
+    ServerRefused,
+    Undecodable,
+)
+
+API = "$JS.API"
+TIMEOUT_S = 5.0
+
+# The server's own limits: 1,000 messages in an atomic batch (ADR-50), 1,024 results of a multi-last read (ADR-31).
+BATCH_WRITES_MAX = 1000
+BATCH_READS = 1000
+# Long enough for every watcher to see that a key has gone, also after a break.
+MARKER_TTL_S = 60
+
+# err_code numbers of nats-server 2.15 (server/errors.json) that have a class of ours.
+_CONFLICT = frozenset({10071, 10164})
+_NOT_FOUND = frozenset({10014, 10037, 10043, 10057, 10059})
+_NO_MESSAGE = frozenset({10037, 10043, 10057})
+_TOO_LARGE = frozenset({10054})
+_STREAM_NAME_IN_USE = 10058
+
+_EXPECT_SEQ = "Nats-Expected-Last-Subject-Sequence"
+_EXPECT_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+
+# The server puts these lines, in this order, behind the headers of the stored message; anchored at the end, so that
+# headers of the same names in the message cannot be taken for them.
+_DIRECT = re.compile(
+    rb"Nats-Subject: ([^\r]*)\r\nNats-Sequence: (\d+)\r\nNats-Time-Stamp: ([^\r]*)\r\n"
+    rb"(?:Nats-Num-Pending: (\d+)\r\nNats-Last-Sequence: \d+\r\n)?\r\n\Z"
+)
+_PENDING = re.compile(rb"\r\nNats-Num-Pending: (\d+)\r\n")
+_UP_TO = re.compile(rb"\r\nNats-UpTo-Sequence: (\d+)\r\n")
+_MARKER = re.compile(rb"\r\n(?:KV-Operation: (?:DEL|PURGE)|Nats-Marker-Reason: [^\r]*)\r\n", re.IGNORECASE)
+_KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
+
+Config = Mapping[str, Any]  # the server's JSON; its fields are the server's business
+
+
+class PubAck(NamedTuple):
+    """The server's word that a message is stored (or was already: duplicate)."""
+
+    seq: int
+    duplicate: bool = False
+
+
+class StoredMessage(NamedTuple):
+    """A message of a stream. After a direct read raw_headers end with the server's Nats-Subject and so on."""
+
+    subject: str
+    seq: int
+    timestamp_ns: int
+    data: bytes
+    raw_headers: bytes | None
+
+
+class KvEntry(NamedTuple):
+    """A key's value. revision: sequence of the write that made it."""
+
+    key: str
+    value: bytes
+    revision: int
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """A stream's configuration (as the server gives it) and state."""
+
+    name: str
+    config: Config
+    messages: int
+    first_seq: int
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMessage:
+    """One message of an atomic batch."""
+
+    subject: str
+    payload: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    expect_last_subject_seq: int | None = None
+
+
+def error_of(subject: str, error: Config, *, expected: int = -1, size: int = 0, limit: int = 0) -> MeshError:
+    """Map the `error` object of a server's answer to one of our errors. expected: what a Conflict is about."""
+    err_code = int(error.get("err_code", 0))
+    description = str(error.get("description", ""))
+    if err_code in _CONFLICT:
+        return Conflict(subject, expected, description)
+    if err_code in _NOT_FOUND:
+        return NotFound(f"{subject}: {description}")
+    if err_code in _TOO_LARGE:
+        return PayloadTooLarge(subject, size, limit)
+    return ServerRefused(subject, err_code, description)
+
+
+class JetStream:
+    """The JetStream API over one connection. `timeout_s` is per request and can be given to each call."""
+
+    def __init__(self, conn: Connection, *, api: str = API, timeout_s: float = TIMEOUT_S) -> None:
+        self.conn = conn
+        self.api_prefix = api
+        self._timeout_s = timeout_s
+
+    # ---- streams ---------------------------------------------------------------------------------------------------
+
+    async def stream_info(self, stream: str) -> StreamInfo:
+        """Return a stream's configuration and state. Raises NotFound."""
+        return _stream_info(await self._call(f"STREAM.INFO.{stream}"))
+
+    async def ensure_stream(self, config: Config) -> StreamInfo:
+        """Create the stream, or update it where it differs from the given fields; others stay as they are.
+
+        Doing it twice, or from several nodes at once, is harmless. Raises ServerRefused if the server cannot change
+        the stream that way.
+        """
+        name = str(config["name"])
+        try:
+            info = await self.stream_info(name)
+        except NotFound:
+            try:
+                return _stream_info(await self._call(f"STREAM.CREATE.{name}", config))
+            except ServerRefused as refused:
+                if refused.err_code != _STREAM_NAME_IN_USE:
+                    raise
+            info = await self.stream_info(name)
+        merged = _merge(info.config, config)
+        if merged == info.config:
+            return info
+        return _stream_info(await self._call(f"STREAM.UPDATE.{name}", merged))
+
+    async def delete_stream(self, stream: str) -> None:
+        """Delete a stream and all that is in it. Raises NotFound."""
+        await self._call(f"STREAM.DELETE.{stream}")
+
+    async def purge(self, stream: str, *, subject: str | None = None, up_to_seq: int | None = None) -> int:
+        """Delete the messages of a subject (wildcards allowed; None = all), those before up_to_seq; return how many."""
+        request: dict[str, object] = {}
+        if subject is not None:
+            request["filter"] = subject
+        if up_to_seq is not None:
+            request["seq"] = up_to_seq
+        return int((await self._call(f"STREAM.PURGE.{stream}", request)).get("purged", 0))
+
+    async def delete_message(self, stream: str, seq: int) -> bool:
+        """Delete one message; return whether it was there. Its bytes are not overwritten on disk."""
+        return await self._ask_for_message(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True}) is not None
+
+    # ---- writes ----------------------------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        expect_last_subject_seq: int | None = None,
+        expect_subject: str | None = None,
+        msg_id: str | None = None,
+        ttl_s: int | None = None,
+        timeout_s: float | None = None,
+    ) -> PubAck:
+        """Write one message and return once the server has acknowledged it.
+
+        expect_last_subject_seq: sequence that must be the subject's last one, 0 for "none yet"; None = do not check.
+        expect_subject: check that of this subject instead, which may have wildcards. ttl_s: whole seconds, at least 1.
+        Raises Conflict; OutcomeUnknown if no ack came: it may still be stored later; NotFound if no stream takes the
+        subject; Disconnected if it was not sent; PayloadTooLarge; ServerRefused.
+        """
+        block = write_headers(
+            headers,
+            expect_last_subject_seq=expect_last_subject_seq,
+            expect_subject=expect_subject,
+            msg_id=msg_id,
+            ttl_s=ttl_s,
+        )
+        answer = await self._write(subject, payload, block or None, expect_last_subject_seq, timeout_s)
+        return PubAck(int(answer["seq"]), bool(answer.get("duplicate", False)))
+
+    async def publish_batch(self, messages: Sequence[BatchMessage], *, timeout_s: float | None = None) -> PubAck:
+        """Write all messages or none (ADR-50); return the ack of the last. The stream needs `allow_atomic`.
+
+        At most BATCH_WRITES_MAX, all for the same stream. Takes about 3 ms whatever its size. Raises as `publish`;
+        after OutcomeUnknown either all are stored or none.
+        """
+        if not 0 < len(messages) <= BATCH_WRITES_MAX:
+            raise ValueError(f"an atomic batch has 1 to {BATCH_WRITES_MAX} messages, not {len(messages)}")
+        batch = secrets.token_hex(11)
+        first_errors: list[bytes] = []
+        blocks = [
+            write_headers(
+                {
+                    **message.headers,
+                    "Nats-Batch-Id": batch,
+                    "Nats-Batch-Sequence": str(number),
+                    **({"Nats-Batch-Commit": "1"} if number == len(messages) else {}),
+                },
+                expect_last_subject_seq=message.expect_last_subject_seq,
+            )
+            for number, message in enumerate(messages, 1)
+        ]
+        token = None
+        try:
+            for number, (message, block) in enumerate(zip(messages[:-1], blocks, strict=False)):
+                if number == 0:
+                    # The answer to the first says why a batch is refused, that to the last only that it is incomplete.
+                    token = self.conn.request_nowait(
+                        message.subject, message.payload, lambda data, _raw: first_errors.append(data), block
+                    )
+                else:
+                    self.conn.publish_nowait(message.subject, message.payload, headers=block)
+            last = messages[-1]
+            expected = last.expect_last_subject_seq
+            try:
+                answer = await self._write(last.subject, last.payload, blocks[-1], expected, timeout_s)
+            except ServerRefused:
+                first = _json(messages[0].subject, first_errors[0]) if any(first_errors) else {}
+                if "error" in first:
+                    raise error_of(messages[0].subject, first["error"]) from None
+                raise
+        finally:
+            if token is not None:
+                self.conn.forget(token)
+        if answer.get("batch") != batch or answer.get("count") != len(messages):
+            raise ServerRefused(last.subject, 0, f"stored as a plain message, not as a batch: {answer}")
+        return PubAck(int(answer["seq"]))
+
+    # ---- reads -----------------------------------------------------------------------------------------------------
+
+    async def get_last(self, stream: str, subject: str, *, from_leader: bool = False) -> StoredMessage | None:
+        """Return the last message of a subject (no wildcards), None if there is none.
+
+        A direct read may come from a replica that lags behind (ADR-31); from_leader sees every acknowledged write.
+        """
+        if from_leader:
+            return await self._get_from_leader(stream, {"last_by_subj": subject})
+        return await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}.{subject}", b"")
+
+    async def get_seq(self, stream: str, seq: int, *, from_leader: bool = False) -> StoredMessage | None:
+        """Return the message with this sequence, None if there is none (any more)."""
+        if from_leader:
+            return await self._get_from_leader(stream, {"seq": seq})
+        return await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}", _dump({"seq": seq}))
+
+    async def get_next(
+        self, stream: str, seq: int, subject_filter: str, *, from_leader: bool = False
+    ) -> StoredMessage | None:
+        """Return the first message at or after this sequence whose subject fits, None if there is none."""
+        request = {"seq": max(seq, 1), "next_by_subj": subject_filter}
+        if from_leader:
+            return await self._get_from_leader(stream, request)
+        return await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}", _dump(request))
+
+    async def batch_get(
+        self,
+        stream: str,
+        *,
+        from_seq: int = 1,
+        subject_filter: str = ">",
+        batch: int = BATCH_READS,
+        max_bytes: int | None = None,
+        messages_max: int | None = None,
+        timeout_s: float | None = None,
+    ) -> list[StoredMessage]:
+        """Return all messages from a sequence on whose subject fits, read in requests of `batch` (ADR-31).
+
+        messages_max: stop after so many. timeout_s is for each request. A replica that answers may lag behind: compare
+        with the sequence you know of. Raises NotFound, RequestTimeout, Disconnected.
+        """
+        messages: list[StoredMessage] = []
+        seq = max(from_seq, 1)
+        while messages_max is None or len(messages) < messages_max:
+            count = batch if messages_max is None else min(batch, messages_max - len(messages))
+            request: dict[str, object] = {"seq": seq, "next_by_subj": subject_filter, "batch": count}
+            if max_bytes is not None:
+                request["max_bytes"] = max_bytes
+            page, pending, _ = await self._read_batch(stream, request, timeout_s)
+            messages += page
+            if not page or pending == 0:
+                break
+            seq = page[-1].seq + 1
+        return messages
+
+    async def multi_last(
+        self, stream: str, subjects: Sequence[str], *, timeout_s: float | None = None
+    ) -> list[StoredMessage]:
+        """Return the last message of every subject that fits one of `subjects` (wildcards allowed), in stream order.
+
+        All as of one moment. The server refuses (ServerRefused) if more than 1,024 subjects fit.
+        """
+        messages: list[StoredMessage] = []
+        request: dict[str, object] = {"multi_last": list(subjects), "batch": BATCH_READS}
+        while True:
+            page, pending, up_to = await self._read_batch(stream, request, timeout_s)
+            messages += page
+            if not page or pending == 0:
+                return messages
+            request |= {"seq": page[-1].seq + 1, "up_to_seq": up_to}
+
+    # ---- keys ------------------------------------------------------------------------------------------------------
+
+    async def ensure_bucket(
+        self,
+        bucket: str,
+        *,
+        marker_ttl_s: int = MARKER_TTL_S,
+        description: str = "",
+        replicas: int = 1,
+        storage: str = "file",
+    ) -> StreamInfo:
+        """Create or update a key-value bucket (ADR-8) with one value per key and a time to live per key (ADR-48).
+
+        marker_ttl_s: how long a marker of an expired key stands. History is 1, for with any other the server silently
+        raises a key's time to live to that of the markers.
+        """
+        return await self.ensure_stream(
+            {
+                "name": f"KV_{bucket}",
+                "description": description,
+                "subjects": [f"$KV.{bucket}.>"],
+                "max_msgs_per_subject": 1,
+                "storage": storage,
+                "num_replicas": replicas,
+                "discard": "new",
+                "allow_rollup_hdrs": True,
+                "deny_delete": True,
+                "allow_direct": True,
+                "allow_msg_ttl": True,
+                "subject_delete_marker_ttl": marker_ttl_s * 1_000_000_000,
+            }
+        )
+
+    async def kv_get(self, bucket: str, key: str, *, from_leader: bool = False) -> KvEntry | None:
+        """Return the key's value, None if it is absent, deleted or expired."""
+        message = await self.get_last(f"KV_{bucket}", _kv_subject(bucket, key), from_leader=from_leader)
+        return None if message is None or is_marker(message.raw_headers) else _kv_entry(bucket, message)
+
+    async def kv_entries(self, bucket: str, keys: str = ">") -> list[KvEntry]:
+        """Return all present keys that fit the pattern, oldest write first."""
+        prefix = f"$KV.{bucket}."
+        messages = await self.batch_get(f"KV_{bucket}", subject_filter=f"{prefix}{keys}")
+        return [_kv_entry(bucket, message) for message in messages if not is_marker(message.raw_headers)]
+
+    async def kv_put(self, bucket: str, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
+        """Set a key whatever it was; return its revision."""
+        return (await self.publish(_kv_subject(bucket, key), value, ttl_s=ttl_s)).seq
+
+    async def kv_create(self, bucket: str, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
+        """Set a key that is absent; return its revision. Raises Conflict if it is there, OutcomeUnknown."""
+        subject = _kv_subject(bucket, key)
+        try:
+            return (await self.publish(subject, value, expect_last_subject_seq=0, ttl_s=ttl_s)).seq
+        except Conflict:
+            last = await self.get_last(f"KV_{bucket}", subject, from_leader=True)
+            if last is not None and not is_marker(last.raw_headers):
+                raise
+        expected = last.seq if last is not None else 0
+        return (await self.publish(subject, value, expect_last_subject_seq=expected, ttl_s=ttl_s)).seq
+
+    async def kv_update(self, bucket: str, key: str, value: bytes, revision: int, *, ttl_s: int | None = None) -> int:
+        """Set a key whose last write is `revision`; return the new one. Raises Conflict, OutcomeUnknown."""
+        subject = _kv_subject(bucket, key)
+        return (await self.publish(subject, value, expect_last_subject_seq=revision, ttl_s=ttl_s)).seq
+
+    async def kv_delete(
+        self, bucket: str, key: str, *, revision: int | None = None, marker_ttl_s: int = MARKER_TTL_S
+    ) -> int:
+        """Delete a key, only if its last write is `revision` when that is given; return the marker's sequence.
+
+        The marker itself goes after marker_ttl_s. Raises Conflict, OutcomeUnknown.
+        """
+        headers = {"KV-Operation": "DEL"}
+        subject = _kv_subject(bucket, key)
+        ack = await self.publish(subject, headers=headers, expect_last_subject_seq=revision, ttl_s=marker_ttl_s)
+        return ack.seq
+
+    # ---- raw -------------------------------------------------------------------------------------------------------
+
+    async def api(self, request: str, body: Config | None = None, *, timeout_s: float | None = None) -> Config:
+        """Call `$JS.API.<request>` and return the answer's JSON; its `error` is raised as ours (`error_of`)."""
+        return await self._call(request, body, timeout_s)
+
+    async def _call(self, request: str, body: Config | None = None, timeout_s: float | None = None) -> Config:
+        answer = await self._ask(request, body, timeout_s)
+        if "error" in answer:
+            raise error_of(f"{self.api_prefix}.{request}", answer["error"])
+        return answer
+
+    async def _ask(self, request: str, body: Config | None = None, timeout_s: float | None = None) -> Config:
+        """Return the answer, which may be an `error`."""
+        subject = f"{self.api_prefix}.{request}"
+        payload = b"" if body is None else _dump(body)
+        reply = await self.conn.request(subject, payload, timeout_s=timeout_s or self._timeout_s)
+        return _json(subject, reply.data)
+
+    async def _ask_for_message(self, request: str, body: Config) -> Config | None:
+        """Return the answer, None if the stream has no such message. Raises NotFound if there is no such stream."""
+        answer = await self._ask(request, body)
+        if "error" not in answer:
+            return answer
+        if answer["error"].get("err_code") in _NO_MESSAGE:
+            return None
+        raise error_of(f"{self.api_prefix}.{request}", answer["error"])
+
+    async def _write(
+        self, subject: str, payload: bytes, headers: Headers | None, expected: int | None, timeout_s: float | None
+    ) -> Config:
+        could_be_sent = self.conn.is_connected
+        try:
+            reply = await self.conn.request(subject, payload, timeout_s=timeout_s or self._timeout_s, headers=headers)
+        except NoResponders:
+            raise NotFound(f"no stream takes {subject}") from None
+        except RequestTimeout:
+            raise OutcomeUnknown(subject) from None
+        except Disconnected:
+            if could_be_sent:
+                raise OutcomeUnknown(subject) from None
+            raise
+        answer = _json(subject, reply.data)
+        if "error" in answer:
+            raise error_of(
+                subject,
+                answer["error"],
+                expected=-1 if expected is None else expected,
+                size=len(payload),
+                limit=self.conn.max_payload,
+            )
+        return answer
+
+    async def _get_direct(self, subject: str, body: bytes) -> StoredMessage | None:
+        try:
+            reply = await self.conn.request(subject, body, timeout_s=self._timeout_s)
+        except NoResponders:
+            raise NotFound(f"{subject}: no such stream, or it does not allow direct reads") from None
+        code, description = status_of(reply.raw_headers)
+        if code == 404:
+            return None
+        if code is not None:
+            raise ServerRefused(subject, code, description)
+        return _direct_message(reply)[0]
+
+    async def _get_from_leader(self, stream: str, request: Config) -> StoredMessage | None:
+        answer = await self._ask_for_message(f"STREAM.MSG.GET.{stream}", request)
+        if answer is None:
+            return None
+        message = answer["message"]
+        headers = message.get("hdrs")
+        return StoredMessage(
+            str(message["subject"]),
+            int(message["seq"]),
+            timestamp_ns_of(str(message["time"])),
+            base64.b64decode(message.get("data", "")),
+            base64.b64decode(headers) if headers else None,
+        )
+
+    async def _read_batch(
+        self, stream: str, request: Config, timeout_s: float | None
+    ) -> tuple[list[StoredMessage], int, int]:
+        """Read one batch; return its messages, how many are left, and the sequence it is as of (multi_last)."""
+        subject = f"{self.api_prefix}.DIRECT.GET.{stream}"
+        timeout_s = timeout_s or self._timeout_s
+        try:
+            replies = await self.conn.request_many(
+                subject, _dump(request), timeout_s=timeout_s, stop=_ends_a_batch, no_responders_ok=False
+            )
+        except NoResponders:
+            raise NotFound(f"{subject}: no such stream, or it does not allow direct reads") from None
+        if not replies or not _ends_a_batch(replies[-1]):
+            raise RequestTimeout(subject, timeout_s)
+        raw = replies[-1].raw_headers or b""
+        code, description = status_of(raw)
+        if code == 404:
+            return [], 0, 0
+        if code != 204:
+            raise ServerRefused(subject, code or 0, description)
+        page = [_direct_message(reply) for reply in replies[:-1]]
+        left = _PENDING.search(raw)
+        up_to = _UP_TO.search(raw)
+        pending = int(left[1]) if left else 0
+        if page and page[-1][1] != pending:
+            # Replies are ordinary messages: if the server had to drop one, the count does not fit.
+            raise RequestTimeout(subject, timeout_s)
+        return [message for message, _ in page], pending, int(up_to[1]) if up_to else 0
+
+
+def write_headers(
+    headers: Mapping[str, str] | None,
+    *,
+    expect_last_subject_seq: int | None = None,
+    expect_subject: str | None = None,
+    msg_id: str | None = None,
+    ttl_s: int | None = None,
+) -> dict[str, str]:
+    """Return a new header dict with what a write expects added to it. Raises ValueError for a ttl_s below 1."""
+    out = dict(headers) if headers else {}
+    if expect_last_subject_seq is not None:
+        out[_EXPECT_SEQ] = str(expect_last_subject_seq)
+    if expect_subject is not None:
+        out[_EXPECT_SUBJECT] = expect_subject
+    if msg_id is not None:
+        out["Nats-Msg-Id"] = msg_id
+    if ttl_s is not None:
+        # The server takes no less than a second (ADR-43) and nats-py makes 0 of 0.5.
+        if ttl_s < 1 or ttl_s != int(ttl_s):
+            raise ValueError(f"a time to live is whole seconds and at least 1, not {ttl_s}")
+        out["Nats-TTL"] = f"{int(ttl_s)}s"
+    return out
+
+
+def is_marker(raw_headers: bytes | None) -> bool:
+    """Whether a message of a bucket says that the key is gone: deleted, purged or expired."""
+    return raw_headers is not None and _MARKER.search(raw_headers) is not None
+
+
+def timestamp_ns_of(text: str) -> int:
+    """Return the Unix time in nanoseconds of an RFC 3339 time such as 2026-11-22T14:03:43.469061764Z, exactly."""
+    if len(text) < 20 or not text.endswith("Z"):
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+        return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+    return _second(text[:19]) * 1_000_000_000 + int(text[20:-1].ljust(9, "0"))
+
+
+@lru_cache(maxsize=256)
+def _second(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+
+
+def _direct_message(reply: Reply) -> tuple[StoredMessage, int]:
+    """Return a directly read message and how many come after it in its batch."""
+    raw = reply.raw_headers or b""
+    found = _DIRECT.search(raw)
+    if found is None:
+        raise Undecodable(f"a direct read without the server's headers: {parse_headers(raw)}")
+    subject, seq, time, pending = found.groups()
+    message = StoredMessage(subject.decode(), int(seq), timestamp_ns_of(time.decode()), reply.data, raw)
+    return message, int(pending or 0)
+
+
+def _ends_a_batch(reply: Reply) -> bool:
+    return not reply.data and reply.raw_headers is not None and reply.raw_headers.startswith(b"NATS/1.0 ")
+
+
+def _stream_info(answer: Config) -> StreamInfo:
+    config, state = answer["config"], answer["state"]
+    return StreamInfo(
+        str(config["name"]), config, int(state["messages"]), int(state["first_seq"]), int(state["last_seq"])
+    )
+
+
+def _merge(current: Config, wanted: Config) -> Config:
+    """Lay the wanted fields over the current ones. The server leaves out what is false, zero or empty."""
+    merged = dict(current)
+    for key, value in wanted.items():
+        if isinstance(value, Mapping) and isinstance(current.get(key), Mapping):
+            merged[key] = _merge(current[key], value)
+        elif value or current.get(key):
+            merged[key] = value
+    return merged
+
+
+def _kv_subject(bucket: str, key: str) -> str:
+    if not _KEY.fullmatch(key) or key[0] == "." or key[-1] == "." or ".." in key:
+        raise InvalidName(f"{key!r} is no key of a bucket: letters, digits and -/_=. only")
+    return f"$KV.{bucket}.{key}"
+
+
+def _kv_entry(bucket: str, message: StoredMessage) -> KvEntry:
+    return KvEntry(message.subject[len(f"$KV.{bucket}.") :], message.data, message.seq, message.timestamp_ns)
+
+
+def _dump(body: Config) -> bytes:
+    return json.dumps(body).encode()
+
+
+def _json(subject: str, data: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise Undecodable(f"{subject}: the answer is no JSON object: {data[:80]!r}")
+    return answer

