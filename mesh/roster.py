@@ -1,0 +1,289 @@
+"""Who is alive and who owns what: this node's view of it, and its own part in it.
+
+Everything is in one KV bucket, `mesh_roster`, seen through one ordered consumer, so that a claim is never seen before
+the member key of its holder:
+
+    member.<node>               one node; expires unless it is renewed
+    claim.<queue>.<partition>   who owns a partition, and how far it is known to need nothing; stays for ever
+
+The decisions are in `mesh.membership`; here are the reads and writes. A node that dies is found out by its neighbour on
+the ring, which asks it for a sign of life: without a process there is no subscription, and the server answers at once
+that nobody is there. Who finds that removes the member key; everybody sees it and plans anew.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+
+from mesh.connection import Connection
+from mesh.errors import Conflict, Disconnected, MeshError, NoResponders, OutcomeUnknown, RequestTimeout
+from mesh.follower import Delivered, Follower
+from mesh.jetstream import JetStream
+from mesh.membership import Claim, LeaseClock, Member, Plan, neighbour, newest, plan
+from mesh.rendezvous import NodeId
+from mesh.subjects import bucket_key, bucket_key_name, node_request
+
+BUCKET: Final = "mesh_roster"
+MEMBER_TTL_S: Final = 3
+RENEW_EVERY_S: Final = 0.8
+PING_EVERY_S: Final = 0.1
+PING_TIMEOUT_S: Final = 1.0
+# A neighbour that is slow to answer is left alone: its member key decides. Only "nobody listens" counts at once.
+
+_log = logging.getLogger(__name__)
+
+
+class Roster:
+    """This node's view of members and claims. `on_change` is called after every change, from the read loop."""
+
+    def __init__(
+        self,
+        conn: Connection,
+        js: JetStream,
+        *,
+        node_id: str,
+        incarnation: Callable[[], str],
+        queues: frozenset[str],
+        on_change: Callable[[], None],
+        details: dict[str, Any] | None = None,
+        ttl_s: int = MEMBER_TTL_S,
+    ) -> None:
+        self._conn = conn
+        self._js = js
+        self._new_incarnation = incarnation
+        self._on_change = on_change
+        self._details = details or {}
+        self._ttl_s = ttl_s
+        self.me = Member(NodeId(node_id), incarnation(), queues, 0)
+        self.lease = LeaseClock(float(ttl_s))
+        self._members: dict[str, Member] = {}
+        self._member_details: dict[str, dict[str, Any]] = {}
+        self._claims: dict[tuple[str, int], Claim] = {}
+        self._written: dict[tuple[str, int], Claim] = {}
+        self._checkpoints: dict[tuple[str, int], tuple[str, ...]] = {}
+        self._left = False
+        self._member_seq = 0
+
+    # -- view --------------------------------------------------------------------------------------------------
+
+    def members(self) -> list[Member]:
+        """The live members, by id."""
+        return sorted(self._members.values(), key=lambda m: m.node_id)
+
+    def details(self, node_id: str) -> dict[str, Any]:
+        """What a member says of itself."""
+        return self._member_details.get(node_id, {})
+
+    def claims(self) -> list[Claim]:
+        """The claims, the newest version of each that this node knows."""
+        return newest(list(self._claims.values()), list(self._written.values()))
+
+    def busy(self, claim: Claim) -> tuple[str, ...]:
+        """The runs that needed attention at the claim's checkpoint, as id tokens."""
+        return self._checkpoints.get((claim.queue, claim.partition), ())
+
+    def plan(self, queue: str, partitions: int) -> Plan:
+        """What this node must do now about a queue."""
+        return plan(self.me, self.members(), self.claims(), queue, partitions)
+
+    def may_act(self) -> bool:
+        """Whether this node may act on what it owns."""
+        return not self._left and self.lease.may_act(time.monotonic())
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Join, and stay a member until cancelled. Ready once this node is a member and has seen all claims."""
+        await self._js.ensure_bucket(BUCKET, description="Members of the mesh and the claims on its partitions")
+        follower = Follower(self._conn, self._js, f"KV_{BUCKET}", [f"$KV.{BUCKET}.>"], 1, self._see, consumer_prefix=f"roster-{self.me.node_id}")
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(follower.run)
+            with anyio.fail_after(10):
+                await follower.caught_up.wait()
+            await self._join()
+            tasks.start_soon(self._renew_for_ever)
+            tasks.start_soon(self._ping_for_ever)
+            task_status.started()
+
+    async def leave(self) -> None:
+        """Say good-bye: no member any more, at once."""
+        self._left = True
+        self.me = replace(self.me, leaving=True)
+        try:
+            await self._js.kv_delete(BUCKET, self._member_key(self.me.node_id))
+        except MeshError as error:
+            _log.warning("could not say good-bye, the member key will expire: %s", error)
+
+    async def announce_leaving(self) -> None:
+        """Tell the others that this node takes no partitions any more but still answers."""
+        self.me = replace(self.me, leaving=True)
+        await self._renew()
+
+    async def _join(self) -> None:
+        """Write the member key for a new incarnation, whatever was there."""
+        while True:
+            before = time.monotonic()
+            try:
+                self._member_seq = await self._js.kv_put(
+                    BUCKET, self._member_key(self.me.node_id), self._member_value(), ttl_s=self._ttl_s
+                )
+            except (OutcomeUnknown, Disconnected, RequestTimeout):
+                await self._conn.wait_connected()
+                continue
+            self.lease.renewed(before)
+            return
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await anyio.sleep(RENEW_EVERY_S)
+            try:
+                await self._renew()
+            except (OutcomeUnknown, Disconnected, RequestTimeout) as error:
+                _log.warning("member key not renewed: %s", error)
+                await self._conn.wait_connected()
+
+    async def _renew(self) -> None:
+        """Renew by compare-and-set on the own key: if anybody has touched it, this incarnation is over.
+
+        Were the old incarnation written again after others saw it vanish, its void claims would turn valid under the
+        hands of whoever is taking them over.
+        """
+        if self._left:
+            return
+        before = time.monotonic()
+        if self.lease.may_act(before):
+            try:
+                self._member_seq = await self._js.kv_update(
+                    BUCKET, self._member_key(self.me.node_id), self._member_value(), self._member_seq, ttl_s=self._ttl_s
+                )
+            except Conflict:
+                pass
+            else:
+                self.lease.renewed(before)
+                return
+        self.me = replace(self.me, incarnation=self._new_incarnation())
+        self._written.clear()
+        self.lease = LeaseClock(float(self._ttl_s))
+        _log.warning("node %s was taken for lost and rejoins as %s", self.me.node_id, self.me.incarnation)
+        self._on_change()
+        await self._join()
+
+    async def _ping_for_ever(self) -> None:
+        while True:
+            await anyio.sleep(PING_EVERY_S)
+            other = neighbour(self.members(), self.me.node_id)
+            if other is None or not self.may_act():
+                continue
+            try:
+                await self._conn.request(node_request(other, "ping"), b"", timeout_s=PING_TIMEOUT_S)
+            except NoResponders:
+                await self._bury(other)
+            except (RequestTimeout, Disconnected):
+                continue
+
+    async def _bury(self, node_id: str) -> None:
+        member = self._members.get(node_id)
+        if member is None:
+            return
+        try:
+            await self._js.kv_delete(BUCKET, self._member_key(node_id), revision=member.seq)
+            _log.warning("node %s is gone", node_id)
+        except Conflict:
+            return  # it has renewed meanwhile
+        except (OutcomeUnknown, Disconnected, RequestTimeout):
+            return
+
+    # -- claims ------------------------------------------------------------------------------------------------
+
+    async def claim(self, claim: Claim) -> Claim | None:
+        """Take a partition; None when somebody else was quicker."""
+        return await self._write_claim(claim.taken_by(self.me), self.busy(claim))
+
+    async def release(self, claim: Claim, checkpoint: int, busy: tuple[str, ...]) -> None:
+        """Give a partition back, with how far its events have been handled."""
+        await self._write_claim(replace(claim, checkpoint=checkpoint).released(), busy)
+
+    async def save_checkpoint(self, claim: Claim, checkpoint: int, busy: tuple[str, ...]) -> Claim | None:
+        """Record how far a partition needs nothing, and which runs are excepted. None when the claim is lost."""
+        return await self._write_claim(replace(claim, checkpoint=checkpoint), busy)
+
+    async def _write_claim(self, claim: Claim, busy: tuple[str, ...]) -> Claim | None:
+        key = f"claim.{bucket_key(claim.queue)}.{claim.partition}"
+        value = {"node": claim.node_id, "incarnation": claim.incarnation, "checkpoint": claim.checkpoint, "busy": list(busy)}
+        try:
+            seq = await self._js.kv_update(BUCKET, key, json.dumps(value).encode(), claim.seq)
+        except Conflict:
+            return None
+        written = replace(claim, seq=seq)
+        self._written[claim.queue, claim.partition] = written
+        self._checkpoints[claim.queue, claim.partition] = busy
+        return written
+
+    # -- what comes in -----------------------------------------------------------------------------------------
+
+    def _see(self, message: Delivered) -> None:
+        key = message.subject.removeprefix(f"$KV.{BUCKET}.")
+        kind, _, rest = key.partition(".")
+        value = None if message.raw_headers and _is_gone(message.raw_headers) else _json_object(message.data)
+        if kind == "member":
+            self._see_member(bucket_key_name(rest), value, message.seq)
+        elif kind == "claim":
+            queue, _, partition = rest.rpartition(".")
+            if partition.isdecimal():
+                self._see_claim(bucket_key_name(queue), int(partition), value or {}, message.seq)
+        self._on_change()
+
+    def _see_member(self, node_id: str, value: dict[str, Any] | None, seq: int) -> None:
+        if value is None:
+            self._members.pop(node_id, None)
+            self._member_details.pop(node_id, None)
+            return
+        queues = value.get("queues")
+        self._members[node_id] = Member(
+            NodeId(node_id), str(value.get("incarnation", "")), frozenset(queues if isinstance(queues, list) else ()), seq,
+            bool(value.get("leaving")),
+        )  # fmt: skip
+        self._member_details[node_id] = value
+
+    def _see_claim(self, queue: str, partition: int, value: dict[str, Any], seq: int) -> None:
+        node = value.get("node")
+        checkpoint = value.get("checkpoint", 0)
+        claim = Claim(
+            queue, partition, NodeId(node) if isinstance(node, str) else None, str(value.get("incarnation", "")), seq,
+            checkpoint if isinstance(checkpoint, int) else 0,
+        )  # fmt: skip
+        self._claims[queue, partition] = claim
+        written = self._written.get((queue, partition))
+        if written is None or written.seq <= seq:
+            busy = value.get("busy")
+            self._checkpoints[queue, partition] = tuple(busy) if isinstance(busy, list) else ()
+            self._written.pop((queue, partition), None)
+
+    def _member_key(self, node_id: str) -> str:
+        return f"member.{bucket_key(node_id)}"
+
+    def _member_value(self) -> bytes:
+        value = {
+            **self._details, "incarnation": self.me.incarnation, "queues": sorted(self.me.queues), "leaving": self.me.leaving,
+        }  # fmt: skip
+        return json.dumps(value).encode()
+
+
+def _is_gone(raw_headers: bytes) -> bool:
+    return b"KV-Operation:" in raw_headers or b"Nats-Marker-Reason:" in raw_headers
+
+
+def _json_object(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
