@@ -1,0 +1,370 @@
+"""The Python client: start workflows, signal them, wait for their results, call functions.
+
+    async with mesh.client.connect("nats://localhost:4222") as m:
+        h = await m.start("app.workflows:order_processor", order, host="app:temporal_worker", id="order-1")
+        await h.signal("approve", {"approved": True})
+        print(await h.result())
+
+Everything goes to the streams and function hosts directly; no node need be up to start or to signal.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+from mesh import codec
+from mesh.connection import Connection, ConnectOptions
+from mesh.connection import connect as connect_nats
+from mesh.errors import MeshError, NoResponders, NotFound, RequestTimeout
+from mesh.events import Event, StartSpec, decode_end, decode_start
+from mesh.failure import Failure, Kind
+from mesh.history import History, OpenRun, RunOutcome
+from mesh.hosts import HostRecord, Hosts
+from mesh.jetstream import JetStream
+from mesh.starting import (
+    ConflictPolicy,
+    ReusePolicy,
+    new_entropy,
+    publish_until_acked,
+    signal_workflow,
+    start_workflow,
+)
+from mesh.subjects import WorkflowKey, function_request, owner_request
+from mesh.timers import cron_subject
+from mesh.wire import parse_headers
+
+DEFAULT_URL: Final = "nats://localhost:4222"
+# What is missed while a connection is down shows at the next look into the log.
+LOOK_EVERY_S: Final = 2.0
+ASK_OWNER_AFTER_S: Final = 0.2
+DESCRIBE_TIMEOUT_S: Final = 5.0
+
+
+class WorkflowFailed(MeshError):
+    """Raised when a workflow ended without a result. `failure` says why, `status` how."""
+
+    code = "workflow-failed"
+
+    def __init__(self, workflow_id: str, status: str, failure: Failure) -> None:
+        self.workflow_id = workflow_id
+        self.status = status
+        self.failure = failure
+        super().__init__(f"workflow {workflow_id!r} {status}: {failure}")
+
+
+class WorkflowSuspended(MeshError):
+    """Raised when a workflow cannot go on until code fits its history again. It is not lost; look again later."""
+
+    code = "workflow-suspended"
+
+    def __init__(self, workflow_id: str, reason: str) -> None:
+        self.workflow_id = workflow_id
+        self.reason = reason
+        super().__init__(
+            f"workflow {workflow_id!r} is suspended: {reason}. Nothing is lost; it goes on by itself once a node with fitting code owns it"
+        )
+
+
+class FunctionFailed(MeshError):
+    """Raised when a called function failed."""
+
+    code = "function-failed"
+
+    def __init__(self, function_id: str, failure: Failure) -> None:
+        self.function_id = function_id
+        self.failure = failure
+        super().__init__(f"{function_id}: {failure}")
+
+
+class UnknownWorkflow(NotFound):
+    """Raised when no node offers a workflow under this name on the host."""
+
+    code = "unknown-workflow"
+
+    def __init__(self, workflow: str, host: HostRecord) -> None:
+        near = difflib.get_close_matches(workflow, host.workflows, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it offers {', '.join(host.workflows) or 'none'}"
+        super().__init__(f"the host {host.worker} offers no workflow {workflow!r}; {hint}")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowState:
+    """What is known of a workflow. status: running, suspended, completed, failed, canceled, terminated, timed-out.
+
+    detail: what its owner says it is waiting for, when it runs and an owner answered.
+    """
+
+    key: WorkflowKey
+    run: int
+    workflow: str
+    status: str
+    value: Any
+    detail: Mapping[str, Any]
+
+
+class WorkflowHandle:
+    """One workflow. `run` is the run that was started through this handle, 0 for whichever is newest."""
+
+    def __init__(self, client: Client, key: WorkflowKey, run: int = 0, *, existing: bool = False) -> None:
+        self._client = client
+        self.key = key
+        self.run = run
+        self.existing = existing
+
+    @property
+    def id(self) -> str:
+        """The workflow's id."""
+        return self.key.id
+
+    async def signal(self, topic: str, value: Any = None) -> int:  # noqa: ANN401 - any value of the wire types
+        """Send a signal; returns its stream sequence, once the server has stored it."""
+        return await signal_workflow(self._client.js, self.key, topic, codec.encode(value))
+
+    async def cancel(self) -> None:
+        """Ask the workflow to stop. It decides itself what comes of that."""
+        await self._tell("cancel")
+
+    async def terminate(self) -> None:
+        """End the workflow now, without asking it; a cron schedule of this id ends too."""
+        await self._client.js.purge(self._client.history(self.key.queue).stream, subject=cron_subject(self.key))
+        await self._tell("kill")
+
+    async def _tell(self, verb: str) -> None:
+        await publish_until_acked(self._client.js, self.key.subject(verb), b"", {}, msg_id=secrets.token_hex(12))
+
+    async def result(self, *, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - any value of the wire types
+        """Wait for the end and return the result, through retries and continued runs.
+
+        Raises WorkflowFailed, WorkflowSuspended, NotFound when there is no such workflow, RequestTimeout.
+        """
+        with anyio.move_on_after(timeout_s):
+            return await self._client.wait(self)
+        raise RequestTimeout(f"the result of workflow {self.id!r}", timeout_s or 0.0)
+
+    async def describe(self) -> WorkflowState:
+        """What the workflow is doing, or how it ended. Raises NotFound."""
+        return await self._client.describe(self.key)
+
+    async def history(self) -> list[Event]:
+        """All events of the newest run. Raises NotFound."""
+        found = await self._client.history(self.key.queue).last_run(self.key)
+        if found is None:
+            raise NotFound(f"no workflow {self.id!r} on queue {self.key.queue!r}")
+        return await self._client.history(self.key.queue).events(self.key, found[0].run)
+
+
+class Client:
+    """A connection's view of the mesh. Made by `connect`."""
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        self.js = JetStream(conn)
+        self.hosts = Hosts(self.js)
+        self._histories: dict[str, History] = {}
+
+    def history(self, queue: str) -> History:
+        """The histories of a queue."""
+        if queue not in self._histories:
+            self._histories[queue] = History(self.js, queue)
+        return self._histories[queue]
+
+    async def start(
+        self,
+        workflow: str,
+        *args: Any,  # noqa: ANN401 - any values of the wire types
+        host: str,
+        id: str | None = None,  # noqa: A002 - the word users know
+        conflict: ConflictPolicy | None = None,
+        reuse: ReusePolicy = "allow_duplicate",
+        messages: Sequence[tuple[str, Any]] = (),
+        context: Mapping[str, Any] | None = None,
+        run_timeout_s: float = 0.0,
+        execution_timeout_s: float = 0.0,
+        start_delay_s: float = 0.0,
+        cron: str = "",
+        retry_policy: Mapping[str, Any] | None = None,
+        memo: Mapping[str, Any] | None = None,
+        search_attributes: Mapping[str, Any] | None = None,
+    ) -> WorkflowHandle:
+        """Start a workflow; returns once the start is stored.
+
+        conflict: while one with this id runs; use_existing by default when an id is given, else fail.
+        Raises UnknownHost, UnknownWorkflow, AlreadyStarted, PayloadTooLarge.
+        """
+        record = await self.hosts.resolve(host)
+        if record.workflows and workflow not in record.workflows:
+            raise UnknownWorkflow(workflow, record)
+        key = WorkflowKey(record.queue, id or f"{workflow.rpartition(':')[2]}-{secrets.token_hex(8)}")
+        spec = StartSpec(
+            workflow=workflow,
+            args=codec.pack(list(args)),
+            host=record.worker,
+            client=record.client,
+            context=context or {},
+            entropy=new_entropy(),
+            messages=tuple({"topic": topic, "body": codec.encode(value)} for topic, value in messages),
+            run_timeout_ns=round(run_timeout_s * 1e9),
+            execution_timeout_ns=round(execution_timeout_s * 1e9),
+            start_delay_ns=round(start_delay_s * 1e9),
+            retry_policy=retry_policy,
+            cron=cron,
+            memo=memo or {},
+            attrs=search_attributes or {},
+        )
+        started = await start_workflow(
+            self.js, key, spec, conflict=conflict or ("use_existing" if id else "fail"), reuse=reuse
+        )
+        return WorkflowHandle(self, key, started.run, existing=started.existing)
+
+    def get(self, id: str, *, queue: str) -> WorkflowHandle:  # noqa: A002 - the word users know
+        """A handle for a workflow that somebody else started."""
+        return WorkflowHandle(self, WorkflowKey(queue, id))
+
+    async def find(self, id: str) -> WorkflowHandle:  # noqa: A002 - the word users know
+        """A handle for a workflow on whichever queue has it. Raises NotFound; ambiguous ids need `get`."""
+        queues = sorted({record.queue for record in await self.hosts.workers()})
+        found = [q for q in queues if await self.history(q).partition_of(WorkflowKey(q, id)) is not None]
+        if not found:
+            raise NotFound(f"no workflow {id!r} on any queue ({', '.join(queues) or 'there are none'})")
+        if len(found) > 1:
+            raise NotFound(f"workflow {id!r} is on several queues ({', '.join(found)}); say which with --queue")
+        return self.get(id, queue=found[0])
+
+    async def call(self, function_id: str, *args: Any, timeout_s: float = 60.0) -> Any:  # noqa: ANN401
+        """Call a function and return its result. Raises FunctionFailed, RequestTimeout."""
+        try:
+            request = codec.encode([list(args), None])
+            reply = await self.conn.request(function_request(function_id), request, timeout_s=timeout_s)
+        except NoResponders:
+            failure = Failure(f"no handler registered for target {function_id}", Kind.NOT_FOUND, False)
+            raise FunctionFailed(function_id, failure) from None
+        ok, value = codec.decode_outcome(reply.data)
+        if not ok:
+            raise FunctionFailed(function_id, value)
+        return value
+
+    async def describe(self, key: WorkflowKey) -> WorkflowState:
+        """What a workflow is doing, or how it ended. Raises NotFound."""
+        found = await self.history(key.queue).last_run(key)
+        if found is None:
+            raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
+        run, ended = found
+        name = workflow_name(run)
+        if ended is not None:
+            record = decode_end(ended.data)
+            return WorkflowState(key, run.run, name, record.status, record.value(), {})
+        detail = await self.ask_owner(key, run)
+        return WorkflowState(key, run.run, name, str(detail.get("status", "running")), None, detail)
+
+    async def ask_owner(self, key: WorkflowKey, run: OpenRun) -> Mapping[str, Any]:
+        """What the owner of an open run says it is waiting for; a note instead when nobody owns it."""
+        partition = int(run.start.subject.split(".")[3])
+        try:
+            reply = await self.conn.request(
+                owner_request(key.queue, partition, "describe"), codec.encode({"id": key.id}), timeout_s=DESCRIBE_TIMEOUT_S
+            )
+        except (NoResponders, RequestTimeout):
+            return {"status": "running", "note": f"no node owns partition {partition} of queue {key.queue} at the moment"}
+        value = codec.decode(reply.data)
+        return value if isinstance(value, Mapping) else {"status": "running", "note": "its owner is taking it over"}
+
+    async def wait(self, handle: WorkflowHandle) -> Any:  # noqa: ANN401 - any value of the wire types
+        """Wait for a workflow's end; see `WorkflowHandle.result`."""
+        key = handle.key
+        news = _News()
+        # Whoever ends the run publishes that, and so we hear of it; the log decides.
+        ends = self.conn.subscribe_direct(key.subject("end", "*"), news.on_end)
+        notes = self.conn.subscribe_direct(key.note("suspended"), news.on_suspended)
+        try:
+            run = handle.run or await self._newest_run(key)
+            asked = False
+            while True:
+                ended = await self.history(key.queue).end_of(key, run)
+                if ended is not None:
+                    record = decode_end(ended.data)
+                    if not record.next_start:
+                        return _result(key, record.status, record.value())
+                    run = await self._run_after(key, ended, news)
+                    continue
+                if news.suspended is not None:
+                    raise WorkflowSuspended(key.id, news.suspended)
+                if not await news.wait(LOOK_EVERY_S if asked else ASK_OWNER_AFTER_S) and not asked:
+                    asked = True
+                    state = await self.describe(key)
+                    if state.status == "suspended":
+                        raise WorkflowSuspended(key.id, str(state.detail.get("reason", "")))
+        finally:
+            ends.unsubscribe()
+            notes.unsubscribe()
+
+    async def _newest_run(self, key: WorkflowKey) -> int:
+        found = await self.history(key.queue).last_run(key)
+        if found is None:
+            raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
+        return found[0].run
+
+    async def _run_after(self, key: WorkflowKey, ended: RunOutcome, news: _News) -> int:
+        history = self.history(key.queue)
+        while True:
+            following = await history.start_after(key, ended.seq)
+            if following is not None:
+                return following.run
+            await news.wait(0.02)
+
+
+class _News:
+    """What is heard about a workflow while its result is waited for."""
+
+    def __init__(self) -> None:
+        self.suspended: str | None = None
+        self._event = anyio.Event()
+
+    def on_end(self, _subject: str, _reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._event.set()
+
+    def on_suspended(self, _subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+        self.suspended = str(codec.decode(data))
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for news; False when none came in time."""
+        with anyio.move_on_after(timeout_s):
+            await self._event.wait()
+            self._event = anyio.Event()
+            return True
+        return False
+
+
+def workflow_name(run: OpenRun) -> str:
+    """The name of the workflow that a start names."""
+    try:
+        return decode_start(run.start.data, parse_headers(run.start.raw_headers) if run.start.raw_headers else {}).workflow
+    except MeshError:
+        return "?"
+
+
+def _result(key: WorkflowKey, status: str, value: Any) -> Any:  # noqa: ANN401 - any value of the wire types
+    if isinstance(value, Failure):
+        raise WorkflowFailed(key.id, status, value)
+    return value
+
+
+@asynccontextmanager
+async def connect(
+    url: str | Sequence[str] | None = None, *, name: str = "moonmesh-client", options: ConnectOptions | None = None
+) -> AsyncIterator[Client]:
+    """Connect to the mesh. url: NATS address(es), default the environment's NATS_URL, else nats://localhost:4222.
+
+    Raises Unreachable.
+    """
+    address = url or os.environ.get("NATS_URL") or DEFAULT_URL
+    async with connect_nats(address, name=name, options=options) as conn:
+        yield Client(conn)

@@ -1,0 +1,103 @@
+"""Which queue a host stands for: the directory that lets a client name a worker and know no registry.
+
+Nodes write what their registry says into the KV bucket `mesh_hosts` when they start: one key for each worker and one
+for each task queue, both good as the `host` of a start.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from mesh.errors import NotFound
+from mesh.jetstream import JetStream
+from mesh.subjects import bucket_key, bucket_key_name
+
+BUCKET: Final = "mesh_hosts"
+CACHE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostRecord:
+    """A worker as the mesh knows it. workflows: the names that can be started on it, as its newest node says."""
+
+    worker: str
+    client: str
+    queue: str
+    workflows: tuple[str, ...] = ()
+
+    def pid(self, workflow_id: str) -> str:
+        """The PID of a workflow of this worker."""
+        return f"{{{self.client}@{self.worker}|{workflow_id}}}"
+
+
+def split_pid(pid: str) -> tuple[str, str] | None:
+    """Worker and workflow id of a workflow's PID; None for any other text."""
+    if not (pid.startswith("{") and pid.endswith("}")):
+        return None
+    head, bar, workflow_id = pid[1:-1].partition("|")
+    client, at, worker = head.partition("@")
+    return (worker, workflow_id) if bar and at and client and worker and workflow_id else None
+
+
+class UnknownHost(NotFound):
+    """Raised when no node has ever offered a host."""
+
+    code = "unknown-host"
+
+    def __init__(self, host: str, known: Iterable[str]) -> None:
+        self.host = host
+        hosts = sorted(known)
+        near = difflib.get_close_matches(host, hosts, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known hosts: {', '.join(hosts) or 'none; is a node running?'}"
+        super().__init__(f"no node offers the host {host!r}; {hint}")
+
+
+class Hosts:
+    """The directory, cached for a few seconds."""
+
+    def __init__(self, js: JetStream) -> None:
+        self._js = js
+        self._cache: dict[str, tuple[float, HostRecord]] = {}
+
+    async def announce(self, records: Iterable[HostRecord]) -> None:
+        """Write this node's hosts, each under its worker id and its queue."""
+        await self._js.ensure_bucket(BUCKET, description="Which queue a host stands for")
+        for record in records:
+            value = json.dumps(asdict(record)).encode()
+            for name in (record.worker, record.queue):
+                await self._js.kv_put(BUCKET, bucket_key(name), value)
+                self._cache[name] = (time.monotonic(), record)
+
+    async def resolve(self, host: str) -> HostRecord:
+        """Look a host up by worker id or task queue. Raises UnknownHost, which knows what was meant."""
+        cached = self._cache.get(host)
+        if cached is not None and time.monotonic() - cached[0] < CACHE_S:
+            return cached[1]
+        entry = await self._js.kv_get(BUCKET, bucket_key(host))
+        if entry is None:
+            raise UnknownHost(host, await self.names())
+        record = _decode(entry.value)
+        self._cache[host] = (time.monotonic(), record)
+        return record
+
+    async def names(self) -> list[str]:
+        """All hosts there are."""
+        return sorted(bucket_key_name(entry.key) for entry in await self._js.kv_entries(BUCKET))
+
+    async def workers(self) -> list[HostRecord]:
+        """All workers there are, each once."""
+        records: dict[str, HostRecord] = {}
+        for name in await self.names():
+            record = await self.resolve(name)
+            records[record.worker] = record
+        return list(records.values())
+
+
+def _decode(data: bytes) -> HostRecord:
+    wire: dict[str, Any] = json.loads(data)
+    return HostRecord(wire["worker"], wire["client"], wire["queue"], tuple(wire.get("workflows") or ()))

@@ -1,0 +1,160 @@
+"""Starting a workflow: exactly one run per id, by compare-and-set on its start subject.
+
+Used by everybody who starts one: the Python client, the command line, a parent workflow, a function. Repeating a start
+that got no answer is harmless: the same start is recognised by its entropy.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Literal
+
+import anyio
+
+from mesh import codec
+from mesh.errors import Conflict, InvalidName, MeshError, OutcomeUnknown, Undecodable
+from mesh.events import HEADER_FROM, StartSpec, decode_end, decode_start
+from mesh.history import History
+from mesh.jetstream import JetStream, StoredMessage
+from mesh.subjects import WorkflowKey, stream_name
+from mesh.timers import cron_headers, cron_subject
+from mesh.wire import parse_headers
+
+ConflictPolicy = Literal["use_existing", "fail", "terminate_existing"]
+ReusePolicy = Literal["allow_duplicate", "allow_duplicate_failed_only", "reject_duplicate"]
+
+ENTROPY_BYTES = 16
+TRIES = 10
+TERMINATE_WAIT_S = 10.0
+
+
+class AlreadyStarted(MeshError):
+    """Raised when a workflow with this id runs, or has run, and the policy forbids another."""
+
+    code = "already-started"
+
+    def __init__(self, key: WorkflowKey, reason: str) -> None:
+        self.key = key
+        super().__init__(f"workflow {key.id!r} on queue {key.queue!r} {reason}; choose another id or another policy")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a start came to. run is 0 for a cron schedule, whose runs come later."""
+
+    run: int
+    existing: bool
+
+
+def new_entropy() -> bytes:
+    """Randomness for one run, recorded in its start."""
+    return secrets.token_bytes(ENTROPY_BYTES)
+
+
+async def start_workflow(
+    js: JetStream,
+    key: WorkflowKey,
+    spec: StartSpec,
+    *,
+    conflict: ConflictPolicy = "use_existing",
+    reuse: ReusePolicy = "allow_duplicate",
+    sender: str = "",
+) -> Started:
+    """Start a workflow, or find the one that runs, as the policies say. `spec.entropy` must be set.
+
+    Returns once the start is acknowledged. Raises AlreadyStarted, PayloadTooLarge, NotFound (no such queue),
+    OutcomeUnknown when the server stays silent.
+    """
+    if spec.cron:
+        return await _schedule_cron(js, key, spec)
+    history = History(js, key.queue)
+    payload = spec.encode()
+    expected = 0
+    for _ in range(TRIES):
+        try:
+            ack = await js.publish(key.start(), payload, expect_last_subject_seq=expected)
+        except OutcomeUnknown:
+            continue  # repeated with the same expectation: if it is there, the conflict shows it
+        except Conflict:
+            found = await history.last_run(key)
+            if found is None:
+                expected = 0
+                continue
+            open_run, ended = found
+            if ended is None:
+                if _is_ours(open_run.start, spec):
+                    return Started(open_run.run, existing=False)
+                if conflict == "fail":
+                    raise AlreadyStarted(key, "is running") from None
+                if conflict == "use_existing":
+                    await _deliver(js, key, spec, sender)
+                    return Started(open_run.run, existing=True)
+                await _terminate(js, history, key, open_run.run)
+            else:
+                status = decode_end(ended.data).status
+                if reuse == "reject_duplicate":
+                    raise AlreadyStarted(key, "has run before") from None
+                if reuse == "allow_duplicate_failed_only" and status == "completed":
+                    raise AlreadyStarted(key, "has completed before") from None
+            last = await js.get_last(stream_name(key.queue), key.stored("*", "start"))
+            expected = last.seq if last is not None else 0
+        else:
+            return Started(ack.seq, existing=False)
+    raise OutcomeUnknown(key.start())
+
+
+async def signal_workflow(js: JetStream, key: WorkflowKey, topic: str, body: bytes, *, sender: str = "", once: str = "") -> int:
+    """Send a signal and return its stream sequence once it is acknowledged; repeated until the server answers.
+
+    once: an identity under which the receiver takes it one time only, however often it is stored.
+    """
+    headers = {HEADER_FROM: sender} if sender else {}
+    if once:
+        headers["Mesh-Once"] = once
+    return await publish_until_acked(js, key.signal(topic), body, headers, msg_id=once or secrets.token_hex(12))
+
+
+async def publish_until_acked(js: JetStream, subject: str, payload: bytes, headers: dict[str, str], *, msg_id: str) -> int:
+    """Publish under a message id, again after silence, until the server says that it is stored."""
+    for _ in range(TRIES):
+        try:
+            ack = await js.publish(subject, payload, headers=headers, msg_id=msg_id)
+        except OutcomeUnknown:
+            continue
+        return ack.seq
+    raise OutcomeUnknown(subject)
+
+
+async def _schedule_cron(js: JetStream, key: WorkflowKey, spec: StartSpec) -> Started:
+    try:
+        headers = cron_headers(key, spec.cron)
+    except ValueError as error:
+        raise InvalidName(str(error)) from error
+    ack = await js.publish(cron_subject(key), spec.encode(), headers=headers)
+    return Started(0 if ack.seq else 0, existing=False)
+
+
+async def _deliver(js: JetStream, key: WorkflowKey, spec: StartSpec, sender: str) -> None:
+    for i, message in enumerate(spec.messages):
+        once = f"{spec.entropy.hex()}/{i}"
+        await signal_workflow(js, key, str(message.get("topic")), message.get("body") or codec.NIL_OUTCOME, sender=sender, once=once)
+
+
+async def _terminate(js: JetStream, history: History, key: WorkflowKey, run: int) -> None:
+    await publish_until_acked(js, key.subject("kill"), b"", {}, msg_id=f"{key.queue}/{key.id}/{run}/kill")
+    with anyio.move_on_after(TERMINATE_WAIT_S):
+        delay_s = 0.005
+        while await history.end_of(key, run) is None:
+            await anyio.sleep(delay_s)
+            delay_s = min(delay_s * 2, 0.5)
+        return
+    raise AlreadyStarted(key, f"is running and did not end within {TERMINATE_WAIT_S:g} s of being terminated (no node up?)")
+
+
+def _is_ours(start: StoredMessage, spec: StartSpec) -> bool:
+    try:
+        stored = decode_start(start.data, parse_headers(start.raw_headers) if start.raw_headers else {})
+    except Undecodable:
+        return False
+    return bool(spec.entropy) and stored.entropy == spec.entropy
