@@ -1,0 +1,276 @@
+"""The kinds of entries this version knows, and the typed view of each that it runs.
+
+A view is an entry decoded once: placeholders resolved, references full ids, defaults filled in, durations in seconds.
+How it is decoded is in `node.registry.decoding`. Views never change and hold no handle to anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from node.registry.documents import Value
+from node.registry.entries import EntryId
+
+CLIENT = "temporal.client"
+WORKER = "temporal.worker"
+FUNCTION_LUA = "function.lua"
+FUNCTION_PYTHON = "function.python"
+FUNCTION_NATS = "function.nats"
+LIBRARY = "library.lua"
+PROCESS = "process.lua"
+WORKFLOW = "workflow.lua"
+
+KIND_ALIASES = {"mesh.client": CLIENT, "mesh.worker": WORKER}
+LUA_KINDS = frozenset({FUNCTION_LUA, LIBRARY, PROCESS, WORKFLOW})
+FUNCTION_KINDS = frozenset({FUNCTION_LUA, FUNCTION_PYTHON, FUNCTION_NATS})
+KNOWN_KINDS = (
+    LUA_KINDS
+    | FUNCTION_KINDS
+    | {CLIENT, WORKER, *KIND_ALIASES}
+    | {"registry.entry", "process.host", "process.service", "terminal.host"}
+    | {"env.variable", "env.storage.memory", "env.storage.os", "env.storage.static", "env.storage.file"}
+    | {"env.storage.router", "store.memory", "queue.driver.memory", "queue.queue", "queue.consumer"}
+)
+
+
+def canonical_kind(kind: str) -> str:
+    """Return the name a kind goes by inside: `mesh.worker` and `temporal.worker` are one."""
+    return KIND_ALIASES.get(kind, kind)
+
+
+class PoolType(StrEnum):
+    """How a function's VMs (or Python workers) come and go."""
+
+    INLINE = "inline"
+    LAZY = "lazy"
+    STATIC = "static"
+    ADAPTIVE = "adaptive"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """How many calls of one function run at once on a host and how many may wait there.
+
+    workers: kept from the start (static), else 0. size_max: most at once; 0 (inline) = no limit of its own.
+    """
+
+    type: PoolType
+    workers: int
+    size_max: int
+    buffer: int
+
+
+@dataclass(frozen=True, slots=True)
+class LuaFunctionEntry:
+    """A `function.lua`: called by id, runs in a pooled VM."""
+
+    id: EntryId
+    source_text: str = field(repr=False)
+    source_name: str
+    method: str
+    modules: tuple[str, ...]
+    imports: tuple[tuple[str, EntryId], ...]
+    pool: PoolSpec
+    activity_worker: EntryId | None
+    options: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class PythonFunctionEntry:
+    """A `function.python`: the callable `attribute` (may be dotted) of the module `module`."""
+
+    id: EntryId
+    module: str
+    attribute: str
+    pool: PoolSpec
+    activity_worker: EntryId | None
+    options: Mapping[str, Value]
+
+
+class Encoding(StrEnum):
+    """How a foreign service wants its requests and writes its replies."""
+
+    JSON = "json"
+    MSGPACK = "msgpack"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class NatsFunctionEntry:
+    """A `function.nats`: whatever answers requests on `subject`."""
+
+    id: EntryId
+    subject: str
+    encoding: Encoding
+    pool: PoolSpec
+    activity_worker: EntryId | None
+    options: Mapping[str, Value]
+
+
+FunctionEntry: TypeAlias = LuaFunctionEntry | PythonFunctionEntry | NatsFunctionEntry
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryEntry:
+    """A `library.lua`: shared code, run once per VM."""
+
+    id: EntryId
+    source_text: str = field(repr=False)
+    source_name: str
+    modules: tuple[str, ...]
+    imports: tuple[tuple[str, EntryId], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEntry:
+    """A `process.lua`: an actor. With a default host it can also be called like a function."""
+
+    id: EntryId
+    source_text: str = field(repr=False)
+    source_name: str
+    method: str
+    modules: tuple[str, ...]
+    imports: tuple[tuple[str, EntryId], ...]
+    default_host: EntryId | None
+    activity_worker: EntryId | None
+    options: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowEntry:
+    """A `workflow.lua`. Without a worker it cannot be started by itself."""
+
+    id: EntryId
+    source_text: str = field(repr=False)
+    source_name: str
+    method: str
+    modules: tuple[str, ...]
+    imports: tuple[tuple[str, EntryId], ...]
+    worker: EntryId | None
+    type_name: str
+
+
+class Startup(StrEnum):
+    """What a failure at boot means."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, slots=True)
+class RestartSpec:
+    """When a failed service is started again. attempts_max counts starts, 0 = no limit."""
+
+    initial_delay_s: float
+    max_delay_s: float
+    backoff_factor: float
+    jitter: float
+    attempts_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleSpec:
+    """How a service is started, stopped and restarted."""
+
+    auto_start: bool
+    start_timeout_s: float
+    stop_timeout_s: float
+    stable_threshold_s: float
+    requires: tuple[EntryId, ...]
+    startup: Startup
+    restart: RestartSpec
+
+
+class AuthType(StrEnum):
+    """How a client proves who it is."""
+
+    NONE = "none"
+    API_KEY = "api_key"
+    MTLS = "mtls"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSpec:
+    """Credentials, or where to read them: a value, an environment variable or a file; None = not given."""
+
+    type: AuthType
+    api_key: str | None = field(repr=False)
+    api_key_env: str | None
+    api_key_file: str | None
+    cert_file: str | None
+    cert_pem: str | None = field(repr=False)
+    key_file: str | None
+    key_pem: str | None = field(repr=False)
+    key_pem_env: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSpec:
+    """TLS to the server."""
+
+    enabled: bool
+    ca_file: str | None
+    server_name: str | None
+    insecure_skip_verify: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEntry:
+    """A `temporal.client`: the connection. `address` may list several server URLs, split by commas."""
+
+    id: EntryId
+    address: str
+    namespace: str
+    tq_prefix: str
+    connection_timeout_s: float
+    keep_alive_time_s: float
+    keep_alive_timeout_s: float
+    auth: AuthSpec
+    tls: TlsSpec | None
+    health_check_interval_s: float | None
+    lifecycle: LifecycleSpec
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """The `worker_options` that have an effect; None = no limit or not set."""
+
+    activities_max: int
+    workflow_steps_max: int
+    activity_pollers: int
+    workflow_pollers: int
+    worker_activities_per_second: float | None
+    queue_activities_per_second: float | None
+    sticky_timeout_s: float
+    deadlock_timeout_s: float | None
+    heartbeat_throttle_max_s: float | None
+    heartbeat_throttle_default_s: float | None
+    disable_workflow_worker: bool
+    log_in_replay: bool
+    stop_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEntry:
+    """A `temporal.worker`: its id is the host name workflows are spawned on.
+
+    task_queue: with the client's prefix.
+    """
+
+    id: EntryId
+    client: EntryId
+    task_queue: str
+    options: WorkerOptions
+    lifecycle: LifecycleSpec
+
+    @property
+    def auto_start(self) -> bool:
+        """Whether a node starts it at boot."""
+        return self.lifecycle.auto_start
+
+
+CodeEntry: TypeAlias = LuaFunctionEntry | LibraryEntry | ProcessEntry | WorkflowEntry
+View: TypeAlias = CodeEntry | PythonFunctionEntry | NatsFunctionEntry | ClientEntry | WorkerEntry
