@@ -1,0 +1,668 @@
+"""Erase type annotations from Lua source, so that plain Lua 5.4 can load it.
+
+Responsible for: finding every piece of typed syntax in a file and blanking it. Not responsible for: checking types,
+reading files, judging plain Lua (a wrong escape, an unknown label, a `break` outside a loop are left to Lua).
+
+Invariants:
+
+* The result has the length of the source, and every character of it is the source's own, or a blank (rarely a `;`, see
+  below) where typed syntax stood. So tokens keep line and column, comments stay, and plain Lua comes out as it is.
+* The only exception that leaves this module is `TypedSyntaxError`.
+* Time is linear in the length of the source: nothing is read twice to find out what it means; at most four tokens of
+  lookahead decide. Python's stack does not grow with the nesting of the source, see `_Eraser._walk`.
+
+How doubtful cases are decided. "Closed" means that no statement can begin after the expression: inside brackets, in the
+conditions of `if` and `while`, in the head of `for`, after `return`.
+
+* `type X` and `export type X` begin no statement of plain Lua, so that is all it takes; `type(x)`, `type = f` and
+  `type.x = 1` stay.
+* `x :: name ::` is a label after `x`, unless the expression is closed or another `name ::` follows: `x :: T ::label::`
+  is a cast and then a label. Two casts in a row need parentheses.
+* `x as ...` is a cast if a type can begin there. Plain Lua allows `x = y as(z)`, meaning two statements. Such a call of
+  the function `as` is seen when `as` begins a line and `(`, `{` or a string follows; on one line it is a cast.
+* `<` after the name of a type opens type arguments, except `<const>` and `<close>`: write `(x as T) < y` to compare.
+  `|` and `&` after a cast belong to the type too.
+* A `(` that begins the statement after a cast or a type statement would become a call of what stood before, once the
+  types are gone. The erased text then holds a `;`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from typing import Final, NoReturn, TypeAlias
+
+# Lua's own parser gives up at 200 (LUAI_MAXCCALLS) and counts at least what is counted here, minus the chunk itself.
+NESTING_LEVELS_MAX: Final = 201
+_EXCERPT_CHARS_MAX: Final = 40
+
+
+class TypedSyntaxError(ValueError):
+    """Raised when the source is neither plain Lua nor Lua with well-formed types."""
+
+    def __init__(self, name: str, line: int, reason: str) -> None:
+        self.name = name
+        self.line = line
+        self.reason = reason
+        super().__init__(f"{name}:{line}: {reason}")
+
+
+def erase(source: str, name: str) -> str:
+    """Return `source` with its typed syntax blanked; plain Lua comes back unchanged.
+
+    name: how messages call the file, `name:line: reason`.
+    Raises TypedSyntaxError if the source cannot be read or is nested deeper than Lua would allow.
+    """
+    eraser = _Eraser(source, name)
+    eraser.run()
+    return eraser.result()
+
+
+# A walk reads one construct and yields the walks of the constructs nested in it, see `_Eraser._walk`.
+_Walk: TypeAlias = "Iterator[_Walk]"
+
+_NAME: Final = "<name>"
+_NUMBER: Final = "<number>"
+_STRING: Final = "<string>"
+_EOF: Final = "<eof>"
+_LOOKAHEAD: Final = 4
+
+_BLOCK_END: Final = frozenset({"end", "else", "elseif", "until", _EOF})
+_UNARY: Final = frozenset({"not", "-", "#", "~"})
+_ARITHMETIC: Final = frozenset({"+", "-", "*", "/", "//", "%", "^", "..", "<<", "&", "|", "~"})
+_BINARY: Final = _ARITHMETIC | {"==", "~=", "<", "<=", ">", "and", "or"}
+_LITERALS: Final = frozenset({_NUMBER, _STRING, "nil", "true", "false", "..."})
+_CALL_BEGIN: Final = frozenset({"(", "{", _STRING})
+_LITERAL_TYPES: Final = frozenset({_NUMBER, _STRING, "nil", "true", "false"})
+_TYPE_BEGIN: Final = _LITERAL_TYPES | {_NAME, "(", "{", "-", "|", "&"}
+
+# `>` is always a token of its own: `A<B<C>>` closes two types, `local x: A<B>=1` one. Expressions join `>>` and `>=`.
+# The repetitions are possessive, so no text makes the matcher go back and forth.
+_TOKEN: Final = re.compile(
+    r"""[ \t\r\n\f\v]*+(?:
+      (?P<keyword> (?:and|break|do|else|elseif|end|false|for|function|goto|if|in|local|nil|not|or|repeat|return|then
+                 |true|until|while)(?![A-Za-z0-9_]) )
+    | (?P<name>    [A-Za-z_][A-Za-z0-9_]*+ )
+    | (?P<long>    (?:--)?\[(?P<level>=*+)\[ )
+    | (?P<comment> --[^\r\n]*+ )
+    | (?P<number>  0[xX](?:[pP][+-]?+|[0-9A-Fa-f.])*+[A-Za-z0-9_]*+
+                 | \.?[0-9](?:[eE][+-]?+|[0-9A-Fa-f.])*+[A-Za-z0-9_]*+ )
+    | (?P<string>  "(?:[^"\\\r\n]|\\z[ \t\r\n\f\v]*+|\\(?:\r\n|\n\r|[\s\S]))*+"
+                 | '(?:[^'\\\r\n]|\\z[ \t\r\n\f\v]*+|\\(?:\r\n|\n\r|[\s\S]))*+' )
+    | (?P<symbol>  \.\.\.?+ | :: | -> | << | // | [=~<]= | [-+*/%^\#&~|<>=(){}\[\];:,.?!@] )
+    | (?P<eof>     \Z )
+    )""",
+    re.VERBOSE,
+)
+_SPACE: Final = re.compile(r"[ \t\r\n\f\v]*+")
+_FIRST_LINE_COMMENT: Final = re.compile(r"#[^\r\n]*+")
+_LINE_BREAK: Final = re.compile(r"\r\n|\n\r|\r|\n")
+_ALL_BUT_LINE_BREAKS: Final = re.compile(r"[^\r\n]")
+
+
+def _line(source: str, offset: int) -> int:
+    return len(_LINE_BREAK.findall(source, 0, offset)) + 1
+
+
+def _tokenize(source: str, name: str) -> tuple[list[str], list[int], list[int]]:
+    """Return kinds, starts and ends of all tokens; the kind of a keyword or symbol is its text."""
+    kinds: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    shebang = _FIRST_LINE_COMMENT.match(source)
+    offset = shebang.end() if shebang else 0
+    while True:
+        match = _TOKEN.match(source, offset)
+        if match is None:
+            begin = _SPACE.match(source, offset)
+            offset = begin.end() if begin else offset
+            what = "unfinished string" if source[offset] in "\"'" else "unexpected symbol"
+            raise TypedSyntaxError(name, _line(source, offset), f"{what} near {source[offset]!a}")
+        group = match.lastgroup or ""
+        start, offset = match.span(group)
+        kind = match[group]
+        match group:
+            case "comment":
+                continue
+            case "long":
+                closing = f"]{match['level']}]"
+                found = source.find(closing, offset)
+                if found < 0:
+                    what = "comment" if kind.startswith("--") else "string"
+                    raise TypedSyntaxError(
+                        name, _line(source, start), f"unfinished long {what}: no {closing!r} follows"
+                    )
+                offset = found + len(closing)
+                if kind.startswith("--"):
+                    continue
+                kind = _STRING
+            case "name":
+                kind = _NAME
+            case "number":
+                kind = _NUMBER
+            case "string":
+                kind = _STRING
+            case "eof":
+                # Repeated, so that looking ahead needs no care at the end.
+                kinds += [_EOF] * (_LOOKAHEAD + 1)
+                starts += [start] * (_LOOKAHEAD + 1)
+                ends += [start] * (_LOOKAHEAD + 1)
+                return kinds, starts, ends
+        kinds.append(kind)
+        starts.append(start)
+        ends.append(offset)
+
+
+class _Eraser:
+    """Reads one file from the first token to the last and marks the tokens to erase."""
+
+    def __init__(self, source: str, name: str) -> None:
+        self._source = source
+        self._name = name
+        self._kinds, self._starts, self._ends = _tokenize(source, name)
+        self._at = 0
+        # Per token: 0 = stays, 1 = becomes blank, 2 = becomes a semicolon and blanks.
+        self._marks = bytearray(len(self._kinds))
+
+    def run(self) -> None:
+        self._walk(self._chunk())
+
+    def result(self) -> str:
+        pieces: list[str] = []
+        done = 0
+        for index, mark in enumerate(self._marks):
+            if mark:
+                start, end = self._starts[index], self._ends[index]
+                blank = _ALL_BUT_LINE_BREAKS.sub(" ", self._source[start:end])
+                pieces += (self._source[done:start], blank if mark == 1 else ";" + blank[1:])
+                done = end
+        return "".join(pieces) + self._source[done:]
+
+    def _walk(self, root: _Walk) -> None:
+        """Run a walk and all it yields, innermost first.
+
+        This is recursive descent with the call stack on the heap. Only expressions, blocks and types nest without
+        bound, so they are yielded and counted here; all else is `yield from`, of constant depth.
+        """
+        stack = [root]
+        while stack:
+            child = next(stack[-1], None)
+            if child is None:
+                stack.pop()
+            elif len(stack) >= NESTING_LEVELS_MAX:
+                self._fail(f"nested too deep: more than {NESTING_LEVELS_MAX} levels of blocks, expressions and types")
+            else:
+                stack.append(child)
+
+    # Tokens
+
+    def _fail(self, reason: str) -> NoReturn:
+        raise TypedSyntaxError(self._name, _line(self._source, self._starts[self._at]), reason)
+
+    def _near(self) -> str:
+        if self._kinds[self._at] == _EOF:
+            return "near the end of the file"
+        text = self._text(self._at)
+        return f"near {text if len(text) <= _EXCERPT_CHARS_MAX else text[:_EXCERPT_CHARS_MAX] + '...'!r}"
+
+    def _text(self, index: int) -> str:
+        return self._source[self._starts[index] : self._ends[index]]
+
+    def _is_word(self, word: str) -> bool:
+        return self._kinds[self._at] == _NAME and self._text(self._at) == word
+
+    def _accept(self, kind: str) -> bool:
+        if self._kinds[self._at] != kind:
+            return False
+        self._at += 1
+        return True
+
+    def _expect(self, kind: str, where: str = "") -> None:
+        if not self._accept(kind):
+            wanted = "a name" if kind == _NAME else repr(kind)
+            self._fail(f"{wanted} expected{where} {self._near()}")
+
+    def _expect_closing(self, kind: str, opener: int) -> None:
+        if self._kinds[self._at] == kind:
+            self._at += 1
+            return
+        line = _line(self._source, self._starts[opener])
+        self._fail(f"{kind!r} expected to close {self._text(opener)!r} of line {line} {self._near()}")
+
+    def _touches_previous(self) -> bool:
+        return self._starts[self._at] == self._ends[self._at - 1]
+
+    def _is_on_line_of(self, index: int) -> bool:
+        return _LINE_BREAK.search(self._source, self._ends[index], self._starts[self._at]) is None
+
+    def _erase_from(self, first: int) -> None:
+        self._marks[first : self._at] = b"\x01" * (self._at - first)
+
+    def _part_from_parenthesis(self, first: int) -> None:
+        """Leave a semicolon in the text erased since token `first` if a call would come about otherwise."""
+        if self._kinds[self._at] == "(":
+            self._marks[first] = 2
+
+    # Statements
+
+    def _chunk(self) -> _Walk:
+        yield self._block()
+        if self._kinds[self._at] != _EOF:
+            self._fail(f"unexpected {self._text(self._at)!r}: no block is open")
+
+    def _block(self) -> _Walk:
+        while (kind := self._kinds[self._at]) not in _BLOCK_END:
+            if kind == ";":
+                self._at += 1
+            elif kind == "return":
+                self._at += 1
+                if self._kinds[self._at] not in _BLOCK_END and self._kinds[self._at] != ";":
+                    yield from self._expressions(closed=True)
+                self._accept(";")
+                if self._kinds[self._at] not in _BLOCK_END:
+                    self._fail(f"the block should end after 'return', but goes on {self._near()}")
+                return
+            else:
+                yield from self._statement(kind)
+
+    def _statement(self, kind: str) -> _Walk:
+        opener = self._at
+        match kind:
+            case "local":
+                self._at += 1
+                yield from self._local()
+            case "if":
+                while self._kinds[self._at] in ("if", "elseif"):
+                    self._at += 1
+                    yield self._expression(closed=True)
+                    self._expect("then")
+                    yield self._block()
+                if self._accept("else"):
+                    yield self._block()
+                self._expect_closing("end", opener)
+            case "for":
+                yield from self._for()
+            case "function":
+                self._at += 1
+                self._expect(_NAME)
+                while self._accept("."):
+                    self._expect(_NAME)
+                if self._accept(":"):
+                    self._expect(_NAME)
+                yield from self._function_body(opener)
+            case "while":
+                self._at += 1
+                yield self._expression(closed=True)
+                self._expect("do")
+                yield self._block()
+                self._expect_closing("end", opener)
+            case "do":
+                self._at += 1
+                yield self._block()
+                self._expect_closing("end", opener)
+            case "repeat":
+                self._at += 1
+                yield self._block()
+                self._expect_closing("until", opener)
+                yield self._expression(closed=False)
+            case "break":
+                self._at += 1
+            case "goto":
+                self._at += 1
+                self._expect(_NAME)
+            case "::":
+                self._at += 1
+                self._expect(_NAME)
+                self._expect("::")
+            case _ if (words := self._words_before_type_name()) > 0:
+                self._at += words
+                yield from self._type_statement(opener)
+            case _:
+                yield from self._call_or_assignment()
+
+    def _words_before_type_name(self) -> int:
+        """Return how many words (`type`, `export type`) precede the name if a type statement begins here, else 0."""
+        words = 2 if self._is_word("export") else 1
+        ahead = self._kinds[self._at : self._at + words + 1]
+        return words if ahead == [_NAME] * (words + 1) and self._text(self._at + words - 1) == "type" else 0
+
+    def _type_statement(self, first: int) -> _Walk:
+        self._expect(_NAME)
+        if self._kinds[self._at] == "<":
+            yield from self._type_parameters()
+        self._expect("=", " in the type statement")
+        yield self._type()
+        self._erase_from(first)
+        self._part_from_parenthesis(first)
+
+    def _local(self) -> _Walk:
+        opener = self._at
+        if self._accept("function"):
+            self._expect(_NAME)
+            yield from self._function_body(opener)
+            return
+        while True:
+            self._expect(_NAME)
+            has_attribute = self._attribute()
+            yield from self._annotation()
+            if not has_attribute:
+                self._attribute()
+            if not self._accept(","):
+                break
+        if self._accept("="):
+            yield from self._expressions(closed=False)
+
+    def _attribute(self) -> bool:
+        if not self._accept("<"):
+            return False
+        self._expect(_NAME)
+        self._expect(">")
+        return True
+
+    def _annotation(self) -> _Walk:
+        """Erase `: T` if it is there."""
+        first = self._at
+        if self._accept(":"):
+            yield self._type()
+            self._erase_from(first)
+
+    def _for(self) -> _Walk:
+        opener = self._at
+        self._at += 1
+        yield from self._names()
+        if not self._accept("="):
+            self._expect("in")
+        yield from self._expressions(closed=True)
+        self._expect("do")
+        yield self._block()
+        self._expect_closing("end", opener)
+
+    def _names(self) -> _Walk:
+        while True:
+            self._expect(_NAME)
+            yield from self._annotation()
+            if not self._accept(","):
+                return
+
+    def _function_body(self, opener: int) -> _Walk:
+        first = self._at
+        if self._kinds[self._at] == "<":
+            yield from self._type_parameters()
+            self._erase_from(first)
+        self._expect("(")
+        while self._kinds[self._at] != ")":
+            if not self._accept("..."):
+                self._expect(_NAME, " as a parameter")
+            yield from self._annotation()
+            if not self._accept(","):
+                break
+        self._expect(")")
+        first = self._at
+        if self._accept(":"):
+            yield from self._return_types()
+            self._erase_from(first)
+        yield self._block()
+        self._expect_closing("end", opener)
+
+    def _call_or_assignment(self) -> _Walk:
+        is_call = yield from self._suffixed()
+        if self._kinds[self._at] in ("=", ","):
+            while self._accept(","):
+                yield from self._suffixed()
+            self._expect("=")
+            yield from self._expressions(closed=False)
+        elif not is_call:
+            self._fail(f"a statement cannot go on {self._near()}")
+
+    # Expressions
+
+    def _expressions(self, *, closed: bool) -> _Walk:
+        yield self._expression(closed=closed)
+        while self._accept(","):
+            yield self._expression(closed=closed)
+
+    def _expression(self, *, closed: bool) -> _Walk:
+        """Read operands and operators in a row; who binds tighter makes no difference to what is erased."""
+        kinds = self._kinds
+        while True:
+            while kinds[self._at] in _UNARY:
+                self._at += 1
+            kind = kinds[self._at]
+            if kind in _LITERALS:
+                self._at += 1
+            elif kind == "{":
+                yield from self._table()
+            elif kind == "function":
+                self._at += 1
+                yield from self._function_body(self._at - 1)
+            else:
+                yield from self._suffixed()
+            cast = None
+            while True:
+                if kinds[self._at] == "!":
+                    self._non_nil()
+                elif self._is_cast(closed=closed):
+                    cast = self._at
+                    self._at += 1
+                    yield self._type()
+                    self._erase_from(cast)
+                else:
+                    break
+            if cast is not None and not closed:
+                self._part_from_parenthesis(cast)
+            kind = kinds[self._at]
+            if kind not in _BINARY:
+                return
+            self._at += 1
+            if kind == ">" and kinds[self._at] in (">", "=") and self._touches_previous():
+                self._at += 1
+
+    def _is_cast(self, *, closed: bool) -> bool:
+        """Tell whether the token after an operand begins a cast; the module's docstring has the rules."""
+        kind, second, third, fourth, fifth = self._kinds[self._at : self._at + _LOOKAHEAD + 1]
+        if kind == "::":
+            return closed or not (second == _NAME and third == "::" and not (fourth == _NAME and fifth == "::"))
+        if kind != _NAME or self._text(self._at) != "as":
+            return False
+        if closed:
+            return True
+        return second in _TYPE_BEGIN and (second not in _CALL_BEGIN or self._is_on_line_of(self._at - 1))
+
+    def _non_nil(self) -> None:
+        first = self._at
+        self._at += 1
+        if self._kinds[self._at] == "=" and self._touches_previous():
+            self._fail("'!=' is not an operator of Lua: write '~='")
+        self._erase_from(first)
+
+    def _suffixed(self) -> Generator[_Walk, None, bool]:
+        """Read a name or parenthesis and all that is attached to it; return whether the last of it is a call."""
+        opener = self._at
+        if self._accept("("):
+            yield self._expression(closed=True)
+            self._expect_closing(")", opener)
+        elif not self._accept(_NAME):
+            self._fail(f"an expression or a statement cannot begin {self._near()}")
+        is_call = False
+        while True:
+            kind = self._kinds[self._at]
+            if kind == ".":
+                self._at += 1
+                self._expect(_NAME)
+                is_call = False
+            elif kind == "[":
+                opener = self._at
+                self._at += 1
+                yield self._expression(closed=True)
+                self._expect_closing("]", opener)
+                is_call = False
+            elif kind in _CALL_BEGIN:
+                yield from self._arguments()
+                is_call = True
+            elif kind == ":":
+                self._at += 1
+                self._expect(_NAME)
+                if self._kinds[self._at] not in _CALL_BEGIN:
+                    self._fail(f"call of method {self._text(self._at - 1)!r} expected (only local names take a type)")
+                yield from self._arguments()
+                is_call = True
+            elif kind == "!":
+                self._non_nil()
+            else:
+                return is_call
+
+    def _arguments(self) -> _Walk:
+        opener = self._at
+        if self._accept("("):
+            if self._kinds[self._at] != ")":
+                yield from self._expressions(closed=True)
+            self._expect_closing(")", opener)
+        elif not self._accept(_STRING):
+            yield from self._table()
+
+    def _table(self) -> _Walk:
+        opener = self._at
+        self._expect("{")
+        while self._kinds[self._at] != "}":
+            bracket = self._at
+            if self._accept("["):
+                yield self._expression(closed=True)
+                self._expect_closing("]", bracket)
+                self._expect("=")
+            elif self._kinds[self._at] == _NAME and self._kinds[self._at + 1] == "=":
+                self._at += 2
+            yield self._expression(closed=True)
+            if not self._accept(",") and not self._accept(";"):
+                break
+        self._expect_closing("}", opener)
+
+    # Types. Nobody erases here: whoever asked for the type erases it with what introduced it.
+
+    def _type(self, *, may_be_many: bool = False) -> _Walk:
+        """Read a union or intersection; may_be_many: a list in parentheses or `...T` will do as well."""
+        if self._accept("..."):
+            if not may_be_many:
+                self._fail("'...' cannot begin a type here")
+            if self._kinds[self._at] not in _TYPE_BEGIN:
+                return
+        if not self._accept("|"):
+            self._accept("&")
+        while True:
+            yield from self._type_term(may_be_many=may_be_many)
+            while True:
+                opener = self._at
+                if self._accept("["):
+                    if self._kinds[self._at] != "]":
+                        yield self._type()
+                    self._expect_closing("]", opener)
+                elif self._accept("@"):
+                    self._expect(_NAME)
+                    if self._kinds[self._at] == "(":
+                        yield from self._arguments()
+                elif not self._accept("?"):
+                    break
+            if not self._accept("|") and not self._accept("&"):
+                return
+
+    def _type_term(self, *, may_be_many: bool) -> _Walk:
+        kind = self._kinds[self._at]
+        if kind == _NAME:
+            yield from self._named_type()
+        elif kind == "{":
+            yield from self._table_type()
+        elif kind == "(":
+            yield from self._parenthesised_type(may_be_many=may_be_many)
+        elif kind in _LITERAL_TYPES:
+            self._at += 1
+        elif kind == "-" and self._kinds[self._at + 1] == _NUMBER:
+            self._at += 2
+        else:
+            self._fail(f"a type expected {self._near()}")
+
+    def _named_type(self) -> _Walk:
+        opener = self._at
+        self._at += 1
+        if self._kinds[self._at] == "(" and self._text(opener) == "typeof":
+            opener = self._at
+            self._at += 1
+            yield self._expression(closed=True)
+            self._expect_closing(")", opener)
+            return
+        while self._accept("."):
+            self._expect(_NAME)
+        opener = self._at
+        if self._kinds[opener] == "<" and not (
+            self._kinds[opener + 2] == ">" and self._text(opener + 1) in ("const", "close")
+        ):
+            self._at += 1
+            yield self._type(may_be_many=True)
+            while self._accept(","):
+                yield self._type(may_be_many=True)
+            if not self._accept(">"):
+                self._fail(
+                    f"'>' expected to close the type arguments {self._near()} (a cast to compare needs parentheses)"
+                )
+
+    def _table_type(self) -> _Walk:
+        opener = self._at
+        self._at += 1
+        while self._kinds[self._at] != "}":
+            bracket = self._at
+            if self._accept("["):
+                yield self._type()
+                self._expect_closing("]", bracket)
+                self._expect(":")
+            else:
+                self._label()
+            yield self._type()
+            if not self._accept(",") and not self._accept(";"):
+                break
+        self._expect_closing("}", opener)
+
+    def _label(self) -> bool:
+        """Read `name:` or `name?:` before a type if it is there."""
+        ahead = self._kinds[self._at : self._at + 3]
+        length = 2 if ahead[:2] == [_NAME, ":"] else 3 if ahead == [_NAME, "?", ":"] else 0
+        self._at += length
+        return length > 0
+
+    def _parenthesised_type(self, *, may_be_many: bool) -> _Walk:
+        """Read `(T)`, `(T, U) -> R`, or `(T, U)` if may_be_many."""
+        opener = self._at
+        self._at += 1
+        is_one = True
+        count = 0
+        while self._kinds[self._at] != ")":
+            if self._label() or self._kinds[self._at] == "...":
+                is_one = False
+            count += 1
+            # `...: T` as in the parameters of a function, besides `...T`.
+            if self._kinds[self._at] == "..." and self._kinds[self._at + 1] == ":":
+                self._at += 2
+            yield self._type(may_be_many=True)
+            if not self._accept(","):
+                break
+        self._expect_closing(")", opener)
+        if self._accept("->"):
+            yield self._type(may_be_many=True)
+        elif not may_be_many and (count != 1 or not is_one):
+            self._fail(f"'->' expected after the parameters of a function type {self._near()}")
+
+    def _return_types(self) -> _Walk:
+        yield self._type(may_be_many=True)
+        while self._accept(","):
+            yield self._type(may_be_many=True)
+
+    def _type_parameters(self) -> _Walk:
+        """Read `<T, U: Bound, V = Default, P...>`."""
+        self._expect("<")
+        while True:
+            self._expect(_NAME)
+            self._accept("...")
+            if self._accept(":"):
+                yield self._type()
+            if self._accept("="):
+                yield self._type(may_be_many=True)
+            if not self._accept(","):
+                break
+        self._expect(">", " to close the type parameters")
