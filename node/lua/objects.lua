@@ -1,0 +1,107 @@
+-- Objects: what user code sees as userdata, and the untouched builtins the kernel itself uses.
+--
+-- Responsible for: `K.raw` (the originals of the standard library, saved before anything is wrapped),
+-- `K.class` (object types with hidden state), `K.type` (what `type(x)` answers to user code).
+-- Not responsible for: which globals a unit sees (stdlib.lua).
+--
+-- An object is a Lua table whose metatable was made by `K.class`. Its state lives under private keys
+-- (`K.key()`), unique tables that user code never gets hold of: raw access, `pairs` and `next` refuse
+-- objects. Every object carries a sequence number, handed out in creation order, so that objects used as
+-- table keys have an order that is the same in every process.
+
+local K = ...
+
+K.raw = {
+  assert = assert, error = error, getmetatable = getmetatable, ipairs = ipairs, load = load, next = next,
+  pairs = pairs, pcall = pcall, print = print, rawequal = rawequal, rawget = rawget, rawlen = rawlen,
+  rawset = rawset, select = select, setmetatable = setmetatable, tonumber = tonumber, tostring = tostring,
+  type = type, xpcall = xpcall, collectgarbage = collectgarbage,
+  string = {}, table = {}, math = {}, coroutine = {}, os = {}, debug = {}, utf8 = {},
+}
+for _, lib in ipairs({ "string", "table", "math", "coroutine", "os", "debug", "utf8" }) do
+  for name, fn in pairs(_G[lib]) do
+    K.raw[lib][name] = fn
+  end
+end
+
+local raw_type, raw_getmetatable, raw_setmetatable = type, getmetatable, setmetatable
+local private = {} -- the private keys
+local shared_seq = 0
+local classes = {} -- metatable -> class name; classes live as long as the VM
+
+--- A new private key. The name is for people who debug the kernel.
+function K.key(name)
+  local key = { key = name }
+  private[key] = true
+  return key
+end
+
+--- The private key of an object's sequence number.
+K.SEQ = K.key("seq")
+
+--- Define an object type and return its constructor: `new(fields) -> object` turns the given table (its
+--- keys private keys) into an object. `methods` is what `obj:name()` finds; `meta` adds metamethods
+--- (`__tostring`, `__concat`, `__eq`, ...); `meta.__index` replaces the method table.
+function K.class(name, methods, meta)
+  local mt = {}
+  for k, v in K.raw.pairs(meta or {}) do
+    mt[k] = v
+  end
+  mt.__name = name
+  mt.__metatable = false
+  mt.__index = mt.__index or methods
+  mt.__newindex = mt.__newindex or function(object, k, v)
+    if private[k] then
+      return K.raw.rawset(object, k, v)
+    end
+    K.raise("cannot set field '" .. (K.tostring or K.raw.type)(k) .. "' of a " .. name)
+  end
+  classes[mt] = name
+  local SEQ = K.SEQ
+  return function(fields)
+    local unit = K.current
+    if unit then
+      local seq = unit.next_seq
+      unit.next_seq = seq + 1
+      fields[SEQ] = seq
+    else
+      -- Made while the kernel loads: shared by all units, numbered downwards.
+      shared_seq = shared_seq - 1
+      fields[SEQ] = shared_seq
+    end
+    return raw_setmetatable(fields, mt)
+  end
+end
+
+local debug_getmetatable = K.raw.debug.getmetatable
+
+--- The class name of an object made by `K.class`, nil for every other value.
+function K.class_of(v)
+  if raw_type(v) ~= "table" then
+    return nil
+  end
+  local mt = debug_getmetatable(v)
+  return mt and classes[mt]
+end
+
+--- `type` as user code sees it: objects are "userdata".
+function K.type(...)
+  if K.raw.select("#", ...) == 0 then
+    K.raise("bad argument #1 to 'type' (value expected)")
+  end
+  local v = (...)
+  local t = raw_type(v)
+  if t == "table" then
+    local mt = debug_getmetatable(v)
+    if mt and classes[mt] then
+      return "userdata"
+    end
+  end
+  return t
+end
+
+--- Raise a plain Lua error whose position is that of the user code that called the library.
+function K.raise(text)
+  -- Level 3: K.raise <- library function <- user code.
+  K.raw.error(text, 3)
+end

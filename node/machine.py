@@ -1,0 +1,245 @@
+"""The Lua machine: the only importer of lupa.
+
+A `LuaVM` is one Lua state with the kernel in it; it hosts many `Machine`s (units of user code). A machine is sans-IO:
+an event goes in by `feed`, the ops that came up come out. It sees no clock, no randomness and no I/O.
+
+Not responsible for: what an op means (`node.run` for workflows, `node.live` for functions).
+
+A VM may be used by one thread at a time. Lua code runs without Python's global lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgpack
+from lupa import lua54
+
+from mesh.errors import MeshError
+from node.typed_lua import TypedSyntaxError, erase
+from node.zones import zone_at
+
+KERNEL_FILES: Final = (
+    "objects", "errors", "patterns", "stdlib", "msgpack", "time", "uuid", "encoding", "channel", "payload", "funcs", "process",
+    "kernel",
+)  # fmt: skip
+
+INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings
+STEP_MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
+VM_MEMORY_BYTES_MAX: Final = 512 * 1024 * 1024
+_OUT_OF_MEMORY: Final = "not enough memory"
+
+
+class Op(NamedTuple):
+    """What a machine asks for. n is its number in the run, 0 for orders without an outcome.
+
+    target: text, or nanoseconds for a timer. payload and options: encoded bytes, None when there are none.
+    """
+
+    n: int
+    kind: str
+    target: str | int
+    payload: bytes | None
+    options: bytes | None
+
+
+class MachineFailed(MeshError):
+    """Raised when the kernel itself failed: our fault, never an outcome of the user's code."""
+
+    code = "machine-failed"
+
+
+class OutOfMemory(MachineFailed):
+    """Raised when a whole VM has used up its memory; all its machines are lost and must be replayed elsewhere."""
+
+    code = "vm-out-of-memory"
+
+
+class Machine(Protocol):
+    """A unit of user code, as the drivers see it."""
+
+    def feed(
+        self, verb: str, now_ns: int, a: Any = None, b: Any = None, c: Any = None, *, replaying: bool = False,  # noqa: ANN401
+        length: int = 0, size: int = 0,
+    ) -> Sequence[Op]:  # fmt: skip
+        """One activation: feed one event, get the ops that came up."""
+        ...
+
+    def close(self) -> None:
+        """Forget the unit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSpec:
+    """What a machine is made of. `code` and the libraries' code are keys given to `LuaVM.compile`."""
+
+    kind: str  # workflow, function, process
+    entry_id: str
+    code: str
+    method: str = "main"
+    pid: str = ""
+    seed: bytes = b""
+    modules: tuple[str, ...] = ()
+    imports: Mapping[str, str] = field(default_factory=dict)
+    libraries: tuple[Mapping[str, Any], ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, Any] = field(default_factory=dict)
+
+
+_VERBS: Final = {verb: verb.encode() for verb in ("start", "resolve", "message", "exit", "cancel")}
+_KINDS: Final = {
+    kind.encode(): kind
+    for kind in ("call", "timer", "cancel_op", "spawn", "send", "cancel", "terminate", "mark", "attrs", "end", "log")
+}
+
+
+class LuaVM:
+    """One Lua state with the kernel. Raises MachineFailed when the kernel cannot be loaded."""
+
+    def __init__(
+        self,
+        *,
+        memory_bytes_max: int = VM_MEMORY_BYTES_MAX,
+        step_memory_bytes_max: int = STEP_MEMORY_BYTES_MAX,
+        instructions_max: int = INSTRUCTIONS_PER_STEP_MAX,
+    ) -> None:
+        self._lua = lua54.LuaRuntime(
+            encoding=None, register_eval=False, register_builtins=False, unpack_returned_tuples=True,
+            attribute_filter=_no_attributes, max_memory=memory_bytes_max,
+        )  # fmt: skip
+        self._compiled: set[str] = set()
+        self._next_handle = 1
+        self.machines = 0
+        api = self._load_kernel(step_memory_bytes_max, instructions_max)
+        self._compile: Callable[..., bytes | None] = api[b"compile"]
+        self._open: Callable[..., None] = api[b"open"]
+        self._rebind: Callable[..., None] = api[b"rebind"]
+        self._feed: Callable[..., Any] = api[b"feed"]
+        self._close: Callable[..., None] = api[b"close"]
+        self._stacks: Callable[..., bytes] = api[b"stacks"]
+
+    def _load_kernel(self, step_memory_bytes_max: int, instructions_max: int) -> Any:  # noqa: ANN401 - a Lua table
+        kernel = self._lua.table()
+        kernel[b"modules"] = self._lua.table()
+        limits = self._lua.table()
+        limits[b"instructions"] = instructions_max
+        limits[b"memory_kb"] = step_memory_bytes_max // 1024
+        limits[b"string_bytes_max"] = step_memory_bytes_max
+        kernel[b"limits"] = limits
+        host = self._lua.table()
+        host[b"zone"] = zone_at
+        host[b"md5"] = lambda data: hashlib.md5(data, usedforsecurity=False).digest()
+        host[b"sha1"] = lambda data: hashlib.sha1(data, usedforsecurity=False).digest()
+        kernel[b"host"] = host
+        load = self._lua.eval(b"function(text, name, K) return assert(load(text, name, 't'))(K) end")
+        api = None
+        for name in KERNEL_FILES:
+            file = resources.files("node") / "lua" / f"{name}.lua"
+            if file.is_file():
+                api = load(file.read_bytes(), f"=[{name}]".encode(), kernel)
+        # The state's own globals are gone from user code's reach; lupa's `python` table goes from the kernel's too.
+        self._lua.execute(b"python = nil")
+        if api is None:
+            raise MachineFailed("the kernel's files are missing from the installation; reinstall moonmesh")
+        return api
+
+    def compile(self, key: str, source: str, name: str) -> str | None:
+        """Compile a source under a key, once. Returns None, or the error text (`name:line: reason`)."""
+        if key in self._compiled:
+            return None
+        try:
+            plain = erase(source, name)
+        except TypedSyntaxError as error:
+            return str(error)
+        problem = self._compile(key.encode(), plain.encode("utf-8", "surrogateescape"), name.encode())
+        if problem is not None:
+            return problem.decode("utf-8", "replace")
+        self._compiled.add(key)
+        return None
+
+    def open(self, spec: UnitSpec) -> LuaMachine:
+        """Make a machine. Its code must have been compiled."""
+        handle = self._next_handle
+        self._next_handle += 1
+        wire = {name: getattr(spec, name) for name in spec.__slots__}
+        self._guard(self._open, handle, msgpack.packb(wire, use_bin_type=True, unicode_errors="surrogateescape"))
+        self.machines += 1
+        return LuaMachine(self, handle)
+
+    def _guard(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - whatever Lua returns
+        try:
+            return call(*args)
+        except lua54.LuaError as error:
+            raise _classify(error) from error
+
+
+class LuaMachine:
+    """A unit inside a VM."""
+
+    __slots__ = ("_feed_raw", "_handle", "_vm")
+
+    def __init__(self, vm: LuaVM, handle: int) -> None:
+        self._vm = vm
+        self._handle = handle
+        self._feed_raw = vm._feed
+
+    def feed(
+        self, verb: str, now_ns: int, a: Any = None, b: Any = None, c: Any = None, *, replaying: bool = False,  # noqa: ANN401
+        length: int = 0, size: int = 0,
+    ) -> Sequence[Op]:  # fmt: skip
+        """One activation. Raises OutOfMemory when the whole VM is lost, MachineFailed when the kernel is at fault."""
+        try:
+            flat = self._feed_raw(self._handle, _VERBS[verb], now_ns, replaying, length, size, a, b, c)
+        except lua54.LuaError as error:
+            raise _classify(error) from error
+        if flat is None:
+            return ()
+        ops = []
+        for i in range(0, len(flat), 5):
+            target = flat[i + 2]
+            ops.append(
+                Op(
+                    flat[i],
+                    _KINDS.get(flat[i + 1]) or flat[i + 1].decode(),
+                    target if type(target) is int else target.decode("utf-8", "surrogateescape"),
+                    flat[i + 3] or None,
+                    flat[i + 4] or None,
+                )
+            )
+        return ops
+
+    def rebind(self, pid: str, context: bytes | None) -> None:
+        """Give a function's unit another caller before it is started again."""
+        self._vm._guard(self._vm._rebind, self._handle, pid.encode(), context)
+
+    def stacks(self) -> list[str]:
+        """Where every task waits: the user's frames, innermost first, one text per task."""
+        packed = self._vm._guard(self._vm._stacks, self._handle)
+        return [str(text) for text in msgpack.unpackb(packed, raw=False, unicode_errors="replace")]
+
+    def close(self) -> None:
+        """Forget the unit; its memory is collected by and by."""
+        self._vm.machines -= 1
+        self._vm._close(self._handle)
+
+
+def _classify(error: lua54.LuaError) -> MachineFailed:
+    text = str(error)
+    if isinstance(error, lua54.LuaMemoryError) or _OUT_OF_MEMORY in text:
+        return OutOfMemory("a Lua VM has used up its memory")
+    return MachineFailed(f"the Lua kernel failed: {text}")
+
+
+def compile_error(source: str, name: str) -> str | None:
+    """Whether a source compiles: None, or `name:line: reason`. For checks, in a throw-away state."""
+    return LuaVM().compile(name, source, name)
+
+
+def _no_attributes(_object: object, _name: object, _setting: bool) -> Any:  # noqa: FBT001, ANN401 - lupa's signature
+    raise AttributeError("Python objects have no attributes here")
