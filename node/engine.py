@@ -1,0 +1,858 @@
+"""The workflow engine of one queue on one node: partitions in, runs fed, effects carried out.
+
+The hot path is synchronous: a partition's follower appends what came in, one loop takes it off in batches, feeds each
+event to its run (`node.run`, pure) and carries out what comes back. What has to wait (loading a history, starting a
+child, ending a run that others must be told of) is a task of its own; what it needs to say it writes into the history,
+where it comes back as an event. So there is one way in for everything that happens.
+
+Invariants:
+  * a run is fed in stream order and each event once: `run.last_seq` decides;
+  * an instance that is loading, gated or has writes under way is never evicted and is listed as busy in checkpoints;
+  * nothing is fed while the node's lease is over (`roster.may_act`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+from mesh import codec
+from mesh.connection import Connection
+from mesh.errors import Conflict, Disconnected, MeshError, NotFound, OutcomeUnknown, PayloadTooLarge, RequestTimeout, Undecodable
+from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, decode_end, decode_start, parse
+from mesh.failure import Failure, Kind
+from mesh.follower import Delivered, Follower, StreamRegressed
+from mesh.groups import unwrapped
+from mesh.history import History
+from mesh.hosts import HostRecord, Hosts
+from mesh.jetstream import JetStream
+from mesh.membership import Claim
+from mesh.outbox import Ack, Outbox
+from mesh.roster import Roster
+from mesh.subjects import WorkflowKey, partition_filter, stream_name, untoken
+from mesh.timers import timer_headers
+from mesh.wire import parse_headers
+from node.calls import Calls
+from node.code import Code, CodeMissing
+from node.machine import LuaVM, Machine, MachineFailed, OutOfMemory
+from node.ops import Abandon, Dispatch, Effect, Finish, Log, OpState, Perform, RetryLater, SetTimer, Suspend, WriteMark
+from node.others import Others
+from node.run import DELAY_TICK, TIMEOUT_TICK, Run, child_pid
+from store.catchup import BUSY_MAX, CatchUp
+from store.streams import QueueStream
+
+RESIDENT_MAX: Final = 2000  # quiet runs kept in memory; the least recently used go first
+BATCH_EVENTS: Final = 128  # events handled before the loop lets I/O go on
+REPLAY_SLICE_EVENTS: Final = 100
+LOADS_MAX: Final = 16
+INBOX_EVENTS_MAX: Final = 20_000
+CHECKPOINT_EVERY_S: Final = 1.0
+VM_UNITS_MAX: Final = 20_000  # a VM that has hosted that many is retired, so that its heap cannot fragment for ever
+
+_FIRST_START: Final = b"Nats-Expected-Last-Subject-Sequence: 0\r\n"
+
+_log = logging.getLogger(__name__)
+
+
+class Instance:
+    """A workflow that this node has in memory."""
+
+    __slots__ = ("again", "gate", "id_token", "key", "loading", "partition", "quarantined", "run", "unacked")
+
+    def __init__(self, key: WorkflowKey, id_token: str, partition: Partition) -> None:
+        self.key = key
+        self.id_token = id_token
+        self.partition = partition
+        self.run: Run | None = None
+        self.loading: list[Event] | None = None  # events that came while the history is read
+        self.gate: list[Effect] | None = None  # effects that wait for a mark to be recorded
+        self.unacked = 0
+        self.again = 0
+        self.quarantined = False
+
+    def busy(self) -> bool:
+        """Whether this instance needs its owner."""
+        return self.loading is not None or self.gate is not None or self.unacked > 0 or self.run is None or not self.run.quiet()
+
+
+class Partition:
+    """A partition that this node owns."""
+
+    __slots__ = ("catchup", "claim", "epoch", "handled_seq", "number", "saved_seq", "scope", "stopped")
+
+    def __init__(self, number: int, claim: Claim, busy: tuple[str, ...]) -> None:
+        self.number = number
+        self.claim = claim
+        self.handled_seq = claim.checkpoint
+        self.saved_seq = claim.checkpoint
+        self.catchup: CatchUp | None = CatchUp(busy)
+        self.scope = anyio.CancelScope()
+        self.stopped = False
+        self.epoch = 0  # grows when everything is read anew; what was read before is dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What an engine is doing at the moment."""
+
+    partitions: int
+    resident: int
+    calls_in_flight: int
+    replays: int
+    replayed_events: int
+    evictions: int
+    suspended: int
+
+
+class Engine:
+    """Runs the workflows of one queue whose partitions this node owns."""
+
+    def __init__(
+        self,
+        *,
+        conn: Connection,
+        js: JetStream,
+        outbox: Outbox,
+        roster: Roster,
+        hosts: Hosts,
+        host: HostRecord,
+        stream: QueueStream,
+        code: Code,
+        call_defaults: Callable[[str], Mapping[str, Any]],
+        foreign: Callable[[str], tuple[str, str] | None],
+        resident_max: int = RESIDENT_MAX,
+    ) -> None:
+        self.queue = stream.queue
+        self.stream = stream
+        self.host = host
+        self.history = History(js, stream.queue)
+        self._conn = conn
+        self._js = js
+        self._outbox = outbox
+        self._roster = roster
+        self._code = code
+        self._call_defaults = call_defaults
+        self._resident_max = resident_max
+        self._instances: OrderedDict[str, Instance] = OrderedDict()
+        self._partitions: dict[int, Partition] = {}
+        self._inbox: deque[tuple[Partition, int, Delivered | None]] = deque()
+        self._paused: list[Follower] = []
+        self._wake = anyio.Event()
+        self._load_limit = anyio.CapacityLimiter(LOADS_MAX)
+        self._chains: set[str] = set()
+        self._vm = LuaVM()
+        self._vm_opened = 0
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._replays = 0
+        self._replayed_events = 0
+        self._evictions = 0
+        self._calls = Calls(conn, foreign=foreign, failed=self._call_failed, is_open=self._call_is_open)
+        self._others = Others(js, hosts, code)
+
+    # -- partitions --------------------------------------------------------------------------------------------
+
+    @property
+    def partitions(self) -> dict[int, Partition]:
+        """The partitions this node runs, by number."""
+        return self._partitions
+
+    def statistics(self) -> Statistics:
+        """What this engine is doing."""
+        suspended = sum(1 for i in self._instances.values() if i.run is not None and i.run.suspended)
+        return Statistics(
+            len(self._partitions), len(self._instances), sum(i.run.calls for i in self._instances.values() if i.run), self._replays, self._replayed_events,
+            self._evictions, suspended,
+        )  # fmt: skip
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled. Ready at once; partitions are added by `take`."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            await tasks.start(self._calls.run)
+            tasks.start_soon(self._loop)
+            tasks.start_soon(self._checkpoint_for_ever)
+            task_status.started()
+
+    def take(self, claim: Claim, busy: tuple[str, ...]) -> None:
+        """Run a partition that has just been claimed, from its checkpoint on."""
+        partition = Partition(claim.partition, claim, busy)
+        self._partitions[claim.partition] = partition
+        self._group.start_soon(self._follow, partition)
+
+    def drop(self, number: int) -> tuple[Claim, int, tuple[str, ...]] | None:
+        """Stop running a partition; return its claim, how far it was handled and which runs are busy."""
+        partition = self._partitions.pop(number, None)
+        if partition is None:
+            return None
+        partition.stopped = True
+        partition.scope.cancel()
+        seq, busy = self._position(partition)
+        for token, instance in list(self._instances.items()):
+            if instance.partition is partition:
+                self._forget(token)
+        return partition.claim, seq, busy
+
+    def renewed(self, claim: Claim) -> None:
+        """The claim of a partition this node runs has a new sequence."""
+        partition = self._partitions.get(claim.partition)
+        if partition is not None:
+            partition.claim = claim
+
+    async def _follow(self, partition: Partition) -> None:
+        with partition.scope:
+            while True:
+                try:
+                    await self._follow_once(partition)
+                except StreamRegressed as error:
+                    _log.error("queue %s partition %d: %s", self.queue, partition.number, error)
+                    self._start_over(partition)
+
+    async def _follow_once(self, partition: Partition) -> None:
+        epoch = partition.epoch
+
+        def deliver(message: Delivered) -> None:
+            self._inbox.append((partition, epoch, message))
+            if len(self._inbox) > INBOX_EVENTS_MAX:
+                follower.pause()
+                self._paused.append(follower)
+            self._wake.set()
+
+        follower = Follower(
+            self._conn, self._js, stream_name(self.queue), [partition_filter(self.queue, partition.number)],
+            partition.claim.checkpoint + 1, deliver, consumer_prefix=f"p{partition.number}-{self._roster.me.node_id}",
+        )  # fmt: skip
+        with unwrapped():
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(follower.run)
+                await follower.caught_up.wait()
+                self._inbox.append((partition, epoch, None))
+                self._wake.set()
+
+    def _start_over(self, partition: Partition) -> None:
+        """The stream lost messages that were seen: what is in memory may rest on them. Read everything anew."""
+        for token, instance in list(self._instances.items()):
+            if instance.partition is partition:
+                self._forget(token)
+        partition.epoch += 1
+        partition.claim = replace(partition.claim, checkpoint=0)
+        partition.handled_seq = partition.saved_seq = 0
+        partition.catchup = CatchUp(())
+
+    def _position(self, partition: Partition) -> tuple[int, tuple[str, ...]]:
+        # Up to where the partition needs nothing, and which runs are excepted. Still catching up: the old position.
+        if partition.catchup is not None:
+            return partition.claim.checkpoint, self._roster.busy(partition.claim)
+        busy = [t for t, i in self._instances.items() if i.partition is partition and i.busy()]
+        busy += [t for t in self._chains if t not in self._instances]
+        return partition.handled_seq, tuple(busy)
+
+    async def _checkpoint_for_ever(self) -> None:
+        while True:
+            await anyio.sleep(CHECKPOINT_EVERY_S)
+            for partition in list(self._partitions.values()):
+                if partition.stopped or partition.catchup is not None or partition.handled_seq == partition.saved_seq:
+                    continue
+                seq, busy = self._position(partition)
+                if len(busy) > BUSY_MAX or not self._roster.may_act():
+                    continue
+                try:
+                    claim = await self._roster.save_checkpoint(partition.claim, seq, busy)
+                except (OutcomeUnknown, Disconnected, RequestTimeout):
+                    continue
+                if claim is not None and not partition.stopped:
+                    partition.claim = claim
+                    partition.saved_seq = seq
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    async def _loop(self) -> None:
+        inbox = self._inbox
+        while True:
+            if not inbox:
+                self._wake = anyio.Event()
+                await self._wake.wait()
+            if not self._roster.may_act():
+                await anyio.sleep(0.05)
+                continue
+            for _ in range(min(BATCH_EVENTS, len(inbox))):
+                partition, epoch, message = inbox.popleft()
+                if partition.stopped or epoch != partition.epoch:
+                    continue
+                if message is None:
+                    self._caught_up(partition)
+                else:
+                    self._handle(partition, message)
+            self._evict()
+            if self._paused and len(inbox) < INBOX_EVENTS_MAX // 2:
+                paused, self._paused = self._paused, []
+                for follower in paused:
+                    follower.resume()
+            await anyio.lowlevel.checkpoint()
+
+    def _handle(self, partition: Partition, message: Delivered) -> None:
+        partition.handled_seq = message.seq
+        event = parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
+        if event is None:
+            _log.warning("ignored: %s (sequence %d) is no event of a workflow", message.subject, message.seq)
+            return
+        if partition.catchup is not None:
+            partition.catchup.note(event)
+            return
+        instance = self._instances.get(event.id_token)
+        if instance is None:
+            self._first_news(partition, event)
+            return
+        if instance.loading is not None:
+            instance.loading.append(event)
+            return
+        run = instance.run
+        if run is None or event.seq <= run.last_seq:
+            return
+        self._instances.move_to_end(event.id_token)
+        self._feed(instance, run, event)
+
+    def _first_news(self, partition: Partition, event: Event) -> None:
+        """Something happens to a workflow that is not in memory."""
+        if event.kind in ("claim", "mark") or (event.kind == "end" and not decode_end(event.data).next_start):
+            return  # nothing follows from these alone
+        key = WorkflowKey(self.queue, untoken(event.id_token))
+        instance = Instance(key, event.id_token, partition)
+        self._instances[event.id_token] = instance
+        if event.kind == "start" and event.raw_headers and _FIRST_START in event.raw_headers:
+            # Stored as the first start ever of this id: there is no history to read.
+            self._begin(instance, event)
+        else:
+            self._load_soon(instance)
+
+    def _begin(self, instance: Instance, event: Event) -> None:
+        try:
+            spec = decode_start(event.data, parse_headers(event.raw_headers) if event.raw_headers else {})
+        except Undecodable as error:
+            self._refuse_start(instance, event.seq, error)
+            return
+        if spec.since:
+            self._load_soon(instance)
+            return
+        run = self._new_run(instance, event.seq, spec, {})
+        instance.run = run
+        self._feed(instance, run, event)
+
+    def _refuse_start(self, instance: Instance, run: int, error: Undecodable) -> None:
+        failure = Failure(f"the start of workflow {instance.key.id!r} cannot be read: {error}", Kind.INVALID, False)
+        _log.warning("%s", failure.message)
+        self._forget(instance.id_token)
+        self._outbox.write(instance.key.end(run), EndRecord("failed", codec.encode_failure(failure)).encode())
+
+    def _feed(self, instance: Instance, run: Run, event: Event) -> None:
+        try:
+            effects = run.apply(event)
+        except OutOfMemory:
+            self._vm_lost(instance)
+            return
+        except MachineFailed as error:
+            effects = [self._suspend_for(run, str(error))]
+        except CodeMissing as error:
+            effects = [self._suspend_for(run, str(error))]
+        if run.closed:
+            self._forget(instance.id_token)
+            return
+        if effects:
+            self._carry_out(instance, run, effects)
+
+    def _suspend_for(self, run: Run, reason: str) -> Suspend:
+        run.suspended = reason
+        return Suspend(reason)
+
+    # -- instances ---------------------------------------------------------------------------------------------
+
+    def _new_run(self, instance: Instance, run_id: int, spec: StartSpec, marks: Mapping[str, Any]) -> Run:
+        def open_machine(run: Run) -> Machine:
+            return self._open_machine(instance, run)
+
+        return Run(
+            instance.key, run_id, spec, open_machine=open_machine, call_defaults=self._call_defaults, marks=marks,
+            id_token=instance.id_token,
+        )  # fmt: skip
+
+    def _open_machine(self, instance: Instance, run: Run) -> Machine:
+        entry_id = self._code.workflow_id(run.spec.workflow)
+        if instance.quarantined:
+            vm = LuaVM()
+        else:
+            if self._vm_opened >= VM_UNITS_MAX:
+                self._vm, self._vm_opened = LuaVM(), 0
+            vm = self._vm
+            self._vm_opened += 1
+        unit = self._code.prepare(vm, "workflow", entry_id)
+        key = instance.key
+        seed = hashlib.blake2b(
+            run.spec.entropy + f"/{key.queue}/{key.id}/{run.run}/{run.started_ns}".encode("utf-8", "surrogateescape"),
+            digest_size=32,
+        ).digest()
+        info = {
+            "workflow_id": key.id, "run_id": str(run.run), "workflow_type": run.spec.workflow, "task_queue": key.queue,
+            "namespace": "default", "attempt": run.spec.attempt, "worker": self.host.worker,
+        }  # fmt: skip
+        return vm.open(
+            replace(
+                unit, pid=self.host.pid(key.id), seed=seed, info=info, context=dict(run.spec.context),
+                marks={name.removeprefix("version:"): value for name, value in run.marks.items()},
+            )
+        )  # fmt: skip
+
+    def _vm_lost(self, culprit: Instance) -> None:
+        """A VM is out of memory: every run in it is replayed in a new one, and the one that was running alone in its own."""
+        _log.warning("a Lua VM is out of memory in workflow %r; its runs are replayed", culprit.key.id)
+        if culprit.quarantined:
+            run = culprit.run
+            failure = Failure("the workflow took more memory than a run may have", Kind.INTERNAL, False)
+            if run is not None:
+                run.close()
+                record = EndRecord("failed", codec.encode_failure(failure))
+                self._carry_out(culprit, run, [Finish(record, ())])
+            return
+        culprit.quarantined = True
+        self._vm, self._vm_opened = LuaVM(), 0
+        for instance in list(self._instances.values()):
+            if instance.loading is None and not instance.quarantined or instance is culprit:
+                self._reload(instance)
+
+    def _reload(self, instance: Instance) -> None:
+        if instance.run is not None:
+            instance.run.close()
+            instance.run = None
+        instance.gate = None
+        self._load_soon(instance)
+
+    def _forget(self, id_token: str) -> None:
+        instance = self._instances.pop(id_token, None)
+        if instance is not None and instance.run is not None:
+            instance.run.close()
+
+    def _evict(self) -> None:
+        surplus = len(self._instances) - self._resident_max
+        if surplus <= 0:
+            return
+        looked_at = 0
+        for id_token, instance in list(self._instances.items()):
+            looked_at += 1
+            if surplus <= 0 or looked_at > BATCH_EVENTS * 2:
+                break
+            if instance.busy():
+                self._instances.move_to_end(id_token)
+            else:
+                self._forget(id_token)
+                self._evictions += 1
+                surplus -= 1
+
+    # -- loading -----------------------------------------------------------------------------------------------
+
+    def _caught_up(self, partition: Partition) -> None:
+        catchup, partition.catchup = partition.catchup, None
+        if catchup is None:
+            return
+        attention = catchup.attention()
+        if attention:
+            _log.info("queue %s partition %d: %d runs need attention", self.queue, partition.number, len(attention))
+        for id_token in attention:
+            if id_token not in self._instances:
+                instance = Instance(WorkflowKey(self.queue, untoken(id_token)), id_token, partition)
+                self._instances[id_token] = instance
+                self._load_soon(instance)
+
+    def _load_soon(self, instance: Instance) -> None:
+        instance.loading = []
+        self._group.start_soon(self._load, instance)
+
+    async def _load(self, instance: Instance) -> None:
+        delay_s = 0.05
+        while not instance.partition.stopped and self._instances.get(instance.id_token) is instance:
+            try:
+                async with self._load_limit:
+                    await self._load_once(instance)
+            except (Disconnected, RequestTimeout, OutcomeUnknown) as error:
+                _log.warning("workflow %r: history not read yet: %s", instance.key.id, error)
+                await anyio.sleep(delay_s)
+                delay_s = min(delay_s * 2, 2.0)
+            except NotFound as error:
+                _log.warning("workflow %r: %s", instance.key.id, error)
+                self._forget(instance.id_token)
+            else:
+                return
+
+    async def _load_once(self, instance: Instance) -> None:
+        key = instance.key
+        opened = await self.history.open_run(key)
+        if opened is None:
+            await self._go_on_chain(instance)
+            return
+        try:
+            start = opened.start
+            spec = decode_start(start.data, parse_headers(start.raw_headers) if start.raw_headers else {})
+        except Undecodable as error:
+            self._refuse_start(instance, opened.run, error)
+            return
+        events = await self.history.events(key, opened.run, since=spec.since)
+        if self._instances.get(instance.id_token) is not instance:
+            return
+        run = self._new_run(instance, opened.run, spec, _recorded_marks(opened.run, events))
+        begun = time.perf_counter()
+        if not await self._replay(instance, run, events):
+            return
+        self._replays += 1
+        self._replayed_events += len(events)
+        _log.debug("workflow %r: %d events replayed in %.1f ms", key.id, len(events), (time.perf_counter() - begun) * 1e3)
+        instance.run = run
+        late, instance.loading = instance.loading or [], None
+        if run.closed:
+            self._forget(instance.id_token)
+            return
+        self._carry_out(instance, run, run.outstanding(), recovering=True)
+        for event in late:
+            if event.seq > run.last_seq and not run.closed and instance.run is run and instance.loading is None:
+                self._feed(instance, run, event)
+            elif instance.loading is not None:
+                instance.loading.append(event)
+
+    async def _replay(self, instance: Instance, run: Run, events: list[Event]) -> bool:
+        last = len(events) - 1
+        early = [e for e in events if e.seq < run.run and e.kind in ("signal", "cancel")]
+        for i, event in enumerate(events):
+            try:
+                if event.seq >= run.run:
+                    run.apply(event, more=i < last)
+                    if event.seq == run.run:
+                        # What the former run had not seen belongs to this one.
+                        for j, before in enumerate(early):
+                            run.apply(before, more=i < last or j + 1 < len(early))
+                        run.last_seq = event.seq
+            except OutOfMemory:
+                instance.run = run
+                self._vm_lost(instance)
+                return False
+            except (MachineFailed, CodeMissing) as error:
+                run.suspended = str(error)
+            if i % REPLAY_SLICE_EVENTS == REPLAY_SLICE_EVENTS - 1:
+                await anyio.lowlevel.checkpoint()
+        return True
+
+    async def _go_on_chain(self, instance: Instance) -> None:
+        """No run is open. If the last one ended with a follow-up that was never started, start it now."""
+        last = await self.history.last_run(instance.key)
+        late = instance.loading or []
+        self._forget(instance.id_token)
+        if last is not None and last[1] is not None:
+            record = decode_end(last[1].data)
+            if record.next_start:
+                await self._start_next(instance, record)
+                return
+        for event in late:
+            if event.kind == "start" and instance.id_token not in self._instances:
+                self._first_news(instance.partition, event)
+
+    # -- effects -----------------------------------------------------------------------------------------------
+
+    def _carry_out(self, instance: Instance, run: Run, effects: list[Effect], *, recovering: bool = False) -> None:
+        if instance.gate is not None:
+            instance.gate += effects
+            return
+        for i, effect in enumerate(effects):
+            if type(effect) is Dispatch:
+                self._calls.dispatch(instance.key, run, effect.op, recovering=recovering)
+            elif type(effect) is SetTimer:
+                self._set_timer(instance, run, effect.name, effect.due_ns, recovering=recovering)
+            elif type(effect) is Finish:
+                self._finish(instance, run, effect)
+            elif type(effect) is RetryLater:
+                if effect.op.durable:
+                    self._set_timer(instance, run, str(effect.op.n), effect.due_ns, recovering=recovering)
+                else:
+                    self._calls.retry_later(instance.key, run, effect.op, effect.due_ns)
+                if effect.drop_seq:
+                    self._group.start_soon(self._drop_attempt, effect.drop_seq)
+            elif type(effect) is Perform:
+                instance.unacked += 1
+                self._group.start_soon(self._perform, instance, run, effect.op)
+            elif type(effect) is Abandon:
+                self._abandon(instance, run, effect.n, effect.op)
+            elif type(effect) is WriteMark:
+                # Nothing that follows from the decision may become visible before it is recorded.
+                instance.gate = [*effects[i:]]
+                self._group.start_soon(self._write_marks, instance, run)
+                return
+            elif type(effect) is Suspend:
+                self._suspended(instance, effect)
+            elif type(effect) is Log and not recovering:
+                _log.info("%s", effect.text, extra={"workflow": instance.key.id, "run": run.run})
+
+    def _set_timer(self, instance: Instance, run: Run, name: str, due_ns: int, *, recovering: bool) -> None:
+        if recovering:
+            instance.unacked += 1
+            self._group.start_soon(self._restore_timer, instance, run, name, due_ns)
+            return
+        instance.unacked += 1
+
+        def on_ack(_ack: Ack) -> None:
+            instance.unacked -= 1
+
+        subject = instance.key.schedule(instance.partition.number, run.run, name)
+        self._outbox.write(subject, b"", timer_headers(instance.key, run.run, name, due_ns), on_ack)
+
+    async def _restore_timer(self, instance: Instance, run: Run, name: str, due_ns: int) -> None:
+        """Set a timer again unless the server still has it, or has fired it already."""
+        subject = instance.key.schedule(instance.partition.number, run.run, name)
+        try:
+            if await self._js.get_last(stream_name(self.queue), subject) is None:
+                tick = instance.key.stored(instance.partition.number, "tick", str(run.run), name)
+                if await self._js.get_last(stream_name(self.queue), tick) is None:
+                    await self._outbox.write_acked(subject, b"", timer_headers(instance.key, run.run, name, due_ns))
+        except (Disconnected, RequestTimeout):
+            await self._outbox.write_acked(subject, b"", timer_headers(instance.key, run.run, name, due_ns))
+        finally:
+            instance.unacked -= 1
+
+    def _abandon(self, instance: Instance, run: Run, n: int, op: OpState | None) -> None:
+        if op is None:
+            return
+        if op.kind == "timer":
+            subject = instance.key.schedule(instance.partition.number, run.run, str(n))
+            self._group.start_soon(self._purge, subject)
+        elif op.kind == "call":
+            self._calls.abandon(instance.key, run, op)
+
+    async def _purge(self, subject: str) -> None:
+        try:
+            await self._js.purge(stream_name(self.queue), subject=subject)
+        except MeshError as error:
+            _log.warning("%s: not taken back, its tick will be ignored: %s", subject, error)
+
+    async def _drop_attempt(self, seq: int) -> None:
+        try:
+            await self._js.delete_message(stream_name(self.queue), seq)
+        except MeshError as error:
+            _log.debug("failed attempt at sequence %d kept: %s", seq, error)
+
+    def _suspended(self, instance: Instance, effect: Suspend) -> None:
+        _log.error("workflow %r is suspended: %s", instance.key.id, effect.reason)
+        try:
+            self._conn.publish_nowait(instance.key.note("suspended"), codec.encode(effect.reason))
+        except Disconnected:
+            return
+
+    async def _write_marks(self, instance: Instance, run: Run) -> None:
+        gate = instance.gate or []
+        for effect in [e for e in gate if isinstance(e, WriteMark)]:
+            subject = instance.key.mark(run.run, effect.name)
+            while True:
+                try:
+                    await self._js.publish(subject, effect.payload, expect_last_subject_seq=0)
+                except Conflict:
+                    stored = await self._js.get_last(
+                        stream_name(self.queue), instance.key.stored(instance.partition.number, *subject.split(".")[4:])
+                    )
+                    if stored is not None and stored.data != effect.payload:
+                        # Another owner has decided otherwise, and was first: think again with its decision.
+                        if self._instances.get(instance.id_token) is instance:
+                            self._reload(instance)
+                        return
+                except (OutcomeUnknown, Disconnected, RequestTimeout):
+                    await self._conn.wait_connected()
+                    continue
+                break
+            run.mark_recorded(effect.name)
+        waiting, instance.gate = instance.gate or [], None
+        if self._instances.get(instance.id_token) is instance and instance.run is run:
+            self._carry_out(instance, run, [e for e in waiting if not isinstance(e, WriteMark) or e not in gate])
+
+    async def _perform(self, instance: Instance, run: Run, op: OpState) -> None:
+        """Do something to another workflow, one after another per run, and record the outcome."""
+        try:
+            outcome = await self._others.perform(self.host, instance.key, run.run, op)
+            await self._outbox.write_acked(instance.key.ret(run.run, op.n, op.attempt, op.fp), outcome)
+        except MeshError as error:
+            _log.error("workflow %r op %d: outcome not recorded: %s", instance.key.id, op.n, error)
+        finally:
+            instance.unacked -= 1
+
+    # -- calls -------------------------------------------------------------------------------------------------
+
+    def _call_is_open(self, run: Run, op: OpState) -> bool:
+        """Whether a call still wants an outcome from us; None of the others' business."""
+        instance = self._instances.get(run.id_token)
+        return (
+            instance is not None and instance.run is run and run.finished is None and not run.suspended
+            and run.open.get(op.n) is op and self._roster.may_act()
+        )  # fmt: skip
+
+    def _call_failed(self, key: WorkflowKey, run: Run, op: OpState, failure: Failure) -> None:
+        """A call has failed by our own knowledge (host lost, timeout, nobody offers it): say so in the history."""
+        self._outbox.write(key.ret(run.run, op.n, op.attempt, op.fp), codec.encode_failure(failure))
+
+    # -- ending ------------------------------------------------------------------------------------------------
+
+    def _finish(self, instance: Instance, run: Run, finish: Finish) -> None:
+        timers = run.deadline_ns or any(op.kind == "timer" for op in run.open.values())
+        for op in list(run.open.values()):
+            if op.kind == "call":
+                self._calls.abandon(instance.key, run, op)
+        instance.unacked += 1
+        if finish.children or run.spec.parent is not None or timers or finish.record.next_start:
+            self._chains.add(instance.id_token)
+            self._group.start_soon(self._finish_slowly, instance, run, finish, bool(timers))
+            return
+
+        def on_ack(ack: Ack) -> None:
+            instance.unacked -= 1
+            if isinstance(ack.error, PayloadTooLarge):
+                self._outbox.write(instance.key.end(run.run), _too_large(finish.record, ack.error).encode())
+
+        self._outbox.write(instance.key.end(run.run), finish.record.encode(), None, on_ack)
+
+    async def _finish_slowly(self, instance: Instance, run: Run, finish: Finish, timers: bool) -> None:  # noqa: FBT001
+        """Children, parent, end, next run: in this order, each acknowledged, all of it harmless to repeat."""
+        key = instance.key
+        try:
+            for child in finish.children:
+                child_key = await self._others.child_key(self.host, key, run.run, child.op)
+                if child_key is not None:
+                    once = f"{key.queue}/{key.id}/{run.run}/{child.op.n}/{child.verb}"
+                    await self._outbox.write_acked(child_key.subject(child.verb), b"", {"Nats-Msg-Id": once})
+            record = finish.record
+            parent = run.spec.parent
+            if parent is not None and not record.next_start:
+                subject, headers = parent.key.exit(parent.run, parent.n), {HEADER_FROM: self.host.pid(key.id)}
+                try:
+                    await self._outbox.write_acked(subject, _wrapped(record.outcome, key, run), headers)
+                except PayloadTooLarge as error:
+                    record = _too_large(record, error)
+                    await self._outbox.write_acked(subject, record.outcome, headers)
+                except NotFound as error:
+                    _log.warning("workflow %r: its parent cannot be told: %s", key.id, error)
+            try:
+                await self._outbox.write_acked(key.end(run.run), record.encode())
+            except PayloadTooLarge as error:
+                await self._outbox.write_acked(key.end(run.run), _too_large(record, error).encode())
+            if timers:
+                await self._purge(key.schedule(instance.partition.number, run.run, "*"))
+            if record.next_start:
+                await self._start_next(instance, record)
+        except MeshError as error:
+            _log.error("workflow %r: its end is not recorded yet, the next owner does it: %s", key.id, error)
+        finally:
+            instance.unacked -= 1
+            self._chains.discard(instance.id_token)
+
+    async def _start_next(self, instance: Instance, record: EndRecord) -> None:
+        """Start the run that follows. Somebody else may have done it: then the expectation fails, and all is well."""
+        key = instance.key
+        while True:
+            try:
+                last = await self._js.get_last(stream_name(self.queue), key.stored(instance.partition.number, "start"))
+                ended = await self.history.last_run(key)
+                if last is None or ended is None or ended[1] is None or last.seq > ended[1].seq:
+                    return
+                await self._js.publish(key.start(), record.next_start, expect_last_subject_seq=last.seq)
+            except Conflict:
+                return
+            except (OutcomeUnknown, Disconnected, RequestTimeout):
+                await self._conn.wait_connected()
+                continue
+            return
+
+    # -- looking in --------------------------------------------------------------------------------------------
+
+    async def describe(self, workflow_id: str) -> dict[str, Any] | None:
+        """What a workflow of an owned partition is doing; it is loaded for that. None when no run is open."""
+        key = WorkflowKey(self.queue, workflow_id)
+        number = await self.history.partition_of(key)
+        partition = self._partitions.get(number) if number is not None else None
+        if partition is None:
+            return None
+        id_token = key.stored(0).rsplit(".", 1)[1]
+        instance = self._instances.get(id_token)
+        if instance is None:
+            instance = Instance(key, id_token, partition)
+            self._instances[id_token] = instance
+            self._load_soon(instance)
+        with anyio.move_on_after(5):
+            while instance.loading is not None and self._instances.get(id_token) is instance:
+                await anyio.sleep(0.005)
+        run = instance.run
+        if run is None:
+            return None
+        return self._describe_run(run)
+
+    def _describe_run(self, run: Run) -> dict[str, Any]:
+        waiting = []
+        for op in run.open.values():
+            item: dict[str, Any] = {"n": op.n, "kind": op.kind, "since_ns": op.issued_ns}
+            if op.target:
+                item["target"] = op.target
+            if op.kind == "call":
+                item["attempt"] = op.attempt
+                if op.last_failure:
+                    item["last_error"] = op.last_failure
+                if op.failed_seq and op.due_ns:
+                    item["next_attempt_ns"] = op.due_ns
+            elif op.due_ns:
+                item["due_ns"] = op.due_ns
+            waiting.append(item)
+        machine = run.machine
+        stacks = machine.stacks() if machine is not None and not run.suspended else []
+        return {
+            "run": run.run, "workflow": run.spec.workflow, "status": "suspended" if run.suspended else "running",
+            "reason": run.suspended, "waiting": waiting, "children": [child_pid(op) for op in run.children.values()],
+            "stacks": stacks, "started_ns": run.started_ns, "attempt": run.spec.attempt,
+            "delayed_until_ns": run.delayed_until_ns, "deadline_ns": run.deadline_ns,
+            "cancel_requested": run.cancel_requested, "events": run.length,
+        }  # fmt: skip
+
+    @property
+    def _group(self) -> anyio.abc.TaskGroup:
+        if self._tasks is None:
+            raise RuntimeError("the engine is not running")
+        return self._tasks
+
+
+def _recorded_marks(run: int, events: list[Event]) -> dict[str, Any]:
+    marks: dict[str, Any] = {}
+    for event in events:
+        if event.kind == "mark" and event.run == run:
+            name = untoken(event.args[1])
+            try:
+                marks.setdefault(name, codec.decode(event.data))
+            except Undecodable:
+                _log.warning("mark %s at sequence %d cannot be read and is ignored", name, event.seq)
+    return marks
+
+
+def _wrapped(outcome: bytes, key: WorkflowKey, run: Run) -> bytes:
+    """A child's outcome as its parent sees it: a failure says which child it was (contract 11.7)."""
+    ok, value = codec.decode_outcome(outcome)
+    if ok or not isinstance(value, Failure):
+        return outcome
+    details = {
+        **value.details, "_wrapper": "child_workflow", "_workflow_id": key.id, "_workflow_type": run.spec.workflow,
+        "_run_id": str(run.run),
+    }  # fmt: skip
+    return codec.encode_failure(replace(value, details=details))
+
+
+def _too_large(record: EndRecord, error: PayloadTooLarge) -> EndRecord:
+    failure = Failure(
+        f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; return a reference",
+        Kind.INVALID, False,
+    )  # fmt: skip
+    return EndRecord("failed", codec.encode_failure(failure))
+
+
+__all__ = ["DELAY_TICK", "TIMEOUT_TICK", "Engine", "Instance", "Partition", "Statistics"]

@@ -1,0 +1,468 @@
+"""The function host: runs calls that arrive on `mesh.fn` and answers on their reply subject.
+
+A call of a workflow has the outcome's subject as its reply, so the answer is a stored event: it is repeated until the
+server acknowledges it. A call that may run only once is claimed in the history first; who does not get the claim
+stays silent. A host that is full passes the call on to another one of the queue group.
+
+Lua functions run in lanes (`node.lanes`), Python functions in worker threads or, when async, on the loop. What a Lua
+function asks of the world is carried out by the live driver.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from mesh import codec
+from mesh.connection import Connection, DirectSubscription
+from mesh.errors import Disconnected, MeshError, PayloadTooLarge, Undecodable
+from mesh.failure import Failure, Kind
+from mesh.outbox import Ack, Outbox
+from mesh.subjects import claim_of_ret, function_request, function_stop, function_who
+from node.calls import HEADER_ONCE
+from node.code import Code, CodeMissing
+from node.lanes import Lane, Lanes
+from node.live import LiveDriver, now_ns
+from node.machine import LuaMachine, MachineFailed, Op, OutOfMemory
+from node.micro import Endpoint, MicroService
+from node.registry import LuaFunctionEntry, PythonFunctionEntry
+
+HOPS_MAX: Final = 5  # how often a call is passed on before it waits where it is
+HEADER_HOPS: Final = b"Mesh-Hops: "
+PYTHON_THREADS_MAX: Final = 64
+QUEUE_GROUP: Final = "q"  # ADR-32
+
+_log = logging.getLogger(__name__)
+
+
+class PythonFunctionMissing(MeshError):
+    """Raised when a `function.python` entry names something that cannot be imported or called."""
+
+    code = "python-function-missing"
+
+
+@dataclass(slots=True)
+class Job:
+    """A call that was taken. reply: where the outcome goes; its identity too."""
+
+    function: Function
+    reply: str
+    request: bytes
+    once: bool
+    begun_s: float = 0.0
+    machine: LuaMachine | None = None
+    lane: Lane | None = None
+    stop: Callable[[], None] | None = None
+    scopes: dict[int, anyio.CancelScope] = field(default_factory=dict)
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class Function:
+    """A function this node offers. running: calls under way; waiting: taken, not begun."""
+
+    id: str
+    entry: LuaFunctionEntry | PythonFunctionEntry
+    size_max: int
+    buffer: int
+    python: Callable[..., Any] | None = None
+    is_async: bool = False
+    running: int = 0
+    waiting: deque[Job] = field(default_factory=deque)
+    endpoint: Endpoint | None = None
+
+
+class FunctionHost:
+    """Offers the functions of a registry on the mesh, as one NATS micro service per node."""
+
+    def __init__(self, *, conn: Connection, outbox: Outbox, code: Code, live: LiveDriver, node_id: str, version: str) -> None:
+        self._conn = conn
+        self._outbox = outbox
+        self._code = code
+        self._live = live
+        self._node_id = node_id
+        self._functions: dict[str, Function] = {}
+        self._jobs: dict[str, Job] = {}
+        self._subscriptions: list[DirectSubscription] = []
+        self._requests: list[DirectSubscription] = []
+        self._draining = False
+        self._idle = anyio.Event()
+        self._lanes = Lanes()
+        self._threads = anyio.CapacityLimiter(PYTHON_THREADS_MAX)
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self.service = MicroService(
+            conn, name="moonmesh", version=version, description=f"Functions of node {node_id}", metadata={"node": node_id}
+        )
+        for entry_id, entry in code.registry.functions().items():
+            if isinstance(entry, LuaFunctionEntry | PythonFunctionEntry):
+                self._functions[str(entry_id)] = _function(str(entry_id), entry)
+
+    @property
+    def offered(self) -> list[str]:
+        """The ids of the functions on offer."""
+        return sorted(self._functions)
+
+    @property
+    def running(self) -> int:
+        """How many calls this host has."""
+        return len(self._jobs)
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled. Ready once the server knows the subscriptions."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                for function in self._functions.values():
+                    self._offer(function)
+                self.service.start()
+                await self._conn.flush()
+                task_status.started()
+                await anyio.sleep_forever()
+        finally:
+            self.service.stop()
+            for subscription in [*self._requests, *self._subscriptions]:
+                subscription.unsubscribe()
+            self._lanes.close()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more calls and wait for those under way; what is left then is found lost by its owner."""
+        self._draining = True
+        for subscription in self._requests:
+            subscription.unsubscribe()
+        for function in self._functions.values():
+            while function.waiting:
+                job = function.waiting.popleft()
+                self._jobs.pop(job.reply, None)
+                self._pass_on(job, 0)
+        with anyio.move_on_after(timeout_s):
+            while self._jobs:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+            await self._outbox.flush(timeout_s)
+        if self._jobs:
+            _log.warning("%d calls were still running after %g s and are left behind", len(self._jobs), timeout_s)
+
+    def _offer(self, function: Function) -> None:
+        request = function_request(function.id)
+        function.endpoint = self.service.add(function.id, request, QUEUE_GROUP)
+
+        def on_request(_subject: str, reply: str, data: bytes, raw_headers: bytes | None) -> None:
+            self._on_request(function, reply, data, raw_headers)
+
+        def on_who(_subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+            self._on_who(reply, data)
+
+        def on_stop(_subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+            self._on_stop(data)
+
+        self._requests.append(self._conn.subscribe_direct(request, on_request, queue=QUEUE_GROUP))
+        self._subscriptions.append(self._conn.subscribe_direct(function_who(function.id), on_who))
+        self._subscriptions.append(self._conn.subscribe_direct(function_stop(function.id), on_stop))
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    def _on_request(self, function: Function, reply: str, data: bytes, raw_headers: bytes | None) -> None:
+        if not reply:
+            _log.warning("a call of %s without a reply subject is ignored", function.id)
+            return
+        if reply in self._jobs:
+            return  # asked again for what is under way here
+        hops, once = 0, False
+        if raw_headers is not None:
+            once = HEADER_ONCE.encode() in raw_headers
+            at = raw_headers.find(HEADER_HOPS)
+            if at >= 0:
+                digits = raw_headers[at + len(HEADER_HOPS) :].split(b"\r\n", 1)[0]
+                hops = int(digits) if digits.isdigit() else HOPS_MAX
+        job = Job(function, reply, data, once)
+        if self._draining or (function.running >= function.size_max and len(function.waiting) >= function.buffer and hops < HOPS_MAX):
+            self._pass_on(job, hops)
+            return
+        self._jobs[reply] = job
+        if function.running >= function.size_max:
+            function.waiting.append(job)
+        else:
+            self._begin(job)
+
+    def _pass_on(self, job: Job, hops: int) -> None:
+        headers = {"Mesh-Hops": str(hops + 1)}
+        if job.once:
+            headers[HEADER_ONCE] = "1"
+        try:
+            self._conn.publish_nowait(function_request(job.function.id), job.request, job.reply, headers)
+        except Disconnected:
+            return  # its owner asks after it
+
+    def _on_who(self, reply: str, data: bytes) -> None:
+        try:
+            wanted = codec.decode(data)
+        except Undecodable:
+            wanted = None
+        if not reply or not isinstance(wanted, list):
+            return
+        now = time.monotonic()
+        mine = []
+        for ret in wanted:
+            job = self._jobs.get(ret) if isinstance(ret, str) else None
+            if job is not None:
+                mine.append([ret, now - job.begun_s if job.begun_s else 0.0])
+        try:
+            self._conn.publish_nowait(reply, codec.encode(mine))
+        except Disconnected:
+            return
+
+    def _on_stop(self, data: bytes) -> None:
+        try:
+            unwanted = codec.decode(data)
+        except Undecodable:
+            return
+        for ret in unwanted if isinstance(unwanted, list) else ():
+            job = self._jobs.get(ret) if isinstance(ret, str) else None
+            if job is not None and job.stop is not None:
+                job.stop()
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    def _begin(self, job: Job) -> None:
+        job.function.running += 1
+        job.begun_s = time.monotonic()
+        if not job.once or not job.reply.startswith("mesh.wf."):
+            self._start(job)
+            return
+
+        def on_ack(ack: Ack) -> None:
+            if ack.error is None:
+                self._start(job)
+            else:
+                _log.info("call %s is another host's: %s", job.reply, ack.error)
+                self._leave(job)
+
+        self._outbox.write(
+            claim_of_ret(job.reply), self._node_id.encode(), {"Nats-Expected-Last-Subject-Sequence": "0"}, on_ack
+        )
+
+    def _start(self, job: Job) -> None:
+        function = job.function
+        if function.python is None:
+            self._start_lua(job)
+        else:
+            self._group.start_soon(self._run_python, job)
+
+    def _answer(self, job: Job, outcome: bytes) -> None:
+        if job.ended:
+            return
+        job.ended = True
+        if function_endpoint := job.function.endpoint:
+            function_endpoint.note(time.monotonic() - job.begun_s, failed=outcome[:3] == codec.FAILURE_PREFIX, outcome=outcome)
+        if job.reply.startswith("mesh.wf."):
+
+            def on_ack(ack: Ack) -> None:
+                if isinstance(ack.error, PayloadTooLarge):
+                    self._outbox.write(job.reply, _too_large(ack.error), None, lambda _ack: self._leave(job))
+                    return
+                if ack.error is not None:
+                    _log.error("the outcome of %s is not recorded: %s", job.reply, ack.error)
+                self._leave(job)
+
+            self._outbox.write(job.reply, outcome, None, on_ack)
+            return
+        try:
+            self._conn.publish_nowait(job.reply, outcome)
+        except PayloadTooLarge as error:
+            self._conn.publish_nowait(job.reply, _too_large(error))
+        except Disconnected:
+            _log.info("the caller of %s is not reached: the connection is down", job.function.id)
+        self._leave(job)
+
+    def _leave(self, job: Job) -> None:
+        self._jobs.pop(job.reply, None)
+        function = job.function
+        function.running -= 1
+        while function.waiting and function.running < function.size_max:
+            self._begin(function.waiting.popleft())
+        if not self._jobs:
+            self._idle.set()
+
+    # -- Python ------------------------------------------------------------------------------------------------
+
+    async def _run_python(self, job: Job) -> None:
+        call = job.function.python
+        with anyio.CancelScope() as scope:
+            job.stop = scope.cancel
+            try:
+                args, _context = codec.decode(job.request)
+                if call is None:
+                    raise PythonFunctionMissing(job.function.id)
+                if job.function.is_async:
+                    value = await call(*args)
+                else:
+                    value = await anyio.to_thread.run_sync(lambda: call(*args), limiter=self._threads)
+                outcome = codec.encode_success(value)
+            except (Undecodable, TypeError, ValueError, OverflowError) as error:
+                outcome = codec.encode_failure(Failure(f"{type(error).__name__}: {error}", Kind.INVALID, False))
+            except Exception as error:  # noqa: BLE001 - the function's own failure is an outcome
+                outcome = codec.encode_failure(failure_of(error))
+            self._answer(job, outcome)
+            return
+        self._answer(job, codec.encode_failure(Failure("operation canceled", Kind.CANCELED, False)))
+
+    # -- Lua ---------------------------------------------------------------------------------------------------
+
+    def _start_lua(self, job: Job) -> None:
+        lane = self._lanes.pick()
+        job.lane = lane
+        pid = f"{{{self._node_id}@{job.function.id}|{secrets.token_hex(4)}}}"
+        code, function_id = self._code, job.function.id
+
+        def begin(lane: Lane) -> tuple[LuaMachine, tuple[Op, ...] | list[Op]]:
+            args, context = codec.decode(job.request)
+            idle = lane.idle.get(function_id)
+            if idle:
+                machine = idle.pop()
+            else:
+                machine = lane.vm.open(code.prepare(lane.vm, "function", function_id))
+            machine.rebind(pid, codec.pack(context) if context else None)
+            return machine, _feed(lane, machine, "start", codec.pack(args))
+
+        def begun(result: tuple[LuaMachine, list[Op]] | None, error: BaseException | None) -> None:
+            if error is not None or result is None:
+                self._lua_failed(job, error)
+                return
+            job.machine = result[0]
+            job.stop = lambda: self._feed_lua(job, "cancel", None, None, b"{|topology}")
+            self._perform(job, pid, result[1])
+
+        lane.submit(begin, begun)
+
+    def _perform(self, job: Job, pid: str, ops: list[Op]) -> None:
+        for op in ops:
+            if op.kind == "end":
+                self._end_lua(job, op)
+                return
+            if op.kind == "log":
+                _log.info("%s", (op.payload or b"").decode("utf-8", "replace"), extra={"function": job.function.id})
+            elif op.kind == "cancel_op":
+                scope = job.scopes.pop(int(op.target), None)
+                if scope is not None:
+                    scope.cancel()
+            elif op.n:
+                self._group.start_soon(self._perform_op, job, pid, op)
+
+    async def _perform_op(self, job: Job, pid: str, op: Op) -> None:
+        with anyio.CancelScope() as scope:
+            job.scopes[op.n] = scope
+            outcome = await self._live.perform(op, pid)
+            job.scopes.pop(op.n, None)
+            if not job.ended:
+                self._feed_lua(job, "resolve", op.n, outcome, None)
+
+    def _feed_lua(self, job: Job, verb: str, a: Any, b: Any, c: Any) -> None:  # noqa: ANN401
+        machine, lane = job.machine, job.lane
+        if machine is None or lane is None or job.ended:
+            return
+
+        def work(lane: Lane) -> Any:  # noqa: ANN401
+            return _feed(lane, machine, verb, a, b, c)
+
+        def done(ops: list[Op] | None, error: BaseException | None) -> None:
+            if error is not None or ops is None:
+                self._lua_failed(job, error)
+            elif not job.ended:
+                self._perform(job, "", ops)
+
+        lane.submit(work, done)
+
+    def _end_lua(self, job: Job, op: Op) -> None:
+        machine, function_id = job.machine, job.function.id
+        for scope in list(job.scopes.values()):
+            scope.cancel()
+        if machine is not None and job.lane is not None:
+            lane = job.lane
+            if op.target == "ok":
+                lane.submit(lambda lane: lane.idle.setdefault(function_id, []).append(machine), lambda _r, _e: None)
+            else:
+                lane.submit(lambda _lane: machine.close(), lambda _r, _e: None)
+        self._answer(job, op.payload or codec.NIL_OUTCOME)
+
+    def _lua_failed(self, job: Job, error: BaseException | None) -> None:
+        if isinstance(error, OutOfMemory):
+            failure = Failure(f"{job.function.id} took more memory than a function may have", Kind.INTERNAL)
+        elif isinstance(error, CodeMissing | Undecodable):
+            failure = Failure(str(error), Kind.INVALID, False)
+        else:
+            _log.error("call of %s failed in the host: %r", job.function.id, error)
+            failure = Failure(f"{job.function.id}: the host failed: {error}", Kind.INTERNAL)
+        self._answer(job, codec.encode_failure(failure))
+
+    @property
+    def _group(self) -> anyio.abc.TaskGroup:
+        if self._tasks is None:
+            raise RuntimeError("the function host is not running")
+        return self._tasks
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What a Python exception says as a failure: attributes kind, retryable, details when it has them."""
+    kind = getattr(error, "kind", None)
+    retryable = getattr(error, "retryable", None)
+    details = getattr(error, "details", None)
+    if kind is None:
+        kind = Kind.TIMEOUT if isinstance(error, TimeoutError) else Kind.INTERNAL
+    return Failure(
+        f"{type(error).__name__}: {error}" if not hasattr(error, "kind") else str(error),
+        str(kind),
+        retryable if isinstance(retryable, bool) else None,
+        details if isinstance(details, Mapping) else {},
+    )
+
+
+def load_python(entry: PythonFunctionEntry) -> Callable[..., Any]:
+    """Import the callable of an entry. Raises PythonFunctionMissing."""
+    source = f"{entry.module}:{entry.attribute}"
+    try:
+        target: Any = importlib.import_module(entry.module)
+        for part in entry.attribute.split("."):
+            target = getattr(target, part)
+    except (ImportError, AttributeError) as error:
+        raise PythonFunctionMissing(f"{entry.id}: {source} cannot be imported ({error}); is its directory on PYTHONPATH?") from error
+    if not callable(target):
+        raise PythonFunctionMissing(f"{entry.id}: {source} is no callable")
+    return target  # type: ignore[no-any-return]  # an imported object is untyped
+
+
+def _function(function_id: str, entry: LuaFunctionEntry | PythonFunctionEntry) -> Function:
+    size = entry.pool.size_max or 1
+    function = Function(function_id, entry, size, entry.pool.buffer or size * 64)
+    if isinstance(entry, PythonFunctionEntry):
+        function.python = load_python(entry)
+        function.is_async = inspect.iscoroutinefunction(function.python)
+    return function
+
+
+def _feed(lane: Lane, machine: LuaMachine, verb: str, a: Any = None, b: Any = None, c: Any = None) -> Any:  # noqa: ANN401
+    try:
+        return machine.feed(verb, now_ns(), a, b, c)
+    except MachineFailed:
+        # The VM cannot be trusted any more, nor what waits in it.
+        lane.renew()
+        raise
+
+
+def _too_large(error: PayloadTooLarge) -> bytes:
+    return codec.encode_failure(
+        Failure(
+            f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; return a reference",
+            Kind.INVALID, False,
+        )
+    )  # fmt: skip

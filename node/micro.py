@@ -1,0 +1,114 @@
+"""A NATS micro service (ADR-32): what `nats micro ls`, `info` and `stats` ask about.
+
+Only the discovery side. Requests themselves are taken by whoever owns the endpoints; nats-py's own service framework
+handles one request at a time, sends replies that fail the official schemas, and cannot drain.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mesh import codec
+from mesh.connection import Connection, DirectSubscription
+from mesh.errors import Disconnected, Undecodable
+
+API_PREFIX = "io.nats.micro.v1"
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """One endpoint and its statistics. Times in ns, as ADR-32 has them."""
+
+    name: str
+    subject: str
+    queue_group: str
+    requests: int = 0
+    errors: int = 0
+    last_error: str = ""
+    processing_ns: int = 0
+
+    def note(self, took_s: float, *, failed: bool, outcome: bytes) -> None:
+        """Count one request."""
+        self.requests += 1
+        self.processing_ns += int(took_s * 1e9)
+        if failed:
+            self.errors += 1
+            try:
+                self.last_error = str(codec.decode_outcome(outcome)[1])[:200]
+            except Undecodable:
+                self.last_error = "?"
+
+
+class MicroService:
+    """Answers PING, INFO and STATS for one service instance."""
+
+    def __init__(self, conn: Connection, *, name: str, version: str, description: str, metadata: Mapping[str, str]) -> None:
+        self._conn = conn
+        self.name = name
+        self.id = secrets.token_hex(11)
+        self._version = version
+        self._description = description
+        self._metadata = dict(metadata)
+        self._started = datetime.now(UTC)
+        self._endpoints: list[Endpoint] = []
+        self._subscriptions: list[DirectSubscription] = []
+
+    def add(self, function_id: str, subject: str, queue_group: str) -> Endpoint:
+        """Announce an endpoint. Its name is the function's id with the characters that ADR-32 allows."""
+        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in function_id)
+        endpoint = Endpoint(name, subject, queue_group)
+        self._endpoints.append(endpoint)
+        return endpoint
+
+    def start(self) -> None:
+        """Begin to answer."""
+        for verb, answer in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
+            for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{self.name}", f"$SRV.{verb}.{self.name}.{self.id}"):
+
+                def on_request(
+                    _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None, answer: Any = answer  # noqa: ANN401
+                ) -> None:
+                    if reply:
+                        try:
+                            self._conn.publish_nowait(reply, json.dumps(answer()).encode())
+                        except Disconnected:
+                            return
+
+                self._subscriptions.append(self._conn.subscribe_direct(subject, on_request))
+
+    def stop(self) -> None:
+        """Answer no more."""
+        for subscription in self._subscriptions:
+            subscription.unsubscribe()
+        self._subscriptions.clear()
+
+    def _base(self, kind: str) -> dict[str, Any]:
+        return {
+            "type": f"{API_PREFIX}.{kind}", "name": self.name, "id": self.id, "version": self._version,
+            "metadata": self._metadata,
+        }  # fmt: skip
+
+    def _ping(self) -> dict[str, Any]:
+        return self._base("ping_response")
+
+    def _info(self) -> dict[str, Any]:
+        endpoints = [
+            {"name": e.name, "subject": e.subject, "queue_group": e.queue_group, "metadata": {}} for e in self._endpoints
+        ]
+        return {**self._base("info_response"), "description": self._description, "endpoints": endpoints}
+
+    def _stats(self) -> dict[str, Any]:
+        endpoints = [
+            {
+                "name": e.name, "subject": e.subject, "queue_group": e.queue_group, "num_requests": e.requests,
+                "num_errors": e.errors, "last_error": e.last_error, "processing_time": e.processing_ns,
+                "average_processing_time": e.processing_ns // e.requests if e.requests else 0,
+            }
+            for e in self._endpoints
+        ]  # fmt: skip
+        return {**self._base("stats_response"), "started": self._started.isoformat().replace("+00:00", "Z"), "endpoints": endpoints}

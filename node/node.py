@@ -1,0 +1,300 @@
+"""One node: a connection, its part in the roster, an engine for each queue, a function host.
+
+Start order: connection, streams, roster, engines, functions, directory. Stop order is the reverse, politely: the node
+says that it leaves, hands its partitions over with their checkpoints, finishes its calls, and goes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+
+from mesh import codec
+from mesh.client import Client
+from mesh.connection import Connection, ConnectOptions, connect
+from mesh.errors import Disconnected, MeshError, OutcomeUnknown, RequestTimeout, Undecodable
+from mesh.groups import unwrapped
+from mesh.hosts import HostRecord
+from mesh.outbox import Outbox
+from mesh.roster import Roster
+from mesh.subjects import node_request, token
+from node.code import Code
+from node.engine import Engine
+from node.functions import FunctionHost
+from node.live import LiveDriver
+from node.registry import NatsFunctionEntry, Registry
+from store.streams import PARTITIONS_DEFAULT, ensure_queue
+
+DRAIN_TIMEOUT_S: Final = 10.0
+PLAN_RETRY_S: Final = 0.5
+# A thread that wants Python's lock gets it after this; the default of 5 ms would be the latency of every call.
+SWITCH_INTERVAL_S: Final = 0.0005
+
+_log = logging.getLogger(__name__)
+
+
+class NoWorkers(MeshError):
+    """Raised when a registry has nothing that a node could run."""
+
+    code = "nothing-to-run"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """How a node is run. url None: the address of the registry's client entry."""
+
+    url: str | Sequence[str]
+    node_id: str = ""
+    partitions: int = PARTITIONS_DEFAULT
+    replicas: int = 1
+    resident_max: int = 2000
+    options: ConnectOptions = field(default_factory=ConnectOptions)
+    workflows: bool = True
+    functions: bool = True
+
+
+class Node:
+    """A running node. Made by `running_node`."""
+
+    def __init__(self, config: NodeConfig, registry: Registry, conn: Connection, outbox: Outbox) -> None:
+        self.config = config
+        self.id = config.node_id or f"node-{secrets.token_hex(3)}"
+        self.registry = registry
+        self.code = Code(registry)
+        self.client = Client(conn)
+        self.conn = conn
+        self.outbox = outbox
+        self.engines: dict[str, Engine] = {}
+        self._changed = anyio.Event()
+        self._foreign = {
+            str(entry_id): (entry.subject, str(entry.encoding))
+            for entry_id, entry in registry.functions().items()
+            if isinstance(entry, NatsFunctionEntry)
+        }
+        self._defaults = {str(entry_id): dict(entry.options) for entry_id, entry in registry.functions().items()}
+        self._workers = _host_records(registry) if config.workflows else []
+        self.functions: FunctionHost | None = None
+        if config.functions:
+            live = LiveDriver(self.client, self.foreign, self.call_defaults)
+            self.functions = FunctionHost(
+                conn=conn, outbox=outbox, code=self.code, live=live, node_id=self.id, version=moonmesh_version()
+            )
+        self.roster = Roster(
+            conn,
+            self.client.js,
+            node_id=self.id,
+            incarnation=lambda: secrets.token_hex(8),
+            queues=frozenset(record.queue for record in self._workers),
+            on_change=self._on_change,
+            details={"pid": os.getpid(), "functions": len(self._defaults)},
+        )
+
+    def foreign(self, function_id: str) -> tuple[str, str] | None:
+        """Subject and encoding of a function that a service outside of the mesh serves."""
+        return self._foreign.get(function_id)
+
+    def call_defaults(self, function_id: str) -> Mapping[str, Any]:
+        """The call options that a function's entry sets."""
+        return self._defaults.get(function_id, {})
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled. Ready when the node is a member and answers."""
+        js = self.client.js
+        streams = {
+            record.queue: await ensure_queue(
+                js, record.queue, partitions=self.config.partitions, replicas=self.config.replicas
+            )
+            for record in self._workers
+        }
+        self.conn.subscribe_direct(node_request(self.id, "ping"), self._on_ping)
+        self.conn.subscribe_direct(node_request(self.id, "status"), self._on_status)
+        await self.client.hosts.announce(self._workers)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self.roster.run)
+            for record in self._workers:
+                engine = Engine(
+                    conn=self.conn,
+                    js=js,
+                    outbox=self.outbox,
+                    roster=self.roster,
+                    hosts=self.client.hosts,
+                    host=record,
+                    stream=streams[record.queue],
+                    code=self.code,
+                    call_defaults=self.call_defaults,
+                    foreign=self.foreign,
+                    resident_max=self.config.resident_max,
+                )
+                self.engines[record.queue] = engine
+                await tasks.start(engine.run)
+                tasks.start_soon(self._serve_owner, engine)
+            if self.functions is not None:
+                await tasks.start(self.functions.run)
+            tasks.start_soon(self._settle_for_ever)
+            self._on_change()
+            task_status.started()
+            _log.info("node %s is up", self.id)
+
+    async def leave(self) -> None:
+        """Hand everything over and finish what is under way. The node is of no use afterwards."""
+        _log.info("node %s leaves", self.id)
+        try:
+            await self.roster.announce_leaving()
+            async with anyio.create_task_group() as tasks:
+                for engine in self.engines.values():
+                    for number in list(engine.partitions):
+                        tasks.start_soon(self._give_back, engine, number)
+            if self.functions is not None:
+                await self.functions.drain(DRAIN_TIMEOUT_S)
+            await self.outbox.flush(DRAIN_TIMEOUT_S)
+            await self.roster.leave()
+        except (Disconnected, OutcomeUnknown, RequestTimeout) as error:
+            _log.warning("node %s leaves without handing over, the others find out: %s", self.id, error)
+
+    # -- partitions --------------------------------------------------------------------------------------------
+
+    def _on_change(self) -> None:
+        self._changed.set()
+
+    async def _settle_for_ever(self) -> None:
+        """Bring what this node runs in line with its plan, after every change of members or claims."""
+        while True:
+            with anyio.move_on_after(PLAN_RETRY_S):
+                await self._changed.wait()
+            self._changed = anyio.Event()
+            for engine in self.engines.values():
+                try:
+                    await self._settle(engine)
+                except (Disconnected, OutcomeUnknown, RequestTimeout) as error:
+                    _log.warning("queue %s: ownership not settled yet: %s", engine.queue, error)
+
+    async def _settle(self, engine: Engine) -> None:
+        plan = self.roster.plan(engine.queue, engine.stream.partitions)
+        kept = {claim.partition for claim in (*plan.keep, *plan.release)}
+        for number in [number for number in engine.partitions if number not in kept]:
+            _log.warning("queue %s partition %d is lost to this node", engine.queue, number)
+            engine.drop(number)
+        async with anyio.create_task_group() as tasks:
+            for claim in plan.release:
+                if claim.partition in engine.partitions:
+                    tasks.start_soon(self._give_back, engine, claim.partition)
+                else:
+                    tasks.start_soon(self.roster.release, claim, claim.checkpoint, self.roster.busy(claim))
+            for claim in plan.claim:
+                tasks.start_soon(self._take, engine, claim.partition)
+            for claim in plan.keep:
+                if claim.partition not in engine.partitions:
+                    engine.take(claim, self.roster.busy(claim))
+
+    async def _take(self, engine: Engine, number: int) -> None:
+        for claim in self.roster.plan(engine.queue, engine.stream.partitions).claim:
+            if claim.partition == number:
+                busy = self.roster.busy(claim)
+                mine = await self.roster.claim(claim)
+                if mine is not None and number not in engine.partitions:
+                    engine.take(mine, busy)
+
+    async def _give_back(self, engine: Engine, number: int) -> None:
+        given = engine.drop(number)
+        if given is not None:
+            claim, checkpoint, busy = given
+            await self.roster.release(claim, checkpoint, busy)
+
+    # -- questions ---------------------------------------------------------------------------------------------
+
+    def _on_ping(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply(reply, {"node": self.id})
+
+    def _on_status(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply(reply, self.status())
+
+    def _reply(self, reply: str, value: object) -> None:
+        if reply:
+            try:
+                self.conn.publish_nowait(reply, codec.encode(value))
+            except Disconnected:
+                return
+
+    def status(self) -> dict[str, Any]:
+        """What this node is doing, for `mesh nodes`."""
+        queues = {}
+        for queue, engine in self.engines.items():
+            statistics = engine.statistics()
+            queues[queue] = {name: getattr(statistics, name) for name in statistics.__slots__}
+        return {
+            "node": self.id, "pid": os.getpid(), "version": moonmesh_version(), "queues": queues,
+            "calls": self.functions.running if self.functions is not None else 0,
+            "functions": self.functions.offered if self.functions is not None else [],
+        }  # fmt: skip
+
+    async def _serve_owner(self, engine: Engine) -> None:
+        """Answer questions about workflows whose partition this node owns."""
+
+        async with anyio.create_task_group() as tasks:
+
+            def on_request(subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+                number = subject.split(".")[3]
+                if reply and number.isdecimal() and int(number) in engine.partitions:
+                    tasks.start_soon(self._describe, engine, reply, data)
+
+            subject = f"mesh.queue.{token(engine.queue)}.*.describe"
+            subscription = self.conn.subscribe_direct(subject, on_request)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                subscription.unsubscribe()
+
+    async def _describe(self, engine: Engine, reply: str, data: bytes) -> None:
+        try:
+            wish = codec.decode(data)
+            described = await engine.describe(str(wish["id"])) if isinstance(wish, dict) and "id" in wish else None
+        except (Undecodable, MeshError) as error:
+            described = {"status": "running", "note": str(error)}
+        self._reply(reply, {**described, "node": self.id} if described else None)
+
+
+@asynccontextmanager
+async def running_node(config: NodeConfig, registry: Registry) -> AsyncIterator[Node]:
+    """Run a node while the block runs; leaving the block takes it down at once, `node.leave()` before that politely."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    name = f"moonmesh {config.node_id or 'node'}"
+    with unwrapped():
+        async with connect(config.url, name=name, options=config.options) as conn, Outbox(conn) as outbox:
+            node = Node(config, registry, conn, outbox)
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(node.run)
+                yield node
+                tasks.cancel_scope.cancel()
+
+
+def moonmesh_version() -> str:
+    """The version of this installation."""
+    try:
+        return version("moonmesh")
+    except PackageNotFoundError:
+        return "0.0.0"
+
+
+def _host_records(registry: Registry) -> list[HostRecord]:
+    records = []
+    for worker_id, worker in registry.workers().items():
+        names = sorted(
+            {str(entry_id) for entry_id, entry in registry.workflows().items() if entry.worker == worker_id}
+            | {entry.type_name for entry in registry.workflows().values() if entry.worker == worker_id and entry.type_name}
+        )
+        records.append(HostRecord(str(worker_id), str(worker.client), worker.task_queue, tuple(names)))
+    return records
+
+
+__all__ = ["Node", "NodeConfig", "NoWorkers", "running_node"]

@@ -1,0 +1,102 @@
+"""When a failed attempt is tried again (contract 11.6). Pure: attempt and failure in, delay out.
+
+The same decision is taken live and in replay, so it depends on the recorded failure and the policy and on nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mesh.duration import parse_duration_ns
+from mesh.failure import Failure, Kind
+
+MS_NS: Final = 1_000_000
+DEFAULT_INITIAL_NS: Final = 1_000 * MS_NS
+LOST: Final = "HostLost"
+UNKNOWN_OUTCOME: Final = "UnknownOutcome"
+# Timeouts of one attempt: the next one may do better. The others end the call.
+_RETRYABLE_TIMEOUTS: Final = frozenset({"start_to_close", "heartbeat"})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """initial_ns x coefficient^(attempt - 1), at most maximum_ns; maximum_attempts 0 = no limit."""
+
+    initial_ns: int = DEFAULT_INITIAL_NS
+    coefficient: float = 2.0
+    maximum_ns: int = 100 * DEFAULT_INITIAL_NS
+    maximum_attempts: int = 0
+    non_retryable: frozenset[str] = frozenset()
+
+    @property
+    def at_most_once(self) -> bool:
+        """Whether a call under this policy may never run twice."""
+        return self.maximum_attempts == 1
+
+    def delay_ns(self, attempt: int) -> int:
+        """The pause after failed attempt number `attempt` (from 1)."""
+        if self.coefficient <= 1:
+            return min(self.initial_ns, self.maximum_ns)
+        steps = min(attempt - 1, 200)
+        grown = self.initial_ns * math.pow(self.coefficient, steps)
+        return int(min(grown, self.maximum_ns))
+
+    def next_delay_ns(self, attempt: int, failure: Failure) -> int | None:
+        """How long to wait before the next attempt, None when this failure is final."""
+        if self.maximum_attempts and attempt >= self.maximum_attempts:
+            return None
+        if failure.kind in (Kind.CANCELED, UNKNOWN_OUTCOME) or failure.kind in self.non_retryable:
+            return None
+        if failure.kind == Kind.TIMEOUT and "timeout_type" in failure.details:
+            if failure.details["timeout_type"] not in _RETRYABLE_TIMEOUTS:
+                return None
+        elif failure.retryable is False:
+            return None
+        if failure.kind == LOST:
+            # Losing a host says nothing about the function: the first new attempt follows at once.
+            return 0 if attempt == 1 else self.delay_ns(attempt - 1)
+        return self.delay_ns(attempt)
+
+
+def decode_policy(table: Mapping[str, Any] | None) -> RetryPolicy:
+    """Read a retry policy table, camelCase accepted. Raises ValueError that names the key."""
+    if not table:
+        return RetryPolicy()
+    values = {_snake(key): value for key, value in table.items() if isinstance(key, str)}
+    initial_ns = _duration(values, "initial_interval", DEFAULT_INITIAL_NS)
+    coefficient = values.get("backoff_coefficient", 2.0)
+    attempts = values.get("maximum_attempts", 0)
+    kinds = values.get("non_retryable_error_types") or []
+    if isinstance(coefficient, bool) or not isinstance(coefficient, int | float) or coefficient < 1:
+        raise ValueError(f"retry_policy.backoff_coefficient must be a number of at least 1, got {coefficient!r}")
+    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 0:
+        raise ValueError(f"retry_policy.maximum_attempts must be a whole number of at least 0, got {attempts!r}")
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise ValueError("retry_policy.non_retryable_error_types must be a list of error kinds")
+    return RetryPolicy(
+        initial_ns=initial_ns,
+        coefficient=float(coefficient),
+        maximum_ns=_duration(values, "maximum_interval", 100 * initial_ns),
+        maximum_attempts=attempts,
+        non_retryable=frozenset(kinds),
+    )
+
+
+def _duration(values: Mapping[str, Any], key: str, default_ns: int) -> int:
+    value = values.get(key)
+    if value is None:
+        return default_ns
+    try:
+        ns = parse_duration_ns(value, number_unit_ns=MS_NS)
+    except ValueError as error:
+        raise ValueError(f"retry_policy.{key}: {error}") from error
+    if ns <= 0:
+        raise ValueError(f"retry_policy.{key} must be more than 0")
+    return ns
+
+
+def _snake(key: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in key).lstrip("_")

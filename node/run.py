@@ -1,0 +1,611 @@
+"""One run of a workflow, decided: events in, effects out (the durable driver of the Lua machine).
+
+Pure: the standard library, msgpack and the machine it is given. No clock, no randomness, no I/O; time is the stream
+timestamp of the event being applied. The same events give the same effects, live and in replay; replay is nothing but
+applying the recorded events and dropping what comes out, then asking `outstanding()` what still lacks an outcome.
+
+How a step goes: the machine asks for op n; the run keeps it in `open` and returns an effect. An event that names
+(run, n) answers it; the first answer in stream order wins, all later ones are ignored. An answer whose fingerprint is
+not that of op n means that the code is not the code that wrote the history: the run is suspended and touches nothing.
+
+Invariants:
+  * an op is in `open` exactly while it has no outcome;
+  * nothing is applied after `finished` or `suspended` is set;
+  * events of another run are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from mesh import codec
+from mesh.duration import parse_duration_ns
+from mesh.errors import Undecodable
+from mesh.failure import Failure, Kind
+from mesh.subjects import WorkflowKey
+from node.machine import Machine, Op
+from node.ops import (
+    Abandon,
+    ChildAtEnd,
+    Dispatch,
+    Effect,
+    Finish,
+    Log,
+    OpState,
+    Perform,
+    RetryLater,
+    SetTimer,
+    Suspend,
+    WriteMark,
+    fingerprint,
+)
+from node.retry import MS_NS, RetryPolicy, decode_policy
+from mesh.events import HEADER_FROM, HEADER_ONCE, EndRecord, Event, StartSpec, next_attempt
+
+DELAY_TICK: Final = "delay"
+TIMEOUT_TICK: Final = "timeout"
+TOPOLOGY_PID: Final = "{|topology}"
+# A pause between two attempts that is at least this long is a timer of the server; the run may be evicted meanwhile.
+DURABLE_PAUSE_NS: Final = 5_000_000_000
+RUNTIME_KEYS: Final = ("start_to_close_timeout", "schedule_to_close_timeout", "schedule_to_start_timeout", "heartbeat_timeout")
+DEFAULT_START_TO_CLOSE_NS: Final = 600 * 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How a function is called from a workflow (contract 11.5). Nanoseconds, 0 = no limit."""
+
+    policy: RetryPolicy
+    start_to_close_ns: int = DEFAULT_START_TO_CLOSE_NS
+    schedule_to_close_ns: int = 0
+    schedule_to_start_ns: int = 0
+    heartbeat_ns: int = 0
+
+
+def decode_call_options(options: Mapping[str, Any]) -> CallOptions:
+    """Read the options of a call; `activity.X`, `temporal.activity.X` and X are the same. Raises ValueError."""
+    plain = {key.removeprefix("temporal.").removeprefix("activity."): value for key, value in options.items()}
+    times = {}
+    for key in RUNTIME_KEYS:
+        if plain.get(key) is not None:
+            try:
+                times[key.removesuffix("_timeout") + "_ns"] = parse_duration_ns(plain[key], number_unit_ns=MS_NS)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from error
+    policy = plain.get("retry_policy")
+    if policy is not None and not isinstance(policy, Mapping):
+        raise ValueError("retry_policy must be a table")
+    return CallOptions(policy=decode_policy(policy), **times)
+
+
+_DEFAULT_OPTIONS: Final = decode_call_options({})
+
+
+class Run:
+    """A run that is open on this node.
+
+    open_machine: makes the machine for this start; called once, by the first event.
+    call_defaults: the options that a function's registry entry sets.
+    """
+
+    def __init__(
+        self,
+        key: WorkflowKey,
+        run: int,
+        spec: StartSpec,
+        *,
+        open_machine: Callable[[Run], Machine],
+        call_defaults: Callable[[str], Mapping[str, Any]],
+        marks: Mapping[str, Any] | None = None,
+        id_token: str,
+    ) -> None:
+        self.key = key
+        self.run = run
+        self.spec = spec
+        self.id_token = id_token
+        self.marks = dict(marks or {})
+        self.open: dict[int, OpState] = {}
+        self.children: dict[int, OpState] = {}
+        self.calls = 0  # how many of `open` are calls: they need the owner's attention
+        self.next_n = 1
+        self.now_ns = 0
+        self.started_ns = 0
+        self.length = 0
+        self.size = 0
+        self.last_seq = 0
+        self.suspended = ""
+        self.finished: Finish | None = None
+        self.closed = False
+        self.delayed_until_ns = 0
+        self.deadline_ns = 0
+        self.cancel_requested = False
+        self.attrs = dict(spec.attrs)
+        self.memo = dict(spec.memo)
+        self._unrecorded: dict[str, bytes] = {}
+        self._waiting: list[Event] = []  # messages that came before a delayed run began
+        self._senders: dict[str, set[str]] = {}
+        self._open_machine = open_machine
+        self._call_defaults = call_defaults
+        self._options: dict[int, CallOptions] = {}
+        self._machine: Machine | None = None
+
+    # -- events ------------------------------------------------------------------------------------------------
+
+    def apply(self, event: Event, *, more: bool = False) -> list[Effect]:
+        """Apply one event and return what is now due. `more`: the history goes on after this event (replay)."""
+        self.last_seq = event.seq
+        if self.suspended or self.closed:
+            return []
+        if event.kind == "end":
+            if event.run == self.run:
+                self.closed = True
+                self.close()
+            return []
+        if self.finished is not None:
+            return []
+        self.now_ns = max(self.now_ns, event.at_ns)
+        handler = _HANDLERS.get(event.kind)
+        if handler is None:
+            return []
+        return handler(self, event, more)
+
+    def close(self) -> None:
+        """Let go of the machine. The run's facts stay readable."""
+        if self._machine is not None:
+            self._machine.close()
+            self._machine = None
+
+    @property
+    def machine(self) -> Machine | None:
+        """The machine, while the run is going."""
+        return self._machine
+
+    def quiet(self) -> bool:
+        """Whether everything that can wake this run will be written to the stream without its owner's help."""
+        return not self._unrecorded and self.finished is None and all(
+            op.kind == "timer" or op.durable for op in self.open.values()
+        )
+
+    def _on_start(self, event: Event, more: bool) -> list[Effect]:
+        if event.seq != self.run or self.started_ns:
+            return []  # a second start while a run is open
+        self.started_ns = self.now_ns
+        self._count(event)
+        effects: list[Effect] = []
+        begin_ns = self.now_ns + self.spec.start_delay_ns
+        chain_ns = self.spec.chain_started_ns or self.now_ns
+        limits = []
+        if self.spec.run_timeout_ns:
+            limits.append(begin_ns + self.spec.run_timeout_ns)
+        if self.spec.execution_timeout_ns:
+            limits.append(chain_ns + self.spec.execution_timeout_ns)
+        if limits:
+            self.deadline_ns = min(limits)
+            effects.append(SetTimer(TIMEOUT_TICK, self.deadline_ns))
+        if self.spec.start_delay_ns:
+            self.delayed_until_ns = begin_ns
+            effects.append(SetTimer(DELAY_TICK, begin_ns))
+            return effects
+        return effects + self._begin(more)
+
+    def _begin(self, more: bool) -> list[Effect]:
+        self._machine = self._open_machine(self)
+        effects: list[Effect] = []
+        messages = [(m.get("topic", ""), m.get("body") or codec.encode(None), m.get("from", "")) for m in self.spec.messages]
+        early, self._waiting = self._waiting, []
+        # The main function subscribes in its first step; what was sent before waits in the mailbox all the same.
+        effects += self._feed("start", self.spec.args, more=more or bool(messages or early))
+        for i, (topic, body, sender) in enumerate(messages):
+            if self.finished is None and not self.suspended:
+                effects += self._feed(
+                    "message", _lua_text(topic), body, _lua_text(sender), more=more or i + 1 < len(messages) or bool(early)
+                )
+        for i, event in enumerate(early):
+            if self.finished is None and not self.suspended:
+                effects += _HANDLERS[event.kind](self, event, more or i + 1 < len(early))
+        return effects
+
+    def _on_ret(self, event: Event, more: bool) -> list[Effect]:
+        if event.run != self.run:
+            return []
+        n, attempt, fp = int(event.args[1]), int(event.args[2]), event.args[3]
+        op = self.open.get(n)
+        if op is None:
+            if 0 < n < self.next_n:
+                return []  # answered before: the first outcome won
+            return self._suspend(f"the history has an outcome for op {n} (fingerprint {fp}), the code has asked for {self.next_n - 1} ops so far")
+        if op.fp != fp:
+            return self._suspend(
+                f"op {n}: the history has the outcome of another op (fingerprint {fp}), "
+                f"the code asked for {op.kind} {op.target} (fingerprint {op.fp})"
+            )
+        data = event.data
+        if data[:3] != codec.SUCCESS_PREFIX:
+            data, failure = _normal_outcome(data, event)
+            if failure is not None and op.kind == "call":
+                return self._call_failed(op, attempt, failure, event, data, more)
+        else:
+            try:
+                codec.unpack(data[3:])
+            except Undecodable as error:
+                failure = codec.undecodable_failure("outcome", error)
+                if op.kind == "call":
+                    return self._call_failed(op, attempt, failure, event, codec.encode_failure(failure), more)
+                data = codec.encode_failure(failure)
+        self._count(event)
+        return self._resolve(op, data, more)
+
+    def _call_failed(
+        self, op: OpState, attempt: int, failure: Failure, event: Event, outcome: bytes, more: bool
+    ) -> list[Effect]:
+        if attempt < op.attempt:
+            return []  # an older attempt that failed late says nothing about the one under way
+        delay_ns = self._call_options(op).policy.next_delay_ns(attempt, failure)
+        if delay_ns is None:
+            self._count(event)
+            return self._resolve(op, _final_failure(outcome, failure, op), more)
+        drop_seq, op.failed_seq = op.failed_seq, event.seq
+        op.attempt = attempt + 1
+        op.last_failure = str(failure)
+        op.claimed = False
+        op.due_ns = event.at_ns + delay_ns
+        op.durable = delay_ns >= DURABLE_PAUSE_NS
+        return [RetryLater(op, op.due_ns, drop_seq)]
+
+    def _resolve(self, op: OpState, outcome: bytes, more: bool) -> list[Effect]:
+        self._drop(op)
+        if op.kind == "spawn" and outcome[:3] == codec.SUCCESS_PREFIX:
+            _, child = codec.decode_outcome(outcome)
+            op.options = {**op.options, "child": child}
+            self.children[op.n] = op
+            outcome = codec.encode_success(child_pid(op))
+        return self._feed("resolve", op.n, outcome, more=more)
+
+    def _on_claim(self, event: Event, _more: bool) -> list[Effect]:
+        if event.run == self.run:
+            op = self.open.get(int(event.args[1]))
+            if op is not None and int(event.args[2]) == op.attempt:
+                op.claimed = True
+        return []
+
+    def _on_tick(self, event: Event, more: bool) -> list[Effect]:
+        if event.run != self.run:
+            return []
+        name = event.args[1]
+        if name == TIMEOUT_TICK:
+            failure = Failure("workflow timed out", Kind.TIMEOUT, False, {"timeout_type": "run"})
+            return self._finish("timed-out", codec.encode_failure(failure))
+        if name == DELAY_TICK:
+            if not self.delayed_until_ns or self._machine is not None:
+                return []
+            self._count(event)
+            self.delayed_until_ns = 0
+            return self._begin(more)
+        if not name.isdecimal():
+            return []
+        n = int(name)
+        op = self.open.get(n)
+        if op is None:
+            if 0 < n < self.next_n:
+                return []
+            return self._suspend(f"the history has a timer for op {n}, the code has asked for {self.next_n - 1} ops so far")
+        if op.kind == "call" and op.failed_seq:
+            op.due_ns = 0  # a long pause between two attempts is over
+            op.durable = False
+            return [Dispatch(op)]
+        if op.kind != "timer":
+            return self._suspend(f"op {n}: the history has a timer, the code asked for {op.kind} {op.target}")
+        self._count(event)
+        return self._resolve(op, codec.NIL_OUTCOME, more)
+
+    def _on_exit(self, event: Event, more: bool) -> list[Effect]:
+        if event.run != self.run:
+            return []
+        n = int(event.args[1])
+        effects: list[Effect] = []
+        op = self.open.get(n)
+        if op is not None and op.kind == "spawn":
+            # The child has ended before its start was recorded: then it had been started.
+            pid = event_headers(event).get(HEADER_FROM, "")
+            effects += self._resolve(op, codec.encode_success({"pid": pid}), True)
+        child = self.children.pop(n, None)
+        if child is None:
+            if n >= self.next_n or op is not None:
+                return self._suspend(f"op {n}: the history has the end of a child, the code started none")
+            return effects
+        if self.finished is not None or self.suspended:
+            return effects
+        self._count(event)
+        outcome, _ = _normal_outcome(event.data, event)
+        return effects + self._feed("exit", n, outcome, _lua_text(child_pid(child)), more=more)
+
+    def _on_signal(self, event: Event, more: bool) -> list[Effect]:
+        if self._machine is None:
+            self._waiting.append(event)
+            return []
+        headers = event_headers(event)
+        once = headers.get(HEADER_ONCE)
+        if once:
+            sender, _, n = once.rpartition("/")
+            seen = self._senders.setdefault(sender, set())
+            if n in seen:
+                return []
+            seen.add(n)
+        self._count(event)
+        try:
+            body = codec.as_marked(event.data)
+        except Undecodable:
+            body = codec.encode(event.data)  # nobody can read it: the code gets the bytes
+        return self._feed("message", _lua_text(event.topic), body, _lua_text(headers.get(HEADER_FROM, "")), more=more)
+
+    def _on_cancel(self, event: Event, more: bool) -> list[Effect]:
+        self.cancel_requested = True
+        if self._machine is None:
+            if self.delayed_until_ns:
+                failure = Failure("operation canceled", Kind.CANCELED, False)
+                return self._finish("canceled", codec.encode_failure(failure))
+            return []
+        self._count(event)
+        return self._feed("cancel", None, None, TOPOLOGY_PID.encode(), more=more)
+
+    def _on_kill(self, _event: Event, _more: bool) -> list[Effect]:
+        return self._finish("terminated", codec.encode_failure(Failure("workflow terminated", Kind.CANCELED)))
+
+    # -- what the machine asks for -----------------------------------------------------------------------------
+
+    def _feed(self, verb: str, a: Any = None, b: Any = None, c: Any = None, *, more: bool) -> list[Effect]:  # noqa: ANN401
+        machine = self._machine
+        assert machine is not None, "events are fed only while the machine is there"  # noqa: S101 - narrows the type
+        ops: Sequence[Op] = machine.feed(
+            verb, self.now_ns, a, b, c, replaying=more, length=self.length, size=self.size
+        )
+        effects: list[Effect] = []
+        for op in ops:
+            self._take(op, effects, more)
+        return effects
+
+    def _take(self, op: Op, effects: list[Effect], more: bool) -> None:
+        kind = op.kind
+        if kind == "call":
+            state = OpState(op.n, kind, str(op.target), fingerprint(kind, str(op.target)), op.payload or b"", issued_ns=self.now_ns)
+            self._add(state, op)
+            try:
+                self._read_call_options(state, op.options)
+            except ValueError as error:
+                failure = Failure(f"{state.target}: {error}", Kind.INVALID, False)
+                effects += self._resolve(state, codec.encode_failure(failure), more)
+                return
+            effects.append(Dispatch(state))
+        elif kind == "timer":
+            state = OpState(op.n, kind, "", "", due_ns=self.now_ns + int(op.target), issued_ns=self.now_ns)
+            self._add(state, op)
+            effects.append(SetTimer(str(op.n), state.due_ns))
+        elif kind in ("spawn", "send", "cancel", "terminate"):
+            options = codec.unpack(op.options) if op.options else {}
+            state = OpState(
+                op.n, kind, str(op.target), fingerprint(kind, str(op.target)), op.payload or b"", options, self.now_ns
+            )
+            self._add(state, op)
+            effects.append(Perform(state))
+        elif kind == "cancel_op":
+            n = int(op.target)
+            dropped = self.open.get(n)
+            if dropped is not None:
+                self._drop(dropped)
+            effects.append(Abandon(n, dropped))
+        elif kind == "mark":
+            name, payload = f"version:{op.target}", op.payload or b""
+            self._unrecorded[name] = payload
+            effects.append(WriteMark(name, payload))
+        elif kind == "attrs":
+            values = codec.unpack(op.payload or b"\x80")
+            self.attrs.update(values.get("search") or {})
+            self.memo.update(values.get("memo") or {})
+        elif kind == "log":
+            effects.append(Log(str(op.target), (op.payload or b"").decode("utf-8", "replace")))
+        elif kind == "end":
+            effects += self._machine_ended(str(op.target), op.payload or b"", op.options)
+        else:
+            failure = Failure(f"{kind} is not possible in a workflow", Kind.INTERNAL, False)
+            state = OpState(op.n, kind, str(op.target), "", issued_ns=self.now_ns)
+            self._add(state, op)
+            effects += self._resolve(state, codec.encode_failure(failure), more)
+
+    def _add(self, state: OpState, op: Op) -> None:
+        self.open[op.n] = state
+        self.next_n = op.n + 1
+        if state.kind == "call":
+            self.calls += 1
+
+    def _drop(self, op: OpState) -> None:
+        if self.open.pop(op.n, None) is not None and op.kind == "call":
+            self.calls -= 1
+            self._options.pop(op.n, None)
+
+    def _read_call_options(self, state: OpState, packed: bytes | None) -> None:
+        defaults = self._call_defaults(state.target)
+        if not packed and not defaults:
+            return
+        given = codec.unpack(packed) if packed else {}
+        state.options = {**defaults, **given}
+        self._options[state.n] = decode_call_options(state.options)
+
+    def _call_options(self, op: OpState) -> CallOptions:
+        return self._options.get(op.n, _DEFAULT_OPTIONS)
+
+    def call_options(self, n: int) -> CallOptions:
+        """The options of call n."""
+        return self._options.get(n, _DEFAULT_OPTIONS)
+
+    def _machine_ended(self, verb: str, payload: bytes, options: bytes | None) -> list[Effect]:
+        if verb == "ok":
+            return self._finish("completed", payload)
+        if verb == "fail":
+            _, failure = codec.decode_outcome(payload)
+            delay_ns = self._retry_delay_ns(failure)
+            if delay_ns is not None:
+                spec = next_attempt(
+                    self.spec, delay_ns=delay_ns, chain_started_ns=self.spec.chain_started_ns or self.started_ns, since=self.last_seq
+                )
+                return self._finish("retried", payload, spec.encode())
+            return self._finish("canceled" if failure.kind == Kind.CANCELED else "failed", payload)
+        wish = codec.unpack(options or b"\x80")
+        request = codec.decode(payload)
+        spec = replace(
+            self.spec,
+            workflow=wish["entry"],
+            args=codec.pack(request[0]),
+            messages=tuple(wish.get("unread") or ()),
+            attempt=1,
+            start_delay_ns=0,
+            chain_started_ns=self.spec.chain_started_ns or self.started_ns,
+            since=self.last_seq,
+            memo=self.memo,
+            attrs=self.attrs,
+        )
+        return self._finish("continued", codec.NIL_OUTCOME, spec.encode())
+
+    def _retry_delay_ns(self, failure: Failure) -> int | None:
+        if self.spec.retry_policy is None:
+            return None
+        try:
+            policy = decode_policy(self.spec.retry_policy)
+        except ValueError:
+            return None
+        delay_ns = policy.next_delay_ns(self.spec.attempt, failure)
+        if delay_ns is None:
+            return None
+        limit_ns = self.spec.execution_timeout_ns
+        if limit_ns and self.now_ns + delay_ns >= (self.spec.chain_started_ns or self.started_ns) + limit_ns:
+            return None
+        return delay_ns
+
+    def _finish(self, status: str, outcome: bytes, next_start: bytes = b"") -> list[Effect]:
+        children = []
+        if not next_start:
+            for op in [*self.children.values(), *(op for op in self.open.values() if op.kind == "spawn")]:
+                policy = (op.options.get("options") or {}).get("parent_close_policy", "terminate")
+                if policy != "abandon":
+                    children.append(ChildAtEnd(op, "kill" if policy == "terminate" else "cancel"))
+        self.finished = Finish(EndRecord(status, outcome, next_start), tuple(children))
+        self.close()
+        return [self.finished]
+
+    def _suspend(self, reason: str) -> list[Effect]:
+        self.suspended = reason
+        return [Suspend(reason)]
+
+    def _count(self, event: Event) -> None:
+        self.length += 1
+        self.size += len(event.data)
+
+    # -- the engine's side -------------------------------------------------------------------------------------
+
+    def outstanding(self) -> list[Effect]:
+        """Everything that still lacks an outcome, as if it had just come up. For a run that was replayed."""
+        if self.suspended:
+            return [Suspend(self.suspended)]
+        if self.closed:
+            return []
+        if self.finished is not None:
+            return [self.finished]
+        effects: list[Effect] = [WriteMark(name, payload) for name, payload in self._unrecorded.items() if name not in self.marks]
+        if self.deadline_ns:
+            effects.append(SetTimer(TIMEOUT_TICK, self.deadline_ns))
+        if self.delayed_until_ns:
+            effects.append(SetTimer(DELAY_TICK, self.delayed_until_ns))
+        for op in self.open.values():
+            if op.kind == "timer":
+                effects.append(SetTimer(str(op.n), op.due_ns))
+            elif op.kind != "call":
+                effects.append(Perform(op))
+            elif op.failed_seq and op.due_ns:
+                effects.append(RetryLater(op, op.due_ns, 0))
+            else:
+                effects.append(Dispatch(op))
+        return effects
+
+    def mark_recorded(self, name: str) -> None:
+        """The engine has the acknowledgement of a mark."""
+        self._unrecorded.pop(name, None)
+
+
+def child_key(op: OpState) -> WorkflowKey | None:
+    """Which workflow a spawn op started, as its outcome says; None when that is not known."""
+    child = op.options.get("child")
+    if isinstance(child, Mapping) and isinstance(child.get("queue"), str) and isinstance(child.get("id"), str):
+        return WorkflowKey(child["queue"], child["id"])
+    return None
+
+
+def child_pid(op: OpState) -> str:
+    """The PID of the child that a spawn op started."""
+    child = op.options.get("child")
+    return str(child.get("pid", "")) if isinstance(child, Mapping) else str(child or "")
+
+
+def event_headers(event: Event) -> dict[str, str]:
+    """The headers of an event, parsed when there are any."""
+    if not event.raw_headers:
+        return {}
+    headers = {}
+    for line in event.raw_headers.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers[name.decode("latin-1").strip()] = value.decode("utf-8", "replace").strip()
+    return headers
+
+
+def _normal_outcome(data: bytes, event: Event) -> tuple[bytes, Failure | None]:
+    """An outcome in our own form, whoever wrote it, and the failure it carries."""
+    if event.raw_headers:
+        headers = event_headers(event)
+        code = headers.get("Nats-Service-Error-Code")
+        if code is not None:
+            text = headers.get("Nats-Service-Error") or f"service error {code}"
+            failure = Failure(text, service_error_kind(code), None, {"code": code})
+            return codec.encode_failure(failure), failure
+    try:
+        ok, value = codec.decode_outcome(data)
+    except Undecodable as error:
+        failure = codec.undecodable_failure("outcome", error)
+        return codec.encode_failure(failure), failure
+    if ok:
+        return codec.encode_success(value), None
+    return codec.encode_failure(value), value
+
+
+def service_error_kind(code: str) -> str:
+    """The kind of error behind a micro service's numeric code, which services take from HTTP (ADR-32)."""
+    return {
+        "400": Kind.INVALID, "401": Kind.PERMISSION_DENIED, "403": Kind.PERMISSION_DENIED, "404": Kind.NOT_FOUND,
+        "408": Kind.TIMEOUT, "409": Kind.CONFLICT, "422": Kind.INVALID, "429": Kind.RATE_LIMITED, "503": Kind.UNAVAILABLE,
+        "504": Kind.TIMEOUT,
+    }.get(code, Kind.INTERNAL)  # fmt: skip
+
+
+def _final_failure(outcome: bytes, failure: Failure, op: OpState) -> bytes:
+    details = {
+        **failure.details, "_wrapper": "activity", "_activity_id": str(op.n), "_activity_type": op.target, "_attempt": op.attempt,
+    }  # fmt: skip
+    return codec.encode_failure(replace(failure, details=details))
+
+
+def _lua_text(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+_HANDLERS: Final[dict[str, Callable[[Run, Event, bool], list[Effect]]]] = {
+    "start": Run._on_start,
+    "ret": Run._on_ret,
+    "claim": Run._on_claim,
+    "tick": Run._on_tick,
+    "exit": Run._on_exit,
+    "signal": Run._on_signal,
+    "cancel": Run._on_cancel,
+    "kill": Run._on_kill,
+}
+
+__all__ = ["CallOptions", "Run", "child_key", "child_pid", "decode_call_options", "event_headers", "service_error_kind"]
