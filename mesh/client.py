@@ -23,7 +23,7 @@ import anyio
 from mesh import codec
 from mesh.connection import Connection, ConnectOptions
 from mesh.connection import connect as connect_nats
-from mesh.errors import MeshError, NoResponders, NotFound, RequestTimeout
+from mesh.errors import MeshError, NoResponders, NotFound, RequestTimeout, Undecodable
 from mesh.events import Event, StartSpec, decode_end, decode_start
 from mesh.failure import Failure, Kind
 from mesh.history import History, OpenRun, RunOutcome
@@ -294,6 +294,7 @@ class Client:
                         return _result(key, record.status, record.value())
                     run = await self._run_after(key, ended, news)
                     continue
+                await self.history(key.queue).partition_of(key)  # looked up while there is time
                 if news.suspended is not None:
                     raise WorkflowSuspended(key.id, news.suspended)
                 if not await news.wait(LOOK_EVERY_S if asked else ASK_OWNER_AFTER_S) and not asked:
@@ -331,7 +332,10 @@ class _News:
         self._event.set()
 
     def on_suspended(self, _subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
-        self.suspended = str(codec.decode(data))
+        try:
+            self.suspended = str(codec.decode(data))
+        except Undecodable:
+            self.suspended = "for a reason that cannot be read"
         self._event.set()
 
     async def wait(self, timeout_s: float) -> bool:

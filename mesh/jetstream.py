@@ -146,6 +146,17 @@ class JetStream:
         """Return a stream's configuration and state. Raises NotFound."""
         return _stream_info(await self._call(f"STREAM.INFO.{stream}"))
 
+    async def subject_counts(self, stream: str, subject_filter: str) -> dict[str, int]:
+        """Return how many messages each subject that fits has, from the subject index. Raises NotFound."""
+        counts: dict[str, int] = {}
+        while True:
+            request = {"subjects_filter": subject_filter, "offset": len(counts)}
+            answer = await self._call(f"STREAM.INFO.{stream}", request)
+            page = answer["state"].get("subjects") or {}
+            counts |= page
+            if not page or len(counts) >= answer.get("total", 0):
+                return counts
+
     async def ensure_stream(self, config: Config) -> StreamInfo:
         """Create the stream, or update it where it differs from the given fields; others stay as they are.
 
