@@ -4,7 +4,8 @@ A call of a workflow has the outcome's subject as its reply, so the answer is a 
 server acknowledges it. A call that may run only once is claimed in the history first; who does not get the claim
 stays silent. A host that is full passes the call on to another one of the queue group.
 
-Lua functions run in lanes (`node.lanes`), Python functions in worker threads or, when async, on the loop. What a Lua
+Short Lua functions run on the event loop, which saves the two changes of thread that cost more than the call; those that
+compute for long or wait run in lanes (`node.lanes`). Python functions in worker threads or, when async, on the loop. What a Lua
 function asks of the world is carried out by the live driver.
 """
 
@@ -13,10 +14,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ from node.calls import HEADER_ONCE
 from node.code import Code, CodeMissing
 from node.lanes import Lane, Lanes
 from node.live import LiveDriver, now_ns
-from node.machine import LuaMachine, MachineFailed, Op, OutOfMemory
+from node.machine import LuaMachine, LuaVM, MachineFailed, Op, OutOfMemory
 from node.micro import Endpoint, MicroService
 from node.registry import LuaFunctionEntry, PythonFunctionEntry
 
@@ -42,6 +42,11 @@ HOPS_MAX: Final = 5  # how often a call is passed on before it waits where it is
 HEADER_HOPS: Final = b"Mesh-Hops: "
 PYTHON_THREADS_MAX: Final = 64
 QUEUE_GROUP: Final = "q"  # ADR-32
+# A call that runs on the event loop may take this much, about 2 ms, before it is moved to a lane.
+INLINE_INSTRUCTIONS_MAX: Final = 100_000
+INLINE_MEMORY_BYTES_MAX: Final = 8 * 1024 * 1024
+INLINE_PAUSE_S: Final = 60.0
+_REQUEST_PREFIX: Final = codec.MARKER + b"\x92"
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +69,7 @@ class Job:
     machine: LuaMachine | None = None
     lane: Lane | None = None
     stop: Callable[[], None] | None = None
-    scopes: dict[int, anyio.CancelScope] = field(default_factory=dict)
+    scopes: dict[int, anyio.CancelScope] | None = None
     ended: bool = False
 
 
@@ -81,6 +86,8 @@ class Function:
     running: int = 0
     waiting: deque[Job] = field(default_factory=deque)
     endpoint: Endpoint | None = None
+    inline: LuaMachine | None = None
+    inline_after_s: float = 0.0  # monotonic; not tried inline before
 
 
 class FunctionHost:
@@ -97,8 +104,10 @@ class FunctionHost:
         self._subscriptions: list[DirectSubscription] = []
         self._requests: list[DirectSubscription] = []
         self._draining = False
+        self._call_last = 0
         self._idle = anyio.Event()
         self._lanes = Lanes()
+        self._inline_vm = _inline_vm()
         self._threads = anyio.CapacityLimiter(PYTHON_THREADS_MAX)
         self._tasks: anyio.abc.TaskGroup | None = None
         self.service = MicroService(
@@ -255,7 +264,8 @@ class FunctionHost:
     def _start(self, job: Job) -> None:
         function = job.function
         if function.python is None:
-            self._start_lua(job)
+            if not self._run_inline(job):
+                self._start_lua(job)
         else:
             self._group.start_soon(self._run_python, job)
 
@@ -301,7 +311,7 @@ class FunctionHost:
         with anyio.CancelScope() as scope:
             job.stop = scope.cancel
             try:
-                args, _context = codec.decode(job.request)
+                args = decode_request(job.request)
                 if call is None:
                     raise PythonFunctionMissing(job.function.id)
                 if job.function.is_async:
@@ -319,51 +329,89 @@ class FunctionHost:
 
     # -- Lua ---------------------------------------------------------------------------------------------------
 
+    def _run_inline(self, job: Job) -> bool:
+        """Try to run a Lua call right here. False when it has to go to a lane; then nothing has happened.
+
+        What a function does to the world leaves the kernel as ops at the end of an activation. So a call that takes
+        too long, or that waits for something, can be dropped before anything of it is visible, and be run again from
+        its beginning on a lane. Functions that turn out so go to lanes directly for a while.
+        """
+        function = job.function
+        now = time.monotonic()
+        if now < function.inline_after_s:
+            return False
+        self._call_last += 1
+        pid = f"{{{self._node_id}@{function.id}|0x{self._call_last:05x}}}".encode()
+        try:
+            request = _checked_request(job.request)
+            if function.inline is None:
+                function.inline = self._inline_vm.open(self._code.prepare(self._inline_vm, "function", function.id))
+            ops = function.inline.feed("request", now_ns(), request, pid)
+        except (Undecodable, CodeMissing) as error:
+            self._lua_failed(job, error)
+            return True
+        except MachineFailed:
+            self._inline_vm = _inline_vm()
+            for other in self._functions.values():
+                other.inline = None
+            function.inline_after_s = now + INLINE_PAUSE_S
+            return False
+        end = ops[-1] if ops else None
+        if end is None or end.kind != "end" or end.target == "doomed" or any(op.n for op in ops):
+            function.inline.close()
+            function.inline = None
+            function.inline_after_s = now + INLINE_PAUSE_S
+            return False
+        if end.target != "ok":
+            function.inline.close()
+            function.inline = None
+        for op in ops[:-1]:
+            if op.kind == "log":
+                self._log_line(function, op)
+        self._answer(job, end.payload or codec.NIL_OUTCOME)
+        return True
+
     def _start_lua(self, job: Job) -> None:
-        lane = self._lanes.pick()
-        job.lane = lane
-        pid = f"{{{self._node_id}@{job.function.id}|{secrets.token_hex(4)}}}"
-        code, function_id = self._code, job.function.id
+        self._call_last += 1
+        pid = f"{{{self._node_id}@{job.function.id}|0x{self._call_last:05x}}}".encode()
+        code, function_id, request = self._code, job.function.id, job.request
 
-        def begin(lane: Lane) -> tuple[LuaMachine, tuple[Op, ...] | list[Op]]:
-            args, context = codec.decode(job.request)
+        def begin(lane: Lane) -> tuple[Lane, LuaMachine, Sequence[Op]]:
+            marked = _checked_request(request)
             idle = lane.idle.get(function_id)
-            if idle:
-                machine = idle.pop()
-            else:
-                machine = lane.vm.open(code.prepare(lane.vm, "function", function_id))
-            machine.rebind(pid, codec.pack(context) if context else None)
-            return machine, _feed(lane, machine, "start", codec.pack(args))
+            machine = idle.pop() if idle else lane.vm.open(code.prepare(lane.vm, "function", function_id))
+            return lane, machine, _feed(lane, machine, "request", marked, pid)
 
-        def begun(result: tuple[LuaMachine, list[Op]] | None, error: BaseException | None) -> None:
+        def begun(result: tuple[Lane, LuaMachine, Sequence[Op]] | None, error: BaseException | None) -> None:
             if error is not None or result is None:
                 self._lua_failed(job, error)
                 return
-            job.machine = result[0]
+            job.lane, job.machine, ops = result
             job.stop = lambda: self._feed_lua(job, "cancel", None, None, b"{|topology}")
-            self._perform(job, pid, result[1])
+            self._perform(job, ops)
 
-        lane.submit(begin, begun)
+        self._lanes.submit(begin, begun)
 
-    def _perform(self, job: Job, pid: str, ops: list[Op]) -> None:
+    def _perform(self, job: Job, ops: Sequence[Op]) -> None:
         for op in ops:
             if op.kind == "end":
                 self._end_lua(job, op)
                 return
             if op.kind == "log":
-                _log.info("%s", (op.payload or b"").decode("utf-8", "replace"), extra={"function": job.function.id})
+                self._log_line(job.function, op)
             elif op.kind == "cancel_op":
-                scope = job.scopes.pop(int(op.target), None)
+                scope = (job.scopes or {}).get(int(op.target))
                 if scope is not None:
                     scope.cancel()
             elif op.n:
-                self._group.start_soon(self._perform_op, job, pid, op)
+                self._group.start_soon(self._perform_op, job, op)
 
-    async def _perform_op(self, job: Job, pid: str, op: Op) -> None:
+    async def _perform_op(self, job: Job, op: Op) -> None:
         with anyio.CancelScope() as scope:
+            job.scopes = job.scopes or {}
             job.scopes[op.n] = scope
-            outcome = await self._live.perform(op, pid)
-            job.scopes.pop(op.n, None)
+            outcome = await self._live.perform(op, f"{{{self._node_id}@{job.function.id}|call}}")
+            del job.scopes[op.n]
             if not job.ended:
                 self._feed_lua(job, "resolve", op.n, outcome, None)
 
@@ -375,17 +423,17 @@ class FunctionHost:
         def work(lane: Lane) -> Any:  # noqa: ANN401
             return _feed(lane, machine, verb, a, b, c)
 
-        def done(ops: list[Op] | None, error: BaseException | None) -> None:
+        def done(ops: Sequence[Op] | None, error: BaseException | None) -> None:
             if error is not None or ops is None:
                 self._lua_failed(job, error)
             elif not job.ended:
-                self._perform(job, "", ops)
+                self._perform(job, ops)
 
         lane.submit(work, done)
 
     def _end_lua(self, job: Job, op: Op) -> None:
         machine, function_id = job.machine, job.function.id
-        for scope in list(job.scopes.values()):
+        for scope in list((job.scopes or {}).values()):
             scope.cancel()
         if machine is not None and job.lane is not None:
             lane = job.lane
@@ -404,6 +452,9 @@ class FunctionHost:
             _log.error("call of %s failed in the host: %r", job.function.id, error)
             failure = Failure(f"{job.function.id}: the host failed: {error}", Kind.INTERNAL)
         self._answer(job, codec.encode_failure(failure))
+
+    def _log_line(self, function: Function, op: Op) -> None:
+        _log.info("%s", (op.payload or b"").decode("utf-8", "replace"), extra={"function": function.id})
 
     @property
     def _group(self) -> anyio.abc.TaskGroup:
@@ -441,6 +492,10 @@ def load_python(entry: PythonFunctionEntry) -> Callable[..., Any]:
     return target  # type: ignore[no-any-return]  # an imported object is untyped
 
 
+def _inline_vm() -> LuaVM:
+    return LuaVM(instructions_max=INLINE_INSTRUCTIONS_MAX, step_memory_bytes_max=INLINE_MEMORY_BYTES_MAX)
+
+
 def _function(function_id: str, entry: LuaFunctionEntry | PythonFunctionEntry) -> Function:
     size = entry.pool.size_max or 1
     function = Function(function_id, entry, size, entry.pool.buffer or size * 64)
@@ -457,6 +512,23 @@ def _feed(lane: Lane, machine: LuaMachine, verb: str, a: Any = None, b: Any = No
         # The VM cannot be trusted any more, nor what waits in it.
         lane.renew()
         raise
+
+
+def _checked_request(data: bytes) -> bytes:
+    """A request as the kernel reads it, [arguments, context]. Somebody else's JSON is the only argument."""
+    if data[:2] == _REQUEST_PREFIX:
+        codec.unpack(data[1:])
+        return data
+    value = codec.decode(data)
+    return codec.encode([[] if value is None else [value], None])
+
+
+def decode_request(data: bytes) -> list[Any]:
+    """The arguments of a request. Raises Undecodable."""
+    value = codec.decode(data)
+    if data[:2] == _REQUEST_PREFIX and isinstance(value[0], list):
+        return list(value[0])
+    return [] if value is None else [value]
 
 
 def _too_large(error: PayloadTooLarge) -> bytes:
