@@ -11,7 +11,7 @@ is a success whose value is its decoded body.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 
@@ -25,10 +25,20 @@ SUCCESS_PREFIX = MARKER + b"\x92\x00"
 FAILURE_PREFIX = MARKER + b"\x92\x01"
 NIL_OUTCOME = SUCCESS_PREFIX + b"\xc0"
 
+# Lua reads and writes no deeper than this (node/lua/msgpack.lua); foreign JSON that is deeper stays text.
+DEPTH_MAX: Final = 128
+
 
 def pack(value: Any) -> bytes:  # noqa: ANN401 - any value of the wire types
-    """Encode as msgpack. A `Failure` anywhere inside becomes extension type 1. Raises ValueError or TypeError."""
-    packed: bytes = msgpack.packb(value, default=_pack_extension, use_bin_type=True)
+    """Encode as msgpack. A `Failure` anywhere inside becomes extension type 1. Raises ValueError or TypeError.
+
+    Text that was no UTF-8 when it was read (see `unpack`) becomes the bytes it was.
+    """
+    packed: bytes
+    try:
+        packed = msgpack.packb(value, default=_pack_extension, use_bin_type=True)
+    except UnicodeEncodeError:  # tried last: with an error handler every text takes the slow way
+        packed = msgpack.packb(value, default=_pack_extension, use_bin_type=True, unicode_errors="surrogateescape")
     return packed
 
 
@@ -42,7 +52,8 @@ def unpack(data: bytes) -> Any:  # noqa: ANN401 - any value of the wire types
             strict_map_key=False,
             unicode_errors="surrogateescape",
         )
-    except (ValueError, RecursionError, msgpack.UnpackException) as error:  # msgpack raises half a dozen unrelated classes for malformed input
+    # msgpack raises half a dozen unrelated classes for malformed input; TypeError for a list or map as a key.
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise Undecodable(f"malformed msgpack: {error or type(error).__name__}") from error
 
 
@@ -59,7 +70,11 @@ def decode(data: bytes) -> Any:  # noqa: ANN401 - any value of the wire types
 
 
 def decode_foreign(data: bytes) -> Any:  # noqa: ANN401 - any JSON value, text or bytes
-    """What a person or a foreign program meant: JSON if it parses, else text, else the bytes themselves."""
+    """What a person or a foreign program meant: JSON if it parses, else text, else the bytes themselves.
+
+    The result can always be encoded: integers beyond 64 bits become floats, and JSON that no payload of ours can hold
+    (nested too deep, half a surrogate pair) is text.
+    """
     if not data.strip():
         return None
     try:
@@ -67,9 +82,10 @@ def decode_foreign(data: bytes) -> Any:  # noqa: ANN401 - any JSON value, text o
     except UnicodeDecodeError:
         return data
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_int=_integer)
     except (ValueError, RecursionError):
         return text
+    return value if _can_be_encoded(text, value) else text
 
 
 def as_marked(data: bytes) -> bytes:
@@ -107,7 +123,10 @@ def undecodable_failure(what: str, error: Exception) -> Failure:
 
 def to_json(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 - any value of the wire types
     """Show a value as JSON for people: bytes as text, failures as their map. Never raises."""
-    return json.dumps(value, ensure_ascii=False, default=_show, indent=indent)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=_show, indent=indent)
+    except (TypeError, ValueError, RecursionError):  # keys that are no texts, or nested too deep for anybody
+        return json.dumps(repr(value), ensure_ascii=False, indent=indent)
 
 
 def _show(value: object) -> object:
@@ -118,6 +137,33 @@ def _show(value: object) -> object:
     return repr(value)
 
 
+def _integer(digits: str) -> int | float:
+    value = int(digits)
+    return value if -(2**63) <= value < 2**64 else float(value)
+
+
+def _can_be_encoded(text: str, value: Any) -> bool:
+    if "\\u" in text:
+        try:
+            pack(value)
+        except ValueError:
+            return False
+    if text.count("[") + text.count("{") <= DEPTH_MAX:
+        return True  # the usual case: there are not even that many brackets
+    level: list[Any] = [value]
+    for _ in range(DEPTH_MAX + 1):
+        level = [inner for outer in level for inner in _members(outer)]
+        if not level:
+            return True
+    return False
+
+
+def _members(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
 def _refuse_constant(name: str) -> Any:  # noqa: ANN401 - never returns
     raise ValueError(f"{name} is not JSON")
 
@@ -125,6 +171,8 @@ def _refuse_constant(name: str) -> Any:  # noqa: ANN401 - never returns
 def _pack_extension(value: object) -> msgpack.ExtType:
     if isinstance(value, Failure):
         return msgpack.ExtType(EXT_ERROR, pack(value.to_wire()))
+    if isinstance(value, int):
+        raise ValueError(f"the integer {value} does not fit in 64 bits")  # noqa: TRY004 - the type is right
     raise TypeError(f"a {type(value).__name__} cannot be sent; use numbers, text, bytes, lists, dicts and None")
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from mesh import codec
-from mesh.errors import Undecodable
+from mesh.errors import InvalidName, Undecodable
 from mesh.failure import Failure, Kind
-from mesh.subjects import WorkflowKey, untoken
+from mesh.subjects import WorkflowKey, token, untoken
 
 # Headers a plain `nats pub` may use, and those our own writers set.
 HEADER_WORKFLOW: Final = "Mesh-Workflow"
@@ -64,11 +65,22 @@ def parse(subject: str, seq: int, at_ns: int, data: bytes, raw_headers: bytes | 
             return None
     elif len(args) != want or (kind in _NAMES_RUN and not args[0].isdecimal()):
         return None
-    elif (kind in ("ret", "claim") and not (args[1].isdecimal() and args[2].isdecimal())) or (
+    if (kind in ("ret", "claim") and not (args[1].isdecimal() and args[2].isdecimal())) or (
         kind == "exit" and not args[1].isdecimal()
     ):
         return None
+    if not _is_canonical(parts[4]):
+        return None
     return Event(kind, parts[4], seq, at_ns, args, data, raw_headers)
+
+
+@lru_cache(maxsize=65536)
+def _is_canonical(id_token: str) -> bool:
+    """Whether an id is written the one way we write it; what the owner records goes to that subject and no other."""
+    try:
+        return token(untoken(id_token)) == id_token
+    except InvalidName:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,7 @@ class Parent:
 class StartSpec:
     """The body of a `start`. `args` is a msgpack array; durations are integer nanoseconds, 0 = none.
 
+    messages: startup messages, each {"topic": text, "body": payload of ours, "from": PID or ""}.
     chain_started_ns: when the first run of a chain (retries, continue-as-new) began, 0 for a first run.
     since: events after this sequence belong to the new run too (a continued run takes over what its predecessor
     had not seen); 0 = none.
@@ -145,7 +158,10 @@ def decode_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
         raise Undecodable("a start is a map with the workflow's name")
     known = {name: wire[name] for name in StartSpec.__slots__ if name in wire}
     for name, value in known.items():
-        if name != "parent" and not _same_shape(value, getattr(_DEFAULT_START, name)):
+        default = getattr(_DEFAULT_START, name)
+        if value == [] and (isinstance(default, dict) or name == "retry_policy"):
+            known[name] = default  # an empty Lua table is written as an empty list
+        elif name != "parent" and not _same_shape(value, default):
             raise Undecodable(f"the start's field {name} is a {type(value).__name__}")
     parent = known.pop("parent", None)
     if parent is not None:
@@ -153,7 +169,7 @@ def decode_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
             raise Undecodable("the start's field parent is not [queue, id, run, n]")
         known["parent"] = Parent(*parent)
     if "messages" in known:
-        known["messages"] = tuple(m for m in known["messages"] if isinstance(m, dict))
+        known["messages"] = tuple(_startup_message(m) for m in known["messages"])
     spec = StartSpec(**known)
     try:
         args = codec.unpack(spec.args)
@@ -162,6 +178,17 @@ def decode_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
     if not isinstance(args, list):
         raise Undecodable("the start's arguments are no list")
     return spec
+
+
+def _startup_message(wire: object) -> dict[str, Any]:
+    if not isinstance(wire, dict):
+        raise Undecodable("a startup message is a map of topic, body and from")
+    topic, sender, body = wire.get("topic"), wire.get("from") or "", wire.get("body")
+    if isinstance(topic, bytes):
+        topic = topic.decode("utf-8", "surrogateescape")
+    if not isinstance(topic, str) or not isinstance(sender, str):
+        raise Undecodable("a startup message has a topic and a sender that are texts")
+    return {"topic": topic, "body": codec.as_marked(body) if isinstance(body, bytes) else codec.encode(body), "from": sender}
 
 
 def _same_shape(value: object, default: object) -> bool:
@@ -190,8 +217,11 @@ class EndRecord:
         return codec.encode({"status": self.status, "outcome": self.outcome, "next": self.next_start})
 
     def value(self) -> Any:  # noqa: ANN401 - any value of the wire types
-        """The result of a completed run; anything else is a Failure."""
-        _, value = codec.decode_outcome(self.outcome)
+        """The result of a completed run; anything else, also an outcome nobody can read, is a Failure."""
+        try:
+            _, value = codec.decode_outcome(self.outcome)
+        except Undecodable as error:
+            return codec.undecodable_failure("result", error)
         return value
 
 
@@ -202,7 +232,8 @@ def decode_end(data: bytes) -> EndRecord:
     except Undecodable as error:
         wire = error
     if isinstance(wire, dict) and isinstance(wire.get("status"), str) and isinstance(wire.get("outcome"), bytes):
-        return EndRecord(wire["status"], wire["outcome"], wire.get("next") or b"")
+        following = wire.get("next")
+        return EndRecord(wire["status"], wire["outcome"], following if isinstance(following, bytes) else b"")
     failure = Failure(message=f"the end of this run was written by somebody else: {wire!r}"[:300], kind=Kind.INTERNAL)
     return EndRecord("failed", codec.encode_failure(failure))
 

@@ -42,7 +42,7 @@ PATIENCE_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-class StreamRegressed(MeshError):  # noqa: N818 - named as the classes of mesh.errors
+class StreamRegressed(MeshError):
     """Raised when a stream ends before a message that was delivered already: it lost messages or was made anew."""
 
     code = "stream-regressed"

@@ -20,8 +20,8 @@ import itertools
 import json
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,17 +30,17 @@ import anyio.abc
 
 from mesh import codec
 from mesh.connection import Connection
-from mesh.errors import Disconnected, InvalidName, NoResponders, PayloadTooLarge, Undecodable
+from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, Undecodable
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey, function_request, function_stop, function_who
 from node.ops import OpState
 from node.retry import LOST, UNKNOWN_OUTCOME
-from node.run import Run
+from node.run import DEFAULT_CALL_OPTIONS, Run
 
 ASK_AFTER_S: Final = 1.0
-# How long hosts have to answer. A host that is alive answers in well under a millisecond; one that is paused or has
-# its loop blocked for longer risks that its call is made again.
-ANSWER_S: Final = 0.3
+# How long hosts have to answer. Once all live nodes that offer the function have answered, nothing is waited for; a
+# node that is gone leaves the roster within a fraction of a second. So this is for nodes that are paused or swamped.
+ANSWER_S: Final = 2.0
 NO_HOST_PATIENCE_S: Final = 5.0  # a call that may run once only is not failed because hosts are just restarting
 TICK_S: Final = 0.05
 ASK_AT_ONCE_MAX: Final = 500
@@ -67,7 +67,7 @@ class Watch:
     @property
     def ret(self) -> str:
         """The subject of the outcome."""
-        return self.key.ret(self.run.run, self.op.n, self.attempt, self.op.fp)
+        return self.run.ret_subject(self.op, self.attempt)
 
 
 Failed = Callable[[WorkflowKey, Run, OpState, Failure], None]
@@ -76,7 +76,8 @@ Failed = Callable[[WorkflowKey, Run, OpState, Failure], None]
 class Calls:
     """The calls of one engine.
 
-    foreign: subject and encoding of a function that a service outside of the mesh serves, else None.
+    foreign: subject and encoding of the functions that services outside of the mesh serve.
+    hosts_of: how many live nodes offer a function.
     failed: records a failure that we know of ourselves. is_open: whether a call still lacks its outcome.
     """
 
@@ -84,14 +85,18 @@ class Calls:
         self,
         conn: Connection,
         *,
-        foreign: Callable[[str], tuple[str, str] | None],
+        foreign: Mapping[str, tuple[str, str]],
+        hosts_of: Callable[[str], int],
         failed: Failed,
         is_open: Callable[[Run, OpState], bool],
     ) -> None:
         self._conn = conn
-        self._foreign = foreign
+        self._foreign_ids = foreign
+        self._hosts_of = hosts_of
         self._failed = failed
         self._is_open = is_open
+        # Calls just dispatched with the default options, oldest first; nearly all have their outcome within a second.
+        self._fresh: deque[tuple[float, WorkflowKey, Run, OpState, int]] = deque()
         self._heap: list[tuple[float, int, Watch]] = []
         self._order = itertools.count()
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -109,9 +114,18 @@ class Calls:
         """Call a function; when recovering, ask first whether somebody has the call already."""
         now = time.monotonic()
         options = run.call_options(op.n)
+        if options is DEFAULT_CALL_OPTIONS and not recovering and op.target not in self._foreign_ids:
+            # The hot path: nothing but the request, and a note to look after it if it is still open in a second.
+            try:
+                self._conn.publish_nowait(function_request(op.target), op.payload, run.ret_subject(op))
+            except MeshError:
+                pass
+            else:
+                self._fresh.append((now, key, run, op, op.attempt))
+                return
         close_by = now + options.start_to_close_ns / 1e9 if options.start_to_close_ns else 0.0
         watch = Watch(key, run, op, op.attempt, not recovering, now, close_by)
-        if recovering and self._foreign(op.target) is None:
+        if recovering and op.target not in self._foreign_ids:
             self._push(watch, now)
             return
         if not self._publish(watch):
@@ -133,11 +147,10 @@ class Calls:
         now = time.monotonic()
         self._push(Watch(key, run, op, op.attempt, False, now, 0.0, waits=True), now + wait_s)
 
-    def abandon(self, key: WorkflowKey, run: Run, op: OpState) -> None:
+    def abandon(self, run: Run, op: OpState) -> None:
         """Ask whoever runs this call to stop. It need not obey."""
         try:
-            ret = key.ret(run.run, op.n, op.attempt, op.fp)
-            self._conn.publish_nowait(function_stop(op.target), codec.encode([ret]))
+            self._conn.publish_nowait(function_stop(op.target), codec.encode([run.ret_subject(op)]))
         except (Disconnected, InvalidName):
             return
 
@@ -149,7 +162,7 @@ class Calls:
         """Publish the request. False when that showed the call to be impossible."""
         op = watch.op
         try:
-            foreign = self._foreign(op.target)
+            foreign = self._foreign_ids.get(op.target)
             if foreign is not None:
                 self._publish_foreign(watch, *foreign)
                 return True
@@ -194,6 +207,12 @@ class Calls:
     def _look(self) -> None:
         now = time.monotonic()
         ask: dict[str, list[Watch]] = defaultdict(list)
+        fresh = self._fresh
+        while fresh and fresh[0][0] + ASK_AFTER_S <= now:
+            begun, key, run, op, attempt = fresh.popleft()
+            if self._is_open(run, op) and op.attempt == attempt:
+                close_by = begun + DEFAULT_CALL_OPTIONS.start_to_close_ns / 1e9
+                ask[op.target].append(Watch(key, run, op, attempt, True, begun, close_by))
         heap = self._heap
         while heap and heap[0][0] <= now:
             watch = heapq.heappop(heap)[2]
@@ -204,7 +223,7 @@ class Calls:
                 self.dispatch(watch.key, watch.run, watch.op, recovering=False)
             elif self._timed_out(watch, now):
                 continue
-            elif self._foreign(watch.op.target) is not None:
+            elif watch.op.target in self._foreign_ids:
                 if not watch.published:
                     self._publish(watch)
                 self._push(watch, now + ASK_AFTER_S)
@@ -220,7 +239,7 @@ class Calls:
             self._fail(watch, _timeout(watch, "schedule_to_close"))
             return True
         if watch.close_by_s and now >= watch.close_by_s:
-            self.abandon(watch.key, watch.run, watch.op)
+            self.abandon(watch.run, watch.op)
             self._fail(watch, _timeout(watch, "start_to_close"))
             return True
         return False
@@ -228,12 +247,15 @@ class Calls:
     async def _ask(self, function: str, watches: list[Watch]) -> None:
         wanted = {watch.ret: watch for watch in watches}
         running: dict[str, float] = {}
+        answers = 0
 
         def note(data: bytes) -> bool:
+            nonlocal answers
+            answers += 1
             for ret, elapsed_s in _read_answer(data):
                 if ret in wanted:
                     running[ret] = elapsed_s
-            return len(running) == len(wanted)
+            return len(running) == len(wanted) or answers >= max(1, self._hosts_of(function))
 
         nobody_listens = False
         try:

@@ -39,7 +39,13 @@ class Code:
         return entry_id
 
     def prepare(self, vm: LuaVM, kind: str, entry_id: str) -> UnitSpec:
-        """Compile an entry and its libraries into a VM. Raises CodeMissing with file and line."""
+        """Compile an entry and its libraries into a VM, once. Raises CodeMissing with file and line."""
+        prepared = vm.prepared.get(entry_id)
+        if prepared is None:
+            prepared = vm.prepared[entry_id] = self._prepare(vm, kind, entry_id)
+        return prepared
+
+    def _prepare(self, vm: LuaVM, kind: str, entry_id: str) -> UnitSpec:
         unit = self.registry.code_unit(entry_id)
         libraries = [
             {"id": str(lib.entry_id), "code": self._compile(vm, lib), "imports": _imports(lib)} for lib in unit.libraries
@@ -49,7 +55,7 @@ class Code:
             entry_id=str(entry_id),
             code=self._compile(vm, unit),
             method=unit.method or "main",
-            modules=tuple(unit.modules),
+            modules=tuple(sorted({*unit.modules, *(name for lib in unit.libraries for name in lib.modules)})),
             imports=_imports(unit),
             libraries=tuple(libraries),
         )

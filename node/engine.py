@@ -13,7 +13,9 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import itertools
 import logging
 import time
 from collections import OrderedDict, deque
@@ -43,14 +45,17 @@ from mesh.timers import timer_headers
 from mesh.wire import parse_headers
 from node.calls import Calls
 from node.code import Code, CodeMissing
-from node.machine import LuaVM, Machine, MachineFailed, OutOfMemory
+from node.machine import LuaVM, Machine, MachineFailed, OutOfMemory, UnitIdentity
 from node.ops import Abandon, Dispatch, Effect, Finish, Log, OpState, Perform, RetryLater, SetTimer, Suspend, WriteMark
 from node.others import Others
-from node.run import DELAY_TICK, TIMEOUT_TICK, Run, child_pid
+from node.run import DELAY_TICK, RETRY_TICK, TIMEOUT_TICK, Run, child_pid
 from store.catchup import BUSY_MAX, CatchUp
 from store.streams import QueueStream
 
 RESIDENT_MAX: Final = 2000  # quiet runs kept in memory; the least recently used go first
+LEASE_LOOK_S: Final = 0.05
+EVICT_PAUSE_S: Final = 0.25  # after a look that found nothing to evict
+EVICT_LOOK_MAX: Final = 512
 BATCH_EVENTS: Final = 128  # events handled before the loop lets I/O go on
 REPLAY_SLICE_EVENTS: Final = 100
 LOADS_MAX: Final = 16
@@ -128,7 +133,8 @@ class Engine:
         stream: QueueStream,
         code: Code,
         call_defaults: Callable[[str], Mapping[str, Any]],
-        foreign: Callable[[str], tuple[str, str] | None],
+        foreign: Mapping[str, tuple[str, str]],
+        hosts_of: Callable[[str], int],
         resident_max: int = RESIDENT_MAX,
     ) -> None:
         self.queue = stream.queue
@@ -146,16 +152,22 @@ class Engine:
         self._partitions: dict[int, Partition] = {}
         self._inbox: deque[tuple[Partition, int, Delivered | None]] = deque()
         self._paused: list[Follower] = []
-        self._wake = anyio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+        self._failure: Exception | None = None
+        self._failed = anyio.Event()
+        self._evict_after_s = 0.0
         self._load_limit = anyio.CapacityLimiter(LOADS_MAX)
-        self._chains: set[str] = set()
+        self._chains: dict[str, Partition] = {}
         self._vm = LuaVM()
         self._vm_opened = 0
         self._tasks: anyio.abc.TaskGroup | None = None
         self._replays = 0
         self._replayed_events = 0
         self._evictions = 0
-        self._calls = Calls(conn, foreign=foreign, failed=self._call_failed, is_open=self._call_is_open)
+        self._calls = Calls(
+            conn, foreign=foreign, hosts_of=hosts_of, failed=self._call_failed, is_open=self._call_is_open
+        )
         self._others = Others(js, hosts, code)
 
     # -- partitions --------------------------------------------------------------------------------------------
@@ -178,7 +190,7 @@ class Engine:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             await tasks.start(self._calls.run)
-            tasks.start_soon(self._loop)
+            tasks.start_soon(self._raise_failure)
             tasks.start_soon(self._checkpoint_for_ever)
             task_status.started()
 
@@ -224,7 +236,7 @@ class Engine:
             if len(self._inbox) > INBOX_EVENTS_MAX:
                 follower.pause()
                 self._paused.append(follower)
-            self._wake.set()
+            self._wake()
 
         follower = Follower(
             self._conn, self._js, stream_name(self.queue), [partition_filter(self.queue, partition.number)],
@@ -235,7 +247,7 @@ class Engine:
                 await tasks.start(follower.run)
                 await follower.caught_up.wait()
                 self._inbox.append((partition, epoch, None))
-                self._wake.set()
+                self._wake()
 
     def _start_over(self, partition: Partition) -> None:
         """The stream lost messages that were seen: what is in memory may rest on them. Read everything anew."""
@@ -251,18 +263,30 @@ class Engine:
         # Up to where the partition needs nothing, and which runs are excepted. Still catching up: the old position.
         if partition.catchup is not None:
             return partition.claim.checkpoint, self._roster.busy(partition.claim)
-        busy = [t for t, i in self._instances.items() if i.partition is partition and i.busy()]
-        busy += [t for t in self._chains if t not in self._instances]
+        busy = self._busy_by_partition().get(partition.number, [])
         return partition.handled_seq, tuple(busy)
+
+    def _busy_by_partition(self) -> dict[int, list[str]]:
+        busy: dict[int, list[str]] = {}
+        for id_token, instance in self._instances.items():
+            if instance.busy():
+                busy.setdefault(instance.partition.number, []).append(id_token)
+        for id_token, partition in self._chains.items():
+            if id_token not in self._instances:
+                busy.setdefault(partition.number, []).append(id_token)
+        return busy
 
     async def _checkpoint_for_ever(self) -> None:
         while True:
             await anyio.sleep(CHECKPOINT_EVERY_S)
-            for partition in list(self._partitions.values()):
-                if partition.stopped or partition.catchup is not None or partition.handled_seq == partition.saved_seq:
-                    continue
-                seq, busy = self._position(partition)
-                if len(busy) > BUSY_MAX or not self._roster.may_act():
+            moved = [p for p in self._partitions.values() if p.catchup is None and p.handled_seq != p.saved_seq]
+            if not moved:
+                continue
+            # Taken together, before anything is awaited: positions and busy runs are of one moment.
+            busy_now = self._busy_by_partition()
+            positions = [(p, p.handled_seq, tuple(busy_now.get(p.number, ()))) for p in moved]
+            for partition, seq, busy in positions:
+                if partition.stopped or len(busy) > BUSY_MAX or not self._roster.may_act():
                     continue
                 try:
                     claim = await self._roster.save_checkpoint(partition.claim, seq, busy)
@@ -274,29 +298,55 @@ class Engine:
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
-    async def _loop(self) -> None:
+    def _wake(self) -> None:
+        """Have the events that came in handled in this turn of the loop, after the reading.
+
+        A callback and no task: waking a task for every event costs more than handling it.
+        """
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        if self._failure is not None:
+            return
+        try:
+            self._handle_batch()
+        except Exception as error:
+            # We are wrong: the engine ends, its histories stay as they are.
+            self._failure = error
+            self._failed.set()
+
+    def _handle_batch(self) -> None:
         inbox = self._inbox
-        while True:
-            if not inbox:
-                self._wake = anyio.Event()
-                await self._wake.wait()
-            if not self._roster.may_act():
-                await anyio.sleep(0.05)
+        if not self._roster.may_act():
+            # Others may own what this node thinks it owns. What came in is kept until that is settled.
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_later(LEASE_LOOK_S, self._drain)
+            return
+        for _ in range(min(BATCH_EVENTS, len(inbox))):
+            partition, epoch, message = inbox.popleft()
+            if partition.stopped or epoch != partition.epoch:
                 continue
-            for _ in range(min(BATCH_EVENTS, len(inbox))):
-                partition, epoch, message = inbox.popleft()
-                if partition.stopped or epoch != partition.epoch:
-                    continue
-                if message is None:
-                    self._caught_up(partition)
-                else:
-                    self._handle(partition, message)
+            if message is None:
+                self._caught_up(partition)
+            else:
+                self._handle(partition, message)
+        if len(self._instances) > self._resident_max:
             self._evict()
-            if self._paused and len(inbox) < INBOX_EVENTS_MAX // 2:
-                paused, self._paused = self._paused, []
-                for follower in paused:
-                    follower.resume()
-            await anyio.lowlevel.checkpoint()
+        if self._paused and len(inbox) < INBOX_EVENTS_MAX // 2:
+            paused, self._paused = self._paused, []
+            for follower in paused:
+                follower.resume()
+        if inbox:
+            self._wake()
+
+    async def _raise_failure(self) -> None:
+        await self._failed.wait()
+        if self._failure is not None:
+            raise self._failure
 
     def _handle(self, partition: Partition, message: Delivered) -> None:
         partition.handled_seq = message.seq
@@ -392,22 +442,20 @@ class Engine:
                 self._vm, self._vm_opened = LuaVM(), 0
             vm = self._vm
             self._vm_opened += 1
-        unit = self._code.prepare(vm, "workflow", entry_id)
-        key = instance.key
+        key, spec = instance.key, run.spec
         seed = hashlib.blake2b(
-            run.spec.entropy + f"/{key.queue}/{key.id}/{run.run}/{run.started_ns}".encode("utf-8", "surrogateescape"),
+            spec.entropy + f"/{key.queue}/{key.id}/{run.run}/{run.started_ns}".encode("utf-8", "surrogateescape"),
             digest_size=32,
         ).digest()
         info = {
-            "workflow_id": key.id, "run_id": str(run.run), "workflow_type": run.spec.workflow, "task_queue": key.queue,
-            "namespace": "default", "attempt": run.spec.attempt, "worker": self.host.worker,
+            "workflow_id": key.id, "run_id": str(run.run), "workflow_type": spec.workflow, "task_queue": key.queue,
+            "namespace": "default", "attempt": spec.attempt, "worker": self.host.worker,
         }  # fmt: skip
+        marks = {name.removeprefix("version:"): value for name, value in run.marks.items()}
+        unit = self._code.prepare(vm, "workflow", entry_id)
         return vm.open(
-            replace(
-                unit, pid=self.host.pid(key.id), seed=seed, info=info, context=dict(run.spec.context),
-                marks={name.removeprefix("version:"): value for name, value in run.marks.items()},
-            )
-        )  # fmt: skip
+            unit, UnitIdentity(pid=self.host.pid(key.id), seed=seed, info=info, context=spec.context, marks=marks)
+        )
 
     def _vm_lost(self, culprit: Instance) -> None:
         """A VM is out of memory: every run in it is replayed in a new one, and the one that was running alone in its own."""
@@ -439,20 +487,22 @@ class Engine:
             instance.run.close()
 
     def _evict(self) -> None:
-        surplus = len(self._instances) - self._resident_max
-        if surplus <= 0:
+        now = time.monotonic()
+        if now < self._evict_after_s:
             return
-        looked_at = 0
-        for id_token, instance in list(self._instances.items()):
-            looked_at += 1
-            if surplus <= 0 or looked_at > BATCH_EVENTS * 2:
+        surplus = len(self._instances) - self._resident_max
+        evicted = 0
+        for id_token, instance in list(itertools.islice(self._instances.items(), EVICT_LOOK_MAX)):
+            if evicted == surplus:
                 break
             if instance.busy():
                 self._instances.move_to_end(id_token)
             else:
                 self._forget(id_token)
-                self._evictions += 1
-                surplus -= 1
+                evicted += 1
+        self._evictions += evicted
+        if evicted < EVICT_LOOK_MAX // 4:
+            self._evict_after_s = now + EVICT_PAUSE_S
 
     # -- loading -----------------------------------------------------------------------------------------------
 
@@ -491,6 +541,7 @@ class Engine:
 
     async def _load_once(self, instance: Instance) -> None:
         key = instance.key
+        self.history.know_partition(key, instance.partition.number)
         opened = await self.history.open_run(key)
         if opened is None:
             await self._go_on_chain(instance)
@@ -574,7 +625,7 @@ class Engine:
                 self._finish(instance, run, effect)
             elif type(effect) is RetryLater:
                 if effect.op.durable:
-                    self._set_timer(instance, run, str(effect.op.n), effect.due_ns, recovering=recovering)
+                    self._set_timer(instance, run, f"{RETRY_TICK}{effect.op.n}", effect.due_ns, recovering=recovering)
                 else:
                     self._calls.retry_later(instance.key, run, effect.op, effect.due_ns)
                 if effect.drop_seq:
@@ -627,7 +678,7 @@ class Engine:
             subject = instance.key.schedule(instance.partition.number, run.run, str(n))
             self._group.start_soon(self._purge, subject)
         elif op.kind == "call":
-            self._calls.abandon(instance.key, run, op)
+            self._calls.abandon(run, op)
 
     async def _purge(self, subject: str) -> None:
         try:
@@ -677,7 +728,7 @@ class Engine:
         """Do something to another workflow, one after another per run, and record the outcome."""
         try:
             outcome = await self._others.perform(self.host, instance.key, run.run, op)
-            await self._outbox.write_acked(instance.key.ret(run.run, op.n, op.attempt, op.fp), outcome)
+            await self._outbox.write_acked(run.ret_subject(op), outcome)
         except MeshError as error:
             _log.error("workflow %r op %d: outcome not recorded: %s", instance.key.id, op.n, error)
         finally:
@@ -693,9 +744,9 @@ class Engine:
             and run.open.get(op.n) is op and self._roster.may_act()
         )  # fmt: skip
 
-    def _call_failed(self, key: WorkflowKey, run: Run, op: OpState, failure: Failure) -> None:
+    def _call_failed(self, _key: WorkflowKey, run: Run, op: OpState, failure: Failure) -> None:
         """A call has failed by our own knowledge (host lost, timeout, nobody offers it): say so in the history."""
-        self._outbox.write(key.ret(run.run, op.n, op.attempt, op.fp), codec.encode_failure(failure))
+        self._outbox.write(run.ret_subject(op), codec.encode_failure(failure))
 
     # -- ending ------------------------------------------------------------------------------------------------
 
@@ -703,10 +754,10 @@ class Engine:
         timers = run.deadline_ns or any(op.kind == "timer" for op in run.open.values())
         for op in list(run.open.values()):
             if op.kind == "call":
-                self._calls.abandon(instance.key, run, op)
+                self._calls.abandon(run, op)
         instance.unacked += 1
         if finish.children or run.spec.parent is not None or timers or finish.record.next_start:
-            self._chains.add(instance.id_token)
+            self._chains[instance.id_token] = instance.partition
             self._group.start_soon(self._finish_slowly, instance, run, finish, bool(timers))
             return
 
@@ -749,7 +800,7 @@ class Engine:
             _log.error("workflow %r: its end is not recorded yet, the next owner does it: %s", key.id, error)
         finally:
             instance.unacked -= 1
-            self._chains.discard(instance.id_token)
+            self._chains.pop(instance.id_token, None)
 
     async def _start_next(self, instance: Instance, record: EndRecord) -> None:
         """Start the run that follows. Somebody else may have done it: then the expectation fails, and all is well."""

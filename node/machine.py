@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgpack
 from lupa import lua54
 
+from mesh import codec
 from mesh.errors import MeshError
 from node.typed_lua import TypedSyntaxError, erase
 from node.zones import zone_at
@@ -76,23 +77,29 @@ class Machine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UnitSpec:
-    """What a machine is made of. `code` and the libraries' code are keys given to `LuaVM.compile`."""
+    """What machines of one entry are made of. `code` and the libraries' code are keys given to `LuaVM.compile`."""
 
     kind: str  # workflow, function, process
     entry_id: str
     code: str
     method: str = "main"
-    pid: str = ""
-    seed: bytes = b""
     modules: tuple[str, ...] = ()
     imports: Mapping[str, str] = field(default_factory=dict)
     libraries: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UnitIdentity:
+    """What tells one machine of an entry from another."""
+
+    pid: str = ""
+    seed: bytes = b""
     info: Mapping[str, Any] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
     marks: Mapping[str, Any] = field(default_factory=dict)
 
 
-_VERBS: Final = {verb: verb.encode() for verb in ("start", "resolve", "message", "exit", "cancel")}
+_VERBS: Final = {verb: verb.encode() for verb in ("start", "request", "resolve", "message", "exit", "cancel")}
 _KINDS: Final = {
     kind.encode(): kind
     for kind in ("call", "timer", "cancel_op", "spawn", "send", "cancel", "terminate", "mark", "attrs", "end", "log")
@@ -114,22 +121,26 @@ class LuaVM:
             attribute_filter=_no_attributes, max_memory=memory_bytes_max,
         )  # fmt: skip
         self._compiled: set[str] = set()
+        self._defined: dict[int, int] = {}
+        self._specs: list[UnitSpec] = []
         self._next_handle = 1
         self.machines = 0
-        api = self._load_kernel(step_memory_bytes_max, instructions_max)
+        self.prepared: dict[str, UnitSpec] = {}  # by entry; kept here because it is good for this VM only
+        api = self._load_kernel(memory_bytes_max, step_memory_bytes_max, instructions_max)
         self._compile: Callable[..., bytes | None] = api[b"compile"]
         self._open: Callable[..., None] = api[b"open"]
-        self._rebind: Callable[..., None] = api[b"rebind"]
+        self._define_raw: Callable[..., None] = api[b"define"]
         self._feed: Callable[..., Any] = api[b"feed"]
         self._close: Callable[..., None] = api[b"close"]
         self._stacks: Callable[..., bytes] = api[b"stacks"]
 
-    def _load_kernel(self, step_memory_bytes_max: int, instructions_max: int) -> Any:  # noqa: ANN401 - a Lua table
+    def _load_kernel(self, memory_bytes_max: int, step_memory_bytes_max: int, instructions_max: int) -> Any:  # noqa: ANN401 - a Lua table
         kernel = self._lua.table()
         kernel[b"modules"] = self._lua.table()
         limits = self._lua.table()
         limits[b"instructions"] = instructions_max
         limits[b"memory_kb"] = step_memory_bytes_max // 1024
+        limits[b"vm_memory_kb"] = memory_bytes_max // 1024
         limits[b"string_bytes_max"] = step_memory_bytes_max
         kernel[b"limits"] = limits
         host = self._lua.table()
@@ -163,14 +174,34 @@ class LuaVM:
         self._compiled.add(key)
         return None
 
-    def open(self, spec: UnitSpec) -> LuaMachine:
+    def open(self, spec: UnitSpec, identity: UnitIdentity | None = None) -> LuaMachine:
         """Make a machine. Its code must have been compiled."""
+        number = self._defined.get(id(spec))
+        if number is None:
+            number = self._define(spec)
         handle = self._next_handle
         self._next_handle += 1
-        wire = {name: getattr(spec, name) for name in spec.__slots__}
-        self._guard(self._open, handle, msgpack.packb(wire, use_bin_type=True, unicode_errors="surrogateescape"))
+        who = identity or UnitIdentity()
+        self._guard(
+            self._open,
+            handle,
+            number,
+            who.pid.encode("utf-8", "surrogateescape"),
+            who.seed,
+            _packed(who.info),
+            _packed(who.context),
+            _packed(who.marks),
+        )
         self.machines += 1
         return LuaMachine(self, handle)
+
+    def _define(self, spec: UnitSpec) -> int:
+        number = len(self._defined) + 1
+        wire = {name: getattr(spec, name) for name in spec.__slots__}
+        self._guard(self._define_raw, number, _packed(wire))
+        self._defined[id(spec)] = number
+        self._specs.append(spec)  # so that its id is not used again
+        return number
 
     def _guard(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - whatever Lua returns
         try:
@@ -214,10 +245,6 @@ class LuaMachine:
             )
         return ops
 
-    def rebind(self, pid: str, context: bytes | None) -> None:
-        """Give a function's unit another caller before it is started again."""
-        self._vm._guard(self._vm._rebind, self._handle, pid.encode(), context)
-
     def stacks(self) -> list[str]:
         """Where every task waits: the user's frames, innermost first, one text per task."""
         packed = self._vm._guard(self._vm._stacks, self._handle)
@@ -227,6 +254,10 @@ class LuaMachine:
         """Forget the unit; its memory is collected by and by."""
         self._vm.machines -= 1
         self._vm._close(self._handle)
+
+
+def _packed(value: Any) -> bytes | None:  # noqa: ANN401 - any value of the wire types
+    return codec.pack(value) if value else None
 
 
 def _classify(error: lua54.LuaError) -> MachineFailed:

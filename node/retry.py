@@ -40,8 +40,10 @@ class RetryPolicy:
         """The pause after failed attempt number `attempt` (from 1)."""
         if self.coefficient <= 1:
             return min(self.initial_ns, self.maximum_ns)
-        steps = min(attempt - 1, 200)
-        grown = self.initial_ns * math.pow(self.coefficient, steps)
+        try:
+            grown = self.initial_ns * math.pow(self.coefficient, attempt - 1)
+        except OverflowError:
+            return self.maximum_ns
         return int(min(grown, self.maximum_ns))
 
     def next_delay_ns(self, attempt: int, failure: Failure) -> int | None:
@@ -51,7 +53,7 @@ class RetryPolicy:
         if failure.kind in (Kind.CANCELED, UNKNOWN_OUTCOME) or failure.kind in self.non_retryable:
             return None
         if failure.kind == Kind.TIMEOUT and "timeout_type" in failure.details:
-            if failure.details["timeout_type"] not in _RETRYABLE_TIMEOUTS:
+            if str(failure.details["timeout_type"]) not in _RETRYABLE_TIMEOUTS:
                 return None
         elif failure.retryable is False:
             return None
@@ -70,7 +72,7 @@ def decode_policy(table: Mapping[str, Any] | None) -> RetryPolicy:
     coefficient = values.get("backoff_coefficient", 2.0)
     attempts = values.get("maximum_attempts", 0)
     kinds = values.get("non_retryable_error_types") or []
-    if isinstance(coefficient, bool) or not isinstance(coefficient, int | float) or coefficient < 1:
+    if isinstance(coefficient, bool) or not isinstance(coefficient, int | float) or not coefficient >= 1:
         raise ValueError(f"retry_policy.backoff_coefficient must be a number of at least 1, got {coefficient!r}")
     if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 0:
         raise ValueError(f"retry_policy.maximum_attempts must be a whole number of at least 0, got {attempts!r}")
@@ -85,15 +87,25 @@ def decode_policy(table: Mapping[str, Any] | None) -> RetryPolicy:
     )
 
 
+def duration_option(key: str, value: object) -> int:
+    """Read a duration of the options: Go text or milliseconds, not negative. Raises ValueError that names the key."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{key} must be a duration (Go text or milliseconds), got {value!r}")
+    try:
+        ns = parse_duration_ns(value, number_unit_ns=MS_NS)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+    if ns < 0:
+        raise ValueError(f"{key} must not be negative, got {value!r}")
+    return ns
+
+
 def _duration(values: Mapping[str, Any], key: str, default_ns: int) -> int:
     value = values.get(key)
     if value is None:
         return default_ns
-    try:
-        ns = parse_duration_ns(value, number_unit_ns=MS_NS)
-    except ValueError as error:
-        raise ValueError(f"retry_policy.{key}: {error}") from error
-    if ns <= 0:
+    ns = duration_option(f"retry_policy.{key}", value)
+    if ns == 0:
         raise ValueError(f"retry_policy.{key} must be more than 0")
     return ns
 

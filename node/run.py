@@ -10,18 +10,19 @@ not that of op n means that the code is not the code that wrote the history: the
 
 Invariants:
   * an op is in `open` exactly while it has no outcome;
-  * nothing is applied after `finished` or `suspended` is set;
+  * nothing is applied after `finished` or `suspended` is set, but what ends a suspended run without its code: kill,
+    the timeout, the record of its end;
   * events of another run are ignored.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from mesh import codec
-from mesh.duration import parse_duration_ns
 from mesh.errors import Undecodable
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey
@@ -41,11 +42,16 @@ from node.ops import (
     WriteMark,
     fingerprint,
 )
-from node.retry import MS_NS, RetryPolicy, decode_policy
+from node.retry import RetryPolicy, decode_policy, duration_option
 from mesh.events import HEADER_FROM, HEADER_ONCE, EndRecord, Event, StartSpec, next_attempt
 
 DELAY_TICK: Final = "delay"
 TIMEOUT_TICK: Final = "timeout"
+# The pause before the next attempt of call n. Not the tick of a timer n: the failure that began the pause may have been
+# deleted from the history since, and its tick must not look like that of a timer the code never asked for.
+RETRY_TICK: Final = "retry-"
+# Calls that cannot even be made are answered at once; code that goes on making them would never wait for an event.
+REFUSED_CALLS_MAX: Final = 10_000
 TOPOLOGY_PID: Final = "{|topology}"
 # A pause between two attempts that is at least this long is a timer of the server; the run may be evicted meanwhile.
 DURABLE_PAUSE_NS: Final = 5_000_000_000
@@ -66,21 +72,20 @@ class CallOptions:
 
 def decode_call_options(options: Mapping[str, Any]) -> CallOptions:
     """Read the options of a call; `activity.X`, `temporal.activity.X` and X are the same. Raises ValueError."""
-    plain = {key.removeprefix("temporal.").removeprefix("activity."): value for key, value in options.items()}
+    plain = {
+        key.removeprefix("temporal.").removeprefix("activity."): value for key, value in options.items() if isinstance(key, str)
+    }
     times = {}
     for key in RUNTIME_KEYS:
         if plain.get(key) is not None:
-            try:
-                times[key.removesuffix("_timeout") + "_ns"] = parse_duration_ns(plain[key], number_unit_ns=MS_NS)
-            except ValueError as error:
-                raise ValueError(f"{key}: {error}") from error
-    policy = plain.get("retry_policy")
+            times[key.removesuffix("_timeout") + "_ns"] = duration_option(key, plain[key])
+    policy = plain.get("retry_policy") or None  # an empty Lua table arrives as an empty list
     if policy is not None and not isinstance(policy, Mapping):
         raise ValueError("retry_policy must be a table")
     return CallOptions(policy=decode_policy(policy), **times)
 
 
-_DEFAULT_OPTIONS: Final = decode_call_options({})
+DEFAULT_CALL_OPTIONS: Final = decode_call_options({})
 
 
 class Run:
@@ -129,6 +134,7 @@ class Run:
         self._open_machine = open_machine
         self._call_defaults = call_defaults
         self._options: dict[int, CallOptions] = {}
+        self._ret_prefix = f"{key.subject('ret')}.{run}."
         self._machine: Machine | None = None
 
     # -- events ------------------------------------------------------------------------------------------------
@@ -136,14 +142,14 @@ class Run:
     def apply(self, event: Event, *, more: bool = False) -> list[Effect]:
         """Apply one event and return what is now due. `more`: the history goes on after this event (replay)."""
         self.last_seq = event.seq
-        if self.suspended or self.closed:
+        if self.closed:
             return []
         if event.kind == "end":
             if event.run == self.run:
                 self.closed = True
                 self.close()
             return []
-        if self.finished is not None:
+        if self.finished is not None or (self.suspended and not _needs_no_code(event)):
             return []
         self.now_ns = max(self.now_ns, event.at_ns)
         handler = _HANDLERS.get(event.kind)
@@ -193,18 +199,17 @@ class Run:
     def _begin(self, more: bool) -> list[Effect]:
         self._machine = self._open_machine(self)
         effects: list[Effect] = []
-        messages = [(m.get("topic", ""), m.get("body") or codec.encode(None), m.get("from", "")) for m in self.spec.messages]
+        messages = [(m["topic"], m["body"], m["from"]) for m in self.spec.messages]
         early, self._waiting = self._waiting, []
         # The main function subscribes in its first step; what was sent before waits in the mailbox all the same.
-        effects += self._feed("start", self.spec.args, more=more or bool(messages or early))
-        for i, (topic, body, sender) in enumerate(messages):
+        # `more` is about the history alone: these messages are part of its past, and a new run is no replay.
+        effects += self._feed("start", self.spec.args, more=more)
+        for topic, body, sender in messages:
             if self.finished is None and not self.suspended:
-                effects += self._feed(
-                    "message", _lua_text(topic), body, _lua_text(sender), more=more or i + 1 < len(messages) or bool(early)
-                )
-        for i, event in enumerate(early):
+                effects += self._feed("message", _lua_text(topic), body, _lua_text(sender), more=more)
+        for event in early:
             if self.finished is None and not self.suspended:
-                effects += _HANDLERS[event.kind](self, event, more or i + 1 < len(early))
+                effects += _HANDLERS[event.kind](self, event, more)
         return effects
 
     def _on_ret(self, event: Event, more: bool) -> list[Effect]:
@@ -213,7 +218,7 @@ class Run:
         n, attempt, fp = int(event.args[1]), int(event.args[2]), event.args[3]
         op = self.open.get(n)
         if op is None:
-            if 0 < n < self.next_n:
+            if n < self.next_n:
                 return []  # answered before: the first outcome won
             return self._suspend(f"the history has an outcome for op {n} (fingerprint {fp}), the code has asked for {self.next_n - 1} ops so far")
         if op.fp != fp:
@@ -275,6 +280,8 @@ class Run:
             return []
         name = event.args[1]
         if name == TIMEOUT_TICK:
+            if not self.deadline_ns:
+                return []
             failure = Failure("workflow timed out", Kind.TIMEOUT, False, {"timeout_type": "run"})
             return self._finish("timed-out", codec.encode_failure(failure))
         if name == DELAY_TICK:
@@ -283,22 +290,28 @@ class Run:
             self._count(event)
             self.delayed_until_ns = 0
             return self._begin(more)
+        if name.startswith(RETRY_TICK):
+            return self._pause_over(name.removeprefix(RETRY_TICK))
         if not name.isdecimal():
             return []
         n = int(name)
         op = self.open.get(n)
         if op is None:
-            if 0 < n < self.next_n:
+            if n < self.next_n:
                 return []
             return self._suspend(f"the history has a timer for op {n}, the code has asked for {self.next_n - 1} ops so far")
-        if op.kind == "call" and op.failed_seq:
-            op.due_ns = 0  # a long pause between two attempts is over
-            op.durable = False
-            return [Dispatch(op)]
         if op.kind != "timer":
             return self._suspend(f"op {n}: the history has a timer, the code asked for {op.kind} {op.target}")
         self._count(event)
         return self._resolve(op, codec.NIL_OUTCOME, more)
+
+    def _pause_over(self, n: str) -> list[Effect]:
+        op = self.open.get(int(n)) if n.isdecimal() else None
+        if op is None or not op.durable:
+            return []
+        op.due_ns = 0
+        op.durable = False
+        return [Dispatch(op)]
 
     def _on_exit(self, event: Event, more: bool) -> list[Effect]:
         if event.run != self.run:
@@ -309,7 +322,7 @@ class Run:
         if op is not None and op.kind == "spawn":
             # The child has ended before its start was recorded: then it had been started.
             pid = event_headers(event).get(HEADER_FROM, "")
-            effects += self._resolve(op, codec.encode_success({"pid": pid}), True)
+            effects += self._resolve(op, codec.encode_success({"pid": pid}), more)
         child = self.children.pop(n, None)
         if child is None:
             if n >= self.next_n or op is not None:
@@ -358,15 +371,28 @@ class Run:
     def _feed(self, verb: str, a: Any = None, b: Any = None, c: Any = None, *, more: bool) -> list[Effect]:  # noqa: ANN401
         machine = self._machine
         assert machine is not None, "events are fed only while the machine is there"  # noqa: S101 - narrows the type
-        ops: Sequence[Op] = machine.feed(
-            verb, self.now_ns, a, b, c, replaying=more, length=self.length, size=self.size
-        )
+        ops: Sequence[Op] = machine.feed(verb, self.now_ns, a, b, c, replaying=more, length=self.length, size=self.size)
         effects: list[Effect] = []
-        for op in ops:
-            self._take(op, effects, more)
-        return effects
+        refused: deque[tuple[OpState, Failure]] = deque()
+        answered = 0
+        while True:
+            for op in ops:
+                if self.finished is None:
+                    self._take(op, effects, refused)
+            # Answered after all ops of the activation are known: an answer makes the machine ask for further ones.
+            if not refused or self.finished is not None:
+                return effects
+            answered += 1
+            if answered > REFUSED_CALLS_MAX:
+                text = f"made {REFUSED_CALLS_MAX} calls in one step that cannot be made; the last: {refused[0][1].message}"
+                return effects + self._finish("failed", codec.encode_failure(Failure(text, Kind.INTERNAL, False)))
+            state, failure = refused.popleft()
+            self._drop(state)
+            ops = machine.feed(
+                "resolve", self.now_ns, state.n, codec.encode_failure(failure), replaying=more, length=self.length, size=self.size
+            )
 
-    def _take(self, op: Op, effects: list[Effect], more: bool) -> None:
+    def _take(self, op: Op, effects: list[Effect], refused: deque[tuple[OpState, Failure]]) -> None:
         kind = op.kind
         if kind == "call":
             state = OpState(op.n, kind, str(op.target), fingerprint(kind, str(op.target)), op.payload or b"", issued_ns=self.now_ns)
@@ -374,8 +400,7 @@ class Run:
             try:
                 self._read_call_options(state, op.options)
             except ValueError as error:
-                failure = Failure(f"{state.target}: {error}", Kind.INVALID, False)
-                effects += self._resolve(state, codec.encode_failure(failure), more)
+                refused.append((state, Failure(f"{state.target}: {error}", Kind.INVALID, False)))
                 return
             effects.append(Dispatch(state))
         elif kind == "timer":
@@ -408,14 +433,13 @@ class Run:
         elif kind == "end":
             effects += self._machine_ended(str(op.target), op.payload or b"", op.options)
         else:
-            failure = Failure(f"{kind} is not possible in a workflow", Kind.INTERNAL, False)
             state = OpState(op.n, kind, str(op.target), "", issued_ns=self.now_ns)
             self._add(state, op)
-            effects += self._resolve(state, codec.encode_failure(failure), more)
+            refused.append((state, Failure(f"{kind} is not possible in a workflow", Kind.INTERNAL, False)))
 
     def _add(self, state: OpState, op: Op) -> None:
         self.open[op.n] = state
-        self.next_n = op.n + 1
+        self.next_n = max(self.next_n, op.n + 1)
         if state.kind == "call":
             self.calls += 1
 
@@ -433,16 +457,20 @@ class Run:
         self._options[state.n] = decode_call_options(state.options)
 
     def _call_options(self, op: OpState) -> CallOptions:
-        return self._options.get(op.n, _DEFAULT_OPTIONS)
+        return self._options.get(op.n, DEFAULT_CALL_OPTIONS)
+
+    def ret_subject(self, op: OpState, attempt: int = 0) -> str:
+        """Where the outcome of an attempt (by default the present one) of an op is published."""
+        return f"{self._ret_prefix}{op.n}.{attempt or op.attempt}.{op.fp}"
 
     def call_options(self, n: int) -> CallOptions:
         """The options of call n."""
-        return self._options.get(n, _DEFAULT_OPTIONS)
+        return self._options.get(n, DEFAULT_CALL_OPTIONS)
 
     def _machine_ended(self, verb: str, payload: bytes, options: bytes | None) -> list[Effect]:
         if verb == "ok":
             return self._finish("completed", payload)
-        if verb == "fail":
+        if verb in ("fail", "doomed"):  # doomed: stopped by its limits
             _, failure = codec.decode_outcome(payload)
             delay_ns = self._retry_delay_ns(failure)
             if delay_ns is not None:
@@ -489,6 +517,7 @@ class Run:
                 policy = (op.options.get("options") or {}).get("parent_close_policy", "terminate")
                 if policy != "abandon":
                     children.append(ChildAtEnd(op, "kill" if policy == "terminate" else "cancel"))
+        self.suspended = ""
         self.finished = Finish(EndRecord(status, outcome, next_start), tuple(children))
         self.close()
         return [self.finished]
@@ -558,6 +587,11 @@ def event_headers(event: Event) -> dict[str, str]:
     return headers
 
 
+def _needs_no_code(event: Event) -> bool:
+    """Whether an event ends a run whatever its code is."""
+    return event.kind == "kill" or (event.kind == "tick" and event.args[1] == TIMEOUT_TICK)
+
+
 def _normal_outcome(data: bytes, event: Event) -> tuple[bytes, Failure | None]:
     """An outcome in our own form, whoever wrote it, and the failure it carries."""
     if event.raw_headers:
@@ -569,12 +603,12 @@ def _normal_outcome(data: bytes, event: Event) -> tuple[bytes, Failure | None]:
             return codec.encode_failure(failure), failure
     try:
         ok, value = codec.decode_outcome(data)
-    except Undecodable as error:
+        if ok:
+            return codec.encode_success(value), None
+        return codec.encode_failure(value), value
+    except ValueError as error:  # Undecodable, or nested so deep that it can be read but not be written
         failure = codec.undecodable_failure("outcome", error)
         return codec.encode_failure(failure), failure
-    if ok:
-        return codec.encode_success(value), None
-    return codec.encode_failure(value), value
 
 
 def service_error_kind(code: str) -> str:
@@ -608,4 +642,4 @@ _HANDLERS: Final[dict[str, Callable[[Run, Event, bool], list[Effect]]]] = {
     "kill": Run._on_kill,
 }
 
-__all__ = ["CallOptions", "Run", "child_key", "child_pid", "decode_call_options", "event_headers", "service_error_kind"]
+__all__ = ["RETRY_TICK", "CallOptions", "Run", "child_key", "child_pid", "decode_call_options", "event_headers", "service_error_kind"]

@@ -217,6 +217,11 @@ function K.channel_close(ch)
   end
 end
 
+--- Whether a channel is closed.
+function K.channel_closed(ch)
+  return ch[CLOSED]
+end
+
 --- The values that wait in a channel's buffer, oldest first, taken out.
 function K.channel_drain(ch)
   local values, n = {}, 0

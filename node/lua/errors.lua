@@ -8,6 +8,9 @@
 local K = ...
 local raw = K.raw
 
+K.limits = K.limits or {}
+K.limits.frames_max = K.limits.frames_max or 30 -- of a stack that is shown to people
+
 local KIND, MESSAGE, RETRYABLE = K.key("kind"), K.key("message"), K.key("retryable")
 local DETAILS, STACK, FRAMES, CAUSE = K.key("details"), K.key("stack"), K.key("frames"), K.key("cause")
 
@@ -59,9 +62,23 @@ function K.error_to_wire(e)
   return { message = e[MESSAGE], kind = e[KIND], retryable = e[RETRYABLE], details = e[DETAILS], stack = e[STACK] }
 end
 
---- An Error from its wire form.
+local function text_or(v, default)
+  if raw.type(v) == "string" then
+    return v
+  end
+  return v == nil and default or raw.type(v) == "number" and raw.tostring(v) or "(" .. raw.type(v) .. ")"
+end
+
+--- An Error from its wire form; whoever wrote it may have put anything into its fields.
 function K.error_from_wire(t)
-  return K.new_error(t.kind, t.message or "", t.retryable, t.details, t.stack)
+  local retryable, details = t.retryable, t.details
+  if raw.type(retryable) ~= "boolean" then
+    retryable = nil
+  end
+  if K.type(details) ~= "table" then
+    details = nil
+  end
+  return K.new_error(text_or(t.kind, ""), text_or(t.message, ""), retryable, details, text_or(t.stack, nil))
 end
 
 --- A raised value (anything) as the Error a unit fails with: a raised Error keeps its kind (empty -> Internal), all else is Internal.
@@ -107,7 +124,8 @@ local M = {
 --- The user's frames of the calling coroutine: a traceback text and the frames behind errors.call_stack.
 local function where()
   local frames, lines, level = {}, {}, 3
-  while true do
+  -- Each look at a level walks there from the top: all levels of a deep recursion would take minutes.
+  while #frames < K.limits.frames_max and level < 200 do
     local info = raw.debug.getinfo(level, "Sln")
     if not info then
       break

@@ -14,6 +14,7 @@ local raw = K.raw
 local resume, status, co_create = raw.coroutine.resume, raw.coroutine.status, raw.coroutine.create
 local getinfo, collectgarbage = raw.debug.getinfo, raw.collectgarbage
 
+local NONE = {}
 local units = {} -- handle -> unit
 local code = {} -- key -> bytecode
 
@@ -68,12 +69,15 @@ end
 
 -- Failing ----------------------------------------------------------------------------------------------------
 
--- The user's own frames of a coroutine, innermost first.
+-- The user's own frames of a coroutine, innermost first; of a deep recursion only the innermost ones.
 local function user_frames(co)
   local lines, level = {}, 0
   while true do
     local info = getinfo(co, level, "Sln")
     if not info then
+      break
+    elseif #lines >= K.limits.frames_max or level >= 200 then
+      lines[#lines + 1] = "..."
       break
     end
     if raw.string.byte(info.source, 1) == 64 then
@@ -90,8 +94,8 @@ local function finish(unit, verb, payload, options)
   K.tell("end", verb, payload, options)
 end
 
-local function fail(unit, err)
-  finish(unit, "fail", "\xC1\x92\x01" .. K.encode_wire_error(err))
+local function fail(unit, err, verb)
+  finish(unit, verb or "fail", "\xC1\x92\x01" .. K.encode_wire_error(err))
 end
 
 --- The msgpack map of an Error, details that cannot be sent replaced by a note.
@@ -107,14 +111,47 @@ end
 
 local OUT_OF_MEMORY = "not enough memory"
 
+-- The VM has no memory left. A unit that could have taken all that its step may have took more: it fails alone. Else it
+-- may be somebody else's fault: the driver finds out.
+local function fail_out_of_memory(unit, co)
+  if K.limits.vm_memory_kb - unit.memory_before <= K.limits.memory_kb then
+    raw.error(OUT_OF_MEMORY, 0)
+  end
+  local lines = user_frames(co)
+  unit.doomed = OUT_OF_MEMORY -- handlers of to-be-closed variables do not get far
+  raw.coroutine.close(co)
+  unit.tasks, unit.ready, unit.pending, unit.env, unit.main = {}, {}, {}, {}, nil
+  unit.mailbox, unit.listeners, unit.inbox, unit.events = nil, nil, nil, nil
+  collectgarbage()
+  unit.doomed = raw.string.format("%s: took more than %d MB of memory in one step",
+    raw.string.match(lines[1] or "", "^(.-:%d+)") or "?", K.limits.memory_kb // 1024)
+  fail(unit, K.new_error("Internal", unit.doomed, false, nil, raw.table.concat(lines, "\n\t")), "doomed")
+end
+
+-- The text of a raised value that is neither text nor Error. A `__tostring` of the user's runs as a coroutine of its
+-- own, under what is left of the budget, and may not wait.
+local function text_of_object(value)
+  if raw.type(value) ~= "table" or K.class_of(value) then
+    return K.tostring(value)
+  end
+  local co = co_create(K.tostring)
+  K.arm(co)
+  local ok, text = resume(co, value)
+  return ok and status(co) == "dead" and text or "a table whose __tostring failed"
+end
+
 local function fail_raised(unit, co, value)
   if value == OUT_OF_MEMORY then
-    -- The VM's limit, not this unit's: the driver finds out whose fault it is.
-    raw.error(OUT_OF_MEMORY, 0)
+    return fail_out_of_memory(unit, co)
   end
   value = K.blame_thread(co, value)
   local lines = user_frames(co)
-  raw.table.insert(lines, 1, K.is_error(value) and K.error_text(value) or K.tostring(value))
+  if raw.type(value) ~= "string" and not K.is_error(value) then
+    -- Lua puts a position in front of texts only.
+    local place = raw.string.match(lines[1] or "", "^(.-:%d+): ")
+    value = (place and place .. ": " or "") .. "raised " .. text_of_object(value)
+  end
+  raw.table.insert(lines, 1, K.error_text(value) or value)
   fail(unit, K.error_from_raised(value, raw.table.concat(lines, "\n\t")))
 end
 
@@ -190,7 +227,8 @@ end
 
 -- Libraries first, each once, each with its imports; then the entry's chunk, which gives the function.
 local function load_main(unit)
-  local env, spec, values = unit.env, unit.spec, {}
+  local env, spec, values, task = unit.env, unit.spec, {}, unit.task
+  unit.task = nil -- a file's top level may not wait
   for _, lib in raw.ipairs(spec.libraries or {}) do
     values[lib.id] = run_chunk(lib.code, library_env(unit, pick(lib.imports, values)))
   end
@@ -199,6 +237,7 @@ local function load_main(unit)
     raw.rawset(env, alias, value)
   end
   local got = run_chunk(spec.code, env)
+  unit.task = task
   if raw.type(got) == "function" then
     return got
   end
@@ -211,10 +250,7 @@ end
 
 --- `subscribe(topic, ch)` and `unsubscribe(ch)`: as listen and unlisten, with a channel of the caller's.
 function K.globals.subscribe(topic, ch)
-  local unit = K.current
-  unit.listeners = unit.listeners or {}
-  unit.listeners[topic] = { channel = ch, as_message = false }
-  return true
+  return K.subscribe(topic, ch)
 end
 
 function K.globals.unsubscribe(ch)
@@ -242,7 +278,7 @@ local function run(unit)
     local ok, a, b = resume(co)
     if unit.doomed then
       unit.finished = false
-      fail(unit, K.new_error("Internal", unit.doomed, false, nil, unit.doomed))
+      fail(unit, K.new_error("Internal", unit.doomed, false, nil, unit.doomed), "doomed")
     elseif unit.finished then
       break
     elseif not ok then
@@ -270,6 +306,25 @@ end
 
 local verbs = {}
 
+-- Bytes from outside are read under protection: what nobody can read is their writer's fault, not the kernel's.
+local function try(read, ...)
+  local ok, a, b, c = raw.pcall(read, ...)
+  if not ok and a == OUT_OF_MEMORY then
+    raw.error(a, 0)
+  end
+  return ok, a, b, c
+end
+
+local function read_outcome(payload)
+  local ok, value = try(K.decode, payload, 4)
+  if not ok then
+    return false, K.new_error("Internal", "undecodable outcome: " .. value, false)
+  elseif raw.string.byte(payload, 3) == 0 then
+    return true, value
+  end
+  return false, K.error_from_wire(value)
+end
+
 local function begin(unit)
   unit.ready, unit.ready_head, unit.ready_tail = {}, 1, 0
   unit.pending, unit.pending_count, unit.next_n = {}, 0, 1
@@ -278,8 +333,7 @@ local function begin(unit)
   unit.finished, unit.doomed = false, nil
 end
 
---- Run the main function with the arguments in a msgpack array. A function's unit may be started again and again.
-function verbs.start(unit, args)
+local function launch(unit, n, values)
   begin(unit)
   unit.started = unit.now
   local task = K.spawn_task(unit, function()
@@ -288,10 +342,29 @@ function verbs.start(unit, args)
       main = load_main(unit)
       unit.main = main
     end
-    local n, values = K.decode_list(args, 1)
     return main(raw.table.unpack(values, 1, n))
   end)
   task.main = true
+end
+
+--- Run the main function with the arguments in a msgpack array.
+function verbs.start(unit, args)
+  local ok, n, values = try(K.decode_list, args, 1)
+  if ok then
+    launch(unit, n, values)
+  else
+    begin(unit)
+    fail(unit, K.new_error("Invalid", "the arguments cannot be read: " .. n, false))
+  end
+end
+
+--- Run the main function of a function for one request: a payload [arguments, context]. The unit may have served others.
+function verbs.request(unit, request, pid)
+  unit.pid = pid
+  local n, values, past = K.decode_list(request, 3)
+  unit.context = K.decode(request, past) or {}
+  unit.context_bytes = nil
+  launch(unit, n, values)
 end
 
 --- The outcome of op n: a payload [0, value] or [1, failure].
@@ -302,26 +375,21 @@ function verbs.resolve(unit, n, payload)
   end
   unit.pending[n] = nil
   unit.pending_count = unit.pending_count - 1
-  if raw.string.byte(payload, 3) == 0 then
-    on_outcome(true, K.decode(payload, 4))
-  else
-    on_outcome(false, K.error_from_wire(K.decode(payload, 4)))
-  end
+  on_outcome(read_outcome(payload))
 end
 
 --- A message: topic, bodies, sender.
 function verbs.message(unit, topic, payload, from)
-  local n, bodies = K.decode_bodies(payload)
+  local ok, n, bodies = try(K.decode_bodies, payload)
+  if not ok then
+    n, bodies = 1, { payload } -- nobody can read it: the code gets the bytes
+  end
   K.deliver_message(unit, K.new_message(topic, from, n, bodies))
 end
 
 --- The child that op n started has ended.
 function verbs.exit(unit, n, payload, pid)
-  if raw.string.byte(payload, 3) == 0 then
-    K.child_ended(unit, n, pid, true, K.decode(payload, 4))
-  else
-    K.child_ended(unit, n, pid, false, K.error_from_wire(K.decode(payload, 4)))
-  end
+  K.child_ended(unit, n, pid, read_outcome(payload))
 end
 
 --- Somebody asks the unit to stop.
@@ -344,37 +412,38 @@ local A = {} -- what the driver calls
 
 A.compile = K.compile
 
---- Make a unit from its spec (a msgpack map). Nothing runs yet.
-function A.open(handle, spec_bytes)
+local specs = {} -- number -> what units of one entry have in common
+
+--- Take note of an entry: what its units are made of (a msgpack map).
+function A.define(number, spec_bytes)
   local spec = K.decode(spec_bytes)
-  local unit = {
-    spec = spec, kind = spec.kind, deterministic = spec.kind == "workflow", entry_id = spec.entry_id,
-    pid = spec.pid, seed = spec.seed, info = spec.info or {}, context = spec.context or {}, marks = spec.marks or {},
-    next_seq = 1, now = 0, ops = {}, ops_len = 0, imports = {}, history_length = 0, history_size = 0,
-    listed = {},
-  }
-  K.make_env(unit)
+  spec.listed = {}
   for _, name in raw.ipairs(spec.modules or {}) do
-    unit.listed[name] = true
-    if not K.libs[name] and not K.global_modules[name] then
-      raw.rawset(unit.env, name, K.module(name))
-    end
+    spec.listed[name] = true
   end
-  units[handle] = unit
+  specs[number] = spec
 end
 
---- Give a function's unit another caller's context and identity before it is started again.
-function A.rebind(handle, pid, context_bytes)
-  local unit = units[handle]
-  unit.pid = pid
-  unit.context = context_bytes and K.decode(context_bytes) or {}
-  unit.context_bytes = nil
+local function decoded(bytes)
+  return bytes and K.decode(bytes) or {}
+end
+
+--- Make a unit. Nothing runs yet.
+function A.open(handle, number, pid, seed, info, context, marks)
+  local spec = specs[number]
+  local unit = {
+    spec = spec, kind = spec.kind, deterministic = spec.kind == "workflow", entry_id = spec.entry_id, listed = spec.listed,
+    pid = pid, seed = seed, info = decoded(info), context = decoded(context), marks = decoded(marks),
+    next_seq = 1, now = 0, ops = {}, ops_len = 0, imports = NONE, history_length = 0, history_size = 0,
+  }
+  K.make_env(unit)
+  units[handle] = unit
 end
 
 --- One activation: an event goes in, the ops that came up go out as a flat list of fives.
 function A.feed(handle, verb, now, replaying, length, size, a, b, c)
   local unit = units[handle]
-  if unit.finished and verb ~= "start" then
+  if unit.finished and verb ~= "start" and verb ~= "request" then
     return
   end
   unit.now, unit.replaying, unit.history_length, unit.history_size = now, replaying, length, size

@@ -24,7 +24,7 @@ for _, lib in ipairs({ "string", "table", "math", "coroutine", "os", "debug", "u
   end
 end
 
-local raw_type, raw_getmetatable, raw_setmetatable = type, getmetatable, setmetatable
+local raw_type, raw_setmetatable, metatable_of = type, setmetatable, debug.getmetatable
 local private = {} -- the private keys
 local shared_seq = 0
 local classes = {} -- metatable -> class name; classes live as long as the VM
@@ -39,11 +39,32 @@ end
 --- The private key of an object's sequence number.
 K.SEQ = K.key("seq")
 
+-- A method that refuses every self but objects of its class. Without this, `future.cancel(t)` on a table of the user's
+-- would hand the private keys to the table's metamethods, and with them the insides of objects that units share.
+local function guarded(mt, name, f)
+  if raw_type(f) ~= "function" then
+    return f
+  end
+  return function(self, ...)
+    if metatable_of(self) ~= mt then
+      K.raw.error("bad argument #1 to '" .. name .. "' (" .. mt.__name .. " expected, got " .. K.type(self)
+        .. "); call it as object:" .. name .. "()", 2)
+    end
+    return f(self, ...)
+  end
+end
+
 --- Define an object type and return its constructor: `new(fields) -> object` turns the given table (its
---- keys private keys) into an object. `methods` is what `obj:name()` finds; `meta` adds metamethods
---- (`__tostring`, `__concat`, `__eq`, ...); `meta.__index` replaces the method table.
+--- keys private keys) into an object. `methods` is what `obj:name()` finds, filled before or after; `meta` adds
+--- metamethods (`__tostring`, `__concat`, `__eq`, ...); `meta.__index` replaces the method table.
 function K.class(name, methods, meta)
   local mt = {}
+  for method, f in K.raw.pairs(methods) do
+    methods[method] = guarded(mt, method, f)
+  end
+  raw_setmetatable(methods, {
+    __newindex = function(t, method, f) K.raw.rawset(t, method, guarded(mt, method, f)) end,
+  })
   for k, v in K.raw.pairs(meta or {}) do
     mt[k] = v
   end
@@ -73,14 +94,12 @@ function K.class(name, methods, meta)
   end
 end
 
-local debug_getmetatable = K.raw.debug.getmetatable
-
 --- The class name of an object made by `K.class`, nil for every other value.
 function K.class_of(v)
   if raw_type(v) ~= "table" then
     return nil
   end
-  local mt = debug_getmetatable(v)
+  local mt = metatable_of(v)
   return mt and classes[mt]
 end
 
@@ -92,7 +111,7 @@ function K.type(...)
   local v = (...)
   local t = raw_type(v)
   if t == "table" then
-    local mt = debug_getmetatable(v)
+    local mt = metatable_of(v)
     if mt and classes[mt] then
       return "userdata"
     end

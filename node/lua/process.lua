@@ -13,19 +13,11 @@ end
 local function route(unit, message)
   local topic = K.message_parts(message)
   local listener = unit.listeners and unit.listeners[topic]
-  if listener then
-    if listener.as_message then
-      K.channel_offer(listener.channel, message)
-    else
-      K.channel_offer(listener.channel, K.message_value(message))
-    end
+  -- A channel that its reader has closed takes nothing: the message goes where it would go without it.
+  if listener and K.channel_offer(listener.channel, listener.as_message and message or K.message_value(message)) then
     return true
   end
-  if unit.inbox and raw.string.byte(topic, 1) ~= 64 then
-    K.channel_offer(unit.inbox, message)
-    return true
-  end
-  return false
+  return unit.inbox ~= nil and raw.string.byte(topic, 1) ~= 64 and K.channel_offer(unit.inbox, message)
 end
 
 --- A message arrives.
@@ -67,6 +59,9 @@ function K.unread(unit)
     raw.table.sort(topics)
     for _, topic in raw.ipairs(topics) do
       local listener = unit.listeners[topic]
+      if listener.holds then
+        list[#list + 1] = { topic = topic, from = "", body = K.encode_bodies(1, listener.held) }
+      end
       local values, n = K.channel_drain(listener.channel)
       for i = 1, n do
         if listener.as_message then
@@ -105,6 +100,9 @@ function M.get_options() return { trap_links = K.current.trap_links or false } e
 function M.set_options(options)
   if K.current.deterministic then
     return false, internal("process.set_options not supported in workflow context")
+  end
+  if K.type(options) ~= "table" then
+    return false, K.new_error("Invalid", "options must be a table", false)
   end
   for name, value in raw.next, options do
     if name ~= "trap_links" then
@@ -164,14 +162,45 @@ function M.listen(topic, options)
 end
 
 function M.unlisten(ch)
+  if K.class_of(ch) ~= "channel" then
+    K.raise("bad argument #1 to 'unlisten' (channel expected, got " .. K.type(ch) .. ")")
+  end
   local unit = K.current
   for topic, listener in raw.next, unit.listeners or {} do
-    if listener.channel == ch then
+    if listener.channel == ch or listener.target == ch then
       unit.listeners[topic] = nil
+      K.channel_close(listener.channel)
+      K.channel_close(ch)
       break
     end
   end
-  K.channel_close(ch)
+  return true
+end
+
+--- Listen with a channel of the caller's, of any size: a task hands on what arrives, so nothing is dropped when it is full.
+function K.subscribe(topic, ch)
+  local err = check_topic(topic)
+  if err then
+    return nil, err
+  elseif K.class_of(ch) ~= "channel" then
+    K.raise("bad argument #2 to 'subscribe' (channel expected, got " .. K.type(ch) .. ")")
+  end
+  local unit = K.current
+  unit.listeners = unit.listeners or {}
+  local listener = { channel = K.new_channel(raw.math.huge), as_message = false, target = ch }
+  unit.listeners[topic] = listener
+  reroute(unit)
+  K.spawn_task(unit, function()
+    while true do
+      local value, open = listener.channel:receive()
+      if not open or K.channel_closed(ch) then
+        return
+      end
+      listener.holds, listener.held = true, value
+      ch:send(value)
+      listener.holds, listener.held = false, nil
+    end
+  end)
   return true
 end
 
@@ -190,11 +219,26 @@ function M.send(dest, topic, ...)
   return K.op_wait("send", dest, body, K.encode_options({ topic = topic }))
 end
 
+local function check_dest(dest)
+  if raw.type(dest) ~= "string" or dest == "" then
+    return K.new_error("Invalid", "destination required", false)
+  end
+  return nil
+end
+
 function M.cancel(dest, reason)
+  local err = check_dest(dest)
+  if err then
+    return nil, err
+  end
   return K.op_wait("cancel", dest, nil, K.encode_options({ reason = reason and K.tostring(reason) }))
 end
 
 function M.terminate(dest)
+  local err = check_dest(dest)
+  if err then
+    return nil, err
+  end
   return K.op_wait("terminate", dest)
 end
 
@@ -202,6 +246,10 @@ for _, name in raw.ipairs({ "monitor", "unmonitor", "link", "unlink" }) do
   M[name] = function(dest)
     if K.current.deterministic then
       return nil, internal("process." .. name .. " not supported in workflow context; a child's EXIT arrives in process.events() without asking")
+    end
+    local err = check_dest(dest)
+    if err then
+      return nil, err
     end
     return K.op_wait(name, dest)
   end
@@ -212,6 +260,9 @@ for _, name in raw.ipairs({ "register", "lookup", "unregister" }) do
   M.registry[name] = function(text, a, b)
     if K.current.deterministic then
       return nil, internal("process.registry." .. name .. " not supported in workflow context")
+    end
+    if raw.type(text) ~= "string" or text == "" then
+      return nil, K.new_error("Invalid", "name required", false)
     end
     return K.op_wait("registry." .. name, text, K.encode_payload({ a, b }))
   end

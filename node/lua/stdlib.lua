@@ -485,12 +485,17 @@ function globals.print(...)
   end
 end
 
+-- Whether memory suffices depends on the neighbours in the VM: code that could catch this would not replay.
+local OUT_OF_MEMORY = "not enough memory"
+
 -- A doomed unit (killed, out of budget) must not catch its end and go on.
 local function protected(ok, ...)
   if not ok then
     local unit = K.current
     if unit and unit.doomed then
       raw_error(unit.doomed, 0)
+    elseif (...) == OUT_OF_MEMORY then
+      raw_error(OUT_OF_MEMORY, 0)
     end
   end
   return ok, ...
@@ -509,6 +514,10 @@ function globals.xpcall(f, handler, ...)
     raw_error("bad argument #2 to 'xpcall' (function expected, got " .. K.type(handler) .. ")")
   end
   return protected(raw_xpcall(f, function(e)
+    local unit = K.current
+    if unit and unit.doomed then
+      return e -- raised by the budget's hook: until it has unwound, nothing would stop the handler
+    end
     return handler(blame(e))
   end, ...))
 end
@@ -1234,6 +1243,8 @@ local function settle(co, ok, first, ...)
   local unit = K.current
   if unit and unit.doomed then
     raw_error(unit.doomed, 0)
+  elseif first == OUT_OF_MEMORY then
+    raw_error(OUT_OF_MEMORY, 0)
   end
   return false, K.blame_thread(co, first)
 end
@@ -1410,7 +1421,7 @@ raw_setmetatable(globals, {
     local v
     if made_for then
       v = made_for(unit)
-    elseif K.global_modules[name] then
+    elseif K.global_modules[name] or unit.listed and unit.listed[name] then
       v = K.module(name)
     end
     if v ~= nil then
