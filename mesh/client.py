@@ -44,8 +44,11 @@ from mesh.wire import parse_headers
 DEFAULT_URL: Final = "nats://localhost:4222"
 # What is missed while a connection is down shows at the next look into the log.
 LOOK_EVERY_S: Final = 2.0
-ASK_OWNER_AFTER_S: Final = 0.2
-DESCRIBE_TIMEOUT_S: Final = 5.0
+# An end that was published just before we subscribed may be stored just after we have looked.
+FIRST_LOOK_S: Final = 0.005
+ASK_OWNER_AFTER_S: Final = 0.08
+DESCRIBE_TIMEOUT_S: Final = 1.0
+DESCRIBE_TRIES: Final = 5
 
 
 class WorkflowFailed(MeshError):
@@ -267,11 +270,18 @@ class Client:
     async def ask_owner(self, key: WorkflowKey, run: OpenRun) -> Mapping[str, Any]:
         """What the owner of an open run says it is waiting for; a note instead when nobody owns it."""
         partition = int(run.start.subject.split(".")[3])
-        try:
-            reply = await self.conn.request(
-                owner_request(key.queue, partition, "describe"), codec.encode({"id": key.id}), timeout_s=DESCRIBE_TIMEOUT_S
-            )
-        except (NoResponders, RequestTimeout):
+        subject, wish = owner_request(key.queue, partition, "describe"), codec.encode({"id": key.id})
+        reply = None
+        for _ in range(DESCRIBE_TRIES):
+            # Only the owner answers; while a partition changes hands nobody does for a moment.
+            try:
+                reply = await self.conn.request(subject, wish, timeout_s=DESCRIBE_TIMEOUT_S)
+                break
+            except NoResponders:
+                break
+            except RequestTimeout:
+                continue
+        if reply is None:
             return {"status": "running", "note": f"no node owns partition {partition} of queue {key.queue} at the moment"}
         value = codec.decode(reply.data)
         return value if isinstance(value, Mapping) else {"status": "running", "note": "its owner is taking it over"}
@@ -286,6 +296,7 @@ class Client:
         try:
             run = handle.run or await self._newest_run(key)
             asked = False
+            look_s = FIRST_LOOK_S
             while True:
                 ended = await self.history(key.queue).end_of(key, run)
                 if ended is not None:
@@ -297,11 +308,14 @@ class Client:
                 await self.history(key.queue).partition_of(key)  # looked up while there is time
                 if news.suspended is not None:
                     raise WorkflowSuspended(key.id, news.suspended)
-                if not await news.wait(LOOK_EVERY_S if asked else ASK_OWNER_AFTER_S) and not asked:
+                if await news.wait(look_s):
+                    continue
+                if look_s >= ASK_OWNER_AFTER_S and not asked:
                     asked = True
                     state = await self.describe(key)
                     if state.status == "suspended":
                         raise WorkflowSuspended(key.id, str(state.detail.get("reason", "")))
+                look_s = min(look_s * 4, LOOK_EVERY_S)
         finally:
             ends.unsubscribe()
             notes.unsubscribe()

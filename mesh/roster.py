@@ -35,8 +35,9 @@ BUCKET: Final = "mesh_roster"
 MEMBER_TTL_S: Final = 3
 RENEW_EVERY_S: Final = 0.8
 PING_EVERY_S: Final = 0.1
-PING_TIMEOUT_S: Final = 1.0
-# A neighbour that is slow to answer is left alone: its member key decides. Only "nobody listens" counts at once.
+# A neighbour that is slow to answer is left alone, its member key decides; only "nobody listens" counts. So the limit is
+# short: a ping that reached a process just before it died is never answered, and the next one tells.
+PING_TIMEOUT_S: Final = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -177,8 +178,10 @@ class Roster:
         await self._join()
 
     async def _ping_for_ever(self) -> None:
+        pause_s = PING_EVERY_S
         while True:
-            await anyio.sleep(PING_EVERY_S)
+            await anyio.sleep(pause_s)
+            pause_s = PING_EVERY_S
             other = neighbour(self.members(), self.me.node_id)
             if other is None or not self.may_act():
                 continue
@@ -186,7 +189,9 @@ class Roster:
                 await self._conn.request(node_request(other, "ping"), b"", timeout_s=PING_TIMEOUT_S)
             except NoResponders:
                 await self._bury(other)
-            except (RequestTimeout, Disconnected):
+            except RequestTimeout:
+                pause_s = 0.0
+            except Disconnected:
                 continue
 
     async def _bury(self, node_id: str) -> None:

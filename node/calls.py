@@ -63,6 +63,7 @@ class Watch:
     due_s: float = 0.0
     no_host_since_s: float = 0.0
     waits: bool = False  # a retry that is not due yet
+    waits_to_start: bool = True  # no host has said yet that it runs
 
     @property
     def ret(self) -> str:
@@ -130,12 +131,7 @@ class Calls:
             return
         if not self._publish(watch):
             return
-        due = ASK_AFTER_S
-        if options.start_to_close_ns:
-            due = min(due, options.start_to_close_ns / 1e9)
-        if options.schedule_to_close_ns:
-            due = min(due, max(0.0, (op.issued_ns + options.schedule_to_close_ns - time.time_ns()) / 1e9))
-        self._push(watch, now + due)
+        self._push(watch, _next_look_s(watch, now))
 
     def retry_later(self, key: WorkflowKey, run: Run, op: OpState, due_ns: int) -> None:
         """Dispatch the next attempt when it is due (a pause that a restart of the node may lengthen, not lose)."""
@@ -290,11 +286,22 @@ class Calls:
         if not watch.published and stc_ns:
             watch.close_by_s = now - elapsed_s + stc_ns / 1e9
         watch.published = True
+        watch.waits_to_start = elapsed_s == 0.0
         watch.no_host_since_s = 0.0
-        due = now + ASK_AFTER_S
-        self._push(watch, min(due, watch.close_by_s) if watch.close_by_s else due)
+        if not self._failed_to_start(watch):
+            self._push(watch, _next_look_s(watch, now))
+
+    def _failed_to_start(self, watch: Watch) -> bool:
+        limit_ns = watch.run.call_options(watch.op.n).schedule_to_start_ns
+        if not watch.waits_to_start or not limit_ns or time.time_ns() < watch.op.issued_ns + limit_ns:
+            return False
+        self.abandon(watch.run, watch.op)
+        self._fail(watch, _timeout(watch, "schedule_to_start"))
+        return True
 
     def _no_host(self, watch: Watch, now: float) -> None:
+        if self._failed_to_start(watch):
+            return
         once = watch.run.call_options(watch.op.n).policy.at_most_once
         if once and watch.op.claimed:
             self._fail(watch, _unknown(watch))
@@ -307,6 +314,8 @@ class Calls:
         self._fail(watch, Failure(f"no handler registered for target {watch.op.target}: no node offers it", Kind.NOT_FOUND, True))
 
     def _lost(self, watch: Watch, now: float) -> None:
+        if self._failed_to_start(watch):
+            return
         once = watch.run.call_options(watch.op.n).policy.at_most_once
         if once and watch.op.claimed:
             self._fail(watch, _unknown(watch))
@@ -348,6 +357,20 @@ def _read_answer(data: bytes) -> list[tuple[str, float]]:
         (item[0], float(item[1])) for item in wire
         if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], int | float)
     ]  # fmt: skip
+
+
+def _next_look_s(watch: Watch, now: float) -> float:
+    """When to look after a call again (monotonic): in a second, or earlier where one of its limits ends."""
+    options = watch.run.call_options(watch.op.n)
+    looks = [now + ASK_AFTER_S]
+    if watch.close_by_s:
+        looks.append(watch.close_by_s)
+    since_issued_s = (time.time_ns() - watch.op.issued_ns) / 1e9
+    if options.schedule_to_close_ns:
+        looks.append(now + max(0.0, options.schedule_to_close_ns / 1e9 - since_issued_s))
+    if options.schedule_to_start_ns and watch.waits_to_start:
+        looks.append(now + max(0.0, options.schedule_to_start_ns / 1e9 - since_issued_s))
+    return min(looks)
 
 
 def _timeout(watch: Watch, which: str) -> Failure:

@@ -71,7 +71,7 @@ _log = logging.getLogger(__name__)
 class Instance:
     """A workflow that this node has in memory."""
 
-    __slots__ = ("again", "gate", "id_token", "key", "loading", "partition", "quarantined", "run", "unacked")
+    __slots__ = ("gate", "id_token", "key", "loading", "partition", "quarantined", "reloaded", "run", "unacked")
 
     def __init__(self, key: WorkflowKey, id_token: str, partition: Partition) -> None:
         self.key = key
@@ -81,8 +81,8 @@ class Instance:
         self.loading: list[Event] | None = None  # events that came while the history is read
         self.gate: list[Effect] | None = None  # effects that wait for a mark to be recorded
         self.unacked = 0
-        self.again = 0
         self.quarantined = False
+        self.reloaded = False
 
     def busy(self) -> bool:
         """Whether this instance needs its owner."""
@@ -92,7 +92,7 @@ class Instance:
 class Partition:
     """A partition that this node owns."""
 
-    __slots__ = ("catchup", "claim", "epoch", "handled_seq", "number", "saved_seq", "scope", "stopped")
+    __slots__ = ("catchup", "claim", "epoch", "handled_seq", "live_seq", "number", "saved_seq", "scope", "stopped")
 
     def __init__(self, number: int, claim: Claim, busy: tuple[str, ...]) -> None:
         self.number = number
@@ -102,6 +102,7 @@ class Partition:
         self.catchup: CatchUp | None = CatchUp(busy)
         self.scope = anyio.CancelScope()
         self.stopped = False
+        self.live_seq = claim.checkpoint  # what came after this was first seen by this owner
         self.epoch = 0  # grows when everything is read anew; what was read before is dropped
 
 
@@ -479,6 +480,7 @@ class Engine:
             instance.run.close()
             instance.run = None
         instance.gate = None
+        instance.reloaded = True
         self._load_soon(instance)
 
     def _forget(self, id_token: str) -> None:
@@ -508,6 +510,7 @@ class Engine:
 
     def _caught_up(self, partition: Partition) -> None:
         catchup, partition.catchup = partition.catchup, None
+        partition.live_seq = partition.handled_seq
         if catchup is None:
             return
         attention = catchup.attention()
@@ -618,7 +621,9 @@ class Engine:
             return
         for i, effect in enumerate(effects):
             if type(effect) is Dispatch:
-                self._calls.dispatch(instance.key, run, effect.op, recovering=recovering)
+                # What came up in events that no owner before us has seen cannot be under way anywhere.
+                asked_before = recovering and (instance.reloaded or effect.op.issued_seq <= instance.partition.live_seq)
+                self._calls.dispatch(instance.key, run, effect.op, recovering=asked_before)
             elif type(effect) is SetTimer:
                 self._set_timer(instance, run, effect.name, effect.due_ns, recovering=recovering)
             elif type(effect) is Finish:
@@ -626,6 +631,9 @@ class Engine:
             elif type(effect) is RetryLater:
                 if effect.op.durable:
                     self._set_timer(instance, run, f"{RETRY_TICK}{effect.op.n}", effect.due_ns, recovering=recovering)
+                elif recovering and effect.due_ns <= time.time_ns():
+                    effect.op.due_ns = 0
+                    self._calls.dispatch(instance.key, run, effect.op, recovering=True)
                 else:
                     self._calls.retry_later(instance.key, run, effect.op, effect.due_ns)
                 if effect.drop_seq:

@@ -115,7 +115,10 @@ class FunctionHost:
         )
         for entry_id, entry in code.registry.functions().items():
             if isinstance(entry, LuaFunctionEntry | PythonFunctionEntry):
-                self._functions[str(entry_id)] = _function(str(entry_id), entry)
+                try:
+                    self._functions[str(entry_id)] = _function(str(entry_id), entry)
+                except PythonFunctionMissing as error:
+                    _log.error("not offered: %s", error)
 
     @property
     def offered(self) -> list[str]:
@@ -485,7 +488,7 @@ def load_python(entry: PythonFunctionEntry) -> Callable[..., Any]:
         target: Any = importlib.import_module(entry.module)
         for part in entry.attribute.split("."):
             target = getattr(target, part)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever importing somebody's module raises
         raise PythonFunctionMissing(f"{entry.id}: {source} cannot be imported ({error}); is its directory on PYTHONPATH?") from error
     if not callable(target):
         raise PythonFunctionMissing(f"{entry.id}: {source} is no callable")

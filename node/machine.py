@@ -70,6 +70,10 @@ class Machine(Protocol):
         """One activation: feed one event, get the ops that came up."""
         ...
 
+    def stacks(self) -> list[str]:
+        """Where every task waits, one text per task."""
+        ...
+
     def close(self) -> None:
         """Forget the unit."""
         ...

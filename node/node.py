@@ -79,6 +79,8 @@ class Node:
         self.outbox = outbox
         self.engines: dict[str, Engine] = {}
         self._changed = anyio.Event()
+        self._settling = anyio.Lock()
+        self._leaving = False
         self._foreign = {
             str(entry_id): (entry.subject, str(entry.encoding))
             for entry_id, entry in registry.functions().items()
@@ -156,18 +158,20 @@ class Node:
     async def leave(self) -> None:
         """Hand everything over and finish what is under way. The node is of no use afterwards."""
         _log.info("node %s leaves", self.id)
+        self._leaving = True
         try:
             await self.roster.announce_leaving()
-            async with anyio.create_task_group() as tasks:
-                for engine in self.engines.values():
-                    for number in list(engine.partitions):
-                        tasks.start_soon(self._give_back, engine, number)
+            async with self._settling:
+                async with anyio.create_task_group() as tasks:
+                    for engine in self.engines.values():
+                        for number in list(engine.partitions):
+                            tasks.start_soon(self._give_back, engine, number)
             if self.functions is not None:
                 await self.functions.drain(DRAIN_TIMEOUT_S)
             await self.outbox.flush(DRAIN_TIMEOUT_S)
             await self.roster.leave()
-        except (Disconnected, OutcomeUnknown, RequestTimeout) as error:
-            _log.warning("node %s leaves without handing over, the others find out: %s", self.id, error)
+        except* (Disconnected, OutcomeUnknown, RequestTimeout) as group:
+            _log.warning("node %s leaves without handing over, the others find out: %s", self.id, group.exceptions[0])
 
     # -- partitions --------------------------------------------------------------------------------------------
 
@@ -181,12 +185,18 @@ class Node:
                 await self._changed.wait()
             self._changed = anyio.Event()
             for engine in self.engines.values():
+                if self._leaving:
+                    return
                 try:
                     await self._settle(engine)
-                except (Disconnected, OutcomeUnknown, RequestTimeout) as error:
-                    _log.warning("queue %s: ownership not settled yet: %s", engine.queue, error)
+                except* (Disconnected, OutcomeUnknown, RequestTimeout) as group:
+                    _log.warning("queue %s: ownership not settled yet: %s", engine.queue, group.exceptions[0])
 
     async def _settle(self, engine: Engine) -> None:
+        async with self._settling:
+            await self._carry_out_plan(engine)
+
+    async def _carry_out_plan(self, engine: Engine) -> None:
         plan = self.roster.plan(engine.queue, engine.stream.partitions)
         kept = {claim.partition for claim in (*plan.keep, *plan.release)}
         for number in [number for number in engine.partitions if number not in kept]:

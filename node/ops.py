@@ -25,7 +25,7 @@ def fingerprint(kind: str, target: str) -> str:
 class OpState:
     """An op without an outcome yet, or a child that has not ended.
 
-    issued_ns: clock of the step that asked for it. attempt: the one that is due or running, from 1.
+    issued_ns, issued_seq: clock and event of the step that asked for it. attempt: the one that is due or running, from 1.
     durable: the next attempt waits for a timer of the server.
     """
 
@@ -36,6 +36,7 @@ class OpState:
     payload: bytes = b""
     options: Mapping[str, Any] = field(default_factory=dict)
     issued_ns: int = 0
+    issued_seq: int = 0
     due_ns: int = 0
     attempt: int = 1
     claimed: bool = False

@@ -21,7 +21,7 @@ from mesh.failure import Failure, Kind
 from mesh.history import History
 from mesh.hosts import HostRecord, Hosts, UnknownHost, split_pid
 from mesh.jetstream import JetStream
-from mesh.starting import ENTROPY_BYTES, AlreadyStarted, publish_until_acked, signal_workflow, start_workflow
+from mesh.starting import ENTROPY_BYTES, AlreadyStarted, ConflictPolicy, publish_until_acked, signal_workflow, start_workflow
 from mesh.subjects import WorkflowKey
 from node.code import Code, CodeMissing
 from node.ops import OpState
@@ -95,7 +95,7 @@ class Others:
         child = WorkflowKey(target.queue, child_id(key, run, op))
         options: Mapping[str, Any] = op.options.get("options") or {}
         explicit = bool(options.get("id"))
-        conflict = options.get("id_conflict_policy") or ("use_existing" if explicit else "fail")
+        conflict: ConflictPolicy = options.get("id_conflict_policy") or ("use_existing" if explicit else "fail")
         if options.get("execution_error_when_already_started"):
             conflict = "fail"
         messages = tuple({**message, "from": host.pid(key.id)} for message in op.options.get("messages") or ())

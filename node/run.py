@@ -247,7 +247,14 @@ class Run:
     ) -> list[Effect]:
         if attempt < op.attempt:
             return []  # an older attempt that failed late says nothing about the one under way
-        delay_ns = self._call_options(op).policy.next_delay_ns(attempt, failure)
+        options = self._call_options(op)
+        delay_ns = options.policy.next_delay_ns(attempt, failure)
+        limit_ns = options.schedule_to_close_ns
+        if delay_ns is not None and limit_ns and event.at_ns + delay_ns >= op.issued_ns + limit_ns:
+            # The next attempt would begin after the limit for all of them.
+            text = f"{op.target} timed out (schedule_to_close, attempt {attempt}); this attempt failed: {failure}"
+            failure = Failure(text, Kind.TIMEOUT, False, {"timeout_type": "schedule_to_close"})
+            outcome, delay_ns = codec.encode_failure(failure), None
         if delay_ns is None:
             self._count(event)
             return self._resolve(op, _final_failure(outcome, failure, op), more)
@@ -426,8 +433,9 @@ class Run:
             effects.append(WriteMark(name, payload))
         elif kind == "attrs":
             values = codec.unpack(op.payload or b"\x80")
-            self.attrs.update(values.get("search") or {})
-            self.memo.update(values.get("memo") or {})
+            if isinstance(values, Mapping):  # an empty Lua table arrives as an empty list
+                self.attrs.update(values.get("search") or {})
+                self.memo.update(values.get("memo") or {})
         elif kind == "log":
             effects.append(Log(str(op.target), (op.payload or b"").decode("utf-8", "replace")))
         elif kind == "end":
@@ -438,6 +446,7 @@ class Run:
             refused.append((state, Failure(f"{kind} is not possible in a workflow", Kind.INTERNAL, False)))
 
     def _add(self, state: OpState, op: Op) -> None:
+        state.issued_seq = self.last_seq
         self.open[op.n] = state
         self.next_n = max(self.next_n, op.n + 1)
         if state.kind == "call":

@@ -66,7 +66,10 @@ local function text_or(v, default)
   if raw.type(v) == "string" then
     return v
   end
-  return v == nil and default or raw.type(v) == "number" and raw.tostring(v) or "(" .. raw.type(v) .. ")"
+  if v == nil then
+    return default
+  end
+  return raw.type(v) == "number" and raw.tostring(v) or "(" .. raw.type(v) .. ")"
 end
 
 --- An Error from its wire form; whoever wrote it may have put anything into its fields.

@@ -155,6 +155,23 @@ local function fail_raised(unit, co, value)
   fail(unit, K.error_from_raised(value, raw.table.concat(lines, "\n\t")))
 end
 
+-- Every task waits for another one, or for nothing.
+local function fail_blocked(unit)
+  local ids, lines = {}, {}
+  for id in raw.next, unit.tasks do
+    ids[#ids + 1] = id
+  end
+  raw.table.sort(ids)
+  for i = 1, raw.math.min(#ids, K.limits.frames_max) do
+    lines[i] = user_frames(unit.tasks[ids[i]].co)[1]
+  end
+  local text = "all coroutines blocked: nothing is left that could wake this " .. unit.kind
+  if lines[1] then
+    text = raw.string.match(lines[1], "^(.-:%d+: )") .. text
+  end
+  fail(unit, K.new_error("Internal", text, false, nil, text .. "\n\t" .. raw.table.concat(lines, "\n\t")))
+end
+
 -- What a unit returns (contract 3.3).
 local function complete(unit, value, second)
   if K.type(second) == "string" then
@@ -299,7 +316,7 @@ local function run(unit)
     end
     if unit.pending_count == 0 and not (unit.inbox or unit.listeners or unit.events)
         and raw.next(unit.execs or {}) == nil then
-      fail(unit, K.new_error("Internal", "all coroutines blocked: nothing is left that could wake this " .. unit.kind, false))
+      fail_blocked(unit)
     end
   end
 end

@@ -309,9 +309,10 @@ function write(v, depth)
   return nil
 end
 
---- Whether a table reachable from v contains itself: the usual three colours, each table once.
-local function is_cyclic(v, open, closed)
-  if raw_type(v) ~= "table" or closed[v] then
+--- Whether a table reachable from v contains itself: the usual three colours, each table once. One that is merely very
+--- deep must not use up the stack here.
+local function is_cyclic(v, open, closed, depth)
+  if raw_type(v) ~= "table" or closed[v] or depth > 10000 then
     return false
   elseif open[v] then
     return true
@@ -322,7 +323,7 @@ local function is_cyclic(v, open, closed)
     inside = is_error(v) and K.error_to_wire(v) or {}
   end
   for _, item in raw_next, inside do
-    if is_cyclic(item, open, closed) then
+    if is_cyclic(item, open, closed, depth + 1) then
       return true
     end
   end
@@ -345,7 +346,7 @@ local function reason(problem, n, ...)
   if problem == "too deep" then
     local values = { ... }
     for i = 1, n do
-      if is_cyclic(values[i], {}, {}) then
+      if is_cyclic(values[i], {}, {}, 1) then
         return "cyclic table"
       end
     end

@@ -34,7 +34,7 @@ local class_of, SEQ = K.class_of, K.SEQ
 
 K.limits = K.limits or {}
 K.limits.string_bytes_max = K.limits.string_bytes_max or 64 * 1024 * 1024 -- C builds these in one uninterruptible step
-K.limits.move_elements_max = K.limits.move_elements_max or 10 ^ 8
+K.limits.move_elements_max = K.limits.move_elements_max or 10 ^ 6 -- 70 ns each, and nothing can stop C in between
 
 -- Upper/lower case, classes, order and the decimal point come from the process' C locale. Differing nodes would give
 -- differing replays, so a VM does not start in a locale that changes any of them.
@@ -714,9 +714,57 @@ end
 
 -- table ---------------------------------------------------------------------------------------------------------------
 
-local table = {
-  concat = raw.table.concat, insert = raw.table.insert, pack = pack, remove = raw.table.remove, unpack = unpack,
-}
+local table = { concat = raw.table.concat, pack = pack, unpack = unpack }
+
+local raw_insert, raw_remove = raw.table.insert, raw.table.remove
+
+local function check_position(pos, last, name)
+  pos = raw_tonumber(pos) and tointeger(raw_tonumber(pos))
+  if not pos or pos < 1 or pos > last then
+    raw_error("bad argument #2 to '" .. name .. "' (position out of bounds)")
+  end
+  return pos
+end
+
+-- A `__len` may claim any length, and C would move that many elements without end: here the budget counts.
+function table.insert(t, ...)
+  if raw_type(t) ~= "table" or not metatable_of(t) then
+    return raw_insert(t, ...)
+  end
+  local n, given = #t + 1, raw_select("#", ...)
+  if given == 1 then
+    t[n] = (...)
+  elseif given == 2 then
+    local pos, v = ...
+    pos = check_position(pos, n, "insert")
+    for i = n, pos + 1, -1 do
+      t[i] = t[i - 1]
+    end
+    t[pos] = v
+  else
+    raw_error("wrong number of arguments to 'insert'")
+  end
+end
+
+function table.remove(t, ...)
+  if raw_type(t) ~= "table" or not metatable_of(t) then
+    return raw_remove(t, ...)
+  end
+  local n, pos = #t, nil
+  if (...) == nil then
+    pos = n
+  elseif n == 0 and (...) == 0 then
+    pos = 0
+  else
+    pos = check_position((...), n + 1, "remove")
+  end
+  local v = t[pos]
+  for i = pos, n - 1 do
+    t[i] = t[i + 1]
+  end
+  t[pos > n and pos or n] = nil
+  return v
+end
 
 --- Room is not reserved: Lua grows tables by itself. Kept for programs that call it.
 function table.create(_, _)
@@ -1439,6 +1487,9 @@ env_meta.__pairs = function(env)
     local _ = env[name]
   end
   for name in raw_next, K.global_modules do
+    local _ = env[name]
+  end
+  for name in raw_next, K.current.listed or {} do
     local _ = env[name]
   end
   return iterate(env)

@@ -1,0 +1,1 @@
+"""Examples, each a directory that a node can be pointed at."""

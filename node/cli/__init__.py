@@ -1,0 +1,130 @@
+"""The command line `mesh`: results on standard output, everything else on standard error.
+
+Each command is in the file of its noun, which is imported when it is needed, and the engine only inside the command's
+function, so that `mesh --help` answers at once.
+
+Exit status: 0 done, 1 the thing failed (a workflow failed, an app has problems, nothing of that name), 2 wrong usage,
+3 the mesh cannot be reached or does not answer, 130 interrupted.
+
+Shell completion is click's: `eval "$(_MESH_COMPLETE=bash_source mesh)"` in ~/.bashrc, zsh_source and fish_source
+for the other shells.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from node.cli.failing import exit_status, sentence
+
+# Name of a command: where it is, and its line in the help. In the order of the help.
+COMMANDS: Final = {
+    "up": ("node.cli.up:up", "Run a server and nodes on this machine."),
+    "node": ("node.cli.nodes:run_node", "Run one node of a mesh."),
+    "check": ("node.cli.apps:check", "Say what is wrong with an app."),
+    "start": ("node.cli.workflows:start", "Start a workflow."),
+    "signal": ("node.cli.workflows:signal_one", "Send a signal to a workflow."),
+    "result": ("node.cli.workflows:result", "Wait for a workflow's result and print it."),
+    "show": ("node.cli.show:show", "Show a workflow: its state, what it waits for, its history."),
+    "cancel": ("node.cli.workflows:cancel", "Ask a workflow to stop."),
+    "terminate": ("node.cli.workflows:terminate", "End a workflow now, without asking it."),
+    "nodes": ("node.cli.nodes:list_nodes", "List the nodes of the mesh."),
+}
+
+
+class Commands(click.Group):
+    """The commands, imported one by one when asked for; a mistyped one is answered with the nearest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of a line. Raises UsageError with a proposal."""
+        import difflib
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+            ctx.fail(f"no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"mesh {version('moonmesh')}")
+        except PackageNotFoundError:
+            click.echo("mesh (not installed)")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the trace of an error, not only what happened.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
+def mesh() -> None:
+    """Durable workflows on a mesh of nodes.
+
+    The mesh is found as the `nats` tool finds its server: -s/--server (or --nats), NATS_URL, a NATS context, else
+    nats://localhost:4222. Commands that read take --json.
+
+    \b
+    Exit status: 0 done, 1 the thing failed, 2 wrong usage, 3 the mesh cannot be
+    reached or does not answer, 130 interrupted.
+
+    \b
+    Shell completion:  eval "$(_MESH_COMPLETE=bash_source mesh)"     (zsh_source, fish_source)
+    """  # noqa: D301 - click reads the control character
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line and exit with its status."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    # Good anywhere on the line: one adds it after an error.
+    options = args[: args.index("--")] if "--" in args else args
+    debug = "--debug" in options or bool(os.environ.get("MESH_DEBUG"))
+    args = [arg for arg in options if arg != "--debug"] + args[len(options) :]
+    try:
+        status = mesh.main(args, prog_name="mesh", standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        status = exit_.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        status = 130
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"mesh: {sentence(error)}", err=True)
+        status = exit_status(error)
+    sys.exit(status if isinstance(status, int) else 0)

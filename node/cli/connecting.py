@@ -1,0 +1,215 @@
+"""Which server a command talks to, and as whom: the flags and variables of the `nats` tool, and its contexts.
+
+Flag wins over variable, variable over the named context, that over the selected one, and the last is
+nats://localhost:4222 without a password. A way of authenticating that is given by flag or variable replaces the
+context's as a whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import shlex
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+import click
+from click.core import ParameterSource
+
+from mesh.context import Context, load_context, selected_context
+from mesh.errors import MeshError, RequestTimeout
+from node.cli.values import DURATION
+
+if TYPE_CHECKING:
+    from mesh.client import Client
+    from mesh.handshake import ConnectOptions
+
+TIMEOUT_DEFAULT: Final = "5s"
+ANSWER_TIMEOUT_S: Final = 5.0
+_AUTH: Final = ("user", "password", "creds", "nkey")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where to connect and how, put together from flags, variables and a context."""
+
+    context: Context
+    timeout_s: float
+    # What has to follow a proposed command so that it goes to the same server: the flags of this one, quoted.
+    hint: str = ""
+
+    @property
+    def url(self) -> str:
+        """The address or addresses."""
+        return self.context.url
+
+    def options(self, *, patience_s: float = 0.0) -> ConnectOptions:
+        """The connection options. patience_s: as there."""
+        from mesh.handshake import ConnectOptions
+
+        c = self.context
+        return ConnectOptions(
+            user=c.user or None,
+            password=c.password or None,
+            token=c.token or None,
+            creds=c.creds or None,
+            nkey=c.nkey or None,
+            tls_ca=c.tls_ca or None,
+            tls_cert=c.tls_cert or None,
+            tls_key=c.tls_key or None,
+            tls_first=c.tls_first,
+            inbox_prefix=c.inbox_prefix or "_INBOX",
+            patience_s=patience_s,
+            connect_timeout_s=min(2.0, self.timeout_s),
+        )
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """Connect as a client. Raises Unreachable, RequestTimeout."""
+        import mesh.client
+
+        async with mesh.client.connect(self.url, name="mesh command", options=self.options()) as client:
+            yield client
+
+    def deadline(self, what: str) -> AbstractContextManager[None]:
+        """Limit a block by `--timeout`. Raises RequestTimeout."""
+        return _deadline(what, self.timeout_s)
+
+    def answer_deadline(self, what: str) -> AbstractContextManager[None]:
+        """Limit a block that only asks, in a command that may wait for longer."""
+        return _deadline(what, min(self.timeout_s, ANSWER_TIMEOUT_S))
+
+
+@contextmanager
+def _deadline(what: str, timeout_s: float) -> Iterator[None]:
+    import anyio
+
+    with anyio.move_on_after(timeout_s) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise RequestTimeout(what, timeout_s)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a command's coroutine; Ctrl-C ends it as KeyboardInterrupt."""
+    import anyio
+
+    anyio.run(main)
+
+
+@overload
+def connection_options(command: Command) -> Command: ...
+@overload
+def connection_options(*, timeout: str | None) -> Callable[[Command], Command]: ...
+def connection_options(command: Any = None, *, timeout: str | None = TIMEOUT_DEFAULT) -> Any:
+    """Give a command the options that say where the mesh is; it gets them as `server`, a `Server`.
+
+    timeout: default of `--timeout`; None = for ever, for commands that wait for a workflow.
+    """
+    if command is None:
+        return functools.partial(_with_options, timeout=timeout)
+    return _with_options(command, timeout=timeout)
+
+
+def _with_options(command: Callable[..., Any], *, timeout: str | None) -> Callable[..., Any]:
+    names = ("url", "tls_cert", "tls_key", "tls_ca", "inbox_prefix", "context", "no_context", "timeout", *_AUTH)
+
+    @functools.wraps(command)
+    def with_server(*args: Any, **given: Any) -> Any:
+        server = server_of(**{name: given.pop(name) for name in names})
+        return command(*args, server=replace(server, hint=_typed_flags(click.get_current_context())), **given)
+
+    waits = timeout is None
+    options = (
+        click.option("-s", "--server", "--nats", "url", envvar="NATS_URL", metavar="URL",
+                     help="Address of the NATS server, or several split by commas."),
+        click.option("--context", envvar="NATS_CONTEXT", metavar="NAME", help="NATS context; see `nats context ls`."),
+        click.option("--no-context", is_flag=True, help="Use no NATS context, not even the selected one."),
+        click.option("--user", envvar="NATS_USER", metavar="NAME", help="User name; without a password, a token."),
+        click.option("--password", envvar="NATS_PASSWORD", metavar="TEXT", help="Password."),
+        click.option("--creds", envvar="NATS_CREDS", metavar="FILE", help="Credentials file (JWT and seed)."),
+        click.option("--nkey", envvar="NATS_NKEY", metavar="FILE", help="File with an nkey seed."),
+        click.option("--tlscert", "tls_cert", envvar="NATS_CERT", metavar="FILE", help="Client certificate."),
+        click.option("--tlskey", "tls_key", envvar="NATS_KEY", metavar="FILE", help="Key of the client certificate."),
+        click.option("--tlsca", "tls_ca", envvar="NATS_CA", metavar="FILE", help="Authorities to trust."),
+        click.option("--inbox-prefix", envvar="NATS_INBOX_PREFIX", metavar="SUBJECT", help="Prefix of reply subjects."),
+        click.option("--timeout", envvar=None if waits else "NATS_TIMEOUT", type=DURATION, default=timeout,
+                     show_default=not waits, metavar="DURATION",
+                     help="How long to wait, such as 30s." if waits else "How long the mesh may take to answer."),
+    )  # fmt: skip
+    decorated: Any = with_server
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]  # click's decorators are typed for one signature at a time
+
+
+def _typed_flags(ctx: click.Context) -> str:
+    """The flags of this command line that say where the mesh is; passwords are not repeated."""
+    flags = {"url": "-s", "context": "--context", "creds": "--creds", "nkey": "--nkey", "tls_ca": "--tlsca"}
+    return "".join(
+        f" {flag} {shlex.quote(str(ctx.params[name]))}"
+        for name, flag in flags.items()
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    )
+
+
+def server_of(
+    *,
+    url: str | None,
+    context: str | None,
+    no_context: bool,
+    timeout: float | None,
+    user: str | None,
+    password: str | None,
+    creds: str | None,
+    nkey: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_ca: str | None,
+    inbox_prefix: str | None,
+) -> Server:
+    """Put flags, variables and a context together. Raises UnknownContext, BadContext."""
+    if context and no_context:
+        raise click.UsageError("--context and --no-context exclude each other")
+    base = Context() if no_context else _chosen(context)
+    if base.jetstream_domain or base.jetstream_api_prefix:
+        raise UnsupportedDomain(base.name)
+    own_way = any((user, creds, nkey))
+    token = user if user and not password else None
+    merged = Context(
+        name=base.name,
+        url=url or base.url,
+        user=(user or "" if not token else "") if own_way else base.user,
+        password=(password or "") if own_way or password else base.password,
+        token=(token or "") if own_way else base.token,
+        creds=(creds or "" if not user else "") if own_way else base.creds,
+        nkey=(nkey or "" if not (user or creds) else "") if own_way else base.nkey,
+        tls_cert=tls_cert or base.tls_cert,
+        tls_key=tls_key or base.tls_key,
+        tls_ca=tls_ca or base.tls_ca,
+        tls_first=base.tls_first,
+        inbox_prefix=inbox_prefix or base.inbox_prefix,
+    )
+    return Server(merged, math.inf if timeout is None else timeout)
+
+
+class UnsupportedDomain(MeshError):
+    """Raised when a context asks for a JetStream domain: going to the default one would be another mesh."""
+
+    code = "unsupported-domain"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the NATS context {name!r} names a JetStream domain, which is not supported yet; connect to a server "
+            "of that domain directly, or pass --no-context and -s URL"
+        )
+
+
+def _chosen(named: str | None) -> Context:
+    name = named or selected_context(os.environ)
+    return load_context(name, os.environ) if name else Context()

@@ -1,0 +1,116 @@
+"""Finding what a person names: the workflow with an id, the host of a workflow; near misses get a proposal."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Final
+
+from mesh.errors import MeshError, NotFound
+
+if TYPE_CHECKING:
+    from mesh.client import Client, WorkflowHandle
+    from mesh.hosts import HostRecord
+
+# Names that are looked through for a proposal; above this the question is refused by the server, and no harm done.
+_PROPOSALS_TIMEOUT_S: Final = 1.0
+
+
+class EmptyMesh(MeshError):
+    """Raised when no node has ever joined this server: there is nothing to start or to ask."""
+
+    code = "empty-mesh"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"no node has ever joined the mesh at {url}; start one with `mesh node APP --nats {url}`")
+
+
+class SeveralHosts(MeshError):
+    """Raised when a workflow is offered by more than one host and none was named."""
+
+    code = "several-hosts"
+
+    def __init__(self, workflow: str, hosts: list[str]) -> None:
+        super().__init__(f"{workflow} is offered by several hosts; say which with --host: {', '.join(hosts)}")
+
+
+class NobodyOffers(NotFound):
+    """Raised when no host offers a workflow."""
+
+    code = "unknown-workflow"
+
+    def __init__(self, workflow: str, known: list[str]) -> None:
+        near = difflib.get_close_matches(workflow, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+        super().__init__(f"no node offers a workflow {workflow!r}; {hint}")
+
+
+async def workers(client: Client, url: str) -> list[HostRecord]:
+    """All workers of the mesh. Raises EmptyMesh, NoResponders when the server has no JetStream."""
+    try:
+        return await client.hosts.workers()
+    except NotFound:
+        await client.js.api("INFO")
+        raise EmptyMesh(url) from None
+
+
+async def host_of(client: Client, url: str, workflow: str, host: str | None) -> str:
+    """The host to start a workflow on: the one that is named, else the only one that offers it."""
+    records = await workers(client, url)
+    if host is not None:
+        return host
+    offering = [record for record in records if workflow in record.workflows]
+    if not offering:
+        raise NobodyOffers(workflow, sorted({name for record in records for name in record.workflows}))
+    if len(offering) > 1:
+        raise SeveralHosts(workflow, [record.worker for record in offering])
+    return offering[0].worker
+
+
+async def find(client: Client, url: str, workflow_id: str, queue: str | None) -> WorkflowHandle:
+    """The workflow with this id. Raises NotFound, which proposes an id that looks alike."""
+    queues = sorted({record.queue for record in await workers(client, url)})
+    if queue is not None and queue not in queues:
+        near = difflib.get_close_matches(queue, queues, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(queues) or 'none'}"
+        raise NotFound(f"no queue {queue!r}; {hint}")
+    searched = [queue] if queue is not None else queues
+    if queue is None:
+        try:
+            return await client.find(workflow_id)
+        except NotFound as error:
+            if "several" in str(error):
+                raise
+    else:
+        handle = client.get(workflow_id, queue=queue)
+        if await client.history(queue).partition_of(handle.key) is not None:
+            return handle
+    for name in searched:
+        if await is_scheduled(client, client.get(workflow_id, queue=name)):
+            return client.get(workflow_id, queue=name)
+    near = difflib.get_close_matches(workflow_id, await _some_ids(client, searched), n=1, cutoff=0.75)
+    where = f"queue {queue}" if queue is not None else f"any queue ({', '.join(queues) or 'there are none'})"
+    raise NotFound(f"no workflow {workflow_id!r} on {where}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+async def is_scheduled(client: Client, handle: WorkflowHandle) -> bool:
+    """Whether a cron schedule starts this workflow."""
+    from mesh.timers import cron_subject
+
+    stream = client.history(handle.key.queue).stream
+    return await client.js.get_last(stream, cron_subject(handle.key)) is not None
+
+
+async def _some_ids(client: Client, queues: list[str]) -> list[str]:
+    """Ids there are, for a proposal; none when there are more than can be asked for at once."""
+    from mesh.subjects import parse_stored, token
+
+    ids: list[str] = []
+    for queue in queues:
+        try:
+            starts = await client.js.multi_last(
+                client.history(queue).stream, [f"mesh.log.{token(queue)}.*.*.start"], timeout_s=_PROPOSALS_TIMEOUT_S
+            )
+        except MeshError:
+            continue
+        ids += [parsed.id for start in starts if (parsed := parse_stored(start.subject)) is not None]
+    return ids

@@ -1,0 +1,111 @@
+"""How results look: tables with colour on a terminal, the same columns as plain text elsewhere, JSON on demand."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from mesh import codec
+
+# A cell of a table on a terminal; the rest is one --json away.
+CELL_CHARACTERS_MAX: Final = 300
+_COLORS: Final = {
+    "running": "cyan",
+    "completed": "green",
+    "failed": "red",
+    "terminated": "red",
+    "timed-out": "red",
+    "canceled": "yellow",
+    "suspended": "bold red",
+    "up": "green",
+    "leaving": "yellow",
+    "silent": "red",
+}
+
+
+def say(text: str) -> None:
+    """Tell the person something that is no result."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one value as JSON: indented on a terminal, else on one line."""
+    click.echo(codec.to_json(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, status_column: int = -1) -> None:
+    """Print rows below headings. status_column: the one whose words have colours."""
+    if not sys.stdout.isatty():
+        lines = [[name.upper() for name in columns], *[[one_line(cell) for cell in row] for row in rows]]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+        for line in lines:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        # What is long is folded; the other columns keep their width.
+        table.add_column(name, overflow="fold", no_wrap=name != columns[-1])
+    for row in rows:
+        cells = [Text(shortened(one_line(cell))) for cell in row]
+        if status_column >= 0:
+            cells[status_column].stylize(_COLORS.get(row[status_column], ""))
+        table.add_row(*cells)
+    Console(no_color=no_color()).print(table)
+
+
+def styled_status(status: str) -> str:
+    """Color a status word on a terminal that has colours."""
+    if not sys.stdout.isatty() or no_color():
+        return status
+    *bold, color = _COLORS.get(status, "white").split()
+    return click.style(status, fg=color, bold=bool(bold))
+
+
+def no_color() -> bool:
+    """Whether the person wants no colours (NO_COLOR with any text in it, NATS_COLOR=off as the `nats` tool has it)."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("NATS_COLOR", "").lower() in ("off", "false", "0")
+
+
+def one_line(text: str) -> str:
+    """Write control characters as escapes: what others sent must not move the cursor or break the table."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shortened(text: str, characters_max: int = CELL_CHARACTERS_MAX) -> str:
+    """Cut a long text and say by how much."""
+    return text if len(text) <= characters_max else f"{text[:characters_max]}... ({len(text)} characters)"
+
+
+def iso(ns: int) -> str:
+    """A Unix time in nanoseconds as ISO 8601 in UTC, for machines."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def clock(ns: int) -> str:
+    """The same for people: local date and time to the millisecond."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M:%S}.{rest // 1_000_000:03d}"
+
+
+def away(ns: int, now_ns: int) -> str:
+    """How far an instant is: `in 3m20s`, `4.2s ago`."""
+    seconds = abs(ns - now_ns) / 1e9
+    if seconds < 60:
+        text = f"{seconds:.1f}s"
+    elif seconds < 3600:
+        text = f"{int(seconds // 60)}m{int(seconds % 60)}s"
+    elif seconds < 172_800:
+        text = f"{int(seconds // 3600)}h{int(seconds % 3600 // 60)}m"
+    else:
+        text = f"{int(seconds // 86_400)}d"
+    return f"in {text}" if ns > now_ns else f"{text} ago"
