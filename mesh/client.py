@@ -23,7 +23,7 @@ import anyio
 from mesh import codec
 from mesh.connection import Connection, ConnectOptions
 from mesh.connection import connect as connect_nats
-from mesh.errors import MeshError, NoResponders, NotFound, RequestTimeout, Undecodable
+from mesh.errors import Disconnected, MeshError, NoResponders, NotFound, RequestTimeout, Undecodable
 from mesh.events import Event, StartSpec, decode_end, decode_start
 from mesh.failure import Failure, Kind
 from mesh.history import History, OpenRun, RunOutcome
@@ -127,7 +127,7 @@ class WorkflowHandle:
         """The workflow's id."""
         return self.key.id
 
-    async def signal(self, topic: str, value: Any = None) -> int:  # noqa: ANN401 - any value of the wire types
+    async def signal(self, topic: str, value: Any = None) -> int:
         """Send a signal; returns its stream sequence, once the server has stored it."""
         return await signal_workflow(self._client.js, self.key, topic, codec.encode(value))
 
@@ -143,7 +143,7 @@ class WorkflowHandle:
     async def _tell(self, verb: str) -> None:
         await publish_until_acked(self._client.js, self.key.subject(verb), b"", {}, msg_id=secrets.token_hex(12))
 
-    async def result(self, *, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - any value of the wire types
+    async def result(self, *, timeout_s: float | None = None) -> Any:
         """Wait for the end and return the result, through retries and continued runs.
 
         Raises WorkflowFailed, WorkflowSuspended, NotFound when there is no such workflow, RequestTimeout.
@@ -182,9 +182,9 @@ class Client:
     async def start(
         self,
         workflow: str,
-        *args: Any,  # noqa: ANN401 - any values of the wire types
+        *args: Any,
         host: str,
-        id: str | None = None,  # noqa: A002 - the word users know
+        id: str | None = None,
         conflict: ConflictPolicy | None = None,
         reuse: ReusePolicy = "allow_duplicate",
         messages: Sequence[tuple[str, Any]] = (),
@@ -205,7 +205,9 @@ class Client:
         record = await self.hosts.resolve(host)
         if record.workflows and workflow not in record.workflows:
             raise UnknownWorkflow(workflow, record)
-        key = WorkflowKey(record.queue, id or f"{workflow.rpartition(':')[2]}-{secrets.token_hex(8)}")
+        # An empty id is refused: somebody meant to give one, and would start the same thing again and again.
+        named = id if id is not None else f"{workflow.rpartition(':')[2]}-{secrets.token_hex(8)}"
+        key = WorkflowKey(record.queue, named)
         spec = StartSpec(
             workflow=workflow,
             args=codec.pack(list(args)),
@@ -223,15 +225,15 @@ class Client:
             attrs=search_attributes or {},
         )
         started = await start_workflow(
-            self.js, key, spec, conflict=conflict or ("use_existing" if id else "fail"), reuse=reuse
+            self.js, key, spec, conflict=conflict or ("fail" if id is None else "use_existing"), reuse=reuse
         )
         return WorkflowHandle(self, key, started.run, existing=started.existing)
 
-    def get(self, id: str, *, queue: str) -> WorkflowHandle:  # noqa: A002 - the word users know
+    def get(self, id: str, *, queue: str) -> WorkflowHandle:
         """A handle for a workflow that somebody else started."""
         return WorkflowHandle(self, WorkflowKey(queue, id))
 
-    async def find(self, id: str) -> WorkflowHandle:  # noqa: A002 - the word users know
+    async def find(self, id: str) -> WorkflowHandle:
         """A handle for a workflow on whichever queue has it. Raises NotFound; ambiguous ids need `get`."""
         queues = sorted({record.queue for record in await self.hosts.workers()})
         found = [q for q in queues if await self.history(q).partition_of(WorkflowKey(q, id)) is not None]
@@ -241,7 +243,7 @@ class Client:
             raise NotFound(f"workflow {id!r} is on several queues ({', '.join(found)}); say which with --queue")
         return self.get(id, queue=found[0])
 
-    async def call(self, function_id: str, *args: Any, timeout_s: float = 60.0) -> Any:  # noqa: ANN401
+    async def call(self, function_id: str, *args: Any, timeout_s: float = 60.0) -> Any:
         """Call a function and return its result. Raises FunctionFailed, RequestTimeout."""
         try:
             request = codec.encode([list(args), None])
@@ -282,12 +284,22 @@ class Client:
             except RequestTimeout:
                 continue
         if reply is None:
-            return {"status": "running", "note": f"no node owns partition {partition} of queue {key.queue} at the moment"}
+            return {
+                "status": "running",
+                "note": f"no node owns partition {partition} of queue {key.queue} at the moment",
+            }
         value = codec.decode(reply.data)
         return value if isinstance(value, Mapping) else {"status": "running", "note": "its owner is taking it over"}
 
-    async def wait(self, handle: WorkflowHandle) -> Any:  # noqa: ANN401 - any value of the wire types
-        """Wait for a workflow's end; see `WorkflowHandle.result`."""
+    async def wait(self, handle: WorkflowHandle) -> Any:
+        """Wait for a workflow's end; see `WorkflowHandle.result`. A server that goes away is waited for, too."""
+        while True:
+            try:
+                return await self._wait(handle)
+            except (Disconnected, RequestTimeout):
+                await self.conn.wait_connected()
+
+    async def _wait(self, handle: WorkflowHandle) -> Any:
         key = handle.key
         news = _News()
         # Whoever ends the run publishes that, and so we hear of it; the log decides.
@@ -364,12 +376,14 @@ class _News:
 def workflow_name(run: OpenRun) -> str:
     """The name of the workflow that a start names."""
     try:
-        return decode_start(run.start.data, parse_headers(run.start.raw_headers) if run.start.raw_headers else {}).workflow
+        return decode_start(
+            run.start.data, parse_headers(run.start.raw_headers) if run.start.raw_headers else {}
+        ).workflow
     except MeshError:
         return "?"
 
 
-def _result(key: WorkflowKey, status: str, value: Any) -> Any:  # noqa: ANN401 - any value of the wire types
+def _result(key: WorkflowKey, status: str, value: Any) -> Any:
     if isinstance(value, Failure):
         raise WorkflowFailed(key.id, status, value)
     return value

@@ -11,6 +11,7 @@ is a success whose value is its decoded body.
 from __future__ import annotations
 
 import json
+import reprlib
 from typing import Any, Final
 
 import msgpack
@@ -29,7 +30,7 @@ NIL_OUTCOME = SUCCESS_PREFIX + b"\xc0"
 DEPTH_MAX: Final = 128
 
 
-def pack(value: Any) -> bytes:  # noqa: ANN401 - any value of the wire types
+def pack(value: Any) -> bytes:
     """Encode as msgpack. A `Failure` anywhere inside becomes extension type 1. Raises ValueError or TypeError.
 
     Text that was no UTF-8 when it was read (see `unpack`) becomes the bytes it was.
@@ -42,7 +43,7 @@ def pack(value: Any) -> bytes:  # noqa: ANN401 - any value of the wire types
     return packed
 
 
-def unpack(data: bytes) -> Any:  # noqa: ANN401 - any value of the wire types
+def unpack(data: bytes) -> Any:
     """Decode one msgpack value; text that is no UTF-8 keeps its bytes as surrogates. Raises Undecodable."""
     try:
         return msgpack.unpackb(
@@ -57,19 +58,19 @@ def unpack(data: bytes) -> Any:  # noqa: ANN401 - any value of the wire types
         raise Undecodable(f"malformed msgpack: {error or type(error).__name__}") from error
 
 
-def encode(value: Any) -> bytes:  # noqa: ANN401 - any value of the wire types
+def encode(value: Any) -> bytes:
     """Encode as one of our payloads."""
     return MARKER + pack(value)
 
 
-def decode(data: bytes) -> Any:  # noqa: ANN401 - any value of the wire types
+def decode(data: bytes) -> Any:
     """Decode a payload of ours, JSON or text. Empty bytes are None. Raises Undecodable for a broken payload of ours."""
     if data[:1] == MARKER:
         return unpack(data[1:])
     return decode_foreign(data)
 
 
-def decode_foreign(data: bytes) -> Any:  # noqa: ANN401 - any JSON value, text or bytes
+def decode_foreign(data: bytes) -> Any:
     """What a person or a foreign program meant: JSON if it parses, else text, else the bytes themselves.
 
     The result can always be encoded: integers beyond 64 bits become floats, and JSON that no payload of ours can hold
@@ -96,7 +97,7 @@ def as_marked(data: bytes) -> bytes:
     return encode(decode_foreign(data))
 
 
-def encode_success(value: Any) -> bytes:  # noqa: ANN401 - any value of the wire types
+def encode_success(value: Any) -> bytes:
     """The outcome of a call that succeeded."""
     return SUCCESS_PREFIX + pack(value)
 
@@ -121,12 +122,14 @@ def undecodable_failure(what: str, error: Exception) -> Failure:
     return Failure(message=f"undecodable {what}: {error}", kind=Kind.INTERNAL)
 
 
-def to_json(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 - any value of the wire types
+def to_json(value: Any, *, indent: int | None = None) -> str:
     """Show a value as JSON for people: bytes as text, failures as their map. Never raises."""
     try:
         return json.dumps(value, ensure_ascii=False, default=_show, indent=indent)
-    except (TypeError, ValueError, RecursionError):  # keys that are no texts, or nested too deep for anybody
+    except (TypeError, ValueError):  # keys that are no texts
         return json.dumps(repr(value), ensure_ascii=False, indent=indent)
+    except RecursionError:
+        return json.dumps(reprlib.repr(value), ensure_ascii=False, indent=indent)
 
 
 def _show(value: object) -> object:
@@ -164,7 +167,7 @@ def _members(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _refuse_constant(name: str) -> Any:  # noqa: ANN401 - never returns
+def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 

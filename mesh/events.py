@@ -22,9 +22,22 @@ HEADER_HOST: Final = "Mesh-Host"
 HEADER_FROM: Final = "Mesh-From"
 HEADER_ONCE: Final = "Mesh-Once"
 
-KINDS: Final = frozenset({"start", "signal", "ret", "claim", "tick", "exit", "mark", "cancel", "kill", "monitor", "end"})
+KINDS: Final = frozenset(
+    {"start", "signal", "ret", "claim", "tick", "exit", "mark", "cancel", "kill", "monitor", "end"}
+)
 # How many subject tokens follow each kind; a signal's topic may have any number from one.
-_ARGS: Final = {"start": 0, "ret": 4, "claim": 3, "tick": 2, "exit": 2, "mark": 2, "cancel": 0, "kill": 0, "monitor": 0, "end": 1}
+_ARGS: Final = {
+    "start": 0,
+    "ret": 4,
+    "claim": 3,
+    "tick": 2,
+    "exit": 2,
+    "mark": 2,
+    "cancel": 0,
+    "kill": 0,
+    "monitor": 0,
+    "end": 1,
+}
 
 
 class Event(NamedTuple):
@@ -152,7 +165,9 @@ def decode_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
         if not name:
             raise Undecodable(f"a start needs the workflow's name in the header {HEADER_WORKFLOW}")
         value = codec.decode_foreign(data)
-        return StartSpec(workflow=name, args=codec.pack([] if value is None else [value]), host=headers.get(HEADER_HOST, ""))
+        return StartSpec(
+            workflow=name, args=codec.pack([] if value is None else [value]), host=headers.get(HEADER_HOST, "")
+        )
     wire = codec.decode(data)
     if not isinstance(wire, dict) or not isinstance(wire.get("workflow"), str):
         raise Undecodable("a start is a map with the workflow's name")
@@ -188,7 +203,11 @@ def _startup_message(wire: object) -> dict[str, Any]:
         topic = topic.decode("utf-8", "surrogateescape")
     if not isinstance(topic, str) or not isinstance(sender, str):
         raise Undecodable("a startup message has a topic and a sender that are texts")
-    return {"topic": topic, "body": codec.as_marked(body) if isinstance(body, bytes) else codec.encode(body), "from": sender}
+    return {
+        "topic": topic,
+        "body": codec.as_marked(body) if isinstance(body, bytes) else codec.encode(body),
+        "from": sender,
+    }
 
 
 def _same_shape(value: object, default: object) -> bool:
@@ -216,7 +235,7 @@ class EndRecord:
         """The bytes of this end."""
         return codec.encode({"status": self.status, "outcome": self.outcome, "next": self.next_start})
 
-    def value(self) -> Any:  # noqa: ANN401 - any value of the wire types
+    def value(self) -> Any:
         """The result of a completed run; anything else, also an outcome nobody can read, is a Failure."""
         try:
             _, value = codec.decode_outcome(self.outcome)
@@ -241,5 +260,10 @@ def decode_end(data: bytes) -> EndRecord:
 def next_attempt(spec: StartSpec, *, delay_ns: int, chain_started_ns: int, since: int) -> StartSpec:
     """The start that a retry policy asks for after a failed run."""
     return replace(
-        spec, attempt=spec.attempt + 1, start_delay_ns=delay_ns, chain_started_ns=chain_started_ns, since=since, messages=()
+        spec,
+        attempt=spec.attempt + 1,
+        start_delay_ns=delay_ns,
+        chain_started_ns=chain_started_ns,
+        since=since,
+        messages=(),
     )

@@ -16,6 +16,7 @@ Reads go to the stream's direct-get service.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from mesh.errors import ServerRefused
@@ -109,6 +110,28 @@ class History:
         starts = await self._js.multi_last(self.stream, [key.stored("*", "start")])
         return OpenRun(starts[0].seq, starts[0]) if starts else None
 
+    async def only_run(self, key: WorkflowKey) -> tuple[OpenRun, list[Event]] | None:
+        """The open run of a workflow that was started once, with its events: two look-ups for what most histories are.
+
+        None says nothing: ask `open_run` then.
+        """
+        partition = await self.partition_of(key)
+        if partition is None:
+            return None
+        everything = key.stored(partition, ">")
+        try:
+            messages = await self._js.multi_last(self.stream, [everything])
+        except ServerRefused:
+            return None
+        kinds = [message.subject.split(".", 6)[5] for message in messages]
+        if kinds.count("start") != 1 or "end" in kinds:
+            return None
+        start = messages[kinds.index("start")]
+        counts = await self._js.subject_counts(self.stream, everything)
+        if counts.get(start.subject) != 1:
+            return None
+        return OpenRun(start.seq, start), _events(await self._with_repeated(counts, start.seq, start.seq, messages))
+
     async def events(self, key: WorkflowKey, run: int, *, since: int = 0) -> list[Event]:
         """All events of a run up to now, from its start on; with `since` also what came after that sequence."""
         partition = await self.partition_of(key)
@@ -122,16 +145,13 @@ class History:
             # Too many subjects for one answer: a history this long is worth a walk.
             messages = await self._js.batch_get(self.stream, from_seq=first, subject_filter=everything, batch=BATCH_MESSAGES)
         else:
-            messages = await self._with_repeated(everything, first, messages)
-        events = []
-        for message in messages:
-            event = parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
-            if event is not None:
-                events.append(event)
-        return events
+            counts = await self._js.subject_counts(self.stream, everything)
+            messages = await self._with_repeated(counts, first, run, messages)
+        return _events(messages)
 
-    async def _with_repeated(self, everything: str, first: int, messages: list[StoredMessage]) -> list[StoredMessage]:
-        counts = await self._js.subject_counts(self.stream, everything)
+    async def _with_repeated(
+        self, counts: Mapping[str, int], first: int, run: int, messages: list[StoredMessage]
+    ) -> list[StoredMessage]:
         found = []
         for message in messages:
             if message.seq < first:
@@ -141,7 +161,8 @@ class History:
             elif message.subject.split(".", 6)[5] in _EVERY_ONE:
                 found += await self._js.batch_get(self.stream, from_seq=first, subject_filter=message.subject, messages_max=counts[message.subject])
             else:
-                earliest = await self._js.get_next(self.stream, first, message.subject)
+                # Not from `first`: before the run's own start come only those of earlier runs.
+                earliest = await self._js.get_next(self.stream, run, message.subject)
                 found.append(earliest or message)
         return sorted(found, key=_seq)
 
@@ -166,6 +187,11 @@ class History:
         if len(self._partitions) > PARTITIONS_CACHED_MAX:
             self._partitions.popitem(last=False)
         return partition
+
+
+def _events(messages: Iterable[StoredMessage]) -> list[Event]:
+    parsed = (parse(m.subject, m.seq, m.timestamp_ns, m.data, m.raw_headers) for m in messages)
+    return [event for event in parsed if event is not None]
 
 
 def _seq(message: StoredMessage) -> int:

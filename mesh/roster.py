@@ -104,7 +104,15 @@ class Roster:
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Join, and stay a member until cancelled. Ready once this node is a member and has seen all claims."""
         await self._js.ensure_bucket(BUCKET, description="Members of the mesh and the claims on its partitions")
-        follower = Follower(self._conn, self._js, f"KV_{BUCKET}", [f"$KV.{BUCKET}.>"], 1, self._see, consumer_prefix=f"roster-{self.me.node_id}")
+        follower = Follower(
+            self._conn,
+            self._js,
+            f"KV_{BUCKET}",
+            [f"$KV.{BUCKET}.>"],
+            1,
+            self._see,
+            consumer_prefix=f"roster-{self.me.node_id}",
+        )
         async with anyio.create_task_group() as tasks:
             await tasks.start(follower.run)
             with anyio.fail_after(10):
@@ -222,7 +230,12 @@ class Roster:
 
     async def _write_claim(self, claim: Claim, busy: tuple[str, ...]) -> Claim | None:
         key = f"claim.{bucket_key(claim.queue)}.{claim.partition}"
-        value = {"node": claim.node_id, "incarnation": claim.incarnation, "checkpoint": claim.checkpoint, "busy": list(busy)}
+        value = {
+            "node": claim.node_id,
+            "incarnation": claim.incarnation,
+            "checkpoint": claim.checkpoint,
+            "busy": list(busy),
+        }
         try:
             seq = await self._js.kv_update(BUCKET, key, json.dumps(value).encode(), claim.seq)
         except Conflict:

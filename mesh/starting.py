@@ -104,7 +104,9 @@ async def start_workflow(
     raise OutcomeUnknown(key.start())
 
 
-async def signal_workflow(js: JetStream, key: WorkflowKey, topic: str, body: bytes, *, sender: str = "", once: str = "") -> int:
+async def signal_workflow(
+    js: JetStream, key: WorkflowKey, topic: str, body: bytes, *, sender: str = "", once: str = ""
+) -> int:
     """Send a signal and return its stream sequence once it is acknowledged; repeated until the server answers.
 
     once: an identity under which the receiver takes it one time only, however often it is stored.
@@ -115,7 +117,9 @@ async def signal_workflow(js: JetStream, key: WorkflowKey, topic: str, body: byt
     return await publish_until_acked(js, key.signal(topic), body, headers, msg_id=once or secrets.token_hex(12))
 
 
-async def publish_until_acked(js: JetStream, subject: str, payload: bytes, headers: dict[str, str], *, msg_id: str) -> int:
+async def publish_until_acked(
+    js: JetStream, subject: str, payload: bytes, headers: dict[str, str], *, msg_id: str
+) -> int:
     """Publish under a message id, again after silence, until the server says that it is stored."""
     for _ in range(TRIES):
         try:
@@ -138,7 +142,9 @@ async def _schedule_cron(js: JetStream, key: WorkflowKey, spec: StartSpec) -> St
 async def _deliver(js: JetStream, key: WorkflowKey, spec: StartSpec, sender: str) -> None:
     for i, message in enumerate(spec.messages):
         once = f"{spec.entropy.hex()}/{i}"
-        await signal_workflow(js, key, str(message.get("topic")), message.get("body") or codec.NIL_OUTCOME, sender=sender, once=once)
+        await signal_workflow(
+            js, key, str(message.get("topic")), message.get("body") or codec.NIL_OUTCOME, sender=sender, once=once
+        )
 
 
 async def _terminate(js: JetStream, history: History, key: WorkflowKey, run: int) -> None:
@@ -149,7 +155,9 @@ async def _terminate(js: JetStream, history: History, key: WorkflowKey, run: int
             await anyio.sleep(delay_s)
             delay_s = min(delay_s * 2, 0.5)
         return
-    raise AlreadyStarted(key, f"is running and did not end within {TERMINATE_WAIT_S:g} s of being terminated (no node up?)")
+    raise AlreadyStarted(
+        key, f"is running and did not end within {TERMINATE_WAIT_S:g} s of being terminated (no node up?)"
+    )
 
 
 def _is_ours(start: StoredMessage, spec: StartSpec) -> bool:

@@ -34,11 +34,11 @@ def cron_subject(key: WorkflowKey) -> str:
 
 def cron_headers(key: WorkflowKey, expression: str) -> dict[str, str]:
     """The headers that start a workflow again and again. Raises ValueError for what is no five-field cron expression."""
-    return {
-        "Nats-Schedule": cron_expression(expression),
-        "Nats-Schedule-Target": key.start(),
-        "Nats-Schedule-Time-Zone": "UTC",
-    }
+    schedule = cron_expression(expression)
+    headers = {"Nats-Schedule": schedule, "Nats-Schedule-Target": key.start()}
+    if not schedule.startswith("@every"):  # an interval is in no time zone, and the server refuses one
+        headers["Nats-Schedule-Time-Zone"] = "UTC"
+    return headers
 
 
 def cron_expression(expression: str) -> str:
@@ -51,4 +51,6 @@ def cron_expression(expression: str) -> str:
         return " ".join(("0", *fields))
     if len(fields) == 6:
         return text
-    raise ValueError(f"{expression!r} is no cron expression; write five fields (minute hour day month weekday) or @every 5m")
+    raise ValueError(
+        f"{expression!r} is no cron expression; write five fields (minute hour day month weekday) or @every 5m"
+    )

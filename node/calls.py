@@ -43,6 +43,7 @@ ASK_AFTER_S: Final = 1.0
 ANSWER_S: Final = 2.0
 NO_HOST_PATIENCE_S: Final = 5.0  # a call that may run once only is not failed because hosts are just restarting
 TICK_S: Final = 0.05
+TOGETHER_S: Final = 0.005  # after a takeover: calls that come up within this are asked after together
 ASK_AT_ONCE_MAX: Final = 500
 HEADER_ONCE: Final = "Mesh-Run-Once"
 
@@ -100,6 +101,7 @@ class Calls:
         self._fresh: deque[tuple[float, WorkflowKey, Run, OpState, int]] = deque()
         self._heap: list[tuple[float, int, Watch]] = []
         self._order = itertools.count()
+        self._urgent = anyio.Event()  # there is something to look after before the next tick
         self._tasks: anyio.abc.TaskGroup | None = None
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -108,7 +110,10 @@ class Calls:
             self._tasks = tasks
             task_status.started()
             while True:
-                await anyio.sleep(TICK_S)
+                with anyio.move_on_after(TICK_S):
+                    await self._urgent.wait()
+                    await anyio.sleep(TOGETHER_S)
+                self._urgent = anyio.Event()
                 self._look()
 
     def dispatch(self, key: WorkflowKey, run: Run, op: OpState, *, recovering: bool) -> None:
@@ -128,6 +133,7 @@ class Calls:
         watch = Watch(key, run, op, op.attempt, not recovering, now, close_by)
         if recovering and op.target not in self._foreign_ids:
             self._push(watch, now)
+            self._urgent.set()
             return
         if not self._publish(watch):
             return

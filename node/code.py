@@ -48,7 +48,8 @@ class Code:
     def _prepare(self, vm: LuaVM, kind: str, entry_id: str) -> UnitSpec:
         unit = self.registry.code_unit(entry_id)
         libraries = [
-            {"id": str(lib.entry_id), "code": self._compile(vm, lib), "imports": _imports(lib)} for lib in unit.libraries
+            {"id": str(lib.entry_id), "code": self._compile(vm, lib), "imports": _imports(lib)}
+            for lib in unit.libraries
         ]
         return UnitSpec(
             kind=kind,

@@ -59,7 +59,9 @@ EVICT_LOOK_MAX: Final = 512
 BATCH_EVENTS: Final = 128  # events handled before the loop lets I/O go on
 REPLAY_SLICE_EVENTS: Final = 100
 LOADS_MAX: Final = 16
-INBOX_EVENTS_MAX: Final = 20_000
+INBOX_EVENTS_MAX: Final = 4096
+ATTENTION_AT_ONCE: Final = 64  # runs of one partition that are loaded at a time after a takeover
+STICKY_S: Final = 5.0  # a quiet run that nothing happens to is kept in memory this long
 CHECKPOINT_EVERY_S: Final = 1.0
 VM_UNITS_MAX: Final = 20_000  # a VM that has hosted that many is retired, so that its heap cannot fragment for ever
 
@@ -71,7 +73,7 @@ _log = logging.getLogger(__name__)
 class Instance:
     """A workflow that this node has in memory."""
 
-    __slots__ = ("gate", "id_token", "key", "loading", "partition", "quarantined", "reloaded", "run", "unacked")
+    __slots__ = ("gate", "id_token", "key", "loading", "partition", "quarantined", "reloaded", "run", "unacked", "used_s")
 
     def __init__(self, key: WorkflowKey, id_token: str, partition: Partition) -> None:
         self.key = key
@@ -83,6 +85,7 @@ class Instance:
         self.unacked = 0
         self.quarantined = False
         self.reloaded = False
+        self.used_s = 0.0
 
     def busy(self) -> bool:
         """Whether this instance needs its owner."""
@@ -92,9 +95,12 @@ class Instance:
 class Partition:
     """A partition that this node owns."""
 
-    __slots__ = ("catchup", "claim", "epoch", "handled_seq", "live_seq", "number", "saved_seq", "scope", "stopped")
+    __slots__ = (
+        "attention", "catchup", "claim", "epoch", "handled_seq", "live_seq", "loading", "number", "saved_seq", "scope",
+        "stopped",
+    )  # fmt: skip
 
-    def __init__(self, number: int, claim: Claim, busy: tuple[str, ...]) -> None:
+    def __init__(self, number: int, claim: Claim, busy: tuple[str, ...], *, handed_over: bool) -> None:
         self.number = number
         self.claim = claim
         self.handled_seq = claim.checkpoint
@@ -102,7 +108,11 @@ class Partition:
         self.catchup: CatchUp | None = CatchUp(busy)
         self.scope = anyio.CancelScope()
         self.stopped = False
-        self.live_seq = claim.checkpoint  # what came after this was first seen by this owner
+        # What came after this was first seen by this owner. One that handed over says where it had come to; after a
+        # crash its checkpoint is older than that.
+        self.live_seq = claim.checkpoint if handed_over else None
+        self.attention: deque[str] = deque()  # id tokens of the runs still to be loaded after the takeover
+        self.loading = 0
         self.epoch = 0  # grows when everything is read anew; what was read before is dropped
 
 
@@ -195,9 +205,9 @@ class Engine:
             tasks.start_soon(self._checkpoint_for_ever)
             task_status.started()
 
-    def take(self, claim: Claim, busy: tuple[str, ...]) -> None:
-        """Run a partition that has just been claimed, from its checkpoint on."""
-        partition = Partition(claim.partition, claim, busy)
+    def take(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool = False) -> None:
+        """Run a partition that has just been claimed, from its checkpoint on; handed_over: its last owner released it."""
+        partition = Partition(claim.partition, claim, busy, handed_over=handed_over)
         self._partitions[claim.partition] = partition
         self._group.start_soon(self._follow, partition)
 
@@ -259,6 +269,7 @@ class Engine:
         partition.claim = replace(partition.claim, checkpoint=0)
         partition.handled_seq = partition.saved_seq = 0
         partition.catchup = CatchUp(())
+        partition.live_seq = None
 
     def _position(self, partition: Partition) -> tuple[int, tuple[str, ...]]:
         # Up to where the partition needs nothing, and which runs are excepted. Still catching up: the old position.
@@ -272,6 +283,10 @@ class Engine:
         for id_token, instance in self._instances.items():
             if instance.busy():
                 busy.setdefault(instance.partition.number, []).append(id_token)
+        for partition in self._partitions.values():
+            waiting = [id_token for id_token in partition.attention if id_token not in self._instances]
+            if waiting:
+                busy.setdefault(partition.number, []).extend(waiting)
         for id_token, partition in self._chains.items():
             if id_token not in self._instances:
                 busy.setdefault(partition.number, []).append(id_token)
@@ -280,6 +295,7 @@ class Engine:
     async def _checkpoint_for_ever(self) -> None:
         while True:
             await anyio.sleep(CHECKPOINT_EVERY_S)
+            self._evict_idle()
             moved = [p for p in self._partitions.values() if p.catchup is None and p.handled_seq != p.saved_seq]
             if not moved:
                 continue
@@ -369,6 +385,7 @@ class Engine:
         if run is None or event.seq <= run.last_seq:
             return
         self._instances.move_to_end(event.id_token)
+        instance.used_s = self._loop.time()
         self._feed(instance, run, event)
 
     def _first_news(self, partition: Partition, event: Event) -> None:
@@ -377,6 +394,7 @@ class Engine:
             return  # nothing follows from these alone
         key = WorkflowKey(self.queue, untoken(event.id_token))
         instance = Instance(key, event.id_token, partition)
+        instance.used_s = self._loop.time()
         self._instances[event.id_token] = instance
         if event.kind == "start" and event.raw_headers and _FIRST_START in event.raw_headers:
             # Stored as the first start ever of this id: there is no history to read.
@@ -506,21 +524,54 @@ class Engine:
         if evicted < EVICT_LOOK_MAX // 4:
             self._evict_after_s = now + EVICT_PAUSE_S
 
+    def _evict_idle(self) -> None:
+        """Forget quiet runs that nothing has happened to for a while, least recently used first."""
+        before = self._loop.time() - STICKY_S
+        idle = []
+        for id_token, instance in self._instances.items():
+            if instance.used_s > before:
+                break
+            if not instance.busy():
+                idle.append(id_token)
+        for id_token in idle:
+            self._forget(id_token)
+        self._evictions += len(idle)
+
     # -- loading -----------------------------------------------------------------------------------------------
 
     def _caught_up(self, partition: Partition) -> None:
         catchup, partition.catchup = partition.catchup, None
-        partition.live_seq = partition.handled_seq
         if catchup is None:
             return
-        attention = catchup.attention()
-        if attention:
-            _log.info("queue %s partition %d: %d runs need attention", self.queue, partition.number, len(attention))
-        for id_token in attention:
+        if partition.live_seq is None:
+            partition.live_seq = partition.handled_seq
+        partition.attention = deque(catchup.attention())
+        if partition.attention:
+            _log.info(
+                "queue %s partition %d: %d runs need attention", self.queue, partition.number, len(partition.attention)
+            )
+        self._attend(partition)
+
+    def _attend(self, partition: Partition) -> None:
+        """Load the next runs that need attention, some at a time: there may be very many."""
+        while partition.attention and partition.loading < ATTENTION_AT_ONCE and not partition.stopped:
+            id_token = partition.attention.popleft()
             if id_token not in self._instances:
                 instance = Instance(WorkflowKey(self.queue, untoken(id_token)), id_token, partition)
                 self._instances[id_token] = instance
-                self._load_soon(instance)
+                partition.loading += 1
+                instance.loading = []
+                self._group.start_soon(self._load_attended, instance)
+
+    async def _load_attended(self, instance: Instance) -> None:
+        partition = instance.partition
+        try:
+            await self._load(instance)
+        finally:
+            partition.loading -= 1
+        if len(self._instances) > self._resident_max:
+            self._evict()
+        self._attend(partition)
 
     def _load_soon(self, instance: Instance) -> None:
         instance.loading = []
@@ -545,7 +596,8 @@ class Engine:
     async def _load_once(self, instance: Instance) -> None:
         key = instance.key
         self.history.know_partition(key, instance.partition.number)
-        opened = await self.history.open_run(key)
+        found = await self.history.only_run(key)
+        opened = found[0] if found is not None else await self.history.open_run(key)
         if opened is None:
             await self._go_on_chain(instance)
             return
@@ -555,7 +607,10 @@ class Engine:
         except Undecodable as error:
             self._refuse_start(instance, opened.run, error)
             return
-        events = await self.history.events(key, opened.run, since=spec.since)
+        if found is not None and not spec.since:
+            events = found[1]
+        else:
+            events = await self.history.events(key, opened.run, since=spec.since)
         if self._instances.get(instance.id_token) is not instance:
             return
         run = self._new_run(instance, opened.run, spec, _recorded_marks(opened.run, events))
@@ -566,6 +621,7 @@ class Engine:
         self._replayed_events += len(events)
         _log.debug("workflow %r: %d events replayed in %.1f ms", key.id, len(events), (time.perf_counter() - begun) * 1e3)
         instance.run = run
+        instance.used_s = self._loop.time()
         late, instance.loading = instance.loading or [], None
         if run.closed:
             self._forget(instance.id_token)
@@ -622,7 +678,9 @@ class Engine:
         for i, effect in enumerate(effects):
             if type(effect) is Dispatch:
                 # What came up in events that no owner before us has seen cannot be under way anywhere.
-                asked_before = recovering and (instance.reloaded or effect.op.issued_seq <= instance.partition.live_seq)
+                asked_before = recovering and (
+                    instance.reloaded or effect.op.issued_seq <= (instance.partition.live_seq or 0)
+                )
                 self._calls.dispatch(instance.key, run, effect.op, recovering=asked_before)
             elif type(effect) is SetTimer:
                 self._set_timer(instance, run, effect.name, effect.due_ns, recovering=recovering)
@@ -888,9 +946,11 @@ def _recorded_marks(run: int, events: list[Event]) -> dict[str, Any]:
         if event.kind == "mark" and event.run == run:
             name = untoken(event.args[1])
             try:
-                marks.setdefault(name, codec.decode(event.data))
+                value = codec.decode(event.data)
             except Undecodable:
-                _log.warning("mark %s at sequence %d cannot be read and is ignored", name, event.seq)
+                value = event.data
+            # Somebody else's nonsense stands for ever: the code is told what it is. None would look like no mark at all.
+            marks.setdefault(name, b"" if value is None else value)
     return marks
 
 

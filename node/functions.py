@@ -93,7 +93,9 @@ class Function:
 class FunctionHost:
     """Offers the functions of a registry on the mesh, as one NATS micro service per node."""
 
-    def __init__(self, *, conn: Connection, outbox: Outbox, code: Code, live: LiveDriver, node_id: str, version: str) -> None:
+    def __init__(
+        self, *, conn: Connection, outbox: Outbox, code: Code, live: LiveDriver, node_id: str, version: str
+    ) -> None:
         self._conn = conn
         self._outbox = outbox
         self._code = code
@@ -111,7 +113,11 @@ class FunctionHost:
         self._threads = anyio.CapacityLimiter(PYTHON_THREADS_MAX)
         self._tasks: anyio.abc.TaskGroup | None = None
         self.service = MicroService(
-            conn, name="moonmesh", version=version, description=f"Functions of node {node_id}", metadata={"node": node_id}
+            conn,
+            name="moonmesh",
+            version=version,
+            description=f"Functions of node {node_id}",
+            metadata={"node": node_id},
         )
         for entry_id, entry in code.registry.functions().items():
             if isinstance(entry, LuaFunctionEntry | PythonFunctionEntry):
@@ -198,7 +204,9 @@ class FunctionHost:
                 digits = raw_headers[at + len(HEADER_HOPS) :].split(b"\r\n", 1)[0]
                 hops = int(digits) if digits.isdigit() else HOPS_MAX
         job = Job(function, reply, data, once)
-        if self._draining or (function.running >= function.size_max and len(function.waiting) >= function.buffer and hops < HOPS_MAX):
+        if self._draining or (
+            function.running >= function.size_max and len(function.waiting) >= function.buffer and hops < HOPS_MAX
+        ):
             self._pass_on(job, hops)
             return
         self._jobs[reply] = job
@@ -277,7 +285,9 @@ class FunctionHost:
             return
         job.ended = True
         if function_endpoint := job.function.endpoint:
-            function_endpoint.note(time.monotonic() - job.begun_s, failed=outcome[:3] == codec.FAILURE_PREFIX, outcome=outcome)
+            function_endpoint.note(
+                time.monotonic() - job.begun_s, failed=outcome[:3] == codec.FAILURE_PREFIX, outcome=outcome
+            )
         if job.reply.startswith("mesh.wf."):
 
             def on_ack(ack: Ack) -> None:
@@ -324,7 +334,7 @@ class FunctionHost:
                 outcome = codec.encode_success(value)
             except (Undecodable, TypeError, ValueError, OverflowError) as error:
                 outcome = codec.encode_failure(Failure(f"{type(error).__name__}: {error}", Kind.INVALID, False))
-            except Exception as error:  # noqa: BLE001 - the function's own failure is an outcome
+            except Exception as error:
                 outcome = codec.encode_failure(failure_of(error))
             self._answer(job, outcome)
             return
@@ -418,12 +428,12 @@ class FunctionHost:
             if not job.ended:
                 self._feed_lua(job, "resolve", op.n, outcome, None)
 
-    def _feed_lua(self, job: Job, verb: str, a: Any, b: Any, c: Any) -> None:  # noqa: ANN401
+    def _feed_lua(self, job: Job, verb: str, a: Any, b: Any, c: Any) -> None:
         machine, lane = job.machine, job.lane
         if machine is None or lane is None or job.ended:
             return
 
-        def work(lane: Lane) -> Any:  # noqa: ANN401
+        def work(lane: Lane) -> Any:
             return _feed(lane, machine, verb, a, b, c)
 
         def done(ops: Sequence[Op] | None, error: BaseException | None) -> None:
@@ -489,7 +499,9 @@ def load_python(entry: PythonFunctionEntry) -> Callable[..., Any]:
         for part in entry.attribute.split("."):
             target = getattr(target, part)
     except Exception as error:  # whatever importing somebody's module raises
-        raise PythonFunctionMissing(f"{entry.id}: {source} cannot be imported ({error}); is its directory on PYTHONPATH?") from error
+        raise PythonFunctionMissing(
+            f"{entry.id}: {source} cannot be imported ({error}); is its directory on PYTHONPATH?"
+        ) from error
     if not callable(target):
         raise PythonFunctionMissing(f"{entry.id}: {source} is no callable")
     return target  # type: ignore[no-any-return]  # an imported object is untyped
@@ -508,7 +520,7 @@ def _function(function_id: str, entry: LuaFunctionEntry | PythonFunctionEntry) -
     return function
 
 
-def _feed(lane: Lane, machine: LuaMachine, verb: str, a: Any = None, b: Any = None, c: Any = None) -> Any:  # noqa: ANN401
+def _feed(lane: Lane, machine: LuaMachine, verb: str, a: Any = None, b: Any = None, c: Any = None) -> Any:
     try:
         return machine.feed(verb, now_ns(), a, b, c)
     except MachineFailed:

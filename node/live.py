@@ -104,12 +104,16 @@ class LiveDriver:
                 answers.append(_failed(str(error), Kind.UNAVAILABLE, retryable=True))
                 arrived.set()
 
-            token = self._client.conn.request_nowait(function_request(function_id), request, on_reply, on_error=on_error)
+            token = self._client.conn.request_nowait(
+                function_request(function_id), request, on_reply, on_error=on_error
+            )
             try:
                 while not answers:
                     with anyio.move_on_after(CALL_LOOK_EVERY_S):
                         await arrived.wait()
-                    if not answers and not await self._somebody_has(function_id, self._client.conn.reply_subject(token)):
+                    if not answers and not await self._somebody_has(
+                        function_id, self._client.conn.reply_subject(token)
+                    ):
                         return _failed(f"the host that ran {function_id} is gone", "HostLost", retryable=True)
             finally:
                 self._client.conn.forget(token)
@@ -126,7 +130,10 @@ class LiveDriver:
 
     async def _somebody_has(self, function_id: str, reply: str) -> bool:
         replies = await self._client.conn.request_many(
-            function_who(function_id), codec.encode([reply]), timeout_s=ANSWER_S, stop=lambda r: bool(codec.decode(r.data))
+            function_who(function_id),
+            codec.encode([reply]),
+            timeout_s=ANSWER_S,
+            stop=lambda r: bool(codec.decode(r.data)),
         )
         return any(codec.decode(reply.data) for reply in replies)
 
@@ -143,7 +150,9 @@ class LiveDriver:
         headers = parse_headers(reply.raw_headers) if reply.raw_headers else {}
         code = headers.get("Nats-Service-Error-Code")
         if code is not None:
-            return _failed(headers.get("Nats-Service-Error") or f"service error {code}", service_error_kind(code), retryable=True)
+            return _failed(
+                headers.get("Nats-Service-Error") or f"service error {code}", service_error_kind(code), retryable=True
+            )
         ok, value = codec.decode_outcome(reply.data)
         return codec.encode_success(value) if ok else codec.encode_failure(value)
 

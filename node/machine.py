@@ -64,7 +64,7 @@ class Machine(Protocol):
     """A unit of user code, as the drivers see it."""
 
     def feed(
-        self, verb: str, now_ns: int, a: Any = None, b: Any = None, c: Any = None, *, replaying: bool = False,  # noqa: ANN401
+        self, verb: str, now_ns: int, a: Any = None, b: Any = None, c: Any = None, *, replaying: bool = False,
         length: int = 0, size: int = 0,
     ) -> Sequence[Op]:  # fmt: skip
         """One activation: feed one event, get the ops that came up."""
@@ -138,7 +138,7 @@ class LuaVM:
         self._close: Callable[..., None] = api[b"close"]
         self._stacks: Callable[..., bytes] = api[b"stacks"]
 
-    def _load_kernel(self, memory_bytes_max: int, step_memory_bytes_max: int, instructions_max: int) -> Any:  # noqa: ANN401 - a Lua table
+    def _load_kernel(self, memory_bytes_max: int, step_memory_bytes_max: int, instructions_max: int) -> Any:
         kernel = self._lua.table()
         kernel[b"modules"] = self._lua.table()
         limits = self._lua.table()
@@ -207,7 +207,7 @@ class LuaVM:
         self._specs.append(spec)  # so that its id is not used again
         return number
 
-    def _guard(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - whatever Lua returns
+    def _guard(self, call: Callable[..., Any], *args: object) -> Any:
         try:
             return call(*args)
         except lua54.LuaError as error:
@@ -225,7 +225,7 @@ class LuaMachine:
         self._feed_raw = vm._feed
 
     def feed(
-        self, verb: str, now_ns: int, a: Any = None, b: Any = None, c: Any = None, *, replaying: bool = False,  # noqa: ANN401
+        self, verb: str, now_ns: int, a: Any = None, b: Any = None, c: Any = None, *, replaying: bool = False,
         length: int = 0, size: int = 0,
     ) -> Sequence[Op]:  # fmt: skip
         """One activation. Raises OutOfMemory when the whole VM is lost, MachineFailed when the kernel is at fault."""
@@ -260,7 +260,7 @@ class LuaMachine:
         self._vm._close(self._handle)
 
 
-def _packed(value: Any) -> bytes | None:  # noqa: ANN401 - any value of the wire types
+def _packed(value: Any) -> bytes | None:
     return codec.pack(value) if value else None
 
 
@@ -276,5 +276,5 @@ def compile_error(source: str, name: str) -> str | None:
     return LuaVM().compile(name, source, name)
 
 
-def _no_attributes(_object: object, _name: object, _setting: bool) -> Any:  # noqa: FBT001, ANN401 - lupa's signature
+def _no_attributes(_object: object, _name: object, _setting: bool) -> Any:
     raise AttributeError("Python objects have no attributes here")

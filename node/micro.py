@@ -47,7 +47,9 @@ class Endpoint:
 class MicroService:
     """Answers PING, INFO and STATS for one service instance."""
 
-    def __init__(self, conn: Connection, *, name: str, version: str, description: str, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self, conn: Connection, *, name: str, version: str, description: str, metadata: Mapping[str, str]
+    ) -> None:
         self._conn = conn
         self.name = name
         self.id = secrets.token_hex(11)
@@ -71,7 +73,7 @@ class MicroService:
             for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{self.name}", f"$SRV.{verb}.{self.name}.{self.id}"):
 
                 def on_request(
-                    _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None, answer: Any = answer  # noqa: ANN401
+                    _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None, answer: Any = answer
                 ) -> None:
                     if reply:
                         try:
@@ -98,7 +100,8 @@ class MicroService:
 
     def _info(self) -> dict[str, Any]:
         endpoints = [
-            {"name": e.name, "subject": e.subject, "queue_group": e.queue_group, "metadata": {}} for e in self._endpoints
+            {"name": e.name, "subject": e.subject, "queue_group": e.queue_group, "metadata": {}}
+            for e in self._endpoints
         ]
         return {**self._base("info_response"), "description": self._description, "endpoints": endpoints}
 
@@ -111,4 +114,8 @@ class MicroService:
             }
             for e in self._endpoints
         ]  # fmt: skip
-        return {**self._base("stats_response"), "started": self._started.isoformat().replace("+00:00", "Z"), "endpoints": endpoints}
+        return {
+            **self._base("stats_response"),
+            "started": self._started.isoformat().replace("+00:00", "Z"),
+            "endpoints": endpoints,
+        }

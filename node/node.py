@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import sys
-
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -161,11 +160,10 @@ class Node:
         self._leaving = True
         try:
             await self.roster.announce_leaving()
-            async with self._settling:
-                async with anyio.create_task_group() as tasks:
-                    for engine in self.engines.values():
-                        for number in list(engine.partitions):
-                            tasks.start_soon(self._give_back, engine, number)
+            async with self._settling, anyio.create_task_group() as tasks:
+                for engine in self.engines.values():
+                    for number in list(engine.partitions):
+                        tasks.start_soon(self._give_back, engine, number)
             if self.functions is not None:
                 await self.functions.drain(DRAIN_TIMEOUT_S)
             await self.outbox.flush(DRAIN_TIMEOUT_S)
@@ -220,7 +218,7 @@ class Node:
                 busy = self.roster.busy(claim)
                 mine = await self.roster.claim(claim)
                 if mine is not None and number not in engine.partitions:
-                    engine.take(mine, busy)
+                    engine.take(mine, busy, handed_over=claim.node_id is None)
 
     async def _give_back(self, engine: Engine, number: int) -> None:
         given = engine.drop(number)
@@ -257,7 +255,6 @@ class Node:
 
     async def _serve_owner(self, engine: Engine) -> None:
         """Answer questions about workflows whose partition this node owns."""
-
         async with anyio.create_task_group() as tasks:
 
             def on_request(subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
@@ -312,10 +309,14 @@ def _host_records(registry: Registry) -> list[HostRecord]:
     for worker_id, worker in registry.workers().items():
         names = sorted(
             {str(entry_id) for entry_id, entry in registry.workflows().items() if entry.worker == worker_id}
-            | {entry.type_name for entry in registry.workflows().values() if entry.worker == worker_id and entry.type_name}
+            | {
+                entry.type_name
+                for entry in registry.workflows().values()
+                if entry.worker == worker_id and entry.type_name
+            }
         )
         records.append(HostRecord(str(worker_id), str(worker.client), worker.task_queue, tuple(names)))
     return records
 
 
-__all__ = ["Node", "NodeConfig", "NoWorkers", "running_node"]
+__all__ = ["NoWorkers", "Node", "NodeConfig", "running_node"]

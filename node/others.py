@@ -15,13 +15,20 @@ from typing import Any, Final
 import anyio
 
 from mesh import codec
-from mesh.errors import Disconnected, MeshError, OutcomeUnknown, RequestTimeout, Unreachable
+from mesh.errors import Disconnected, InvalidName, MeshError, OutcomeUnknown, PayloadTooLarge, RequestTimeout, Unreachable
 from mesh.events import Parent, StartSpec
 from mesh.failure import Failure, Kind
 from mesh.history import History
 from mesh.hosts import HostRecord, Hosts, UnknownHost, split_pid
 from mesh.jetstream import JetStream
-from mesh.starting import ENTROPY_BYTES, AlreadyStarted, ConflictPolicy, publish_until_acked, signal_workflow, start_workflow
+from mesh.starting import (
+    ENTROPY_BYTES,
+    AlreadyStarted,
+    ConflictPolicy,
+    publish_until_acked,
+    signal_workflow,
+    start_workflow,
+)
 from mesh.subjects import WorkflowKey
 from node.code import Code, CodeMissing
 from node.ops import OpState
@@ -61,6 +68,8 @@ class Others:
                 return _failed(str(error), Kind.ALREADY_EXISTS)
             except UnknownHost as error:
                 return _failed(f"host not found: {error}", Kind.NOT_FOUND)
+            except (InvalidName, PayloadTooLarge) as error:
+                return _failed(str(error), Kind.INVALID)
             except MeshError as error:
                 return _failed(str(error), Kind.INTERNAL)
 
@@ -102,7 +111,15 @@ class Others:
         await start_workflow(
             self._js,
             child,
-            start_spec(entry, target, op.payload, options, messages, parent=Parent(key.queue, key.id, run, op.n), entropy=_entropy(key, run, op)),
+            start_spec(
+                entry,
+                target,
+                op.payload,
+                options,
+                messages,
+                parent=Parent(key.queue, key.id, run, op.n),
+                entropy=_entropy(key, run, op),
+            ),
             conflict=conflict,
             reuse=options.get("id_reuse_policy") or "allow_duplicate",
             sender=host.pid(key.id),

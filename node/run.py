@@ -130,6 +130,7 @@ class Run:
         self.memo = dict(spec.memo)
         self._unrecorded: dict[str, bytes] = {}
         self._waiting: list[Event] = []  # messages that came before a delayed run began
+        self._undelivered: deque[tuple[str, bytes, str]] = deque()  # what was there at the beginning, not fed yet
         self._senders: dict[str, set[str]] = {}
         self._open_machine = open_machine
         self._call_defaults = call_defaults
@@ -199,17 +200,20 @@ class Run:
     def _begin(self, more: bool) -> list[Effect]:
         self._machine = self._open_machine(self)
         effects: list[Effect] = []
-        messages = [(m["topic"], m["body"], m["from"]) for m in self.spec.messages]
+        messages = deque((m["topic"], m["body"], m["from"]) for m in self.spec.messages)
         early, self._waiting = self._waiting, []
+        for event in early:
+            message = self._read_signal(event)
+            if message is not None:
+                self._count(event)
+                messages.append(message)
         # The main function subscribes in its first step; what was sent before waits in the mailbox all the same.
         # `more` is about the history alone: these messages are part of its past, and a new run is no replay.
+        self._undelivered = messages
         effects += self._feed("start", self.spec.args, more=more)
-        for topic, body, sender in messages:
-            if self.finished is None and not self.suspended:
-                effects += self._feed("message", _lua_text(topic), body, _lua_text(sender), more=more)
-        for event in early:
-            if self.finished is None and not self.suspended:
-                effects += _HANDLERS[event.kind](self, event, more)
+        while messages and self.finished is None and not self.suspended:
+            topic, body, sender = messages.popleft()
+            effects += self._feed("message", _lua_text(topic), body, _lua_text(sender), more=more)
         return effects
 
     def _on_ret(self, event: Event, more: bool) -> list[Effect]:
@@ -345,20 +349,28 @@ class Run:
         if self._machine is None:
             self._waiting.append(event)
             return []
+        message = self._read_signal(event)
+        if message is None:
+            return []
+        self._count(event)
+        topic, body, sender = message
+        return self._feed("message", _lua_text(topic), body, _lua_text(sender), more=more)
+
+    def _read_signal(self, event: Event) -> tuple[str, bytes, str] | None:
+        """Topic, body and sender of a signal; None when it was taken before."""
         headers = event_headers(event)
         once = headers.get(HEADER_ONCE)
         if once:
             sender, _, n = once.rpartition("/")
             seen = self._senders.setdefault(sender, set())
             if n in seen:
-                return []
+                return None
             seen.add(n)
-        self._count(event)
         try:
             body = codec.as_marked(event.data)
         except Undecodable:
             body = codec.encode(event.data)  # nobody can read it: the code gets the bytes
-        return self._feed("message", _lua_text(event.topic), body, _lua_text(headers.get(HEADER_FROM, "")), more=more)
+        return event.topic, body, headers.get(HEADER_FROM, "")
 
     def _on_cancel(self, event: Event, more: bool) -> list[Effect]:
         self.cancel_requested = True
@@ -484,7 +496,7 @@ class Run:
             delay_ns = self._retry_delay_ns(failure)
             if delay_ns is not None:
                 spec = next_attempt(
-                    self.spec, delay_ns=delay_ns, chain_started_ns=self.spec.chain_started_ns or self.started_ns, since=self.last_seq
+                    self.spec, delay_ns=delay_ns, chain_started_ns=self.spec.chain_started_ns or self.started_ns, since=self._given_up_to()
                 )
                 return self._finish("retried", payload, spec.encode())
             return self._finish("canceled" if failure.kind == Kind.CANCELED else "failed", payload)
@@ -494,15 +506,24 @@ class Run:
             self.spec,
             workflow=wish["entry"],
             args=codec.pack(request[0]),
-            messages=tuple(wish.get("unread") or ()),
+            messages=(
+                *(wish.get("unread") or ()),
+                *({"topic": topic, "body": body, "from": sender} for topic, body, sender in self._undelivered),
+            ),
             attempt=1,
             start_delay_ns=0,
             chain_started_ns=self.spec.chain_started_ns or self.started_ns,
-            since=self.last_seq,
+            since=self._given_up_to(),
             memo=self.memo,
             attrs=self.attrs,
         )
         return self._finish("continued", codec.NIL_OUTCOME, spec.encode())
+
+    def _given_up_to(self) -> int:
+        """Up to which sequence this run has been given the messages; the later ones are the next run's."""
+        if self.last_seq == self.run and self.spec.since:
+            return self.spec.since  # in its first step: what its predecessor left comes after it
+        return self.last_seq
 
     def _retry_delay_ns(self, failure: Failure) -> int | None:
         if self.spec.retry_policy is None:

@@ -60,7 +60,9 @@ def stream_config(queue: str, partitions: int, replicas: int) -> dict[str, Any]:
     }
 
 
-async def ensure_queue(js: JetStream, queue: str, *, partitions: int = PARTITIONS_DEFAULT, replicas: int = 1) -> QueueStream:
+async def ensure_queue(
+    js: JetStream, queue: str, *, partitions: int = PARTITIONS_DEFAULT, replicas: int = 1
+) -> QueueStream:
     """Make the stream of a queue, or take the one that is there with the number of partitions it was made with."""
     existing = await queue_stream(js, queue)
     if existing is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import importlib.util
 import os
 import signal
 import sys
@@ -85,7 +86,9 @@ def run_node(
     registry = load_app(app, strict=strict)
     options = server.options(patience_s=float("inf") if patient else 0.0)
     config = NodeConfig(server.url, node_id=name, replicas=replicas, options=options)
-    sys.exit(anyio.run(_serve, config, registry, with_parent))
+    # A step waits for the loop several times; uvloop's turns are shorter.
+    uvloop = importlib.util.find_spec("uvloop") is not None
+    sys.exit(anyio.run(_serve, config, registry, with_parent, backend_options={"use_uvloop": uvloop}))
 
 
 def _new_id() -> str:

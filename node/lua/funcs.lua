@@ -20,7 +20,7 @@ end
 --- Order something that has an outcome; `on_outcome(ok, value_or_error)` is called once with it. Returns the op's number.
 function K.op(kind, target, payload, options, on_outcome)
   local unit = K.current
-  if unit.task == nil then
+  if unit.loading then
     K.raise("this call reaches outside, and a file's top level may not; call it from a function")
   end
   local n = unit.next_n

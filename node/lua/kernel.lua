@@ -21,6 +21,9 @@ local code = {} -- key -> bytecode
 -- Limits -----------------------------------------------------------------------------------------------------
 
 local HOOK_EVERY = 10000 -- instructions between two looks at the budget
+-- Instructions that a switch to a task is charged for. Hooks count in each coroutine by itself: short tasks that spawn short
+-- tasks would never be looked at.
+local SWITCH_COST = 50
 
 local function doom(unit, text)
   unit.doomed = text
@@ -189,17 +192,21 @@ end
 -- Loading ----------------------------------------------------------------------------------------------------
 
 --- Compile a source once per VM; returns nil, or the error text.
+---
+--- What is kept is a function that makes the chunk's function for given globals: all units share one prototype, and
+--- making a unit's code is one closure. The wrapper stands on the source's first line, so line numbers stay.
 function K.compile(key, source, chunk_name)
+  -- Alone first: a source that only makes sense inside the wrapper is refused.
   local chunk, err = raw.load(source, "@" .. chunk_name, "t", {})
   if not chunk then
     return err
   end
-  code[key] = raw.string.dump(chunk)
+  code[key] = raw.load("return function(_ENV) return function(...) " .. source .. "\nend end", "@" .. chunk_name, "t", {})()
   return nil
 end
 
 local function run_chunk(key, env)
-  return raw.load(code[key], key, "b", env)()
+  return code[key](env)()
 end
 
 -- A library sees its own imports, and otherwise the globals of its unit.
@@ -245,7 +252,7 @@ end
 -- Libraries first, each once, each with its imports; then the entry's chunk, which gives the function.
 local function load_main(unit)
   local env, spec, values, task = unit.env, unit.spec, {}, unit.task
-  unit.task = nil -- a file's top level may not wait
+  unit.task, unit.loading = nil, true -- a file's top level may not wait
   for _, lib in raw.ipairs(spec.libraries or {}) do
     values[lib.id] = run_chunk(lib.code, library_env(unit, pick(lib.imports, values)))
   end
@@ -254,7 +261,7 @@ local function load_main(unit)
     raw.rawset(env, alias, value)
   end
   local got = run_chunk(spec.code, env)
-  unit.task = task
+  unit.task, unit.loading = task, false
   if raw.type(got) == "function" then
     return got
   end
@@ -292,6 +299,10 @@ local function run(unit)
     unit.ready_head = head + 1
     unit.task = task
     local co = task.co
+    unit.budget = unit.budget - SWITCH_COST
+    if unit.budget < 0 then
+      raw.debug.sethook(co, look, "", 1) -- ends at its first instruction, so that the error has a place
+    end
     local ok, a, b = resume(co)
     if unit.doomed then
       unit.finished = false
@@ -347,7 +358,7 @@ local function begin(unit)
   unit.pending, unit.pending_count, unit.next_n = {}, 0, 1
   unit.tasks, unit.next_task = {}, 1
   unit.inbox, unit.listeners, unit.events, unit.mailbox, unit.early_events, unit.execs = nil, nil, nil, nil, nil, nil
-  unit.finished, unit.doomed = false, nil
+  unit.finished, unit.doomed, unit.loading = false, nil, false
 end
 
 local function launch(unit, n, values)

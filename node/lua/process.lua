@@ -273,9 +273,10 @@ end
 local CONTEXT, OPTIONS, NAME, MESSAGES = K.key("context"), K.key("options"), K.key("name"), K.key("messages")
 
 -- The options of a start, checked here so that a wrong type fails the spawn and not the child.
-local TEXT, BOOL, DURATION, TABLE = "a text", "a boolean", "a duration (Go text or milliseconds)", "a table"
+local TEXT, FILLED, BOOL, DURATION, TABLE = "a text", "a non-empty text", "a boolean",
+  "a duration (Go text or milliseconds)", "a table"
 local START_OPTIONS = {
-  id = TEXT, task_queue = TEXT, execution_timeout = DURATION, run_timeout = DURATION, task_timeout = DURATION,
+  id = FILLED, task_queue = TEXT, execution_timeout = DURATION, run_timeout = DURATION, task_timeout = DURATION,
   id_conflict_policy = { use_existing = true, fail = true, terminate_existing = true },
   id_reuse_policy = { allow_duplicate = true, allow_duplicate_failed_only = true, reject_duplicate = true },
   execution_error_when_already_started = BOOL, retry_policy = TABLE, cron_schedule = TEXT, start_delay = DURATION,
@@ -305,7 +306,7 @@ local function check_start_option(name, value)
       return nil, name .. " must be " .. DURATION
     end
     return ns
-  elseif (want == TEXT and raw.type(value) == "string") or (want == BOOL and raw.type(value) == "boolean")
+  elseif (want == TEXT and raw.type(value) == "string") or (want == FILLED and raw.type(value) == "string" and value ~= "") or (want == BOOL and raw.type(value) == "boolean")
       or (want == TABLE and K.type(value) == "table") then
     return value
   end
@@ -503,7 +504,9 @@ function W.version(change, min, max)
     unit.marks[change] = version
     K.tell("mark", change, K.encode_payload(version))
   end
-  if version < min or version > max then
+  if raw.math.type(version) ~= "integer" then
+    return nil, K.new_error("Invalid", "change " .. change .. " is recorded as something that is no version", false)
+  elseif version < min or version > max then
     return nil, K.new_error("Invalid", "change " .. change .. " is recorded as version " .. version ..
       ", the code supports " .. min .. " to " .. max, false)
   end
@@ -516,7 +519,11 @@ function W.attrs(spec)
   end
   for _, name in raw.ipairs({ "search", "memo" }) do
     local values = spec[name]
-    if values ~= nil and (K.type(values) ~= "table" or raw.next(values) ~= nil and raw.type((raw.next(values))) ~= "string") then
+    local fits = values == nil or K.type(values) == "table"
+    for key in raw.next, fits and values or {} do
+      fits = fits and raw.type(key) == "string"
+    end
+    if not fits then
       return K.invalid(name .. " must be a table with texts as keys")
     end
   end

@@ -1,0 +1,38 @@
+local funcs = require("funcs")
+
+-- Call a function `count` times, one after the other.
+local function steps(count)
+    for i = 1, count do
+        local answer, err = funcs.call("bench:step", { i = i, name = "bench" })
+        if err then
+            return nil, err
+        end
+        if answer.got ~= i then
+            error("step " .. i .. " was answered " .. tostring(answer.got))
+        end
+    end
+    return { steps = count }
+end
+
+-- The same, then wait for a signal: a long history that is still open.
+local function long(count)
+    local done, err = steps(count)
+    if err then
+        return nil, err
+    end
+    process.inbox():receive()
+    return done
+end
+
+-- Steps that take a while each, so that many workflows step all the time without filling the machine.
+local function paced(count, pace)
+    for i = 1, count do
+        local _, err = funcs.call("bench:slow_step", { i = i, pace = pace })
+        if err then
+            return nil, err
+        end
+    end
+    return { steps = count }
+end
+
+return { steps = steps, long = long, paced = paced }
