@@ -1,1 +1,1 @@
-"""What two processes must agree on: subjects, events, codec, connection, embedded server, members, claims, the client."""
+"""What two processes must agree on: subjects, events, codec, connection, server, members, claims, client."""

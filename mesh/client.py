@@ -72,7 +72,8 @@ class WorkflowSuspended(MeshError):
         self.workflow_id = workflow_id
         self.reason = reason
         super().__init__(
-            f"workflow {workflow_id!r} is suspended: {reason}. Nothing is lost; it goes on by itself once a node with fitting code owns it"
+            f"workflow {workflow_id!r} is suspended: {reason}. Nothing is lost; "
+            "it goes on by itself once a node with fitting code owns it"
         )
 
 

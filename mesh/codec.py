@@ -125,11 +125,25 @@ def undecodable_failure(what: str, error: Exception) -> Failure:
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """Show a value as JSON for people: bytes as text, failures as their map. Never raises."""
     try:
-        return json.dumps(value, ensure_ascii=False, default=_show, indent=indent)
+        return json.dumps(_showable(value), ensure_ascii=False, default=_show, indent=indent)
     except (TypeError, ValueError):  # keys that are no texts
         return json.dumps(repr(value), ensure_ascii=False, indent=indent)
     except RecursionError:
         return json.dumps(reprlib.repr(value), ensure_ascii=False, indent=indent)
+
+
+def _showable(value: object) -> object:
+    if isinstance(value, dict):
+        return {_show_key(key): _showable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_showable(item) for item in value]
+    return value
+
+
+def _show_key(key: object) -> str | int | float | bool | None:
+    if isinstance(key, bytes):
+        return key.decode("utf-8", "replace")
+    return key if isinstance(key, str | int | float | bool) or key is None else repr(key)
 
 
 def _show(value: object) -> object:
@@ -175,7 +189,7 @@ def _pack_extension(value: object) -> msgpack.ExtType:
     if isinstance(value, Failure):
         return msgpack.ExtType(EXT_ERROR, pack(value.to_wire()))
     if isinstance(value, int):
-        raise ValueError(f"the integer {value} does not fit in 64 bits")  # noqa: TRY004 - the type is right
+        raise ValueError(f"the integer {value} does not fit in 64 bits")
     raise TypeError(f"a {type(value).__name__} cannot be sent; use numbers, text, bytes, lists, dicts and None")
 
 

@@ -128,3 +128,8 @@ class ServerFailed(MeshError):
     """Raised when the embedded server could not be started or kept alive."""
 
     code = "server-failed"
+
+
+# What a later try may not meet any more: the connection is down, the server is silent, or a cluster has no leader at
+# the moment, which looks like a stream that is not there.
+TEMPORARY = (Disconnected, RequestTimeout, OutcomeUnknown, NoResponders, NotFound, ServerRefused)

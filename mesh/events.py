@@ -41,7 +41,7 @@ _ARGS: Final = {
 
 
 class Event(NamedTuple):
-    """One stored message of a workflow. `args` are the subject tokens after the kind; `seq` is the stream's sequence."""
+    """One stored message of a workflow. args: the subject tokens after the kind. seq: the stream's sequence."""
 
     kind: str
     id_token: str

@@ -26,8 +26,10 @@ from mesh.subjects import WorkflowKey, stream_name
 
 BATCH_MESSAGES: Final = 1000
 PARTITIONS_CACHED_MAX: Final = 100_000
-# Of these every message counts; of all other kinds only the first of its subject.
-_EVERY_ONE: Final = frozenset({"signal", "cancel", "kill", "monitor"})
+# Of these every message counts; of all other kinds only the first of its subject. Of an outcome, too: an owner that
+# took a call for lost has written so, and then the host was heard after all. The failure was answered by a new attempt,
+# and the success, of the same attempt, ended the op.
+_EVERY_ONE: Final = frozenset({"signal", "cancel", "kill", "monitor", "ret"})
 
 
 class OpenRun(NamedTuple):
@@ -143,7 +145,9 @@ class History:
             messages = await self._js.multi_last(self.stream, [everything])
         except ServerRefused:
             # Too many subjects for one answer: a history this long is worth a walk.
-            messages = await self._js.batch_get(self.stream, from_seq=first, subject_filter=everything, batch=BATCH_MESSAGES)
+            messages = await self._js.batch_get(
+                self.stream, from_seq=first, subject_filter=everything, batch=BATCH_MESSAGES
+            )
         else:
             counts = await self._js.subject_counts(self.stream, everything)
             messages = await self._with_repeated(counts, first, run, messages)
@@ -152,6 +156,9 @@ class History:
     async def _with_repeated(
         self, counts: Mapping[str, int], first: int, run: int, messages: list[StoredMessage]
     ) -> list[StoredMessage]:
+        # Everything as of the moment of `messages`: what came later is delivered to whoever follows the stream, and a
+        # later message taken in here would hide those between.
+        horizon = max((message.seq for message in messages), default=0)
         found = []
         for message in messages:
             if message.seq < first:
@@ -159,12 +166,14 @@ class History:
             if counts.get(message.subject, 1) == 1:
                 found.append(message)
             elif message.subject.split(".", 6)[5] in _EVERY_ONE:
-                found += await self._js.batch_get(self.stream, from_seq=first, subject_filter=message.subject, messages_max=counts[message.subject])
+                found += await self._js.batch_get(
+                    self.stream, from_seq=first, subject_filter=message.subject, messages_max=counts[message.subject]
+                )
             else:
                 # Not from `first`: before the run's own start come only those of earlier runs.
                 earliest = await self._js.get_next(self.stream, run, message.subject)
                 found.append(earliest or message)
-        return sorted(found, key=_seq)
+        return sorted((message for message in found if message.seq <= horizon), key=_seq)
 
     async def _likely_last_start(self, key: WorkflowKey) -> OpenRun | None:
         """An effective start near the end of the chain of runs: of the run that the last `end` names."""

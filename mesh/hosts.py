@@ -64,9 +64,9 @@ class Hosts:
         self._js = js
         self._cache: dict[str, tuple[float, HostRecord]] = {}
 
-    async def announce(self, records: Iterable[HostRecord]) -> None:
+    async def announce(self, records: Iterable[HostRecord], *, replicas: int = 1) -> None:
         """Write this node's hosts, each under its worker id and its queue."""
-        await self._js.ensure_bucket(BUCKET, description="Which queue a host stands for")
+        await self._js.ensure_bucket(BUCKET, description="Which queue a host stands for", replicas=replicas)
         for record in records:
             value = json.dumps(asdict(record)).encode()
             for name in (record.worker, record.queue):

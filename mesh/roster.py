@@ -24,7 +24,7 @@ import anyio
 import anyio.abc
 
 from mesh.connection import Connection
-from mesh.errors import Conflict, Disconnected, MeshError, NoResponders, OutcomeUnknown, RequestTimeout
+from mesh.errors import TEMPORARY, Conflict, Disconnected, MeshError, NoResponders, RequestTimeout
 from mesh.follower import Delivered, Follower
 from mesh.jetstream import JetStream
 from mesh.membership import Claim, LeaseClock, Member, Plan, neighbour, newest, plan
@@ -34,10 +34,13 @@ from mesh.subjects import bucket_key, bucket_key_name, node_request
 BUCKET: Final = "mesh_roster"
 MEMBER_TTL_S: Final = 3
 RENEW_EVERY_S: Final = 0.8
+AGAIN_S: Final = 0.05
 PING_EVERY_S: Final = 0.1
-# A neighbour that is slow to answer is left alone, its member key decides; only "nobody listens" counts. So the limit is
-# short: a ping that reached a process just before it died is never answered, and the next one tells.
+# A neighbour that is slow to answer is left alone, its member key decides; only "nobody listens" counts. So the limit
+# is short: a ping that reached a process just before it died is never answered, and the next one tells.
 PING_TIMEOUT_S: Final = 0.2
+# After a reconnect nobody is taken for gone for a while: when a server was restarted, the others are coming back too.
+RECONNECT_GRACE_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ class Roster:
         on_change: Callable[[], None],
         details: dict[str, Any] | None = None,
         ttl_s: int = MEMBER_TTL_S,
+        replicas: int = 1,
     ) -> None:
         self._conn = conn
         self._js = js
@@ -63,6 +67,7 @@ class Roster:
         self._on_change = on_change
         self._details = details or {}
         self._ttl_s = ttl_s
+        self._replicas = replicas
         self.me = Member(NodeId(node_id), incarnation(), queues, 0)
         self.lease = LeaseClock(float(ttl_s))
         self._members: dict[str, Member] = {}
@@ -72,6 +77,7 @@ class Roster:
         self._checkpoints: dict[tuple[str, int], tuple[str, ...]] = {}
         self._left = False
         self._member_seq = 0
+        self._patient_until_s = 0.0  # monotonic; nobody is pinged before
 
     # -- view --------------------------------------------------------------------------------------------------
 
@@ -86,6 +92,14 @@ class Roster:
     def claims(self) -> list[Claim]:
         """The claims, the newest version of each that this node knows."""
         return newest(list(self._claims.values()), list(self._written.values()))
+
+    def standing(self, claim: Claim) -> Claim | None:
+        """The claim of the same partition as it was last seen, if it is this node's own in this incarnation."""
+        for seen in self.claims():
+            if (seen.queue, seen.partition) == (claim.queue, claim.partition):
+                mine = seen.node_id == self.me.node_id and seen.incarnation == self.me.incarnation
+                return seen if mine else None
+        return None
 
     def busy(self, claim: Claim) -> tuple[str, ...]:
         """The runs that needed attention at the claim's checkpoint, as id tokens."""
@@ -103,7 +117,9 @@ class Roster:
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Join, and stay a member until cancelled. Ready once this node is a member and has seen all claims."""
-        await self._js.ensure_bucket(BUCKET, description="Members of the mesh and the claims on its partitions")
+        await self._js.ensure_bucket(
+            BUCKET, description="Members of the mesh and the claims on its partitions", replicas=self._replicas
+        )
         follower = Follower(
             self._conn,
             self._js,
@@ -144,7 +160,8 @@ class Roster:
                 self._member_seq = await self._js.kv_put(
                     BUCKET, self._member_key(self.me.node_id), self._member_value(), ttl_s=self._ttl_s
                 )
-            except (OutcomeUnknown, Disconnected, RequestTimeout):
+            except TEMPORARY:
+                await anyio.sleep(AGAIN_S)
                 await self._conn.wait_connected()
                 continue
             self.lease.renewed(before)
@@ -155,7 +172,7 @@ class Roster:
             await anyio.sleep(RENEW_EVERY_S)
             try:
                 await self._renew()
-            except (OutcomeUnknown, Disconnected, RequestTimeout) as error:
+            except TEMPORARY as error:
                 _log.warning("member key not renewed: %s", error)
                 await self._conn.wait_connected()
 
@@ -186,21 +203,29 @@ class Roster:
         await self._join()
 
     async def _ping_for_ever(self) -> None:
+        remove = self._conn.on_state(self._on_state)
         pause_s = PING_EVERY_S
-        while True:
-            await anyio.sleep(pause_s)
-            pause_s = PING_EVERY_S
-            other = neighbour(self.members(), self.me.node_id)
-            if other is None or not self.may_act():
-                continue
-            try:
-                await self._conn.request(node_request(other, "ping"), b"", timeout_s=PING_TIMEOUT_S)
-            except NoResponders:
-                await self._bury(other)
-            except RequestTimeout:
-                pause_s = 0.0
-            except Disconnected:
-                continue
+        try:
+            while True:
+                await anyio.sleep(pause_s)
+                pause_s = PING_EVERY_S
+                other = neighbour(self.members(), self.me.node_id)
+                if other is None or not self.may_act() or time.monotonic() < self._patient_until_s:
+                    continue
+                try:
+                    await self._conn.request(node_request(other, "ping"), b"", timeout_s=PING_TIMEOUT_S)
+                except NoResponders:
+                    await self._bury(other)
+                except RequestTimeout:
+                    pause_s = 0.0
+                except Disconnected:
+                    continue
+        finally:
+            remove()
+
+    def _on_state(self, connected: bool) -> None:
+        if connected:
+            self._patient_until_s = time.monotonic() + RECONNECT_GRACE_S
 
     async def _bury(self, node_id: str) -> None:
         member = self._members.get(node_id)
@@ -211,7 +236,7 @@ class Roster:
             _log.warning("node %s is gone", node_id)
         except Conflict:
             return  # it has renewed meanwhile
-        except (OutcomeUnknown, Disconnected, RequestTimeout):
+        except TEMPORARY:
             return
 
     # -- claims ------------------------------------------------------------------------------------------------
@@ -266,9 +291,12 @@ class Roster:
             return
         queues = value.get("queues")
         self._members[node_id] = Member(
-            NodeId(node_id), str(value.get("incarnation", "")), frozenset(queues if isinstance(queues, list) else ()), seq,
+            NodeId(node_id),
+            str(value.get("incarnation", "")),
+            frozenset(queues if isinstance(queues, list) else ()),
+            seq,
             bool(value.get("leaving")),
-        )  # fmt: skip
+        )
         self._member_details[node_id] = value
 
     def _see_claim(self, queue: str, partition: int, value: dict[str, Any], seq: int) -> None:
@@ -290,8 +318,11 @@ class Roster:
 
     def _member_value(self) -> bytes:
         value = {
-            **self._details, "incarnation": self.me.incarnation, "queues": sorted(self.me.queues), "leaving": self.me.leaving,
-        }  # fmt: skip
+            **self._details,
+            "incarnation": self.me.incarnation,
+            "queues": sorted(self.me.queues),
+            "leaving": self.me.leaving,
+        }
         return json.dumps(value).encode()
 
 

@@ -598,7 +598,7 @@ def _json_object(line: bytes, prefix: bytes = b"") -> dict[str, Any]:
         raise ValueError(f"no NATS server: {line[:80]!r}")
     value = json.loads(line[len(prefix) :])
     if not isinstance(value, dict):
-        raise ValueError(f"no object: {value!r}")  # noqa: TRY004  # wrong data, not a wrong argument
+        raise ValueError(f"no object: {value!r}")  # wrong data, not a wrong argument
     return value
 
 

@@ -135,8 +135,8 @@ async def _schedule_cron(js: JetStream, key: WorkflowKey, spec: StartSpec) -> St
         headers = cron_headers(key, spec.cron)
     except ValueError as error:
         raise InvalidName(str(error)) from error
-    ack = await js.publish(cron_subject(key), spec.encode(), headers=headers)
-    return Started(0 if ack.seq else 0, existing=False)
+    await js.publish(cron_subject(key), spec.encode(), headers=headers)
+    return Started(0, existing=False)
 
 
 async def _deliver(js: JetStream, key: WorkflowKey, spec: StartSpec, sender: str) -> None:

@@ -163,7 +163,7 @@ def partition_filter(queue: str, partition: int) -> str:
 
 @lru_cache(maxsize=4096)
 def function_tokens(function_id: str) -> str:
-    """`ns.sub:name` as subject tokens. Namespace dots separate tokens; dots in the name are encoded, so no two ids collide."""
+    """`ns.sub:name` as subject tokens: namespace dots separate, dots in the name are encoded, so no two ids collide."""
     namespace, colon, name = function_id.partition(":")
     if not colon or not namespace or not name:
         raise InvalidName(f"{function_id!r} is no function id; write namespace:name")

@@ -33,7 +33,7 @@ def cron_subject(key: WorkflowKey) -> str:
 
 
 def cron_headers(key: WorkflowKey, expression: str) -> dict[str, str]:
-    """The headers that start a workflow again and again. Raises ValueError for what is no five-field cron expression."""
+    """The headers that start a workflow again and again. Raises ValueError for what is no cron expression."""
     schedule = cron_expression(expression)
     headers = {"Nats-Schedule": schedule, "Nats-Schedule-Target": key.start()}
     if not schedule.startswith("@every"):  # an interval is in no time zone, and the server refuses one

@@ -136,7 +136,7 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
             raise InvalidName(f"{name!r} is no header name")
         if "\r" in value or "\n" in value:
             raise InvalidName(f"header {name}: a value is one line, this has a line break: {value[:80]!r}")
-        lines.append(f"{name}: {value}".encode())
+        lines.append(f"{name}: {value}".encode("utf-8", "surrogateescape"))
     lines.append(b"\r\n")
     return CRLF.join(lines)
 

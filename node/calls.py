@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import json
 import logging
 import time
 from collections import defaultdict, deque
@@ -81,6 +80,7 @@ class Calls:
     foreign: subject and encoding of the functions that services outside of the mesh serve.
     hosts_of: how many live nodes offer a function.
     failed: records a failure that we know of ourselves. is_open: whether a call still lacks its outcome.
+    may_act: whether this node's lease holds.
     """
 
     def __init__(
@@ -90,12 +90,14 @@ class Calls:
         foreign: Mapping[str, tuple[str, str]],
         hosts_of: Callable[[str], int],
         failed: Failed,
+        may_act: Callable[[], bool],
         is_open: Callable[[Run, OpState], bool],
     ) -> None:
         self._conn = conn
         self._foreign_ids = foreign
         self._hosts_of = hosts_of
         self._failed = failed
+        self._may_act = may_act
         self._is_open = is_open
         # Calls just dispatched with the default options, oldest first; nearly all have their outcome within a second.
         self._fresh: deque[tuple[float, WorkflowKey, Run, OpState, int]] = deque()
@@ -179,6 +181,9 @@ class Calls:
         except InvalidName as error:
             self._fail(watch, Failure(str(error), Kind.INVALID, False))
             return False
+        except (TypeError, ValueError, OverflowError) as error:
+            self._fail(watch, Failure(f"the arguments cannot be sent to this service: {error}", Kind.INVALID, False))
+            return False
         watch.published = True
         return True
 
@@ -207,6 +212,8 @@ class Calls:
     # -- looking after -----------------------------------------------------------------------------------------
 
     def _look(self) -> None:
+        if not self._may_act():
+            return  # looked after again once it is clear who owns what
         now = time.monotonic()
         ask: dict[str, list[Watch]] = defaultdict(list)
         fresh = self._fresh
@@ -254,29 +261,34 @@ class Calls:
         def note(data: bytes) -> bool:
             nonlocal answers
             answers += 1
-            for ret, elapsed_s in _read_answer(data):
-                if ret in wanted:
-                    running[ret] = elapsed_s
+            running.update((ret, elapsed_s) for ret, elapsed_s in _read_answer(data) if ret in wanted)
             return len(running) == len(wanted) or answers >= max(1, self._hosts_of(function))
 
         nobody_listens = False
         try:
             await self._conn.request_many(
-                function_who(function), codec.encode(list(wanted)), timeout_s=ANSWER_S, stop=lambda reply: note(reply.data),
+                function_who(function),
+                codec.encode(list(wanted)),
+                timeout_s=ANSWER_S,
+                stop=lambda reply: note(reply.data),
                 no_responders_ok=False,
-            )  # fmt: skip
+            )
         except NoResponders:
             nobody_listens = True
         except InvalidName as error:
             for watch in watches:
                 self._fail(watch, Failure(str(error), Kind.INVALID, False))
             return
-        except Disconnected:
-            await self._conn.wait_connected()
+        except MeshError as error:
+            _log.info("hosts of %s not asked: %s", function, error)
             for watch in watches:
-                self._push(watch, time.monotonic())
+                self._push(watch, time.monotonic() + ASK_AFTER_S)
             return
         now = time.monotonic()
+        if not self._may_act():
+            for watch in watches:
+                self._push(watch, now)
+            return
         for ret, watch in wanted.items():
             if not self._is_open(watch.run, watch.op) or watch.op.attempt != watch.attempt:
                 continue
@@ -317,7 +329,10 @@ class Calls:
         if once and now - watch.no_host_since_s < NO_HOST_PATIENCE_S:
             self._push(watch, now + ASK_AFTER_S)
             return
-        self._fail(watch, Failure(f"no handler registered for target {watch.op.target}: no node offers it", Kind.NOT_FOUND, True))
+        self._fail(
+            watch,
+            Failure(f"no handler registered for target {watch.op.target}: no node offers it", Kind.NOT_FOUND, True),
+        )
 
     def _lost(self, watch: Watch, now: float) -> None:
         if self._failed_to_start(watch):
@@ -349,7 +364,7 @@ def encode_foreign(value: object, encoding: str) -> bytes:
         return value.encode() if isinstance(value, str) else codec.to_json(value).encode()
     if value is None:
         return b""
-    return json.dumps(value, ensure_ascii=False, default=str).encode()
+    return codec.to_json(value).encode("utf-8", "replace")
 
 
 def _read_answer(data: bytes) -> list[tuple[str, float]]:

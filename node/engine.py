@@ -14,14 +14,15 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import itertools
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.abc
@@ -29,7 +30,16 @@ import anyio.lowlevel
 
 from mesh import codec
 from mesh.connection import Connection
-from mesh.errors import Conflict, Disconnected, MeshError, NotFound, OutcomeUnknown, PayloadTooLarge, RequestTimeout, Undecodable
+from mesh.errors import (
+    TEMPORARY,
+    Conflict,
+    Disconnected,
+    InvalidName,
+    MeshError,
+    NotFound,
+    PayloadTooLarge,
+    Undecodable,
+)
 from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, decode_end, decode_start, parse
 from mesh.failure import Failure, Kind
 from mesh.follower import Delivered, Follower, StreamRegressed
@@ -46,9 +56,22 @@ from mesh.wire import parse_headers
 from node.calls import Calls
 from node.code import Code, CodeMissing
 from node.machine import LuaVM, Machine, MachineFailed, OutOfMemory, UnitIdentity
-from node.ops import Abandon, Dispatch, Effect, Finish, Log, OpState, Perform, RetryLater, SetTimer, Suspend, WriteMark
+from node.ops import (
+    Abandon,
+    ChildAtEnd,
+    Dispatch,
+    Effect,
+    Finish,
+    Log,
+    OpState,
+    Perform,
+    RetryLater,
+    SetTimer,
+    Suspend,
+    WriteMark,
+)
 from node.others import Others
-from node.run import DELAY_TICK, RETRY_TICK, TIMEOUT_TICK, Run, child_pid
+from node.run import DELAY_TICK, TIMEOUT_TICK, Run, child_pid, last_step
 from store.catchup import BUSY_MAX, CatchUp
 from store.streams import QueueStream
 
@@ -59,8 +82,10 @@ EVICT_LOOK_MAX: Final = 512
 BATCH_EVENTS: Final = 128  # events handled before the loop lets I/O go on
 REPLAY_SLICE_EVENTS: Final = 100
 LOADS_MAX: Final = 16
+LOAD_AGAIN_S: Final = 5.0
 INBOX_EVENTS_MAX: Final = 4096
 ATTENTION_AT_ONCE: Final = 64  # runs of one partition that are loaded at a time after a takeover
+TROUBLE_PAUSE_S: Final = 1.0
 STICKY_S: Final = 5.0  # a quiet run that nothing happens to is kept in memory this long
 CHECKPOINT_EVERY_S: Final = 1.0
 VM_UNITS_MAX: Final = 20_000  # a VM that has hosted that many is retired, so that its heap cannot fragment for ever
@@ -69,11 +94,24 @@ _FIRST_START: Final = b"Nats-Expected-Last-Subject-Sequence: 0\r\n"
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class Instance:
     """A workflow that this node has in memory."""
 
-    __slots__ = ("gate", "id_token", "key", "loading", "partition", "quarantined", "reloaded", "run", "unacked", "used_s")
+    __slots__ = (
+        "gate",
+        "id_token",
+        "key",
+        "loading",
+        "partition",
+        "quarantined",
+        "reloaded",
+        "run",
+        "unacked",
+        "used_s",
+    )
 
     def __init__(self, key: WorkflowKey, id_token: str, partition: Partition) -> None:
         self.key = key
@@ -89,7 +127,13 @@ class Instance:
 
     def busy(self) -> bool:
         """Whether this instance needs its owner."""
-        return self.loading is not None or self.gate is not None or self.unacked > 0 or self.run is None or not self.run.quiet()
+        return (
+            self.loading is not None
+            or self.gate is not None
+            or self.unacked > 0
+            or self.run is None
+            or not self.run.quiet()
+        )
 
 
 class Partition:
@@ -177,7 +221,12 @@ class Engine:
         self._replayed_events = 0
         self._evictions = 0
         self._calls = Calls(
-            conn, foreign=foreign, hosts_of=hosts_of, failed=self._call_failed, is_open=self._call_is_open
+            conn,
+            foreign=foreign,
+            hosts_of=hosts_of,
+            failed=self._call_failed,
+            may_act=roster.may_act,
+            is_open=self._call_is_open,
         )
         self._others = Others(js, hosts, code)
 
@@ -190,9 +239,11 @@ class Engine:
 
     def statistics(self) -> Statistics:
         """What this engine is doing."""
-        suspended = sum(1 for i in self._instances.values() if i.run is not None and i.run.suspended)
+        runs = [i.run for i in self._instances.values() if i.run is not None]
+        suspended = sum(1 for run in runs if run.suspended)
+        calls = sum(run.calls for run in runs)
         return Statistics(
-            len(self._partitions), len(self._instances), sum(i.run.calls for i in self._instances.values() if i.run), self._replays, self._replayed_events,
+            len(self._partitions), len(self._instances), calls, self._replays, self._replayed_events,
             self._evictions, suspended,
         )  # fmt: skip
 
@@ -206,10 +257,14 @@ class Engine:
             task_status.started()
 
     def take(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool = False) -> None:
-        """Run a partition that has just been claimed, from its checkpoint on; handed_over: its last owner released it."""
+        """Run a partition that was just claimed, from its checkpoint on; handed_over: its last owner released it."""
         partition = Partition(claim.partition, claim, busy, handed_over=handed_over)
         self._partitions[claim.partition] = partition
         self._group.start_soon(self._follow, partition)
+        if handed_over:
+            # What the last owner named is exact: read while the follower is set up. What comes meanwhile waits for it.
+            partition.attention = deque(busy)
+            self._attend(partition)
 
     def drop(self, number: int) -> tuple[Claim, int, tuple[str, ...]] | None:
         """Stop running a partition; return its claim, how far it was handled and which runs are busy."""
@@ -219,6 +274,9 @@ class Engine:
         partition.stopped = True
         partition.scope.cancel()
         seq, busy = self._position(partition)
+        if len(busy) > BUSY_MAX:
+            # Too many to list: the older checkpoint stays good, the next owner reads more.
+            seq, busy = partition.claim.checkpoint, self._roster.busy(partition.claim)
         for token, instance in list(self._instances.items()):
             if instance.partition is partition:
                 self._forget(token)
@@ -307,11 +365,16 @@ class Engine:
                     continue
                 try:
                     claim = await self._roster.save_checkpoint(partition.claim, seq, busy)
-                except (OutcomeUnknown, Disconnected, RequestTimeout):
+                except TEMPORARY:
                     continue
-                if claim is not None and not partition.stopped:
+                if partition.stopped:
+                    continue
+                if claim is not None:
                     partition.claim = claim
                     partition.saved_seq = seq
+                else:
+                    # Perhaps our own write of which we never heard: go on from what the roster has seen.
+                    partition.claim = self._roster.standing(partition.claim) or partition.claim
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -371,9 +434,13 @@ class Engine:
         if event is None:
             _log.warning("ignored: %s (sequence %d) is no event of a workflow", message.subject, message.seq)
             return
+        self._take(partition, event)
+
+    def _take(self, partition: Partition, event: Event) -> None:
         if partition.catchup is not None:
             partition.catchup.note(event)
-            return
+            if event.id_token not in self._instances:
+                return
         instance = self._instances.get(event.id_token)
         if instance is None:
             self._first_news(partition, event)
@@ -400,7 +467,7 @@ class Engine:
             # Stored as the first start ever of this id: there is no history to read.
             self._begin(instance, event)
         else:
-            self._load_soon(instance)
+            self._load_soon(instance, event)
 
     def _begin(self, instance: Instance, event: Event) -> None:
         try:
@@ -477,20 +544,21 @@ class Engine:
         )
 
     def _vm_lost(self, culprit: Instance) -> None:
-        """A VM is out of memory: every run in it is replayed in a new one, and the one that was running alone in its own."""
+        """A VM is out of memory: its runs are replayed in a new one, the one that was running in one of its own."""
         _log.warning("a Lua VM is out of memory in workflow %r; its runs are replayed", culprit.key.id)
         if culprit.quarantined:
             run = culprit.run
             failure = Failure("the workflow took more memory than a run may have", Kind.INTERNAL, False)
             if run is not None:
                 run.close()
-                record = EndRecord("failed", codec.encode_failure(failure))
-                self._carry_out(culprit, run, [Finish(record, ())])
+                run.finished = Finish(EndRecord("failed", codec.encode_failure(failure)), ())
+                culprit.loading = None
+                self._carry_out(culprit, run, [run.finished])
             return
         culprit.quarantined = True
         self._vm, self._vm_opened = LuaVM(), 0
         for instance in list(self._instances.values()):
-            if instance.loading is None and not instance.quarantined or instance is culprit:
+            if (instance.loading is None and not instance.quarantined) or instance is culprit:
                 self._reload(instance)
 
     def _reload(self, instance: Instance) -> None:
@@ -573,33 +641,35 @@ class Engine:
             self._evict()
         self._attend(partition)
 
-    def _load_soon(self, instance: Instance) -> None:
-        instance.loading = []
-        self._group.start_soon(self._load, instance)
+    def _load_soon(self, instance: Instance, news: Event | None = None) -> None:
+        """Read the history. news: the event that is the reason; a replica that answers may not have it yet."""
+        instance.loading = [] if news is None else [news]
+        self._group.start_soon(self._load, instance, news)
 
-    async def _load(self, instance: Instance) -> None:
+    async def _load(self, instance: Instance, news: Event | None = None) -> None:
         delay_s = 0.05
         while not instance.partition.stopped and self._instances.get(instance.id_token) is instance:
             try:
                 async with self._load_limit:
-                    await self._load_once(instance)
-            except (Disconnected, RequestTimeout, OutcomeUnknown) as error:
+                    await self._load_once(instance, news)
+            except TEMPORARY as error:
                 _log.warning("workflow %r: history not read yet: %s", instance.key.id, error)
-                await anyio.sleep(delay_s)
-                delay_s = min(delay_s * 2, 2.0)
-            except NotFound as error:
-                _log.warning("workflow %r: %s", instance.key.id, error)
-                self._forget(instance.id_token)
+            except Exception:
+                # We are wrong. This run stands still and is tried again now and then; all others go on.
+                _log.exception("workflow %r cannot be loaded", instance.key.id)
+                delay_s = LOAD_AGAIN_S
             else:
                 return
+            await anyio.sleep(delay_s)
+            delay_s = min(delay_s * 2, LOAD_AGAIN_S)
 
-    async def _load_once(self, instance: Instance) -> None:
+    async def _load_once(self, instance: Instance, news: Event | None) -> None:
         key = instance.key
         self.history.know_partition(key, instance.partition.number)
         found = await self.history.only_run(key)
         opened = found[0] if found is not None else await self.history.open_run(key)
         if opened is None:
-            await self._go_on_chain(instance)
+            await self._go_on_chain(instance, news)
             return
         try:
             start = opened.start
@@ -619,7 +689,9 @@ class Engine:
             return
         self._replays += 1
         self._replayed_events += len(events)
-        _log.debug("workflow %r: %d events replayed in %.1f ms", key.id, len(events), (time.perf_counter() - begun) * 1e3)
+        _log.debug(
+            "workflow %r: %d events replayed in %.1f ms", key.id, len(events), (time.perf_counter() - begun) * 1e3
+        )
         instance.run = run
         instance.used_s = self._loop.time()
         late, instance.loading = instance.loading or [], None
@@ -634,7 +706,7 @@ class Engine:
                 instance.loading.append(event)
 
     async def _replay(self, instance: Instance, run: Run, events: list[Event]) -> bool:
-        last = len(events) - 1
+        last = last_step(events)
         early = [e for e in events if e.seq < run.run and e.kind in ("signal", "cancel")]
         for i, event in enumerate(events):
             try:
@@ -642,8 +714,8 @@ class Engine:
                     run.apply(event, more=i < last)
                     if event.seq == run.run:
                         # What the former run had not seen belongs to this one.
-                        for j, before in enumerate(early):
-                            run.apply(before, more=i < last or j + 1 < len(early))
+                        for before in early:
+                            run.apply(before, more=i < last)
                         run.last_seq = event.seq
             except OutOfMemory:
                 instance.run = run
@@ -655,19 +727,24 @@ class Engine:
                 await anyio.lowlevel.checkpoint()
         return True
 
-    async def _go_on_chain(self, instance: Instance) -> None:
+    async def _go_on_chain(self, instance: Instance, news: Event | None) -> None:
         """No run is open. If the last one ended with a follow-up that was never started, start it now."""
-        last = await self.history.last_run(instance.key)
-        late = instance.loading or []
-        self._forget(instance.id_token)
-        if last is not None and last[1] is not None:
-            record = decode_end(last[1].data)
-            if record.next_start:
+        self._chains[instance.id_token] = instance.partition
+        try:
+            last = await self.history.last_run(instance.key)
+            if news is not None and news.kind == "start" and (last is None or last[0].run < news.seq):
+                newest = await self.history.last_start(instance.key)
+                if newest is None or newest.run < news.seq:
+                    raise NotFound(f"the start at sequence {news.seq} is not there yet: a replica lags behind")
+            record = decode_end(last[1].data) if last is not None and last[1] is not None else None
+            if record is not None and record.next_start:
                 await self._start_next(instance, record)
-                return
+        finally:
+            self._chains.pop(instance.id_token, None)
+        late = [event for event in instance.loading or () if event is not news]
+        self._forget(instance.id_token)
         for event in late:
-            if event.kind == "start" and instance.id_token not in self._instances:
-                self._first_news(instance.partition, event)
+            self._take(instance.partition, event)
 
     # -- effects -----------------------------------------------------------------------------------------------
 
@@ -679,7 +756,9 @@ class Engine:
             if type(effect) is Dispatch:
                 # What came up in events that no owner before us has seen cannot be under way anywhere.
                 asked_before = recovering and (
-                    instance.reloaded or effect.op.issued_seq <= (instance.partition.live_seq or 0)
+                    instance.reloaded
+                    or instance.partition.live_seq is None
+                    or effect.op.issued_seq <= instance.partition.live_seq
                 )
                 self._calls.dispatch(instance.key, run, effect.op, recovering=asked_before)
             elif type(effect) is SetTimer:
@@ -688,7 +767,7 @@ class Engine:
                 self._finish(instance, run, effect)
             elif type(effect) is RetryLater:
                 if effect.op.durable:
-                    self._set_timer(instance, run, f"{RETRY_TICK}{effect.op.n}", effect.due_ns, recovering=recovering)
+                    self._set_timer(instance, run, run.retry_tick(effect.op), effect.due_ns, recovering=recovering)
                 elif recovering and effect.due_ns <= time.time_ns():
                     effect.op.due_ns = 0
                     self._calls.dispatch(instance.key, run, effect.op, recovering=True)
@@ -718,8 +797,10 @@ class Engine:
             return
         instance.unacked += 1
 
-        def on_ack(_ack: Ack) -> None:
+        def on_ack(ack: Ack) -> None:
             instance.unacked -= 1
+            if ack.error is not None:
+                self._in_trouble(instance, run, ack.error)
 
         subject = instance.key.schedule(instance.partition.number, run.run, name)
         self._outbox.write(subject, b"", timer_headers(instance.key, run.run, name, due_ns), on_ack)
@@ -727,15 +808,39 @@ class Engine:
     async def _restore_timer(self, instance: Instance, run: Run, name: str, due_ns: int) -> None:
         """Set a timer again unless the server still has it, or has fired it already."""
         subject = instance.key.schedule(instance.partition.number, run.run, name)
+        tick = instance.key.stored(instance.partition.number, "tick", str(run.run), name)
+        headers = timer_headers(instance.key, run.run, name, due_ns)
+        stream = stream_name(self.queue)
+
+        async def restore() -> None:
+            if await self._js.get_last(stream, subject) is None and await self._js.get_last(stream, tick) is None:
+                await self._outbox.write_acked(subject, b"", headers)
+
         try:
-            if await self._js.get_last(stream_name(self.queue), subject) is None:
-                tick = instance.key.stored(instance.partition.number, "tick", str(run.run), name)
-                if await self._js.get_last(stream_name(self.queue), tick) is None:
-                    await self._outbox.write_acked(subject, b"", timer_headers(instance.key, run.run, name, due_ns))
-        except (Disconnected, RequestTimeout):
-            await self._outbox.write_acked(subject, b"", timer_headers(instance.key, run.run, name, due_ns))
+            await self._insist(restore, f"timer {name} of workflow {instance.key.id!r}")
         finally:
             instance.unacked -= 1
+
+    async def _insist(self, action: Callable[[], Awaitable[T]], what: str) -> T:
+        """Do it again and again until nothing temporary is in the way. Other errors are the caller's."""
+        delay_s = 0.05
+        while True:
+            try:
+                return await action()
+            except TEMPORARY as error:
+                _log.warning("%s: %s; trying again", what, error)
+            await anyio.sleep(delay_s)
+            delay_s = min(delay_s * 2, 2.0)
+
+    def _in_trouble(self, instance: Instance, run: Run, error: MeshError) -> None:
+        """A write that the run rests on was refused for good: read its history again and redo what lacks an outcome."""
+        _log.error("workflow %r: %s; its history is read again", instance.key.id, error)
+        self._group.start_soon(self._reload_later, instance, run)
+
+    async def _reload_later(self, instance: Instance, run: Run) -> None:
+        await anyio.sleep(TROUBLE_PAUSE_S)
+        if self._instances.get(instance.id_token) is instance and instance.run is run and instance.loading is None:
+            self._reload(instance)
 
     def _abandon(self, instance: Instance, run: Run, n: int, op: OpState | None) -> None:
         if op is None:
@@ -766,29 +871,35 @@ class Engine:
             return
 
     async def _write_marks(self, instance: Instance, run: Run) -> None:
-        gate = instance.gate or []
-        for effect in [e for e in gate if isinstance(e, WriteMark)]:
-            subject = instance.key.mark(run.run, effect.name)
-            while True:
-                try:
-                    await self._js.publish(subject, effect.payload, expect_last_subject_seq=0)
-                except Conflict:
-                    stored = await self._js.get_last(
-                        stream_name(self.queue), instance.key.stored(instance.partition.number, *subject.split(".")[4:])
-                    )
-                    if stored is not None and stored.data != effect.payload:
-                        # Another owner has decided otherwise, and was first: think again with its decision.
-                        if self._instances.get(instance.id_token) is instance:
-                            self._reload(instance)
-                        return
-                except (OutcomeUnknown, Disconnected, RequestTimeout):
-                    await self._conn.wait_connected()
-                    continue
-                break
-            run.mark_recorded(effect.name)
-        waiting, instance.gate = instance.gate or [], None
-        if self._instances.get(instance.id_token) is instance and instance.run is run:
-            self._carry_out(instance, run, [e for e in waiting if not isinstance(e, WriteMark) or e not in gate])
+        """Record the marks in the gate, also those that come up meanwhile, then let everything else go."""
+        written: set[str] = set()
+        while instance.run is run and instance.gate is not None:
+            mark = next((e for e in instance.gate if isinstance(e, WriteMark) and e.name not in written), None)
+            if mark is None:
+                waiting, instance.gate = instance.gate, None
+                self._carry_out(instance, run, [e for e in waiting if not isinstance(e, WriteMark)])
+                return
+            write = functools.partial(self._write_mark, instance, run, mark)
+            fits = await self._insist(write, f"mark of workflow {instance.key.id!r}")
+            if not fits:
+                # Another owner has decided otherwise, and was first: think again with its decision.
+                if self._instances.get(instance.id_token) is instance and instance.run is run:
+                    self._reload(instance)
+                return
+            written.add(mark.name)
+            run.mark_recorded(mark.name)
+
+    async def _write_mark(self, instance: Instance, run: Run, mark: WriteMark) -> bool:
+        """Record a mark; False when another value was recorded first."""
+        subject = instance.key.mark(run.run, mark.name)
+        try:
+            await self._js.publish(subject, mark.payload, expect_last_subject_seq=0)
+        except Conflict:
+            stored = await self._js.get_last(
+                stream_name(self.queue), instance.key.stored(instance.partition.number, *subject.split(".")[4:])
+            )
+            return stored is None or stored.data == mark.payload
+        return True
 
     async def _perform(self, instance: Instance, run: Run, op: OpState) -> None:
         """Do something to another workflow, one after another per run, and record the outcome."""
@@ -796,23 +907,32 @@ class Engine:
             outcome = await self._others.perform(self.host, instance.key, run.run, op)
             await self._outbox.write_acked(run.ret_subject(op), outcome)
         except MeshError as error:
-            _log.error("workflow %r op %d: outcome not recorded: %s", instance.key.id, op.n, error)
+            self._in_trouble(instance, run, error)
+        except Exception as error:
+            _log.exception("workflow %r op %d (%s)", instance.key.id, op.n, op.kind)
+            failure = Failure(f"{op.kind} failed in the node: {error}", Kind.INTERNAL, False)
+            self._outbox.write(run.ret_subject(op), codec.encode_failure(failure))
         finally:
             instance.unacked -= 1
 
     # -- calls -------------------------------------------------------------------------------------------------
 
     def _call_is_open(self, run: Run, op: OpState) -> bool:
-        """Whether a call still wants an outcome from us; None of the others' business."""
+        """Whether a call still lacks its outcome, and this instance is the one that waits for it."""
         instance = self._instances.get(run.id_token)
-        return (
-            instance is not None and instance.run is run and run.finished is None and not run.suspended
-            and run.open.get(op.n) is op and self._roster.may_act()
-        )  # fmt: skip
+        if instance is None or instance.run is not run or run.finished is not None or run.suspended:
+            return False
+        return run.open.get(op.n) is op
 
     def _call_failed(self, _key: WorkflowKey, run: Run, op: OpState, failure: Failure) -> None:
         """A call has failed by our own knowledge (host lost, timeout, nobody offers it): say so in the history."""
-        self._outbox.write(run.ret_subject(op), codec.encode_failure(failure))
+        instance = self._instances.get(run.id_token)
+
+        def on_ack(ack: Ack) -> None:
+            if ack.error is not None and instance is not None:
+                self._in_trouble(instance, run, ack.error)
+
+        self._outbox.write(run.ret_subject(op), codec.encode_failure(failure), None, on_ack)
 
     # -- ending ------------------------------------------------------------------------------------------------
 
@@ -831,58 +951,69 @@ class Engine:
             instance.unacked -= 1
             if isinstance(ack.error, PayloadTooLarge):
                 self._outbox.write(instance.key.end(run.run), _too_large(finish.record, ack.error).encode())
+            elif ack.error is not None:
+                self._in_trouble(instance, run, ack.error)
 
         self._outbox.write(instance.key.end(run.run), finish.record.encode(), None, on_ack)
 
-    async def _finish_slowly(self, instance: Instance, run: Run, finish: Finish, timers: bool) -> None:  # noqa: FBT001
+    async def _finish_slowly(self, instance: Instance, run: Run, finish: Finish, timers: bool) -> None:
         """Children, parent, end, next run: in this order, each acknowledged, all of it harmless to repeat."""
-        key = instance.key
+        what = f"end of workflow {instance.key.id!r}"
         try:
             for child in finish.children:
-                child_key = await self._others.child_key(self.host, key, run.run, child.op)
-                if child_key is not None:
-                    once = f"{key.queue}/{key.id}/{run.run}/{child.op.n}/{child.verb}"
-                    await self._outbox.write_acked(child_key.subject(child.verb), b"", {"Nats-Msg-Id": once})
-            record = finish.record
-            parent = run.spec.parent
-            if parent is not None and not record.next_start:
-                subject, headers = parent.key.exit(parent.run, parent.n), {HEADER_FROM: self.host.pid(key.id)}
-                try:
-                    await self._outbox.write_acked(subject, _wrapped(record.outcome, key, run), headers)
-                except PayloadTooLarge as error:
-                    record = _too_large(record, error)
-                    await self._outbox.write_acked(subject, record.outcome, headers)
-                except NotFound as error:
-                    _log.warning("workflow %r: its parent cannot be told: %s", key.id, error)
-            try:
-                await self._outbox.write_acked(key.end(run.run), record.encode())
-            except PayloadTooLarge as error:
-                await self._outbox.write_acked(key.end(run.run), _too_large(record, error).encode())
+                await self._insist(functools.partial(self._tell_child, instance.key, run, child), what)
+            record = await self._insist(lambda: self._tell_parent(instance.key, run, finish.record), what)
+            await self._insist(lambda: self._write_end(instance.key, run, record), what)
             if timers:
-                await self._purge(key.schedule(instance.partition.number, run.run, "*"))
+                await self._purge(instance.key.schedule(instance.partition.number, run.run, "*"))
             if record.next_start:
-                await self._start_next(instance, record)
+                await self._insist(lambda: self._start_next(instance, record), what)
         except MeshError as error:
-            _log.error("workflow %r: its end is not recorded yet, the next owner does it: %s", key.id, error)
+            self._in_trouble(instance, run, error)
         finally:
             instance.unacked -= 1
             self._chains.pop(instance.id_token, None)
 
+    async def _tell_child(self, key: WorkflowKey, run: Run, child: ChildAtEnd) -> None:
+        try:
+            child_key = await self._others.child_key(self.host, key, run.run, child.op)
+            if child_key is not None:
+                once = f"{key.queue}/{key.id}/{run.run}/{child.op.n}/{child.verb}"
+                await self._outbox.write_acked(child_key.subject(child.verb), b"", {"Nats-Msg-Id": once})
+        except InvalidName:
+            return  # such a child was never started
+
+    async def _tell_parent(self, key: WorkflowKey, run: Run, record: EndRecord) -> EndRecord:
+        """Tell the parent, if there is one and this is the end; return the record as the parent has it."""
+        parent = run.spec.parent
+        if parent is None or record.next_start:
+            return record
+        subject, headers = parent.key.exit(parent.run, parent.n), {HEADER_FROM: self.host.pid(key.id)}
+        try:
+            await self._outbox.write_acked(subject, _wrapped(record.outcome, key, run), headers)
+        except PayloadTooLarge as error:
+            record = _too_large(record, error)
+            await self._outbox.write_acked(subject, record.outcome, headers)
+        except NotFound as error:
+            _log.warning("workflow %r: its parent cannot be told: %s", key.id, error)
+        return record
+
+    async def _write_end(self, key: WorkflowKey, run: Run, record: EndRecord) -> None:
+        try:
+            await self._outbox.write_acked(key.end(run.run), record.encode())
+        except PayloadTooLarge as error:
+            await self._outbox.write_acked(key.end(run.run), _too_large(record, error).encode())
+
     async def _start_next(self, instance: Instance, record: EndRecord) -> None:
         """Start the run that follows. Somebody else may have done it: then the expectation fails, and all is well."""
         key = instance.key
-        while True:
-            try:
-                last = await self._js.get_last(stream_name(self.queue), key.stored(instance.partition.number, "start"))
-                ended = await self.history.last_run(key)
-                if last is None or ended is None or ended[1] is None or last.seq > ended[1].seq:
-                    return
-                await self._js.publish(key.start(), record.next_start, expect_last_subject_seq=last.seq)
-            except Conflict:
-                return
-            except (OutcomeUnknown, Disconnected, RequestTimeout):
-                await self._conn.wait_connected()
-                continue
+        last = await self.history.last_start(key)
+        ended = await self.history.last_run(key)
+        if last is None or ended is None or ended[1] is None or last.run > ended[1].seq:
+            return
+        try:
+            await self._js.publish(key.start(), record.next_start, expect_last_subject_seq=last.run)
+        except Conflict:
             return
 
     # -- looking in --------------------------------------------------------------------------------------------
@@ -901,7 +1032,8 @@ class Engine:
             self._instances[id_token] = instance
             self._load_soon(instance)
         with anyio.move_on_after(5):
-            while instance.loading is not None and self._instances.get(id_token) is instance:
+            while instance.loading is not None and self._instances.get(id_token) is instance:  # noqa: ASYNC110
+                # People ask this now and then; an event for each load would cost every load.
                 await anyio.sleep(0.005)
         run = instance.run
         if run is None:
@@ -949,7 +1081,7 @@ def _recorded_marks(run: int, events: list[Event]) -> dict[str, Any]:
                 value = codec.decode(event.data)
             except Undecodable:
                 value = event.data
-            # Somebody else's nonsense stands for ever: the code is told what it is. None would look like no mark at all.
+            # Somebody else's nonsense stands for ever: the code is told what it is. None would look like no mark.
             marks.setdefault(name, b"" if value is None else value)
     return marks
 
@@ -968,9 +1100,11 @@ def _wrapped(outcome: bytes, key: WorkflowKey, run: Run) -> bytes:
 
 def _too_large(record: EndRecord, error: PayloadTooLarge) -> EndRecord:
     failure = Failure(
-        f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; return a reference",
-        Kind.INVALID, False,
-    )  # fmt: skip
+        f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; "
+        "return a reference",
+        Kind.INVALID,
+        False,
+    )
     return EndRecord("failed", codec.encode_failure(failure))
 
 

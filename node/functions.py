@@ -4,13 +4,14 @@ A call of a workflow has the outcome's subject as its reply, so the answer is a 
 server acknowledges it. A call that may run only once is claimed in the history first; who does not get the claim
 stays silent. A host that is full passes the call on to another one of the queue group.
 
-Short Lua functions run on the event loop, which saves the two changes of thread that cost more than the call; those that
-compute for long or wait run in lanes (`node.lanes`). Python functions in worker threads or, when async, on the loop. What a Lua
-function asks of the world is carried out by the live driver.
+Short Lua functions run on the event loop, which saves the two changes of thread that cost more than the call; those
+that compute for long or wait run in lanes (`node.lanes`). Python functions run in worker threads or, when async, on the
+loop. What a Lua function asks of the world is carried out by the live driver.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import logging
@@ -106,6 +107,7 @@ class FunctionHost:
         self._subscriptions: list[DirectSubscription] = []
         self._requests: list[DirectSubscription] = []
         self._draining = False
+        self._closing = False
         self._call_last = 0
         self._idle = anyio.Event()
         self._lanes = Lanes()
@@ -148,6 +150,7 @@ class FunctionHost:
                 task_status.started()
                 await anyio.sleep_forever()
         finally:
+            self._closing = True
             self.service.stop()
             for subscription in [*self._requests, *self._subscriptions]:
                 subscription.unsubscribe()
@@ -320,25 +323,36 @@ class FunctionHost:
     # -- Python ------------------------------------------------------------------------------------------------
 
     async def _run_python(self, job: Job) -> None:
-        call = job.function.python
+        outcome = codec.encode_failure(Failure("operation canceled", Kind.CANCELED, False))
         with anyio.CancelScope() as scope:
             job.stop = scope.cancel
             try:
-                args = decode_request(job.request)
-                if call is None:
-                    raise PythonFunctionMissing(job.function.id)
-                if job.function.is_async:
-                    value = await call(*args)
-                else:
-                    value = await anyio.to_thread.run_sync(lambda: call(*args), limiter=self._threads)
-                outcome = codec.encode_success(value)
-            except (Undecodable, TypeError, ValueError, OverflowError) as error:
-                outcome = codec.encode_failure(Failure(f"{type(error).__name__}: {error}", Kind.INVALID, False))
-            except Exception as error:
-                outcome = codec.encode_failure(failure_of(error))
-            self._answer(job, outcome)
-            return
-        self._answer(job, codec.encode_failure(Failure("operation canceled", Kind.CANCELED, False)))
+                outcome = await self._python_outcome(job)
+            except (Exception, SystemExit) as error:  # the function's own failure is an outcome
+                outcome = _encode_failure_of(error)
+            except asyncio.CancelledError:
+                if scope.cancel_called or self._closing:
+                    raise
+                # Nobody cancelled this call: the function has let somebody else's cancellation out.
+                outcome = codec.encode_failure(Failure("the function was cancelled from inside", Kind.INTERNAL))
+        self._answer(job, outcome)
+
+    async def _python_outcome(self, job: Job) -> bytes:
+        call = job.function.python
+        try:
+            args = decode_request(job.request)
+        except Undecodable as error:
+            return codec.encode_failure(codec.undecodable_failure("request", error))
+        if call is None:
+            raise PythonFunctionMissing(job.function.id)
+        if job.function.is_async:
+            value = await call(*args)
+        else:
+            value = await anyio.to_thread.run_sync(lambda: call(*args), limiter=self._threads)
+        try:
+            return codec.encode_success(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            return codec.encode_failure(Failure(f"the result cannot be sent: {error}", Kind.INVALID, False))
 
     # -- Lua ---------------------------------------------------------------------------------------------------
 
@@ -423,7 +437,11 @@ class FunctionHost:
         with anyio.CancelScope() as scope:
             job.scopes = job.scopes or {}
             job.scopes[op.n] = scope
-            outcome = await self._live.perform(op, f"{{{self._node_id}@{job.function.id}|call}}")
+            try:
+                outcome = await self._live.perform(op, f"{{{self._node_id}@{job.function.id}|call}}")
+            except Exception as error:
+                _log.exception("op %s of a call of %s failed", op.kind, job.function.id)
+                outcome = codec.encode_failure(Failure(f"{op.kind} failed: {error}", Kind.INTERNAL))
             del job.scopes[op.n]
             if not job.ended:
                 self._feed_lua(job, "resolve", op.n, outcome, None)
@@ -491,6 +509,15 @@ def failure_of(error: BaseException) -> Failure:
     )
 
 
+def _encode_failure_of(error: BaseException) -> bytes:
+    failure = failure_of(error)
+    try:
+        return codec.encode_failure(failure)
+    except (TypeError, ValueError, OverflowError) as problem:
+        note = {"note": f"details could not be sent: {problem}"}
+        return codec.encode_failure(Failure(failure.message, failure.kind, failure.retryable, note))
+
+
 def load_python(entry: PythonFunctionEntry) -> Callable[..., Any]:
     """Import the callable of an entry. Raises PythonFunctionMissing."""
     source = f"{entry.module}:{entry.attribute}"
@@ -549,7 +576,9 @@ def decode_request(data: bytes) -> list[Any]:
 def _too_large(error: PayloadTooLarge) -> bytes:
     return codec.encode_failure(
         Failure(
-            f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; return a reference",
-            Kind.INVALID, False,
+            f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; "
+            "return a reference",
+            Kind.INVALID,
+            False,
         )
-    )  # fmt: skip
+    )

@@ -25,8 +25,8 @@ from node.typed_lua import TypedSyntaxError, erase
 from node.zones import zone_at
 
 KERNEL_FILES: Final = (
-    "objects", "errors", "patterns", "stdlib", "msgpack", "time", "uuid", "encoding", "channel", "payload", "funcs", "process",
-    "kernel",
+    "objects", "errors", "patterns", "stdlib", "msgpack", "time", "uuid", "encoding", "channel", "payload", "funcs",
+    "process", "kernel",
 )  # fmt: skip
 
 INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings

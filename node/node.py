@@ -23,7 +23,7 @@ import anyio.abc
 from mesh import codec
 from mesh.client import Client
 from mesh.connection import Connection, ConnectOptions, connect
-from mesh.errors import Disconnected, MeshError, OutcomeUnknown, RequestTimeout, Undecodable
+from mesh.errors import TEMPORARY, Disconnected, MeshError, PayloadTooLarge, Undecodable
 from mesh.groups import unwrapped
 from mesh.hosts import HostRecord
 from mesh.outbox import Outbox
@@ -100,6 +100,7 @@ class Node:
             incarnation=lambda: secrets.token_hex(8),
             queues=frozenset(record.queue for record in self._workers),
             on_change=self._on_change,
+            replicas=config.replicas,
             details={"pid": os.getpid(), "functions": self.functions.offered if self.functions is not None else []},
         )
 
@@ -126,7 +127,7 @@ class Node:
         }
         self.conn.subscribe_direct(node_request(self.id, "ping"), self._on_ping)
         self.conn.subscribe_direct(node_request(self.id, "status"), self._on_status)
-        await self.client.hosts.announce(self._workers)
+        await self.client.hosts.announce(self._workers, replicas=self.config.replicas)
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.roster.run)
             for record in self._workers:
@@ -168,7 +169,7 @@ class Node:
                 await self.functions.drain(DRAIN_TIMEOUT_S)
             await self.outbox.flush(DRAIN_TIMEOUT_S)
             await self.roster.leave()
-        except* (Disconnected, OutcomeUnknown, RequestTimeout) as group:
+        except* (*TEMPORARY, PayloadTooLarge) as group:
             _log.warning("node %s leaves without handing over, the others find out: %s", self.id, group.exceptions[0])
 
     # -- partitions --------------------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ class Node:
                     return
                 try:
                     await self._settle(engine)
-                except* (Disconnected, OutcomeUnknown, RequestTimeout) as group:
+                except* (*TEMPORARY, PayloadTooLarge) as group:
                     _log.warning("queue %s: ownership not settled yet: %s", engine.queue, group.exceptions[0])
 
     async def _settle(self, engine: Engine) -> None:

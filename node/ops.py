@@ -25,8 +25,10 @@ def fingerprint(kind: str, target: str) -> str:
 class OpState:
     """An op without an outcome yet, or a child that has not ended.
 
-    issued_ns, issued_seq: clock and event of the step that asked for it. attempt: the one that is due or running, from 1.
+    issued_ns, issued_seq: clock and event of the step that asked for it.
+    attempt: the one that is due or running, from 1.
     durable: the next attempt waits for a timer of the server.
+    failed_seq: the latest failed attempt in the history, 0 for none. overtaken: an older attempt has failed after it.
     """
 
     n: int
@@ -42,6 +44,7 @@ class OpState:
     claimed: bool = False
     durable: bool = False
     failed_seq: int = 0
+    overtaken: bool = False
     last_failure: str = ""
 
 

@@ -15,7 +15,15 @@ from typing import Any, Final
 import anyio
 
 from mesh import codec
-from mesh.errors import Disconnected, InvalidName, MeshError, OutcomeUnknown, PayloadTooLarge, RequestTimeout, Unreachable
+from mesh.errors import (
+    Disconnected,
+    InvalidName,
+    MeshError,
+    NoResponders,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    RequestTimeout,
+)
 from mesh.events import Parent, StartSpec
 from mesh.failure import Failure, Kind
 from mesh.history import History
@@ -61,7 +69,7 @@ class Others:
         while True:
             try:
                 return await self._once(host, key, run, op)
-            except (Disconnected, OutcomeUnknown, RequestTimeout, Unreachable) as error:
+            except (Disconnected, OutcomeUnknown, RequestTimeout, NoResponders) as error:
                 _log.info("workflow %r op %d (%s): %s; trying again", key.id, op.n, op.kind, error)
                 await anyio.sleep(RETRY_EVERY_S)
             except AlreadyStarted as error:

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from mesh import codec
 from mesh.errors import Undecodable
+from mesh.events import HEADER_FROM, HEADER_ONCE, EndRecord, Event, StartSpec, next_attempt
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey
 from node.machine import Machine, Op
@@ -43,19 +44,24 @@ from node.ops import (
     fingerprint,
 )
 from node.retry import RetryPolicy, decode_policy, duration_option
-from mesh.events import HEADER_FROM, HEADER_ONCE, EndRecord, Event, StartSpec, next_attempt
 
 DELAY_TICK: Final = "delay"
 TIMEOUT_TICK: Final = "timeout"
-# The pause before the next attempt of call n. Not the tick of a timer n: the failure that began the pause may have been
-# deleted from the history since, and its tick must not look like that of a timer the code never asked for.
+# The pause before an attempt of call n is the tick `retry-<n>-<attempt>`. Not that of a timer n: the failure that began
+# the pause may have been deleted from the history since, and its tick must not look like that of a timer the code never
+# asked for. Each attempt has a name of its own, as of several ticks with one name only the first is read back.
 RETRY_TICK: Final = "retry-"
 # Calls that cannot even be made are answered at once; code that goes on making them would never wait for an event.
 REFUSED_CALLS_MAX: Final = 10_000
 TOPOLOGY_PID: Final = "{|topology}"
 # A pause between two attempts that is at least this long is a timer of the server; the run may be evicted meanwhile.
 DURABLE_PAUSE_NS: Final = 5_000_000_000
-RUNTIME_KEYS: Final = ("start_to_close_timeout", "schedule_to_close_timeout", "schedule_to_start_timeout", "heartbeat_timeout")
+RUNTIME_KEYS: Final = (
+    "start_to_close_timeout",
+    "schedule_to_close_timeout",
+    "schedule_to_start_timeout",
+    "heartbeat_timeout",
+)
 DEFAULT_START_TO_CLOSE_NS: Final = 600 * 1_000_000_000
 
 
@@ -73,7 +79,9 @@ class CallOptions:
 def decode_call_options(options: Mapping[str, Any]) -> CallOptions:
     """Read the options of a call; `activity.X`, `temporal.activity.X` and X are the same. Raises ValueError."""
     plain = {
-        key.removeprefix("temporal.").removeprefix("activity."): value for key, value in options.items() if isinstance(key, str)
+        key.removeprefix("temporal.").removeprefix("activity."): value
+        for key, value in options.items()
+        if isinstance(key, str)
     }
     times = {}
     for key in RUNTIME_KEYS:
@@ -152,7 +160,6 @@ class Run:
             return []
         if self.finished is not None or (self.suspended and not _needs_no_code(event)):
             return []
-        self.now_ns = max(self.now_ns, event.at_ns)
         handler = _HANDLERS.get(event.kind)
         if handler is None:
             return []
@@ -171,15 +178,18 @@ class Run:
 
     def quiet(self) -> bool:
         """Whether everything that can wake this run will be written to the stream without its owner's help."""
-        return not self._unrecorded and self.finished is None and all(
-            op.kind == "timer" or op.durable for op in self.open.values()
+        return (
+            not self.suspended  # no event wakes it, but fitting code on another node does
+            and not self._unrecorded
+            and self.finished is None
+            and all(op.kind == "timer" or op.durable for op in self.open.values())
         )
 
     def _on_start(self, event: Event, more: bool) -> list[Effect]:
         if event.seq != self.run or self.started_ns:
             return []  # a second start while a run is open
-        self.started_ns = self.now_ns
         self._count(event)
+        self.started_ns = self.now_ns
         effects: list[Effect] = []
         begin_ns = self.now_ns + self.spec.start_delay_ns
         chain_ns = self.spec.chain_started_ns or self.now_ns
@@ -224,7 +234,10 @@ class Run:
         if op is None:
             if n < self.next_n:
                 return []  # answered before: the first outcome won
-            return self._suspend(f"the history has an outcome for op {n} (fingerprint {fp}), the code has asked for {self.next_n - 1} ops so far")
+            return self._suspend(
+                f"the history has an outcome for op {n} (fingerprint {fp}), "
+                f"the code has asked for {self.next_n - 1} ops so far"
+            )
         if op.fp != fp:
             return self._suspend(
                 f"op {n}: the history has the outcome of another op (fingerprint {fp}), "
@@ -250,7 +263,10 @@ class Run:
         self, op: OpState, attempt: int, failure: Failure, event: Event, outcome: bytes, more: bool
     ) -> list[Effect]:
         if attempt < op.attempt:
-            return []  # an older attempt that failed late says nothing about the one under way
+            # An older attempt that failed late says nothing about the one under way. What shows that it is older must
+            # stay in the history: without it, a replay would take this for the latest news.
+            op.overtaken = True
+            return []
         options = self._call_options(op)
         delay_ns = options.policy.next_delay_ns(attempt, failure)
         limit_ns = options.schedule_to_close_ns
@@ -262,7 +278,8 @@ class Run:
         if delay_ns is None:
             self._count(event)
             return self._resolve(op, _final_failure(outcome, failure, op), more)
-        drop_seq, op.failed_seq = op.failed_seq, event.seq
+        drop_seq = 0 if op.overtaken else op.failed_seq
+        op.failed_seq, op.overtaken = event.seq, False
         op.attempt = attempt + 1
         op.last_failure = str(failure)
         op.claimed = False
@@ -310,15 +327,18 @@ class Run:
         if op is None:
             if n < self.next_n:
                 return []
-            return self._suspend(f"the history has a timer for op {n}, the code has asked for {self.next_n - 1} ops so far")
+            return self._suspend(
+                f"the history has a timer for op {n}, the code has asked for {self.next_n - 1} ops so far"
+            )
         if op.kind != "timer":
             return self._suspend(f"op {n}: the history has a timer, the code asked for {op.kind} {op.target}")
         self._count(event)
         return self._resolve(op, codec.NIL_OUTCOME, more)
 
-    def _pause_over(self, n: str) -> list[Effect]:
+    def _pause_over(self, which: str) -> list[Effect]:
+        n, _, attempt = which.partition("-")
         op = self.open.get(int(n)) if n.isdecimal() else None
-        if op is None or not op.durable:
+        if op is None or not op.durable or attempt != str(op.attempt):
             return []
         op.due_ns = 0
         op.durable = False
@@ -330,6 +350,8 @@ class Run:
         n = int(event.args[1])
         effects: list[Effect] = []
         op = self.open.get(n)
+        if n in self.children or (op is not None and op.kind == "spawn"):
+            self._count(event)
         if op is not None and op.kind == "spawn":
             # The child has ended before its start was recorded: then it had been started.
             pid = event_headers(event).get(HEADER_FROM, "")
@@ -341,7 +363,6 @@ class Run:
             return effects
         if self.finished is not None or self.suspended:
             return effects
-        self._count(event)
         outcome, _ = _normal_outcome(event.data, event)
         return effects + self._feed("exit", n, outcome, _lua_text(child_pid(child)), more=more)
 
@@ -387,7 +408,7 @@ class Run:
 
     # -- what the machine asks for -----------------------------------------------------------------------------
 
-    def _feed(self, verb: str, a: Any = None, b: Any = None, c: Any = None, *, more: bool) -> list[Effect]:  # noqa: ANN401
+    def _feed(self, verb: str, a: Any = None, b: Any = None, c: Any = None, *, more: bool) -> list[Effect]:
         machine = self._machine
         assert machine is not None, "events are fed only while the machine is there"  # noqa: S101 - narrows the type
         ops: Sequence[Op] = machine.feed(verb, self.now_ns, a, b, c, replaying=more, length=self.length, size=self.size)
@@ -403,18 +424,28 @@ class Run:
                 return effects
             answered += 1
             if answered > REFUSED_CALLS_MAX:
-                text = f"made {REFUSED_CALLS_MAX} calls in one step that cannot be made; the last: {refused[0][1].message}"
+                text = (
+                    f"made {REFUSED_CALLS_MAX} calls in one step that cannot be made; the last: {refused[0][1].message}"
+                )
                 return effects + self._finish("failed", codec.encode_failure(Failure(text, Kind.INTERNAL, False)))
             state, failure = refused.popleft()
             self._drop(state)
             ops = machine.feed(
-                "resolve", self.now_ns, state.n, codec.encode_failure(failure), replaying=more, length=self.length, size=self.size
+                "resolve",
+                self.now_ns,
+                state.n,
+                codec.encode_failure(failure),
+                replaying=more,
+                length=self.length,
+                size=self.size,
             )
 
     def _take(self, op: Op, effects: list[Effect], refused: deque[tuple[OpState, Failure]]) -> None:
         kind = op.kind
         if kind == "call":
-            state = OpState(op.n, kind, str(op.target), fingerprint(kind, str(op.target)), op.payload or b"", issued_ns=self.now_ns)
+            state = OpState(
+                op.n, kind, str(op.target), fingerprint(kind, str(op.target)), op.payload or b"", issued_ns=self.now_ns
+            )
             self._add(state, op)
             try:
                 self._read_call_options(state, op.options)
@@ -460,7 +491,7 @@ class Run:
     def _add(self, state: OpState, op: Op) -> None:
         state.issued_seq = self.last_seq
         self.open[op.n] = state
-        self.next_n = max(self.next_n, op.n + 1)
+        self.next_n = op.n + 1
         if state.kind == "call":
             self.calls += 1
 
@@ -480,6 +511,11 @@ class Run:
     def _call_options(self, op: OpState) -> CallOptions:
         return self._options.get(op.n, DEFAULT_CALL_OPTIONS)
 
+    @staticmethod
+    def retry_tick(op: OpState) -> str:
+        """The name of the timer that ends the pause before an op's next attempt."""
+        return f"{RETRY_TICK}{op.n}-{op.attempt}"
+
     def ret_subject(self, op: OpState, attempt: int = 0) -> str:
         """Where the outcome of an attempt (by default the present one) of an op is published."""
         return f"{self._ret_prefix}{op.n}.{attempt or op.attempt}.{op.fp}"
@@ -496,7 +532,10 @@ class Run:
             delay_ns = self._retry_delay_ns(failure)
             if delay_ns is not None:
                 spec = next_attempt(
-                    self.spec, delay_ns=delay_ns, chain_started_ns=self.spec.chain_started_ns or self.started_ns, since=self._given_up_to()
+                    self.spec,
+                    delay_ns=delay_ns,
+                    chain_started_ns=self.spec.chain_started_ns or self.started_ns,
+                    since=self._given_up_to(),
                 )
                 return self._finish("retried", payload, spec.encode())
             return self._finish("canceled" if failure.kind == Kind.CANCELED else "failed", payload)
@@ -557,6 +596,11 @@ class Run:
         return [Suspend(reason)]
 
     def _count(self, event: Event) -> None:
+        """Take notice of an event that the machine will see; its clock goes by these alone.
+
+        Other events may be deleted from the history, so nothing the code sees may depend on them.
+        """
+        self.now_ns = max(self.now_ns, event.at_ns)
         self.length += 1
         self.size += len(event.data)
 
@@ -570,7 +614,9 @@ class Run:
             return []
         if self.finished is not None:
             return [self.finished]
-        effects: list[Effect] = [WriteMark(name, payload) for name, payload in self._unrecorded.items() if name not in self.marks]
+        effects: list[Effect] = [
+            WriteMark(name, payload) for name, payload in self._unrecorded.items() if name not in self.marks
+        ]
         if self.deadline_ns:
             effects.append(SetTimer(TIMEOUT_TICK, self.deadline_ns))
         if self.delayed_until_ns:
@@ -589,6 +635,15 @@ class Run:
     def mark_recorded(self, name: str) -> None:
         """The engine has the acknowledgement of a mark."""
         self._unrecorded.pop(name, None)
+
+
+def last_step(events: Sequence[Event]) -> int:
+    """Index of the last event that is not part of a step itself; before it, `apply` is told that there is more.
+
+    A mark comes out of the step before it: a run that was left between two marks of its newest step is still in that
+    step, and still takes the newest version of the second one.
+    """
+    return max((i for i, event in enumerate(events) if event.kind not in ("mark", "claim", "monitor")), default=0)
 
 
 def child_key(op: OpState) -> WorkflowKey | None:
@@ -645,15 +700,19 @@ def service_error_kind(code: str) -> str:
     """The kind of error behind a micro service's numeric code, which services take from HTTP (ADR-32)."""
     return {
         "400": Kind.INVALID, "401": Kind.PERMISSION_DENIED, "403": Kind.PERMISSION_DENIED, "404": Kind.NOT_FOUND,
-        "408": Kind.TIMEOUT, "409": Kind.CONFLICT, "422": Kind.INVALID, "429": Kind.RATE_LIMITED, "503": Kind.UNAVAILABLE,
-        "504": Kind.TIMEOUT,
+        "408": Kind.TIMEOUT, "409": Kind.CONFLICT, "422": Kind.INVALID, "429": Kind.RATE_LIMITED,
+        "503": Kind.UNAVAILABLE, "504": Kind.TIMEOUT,
     }.get(code, Kind.INTERNAL)  # fmt: skip
 
 
 def _final_failure(outcome: bytes, failure: Failure, op: OpState) -> bytes:
     details = {
-        **failure.details, "_wrapper": "activity", "_activity_id": str(op.n), "_activity_type": op.target, "_attempt": op.attempt,
-    }  # fmt: skip
+        **failure.details,
+        "_wrapper": "activity",
+        "_activity_id": str(op.n),
+        "_activity_type": op.target,
+        "_attempt": op.attempt,
+    }
     return codec.encode_failure(replace(failure, details=details))
 
 
@@ -672,4 +731,14 @@ _HANDLERS: Final[dict[str, Callable[[Run, Event, bool], list[Effect]]]] = {
     "kill": Run._on_kill,
 }
 
-__all__ = ["RETRY_TICK", "CallOptions", "Run", "child_key", "child_pid", "decode_call_options", "event_headers", "service_error_kind"]
+__all__ = [
+    "RETRY_TICK",
+    "CallOptions",
+    "Run",
+    "child_key",
+    "child_pid",
+    "decode_call_options",
+    "event_headers",
+    "last_step",
+    "service_error_kind",
+]

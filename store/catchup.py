@@ -22,13 +22,23 @@ class CatchUp:
 
     def __init__(self, busy: Iterable[str]) -> None:
         self._attention = dict.fromkeys(busy)
+        self._newest_run: dict[str, int] = {}
 
     def note(self, event: Event) -> None:
         """Take notice of one event, in stream order."""
+        id_token = event.id_token
+        if event.kind == "end" and not decode_end(event.data).next_start:
+            # An end that was written again may name a run before the one that is open now.
+            newest = self._newest_run.get(id_token)
+            if newest is not None and event.run >= newest:
+                self._attention.pop(id_token, None)
+            return
+        run = event.seq if event.kind == "start" else event.run
+        if run > self._newest_run.get(id_token, 0):
+            self._newest_run[id_token] = run
         # Again at the end: the latest news come last, and runs are loaded most recent first.
-        self._attention.pop(event.id_token, None)
-        if event.kind != "end" or decode_end(event.data).next_start:
-            self._attention[event.id_token] = None
+        self._attention.pop(id_token, None)
+        self._attention[id_token] = None
 
     def attention(self) -> list[str]:
         """The id tokens of the runs to load, those with the latest news first."""

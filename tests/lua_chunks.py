@@ -38,5 +38,5 @@ class Chunks:
     def _compiled(self, source: bytes, name: str) -> Any:
         loaded = self.lua.globals()[b"load"](source, name.encode())
         if isinstance(loaded, tuple):  # nil and what is wrong
-            raise SyntaxError(loaded[1].decode())  # noqa: TRY004 - the Lua text is wrong, not the type of anything here
+            raise SyntaxError(loaded[1].decode())
         return loaded

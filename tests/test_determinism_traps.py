@@ -6,7 +6,6 @@ A second output, of the bare library, shows that the same processes do differ wh
 """
 
 # Lines of Lua inside strings are left unbroken.
-# ruff: noqa: E501
 
 from __future__ import annotations
 

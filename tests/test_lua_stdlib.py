@@ -1,7 +1,6 @@
 """node/lua/stdlib.lua and patterns.lua: what a unit finds in its environment, and that it has it for itself."""
 
 # Lines of Lua inside strings are left unbroken.
-# ruff: noqa: E501
 
 from __future__ import annotations
 

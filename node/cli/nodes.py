@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
-import importlib.util
 import os
 import signal
 import sys

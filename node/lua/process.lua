@@ -306,8 +306,8 @@ local function check_start_option(name, value)
       return nil, name .. " must be " .. DURATION
     end
     return ns
-  elseif (want == TEXT and raw.type(value) == "string") or (want == FILLED and raw.type(value) == "string" and value ~= "") or (want == BOOL and raw.type(value) == "boolean")
-      or (want == TABLE and K.type(value) == "table") then
+  elseif (want == TEXT and raw.type(value) == "string") or (want == BOOL and raw.type(value) == "boolean")
+      or (want == FILLED and raw.type(value) == "string" and value ~= "") or (want == TABLE and K.type(value) == "table") then
     return value
   end
   return nil, name .. " must be " .. want
@@ -489,8 +489,8 @@ end
 --- Version of a change: recorded per run. The mark is looked up in the whole history, wherever it stands; a run
 --- that passed here before the change existed (there is more history, and no mark) keeps `min`.
 function W.version(change, min, max)
-  if raw.type(change) ~= "string" or change == "" then
-    return K.invalid("change must be a non-empty text")
+  if raw.type(change) ~= "string" or change == "" or #change > 100 then
+    return K.invalid("change must be a text of 1 to 100 bytes")
   elseif raw.math.type(min) ~= "integer" or raw.math.type(max) ~= "integer" or min > max then
     return K.invalid("min and max must be integers, min not above max")
   end

@@ -1,0 +1,156 @@
+"""kill -9 of the nats-server under load, and its restart on the same port and store: what was acknowledged is there.
+
+Nobody tells the nodes; they find the server again themselves. Acknowledged means: `start` or `signal` has returned.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Final
+
+import anyio
+import pytest
+
+from mesh.client import WorkflowHandle
+from mesh.errors import MeshError
+from tests.conftest import ServerFactory
+from tests.recovery import Fleet, a_fleet, checked_history
+
+COLLECTORS: Final = 10
+STEPPERS: Final = 20
+STEPS: Final = 60
+PACE_MS: Final = 50
+SLEEPERS: Final = 10
+# Short: everybody reconnects and is still a member. Long: every member key has expired (3 s), nobody owns anything.
+DOWN_S: Final = (0.3, 4.0)
+RETRY_S: Final = 0.05
+
+
+class Load:
+    """Somebody who starts orders and sends signals, one after the other, and keeps what was acknowledged."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.orders: list[WorkflowHandle] = []
+        self.sent: dict[str, list[int]] = {}
+        self.failures = 0
+        self.stopping = False
+
+    async def start_orders(self) -> None:
+        """One order after the other. What is not acknowledged is asked for again under the same id."""
+        for number in itertools.count():
+            if self.stopping:
+                return
+            order_id = f"order-{number}"
+            while True:
+                try:
+                    handle = await self.fleet.start("order", {"id": order_id, "settle": "100ms"}, id=order_id)
+                    break
+                except MeshError:
+                    self.failures += 1
+                    await anyio.sleep(RETRY_S)
+            self.orders.append(handle)
+            await anyio.sleep(0.1)
+
+    async def send_signals(self, handle: WorkflowHandle) -> None:
+        """Number after number; the last one says that it is the last."""
+        acknowledged = self.sent.setdefault(handle.id, [])
+        for number in itertools.count():
+            value = {"last": True} if self.stopping else {"value": number}
+            while True:
+                try:
+                    await handle.signal("number", value)
+                    break
+                except MeshError:
+                    self.failures += 1
+                    await anyio.sleep(RETRY_S)
+            if "last" in value:
+                return
+            acknowledged.append(number)
+            await anyio.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_nothing_acknowledged_is_lost_when_the_server_dies(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """Starts, signals, timers, calls under way: after a crash of the server all of it goes on where it was."""
+    server = nats_server(sync_interval="always")
+    async with a_fleet(server.url, tmp_path, nodes=2) as fleet:
+        load = Load(fleet)
+        collectors = [await fleet.start("collector", id=f"collector-{n}") for n in range(COLLECTORS)]
+        steppers = [await fleet.start("stepper", STEPS, PACE_MS, id=f"stepper-{n}") for n in range(STEPPERS)]
+        sleepers: list[WorkflowHandle] = []
+        async with anyio.create_task_group() as loading:
+            loading.start_soon(load.start_orders)
+            for collector in collectors:
+                loading.start_soon(load.send_signals, collector)
+            for round_number, down_s in enumerate(DOWN_S):
+                sleepers += [
+                    await fleet.start("sleeper", f"{1000 + round(down_s * 500)}ms", id=f"sleeper-{round_number}-{n}")
+                    for n in range(SLEEPERS)
+                ]
+                await anyio.sleep(1.0)
+                server.kill()
+                await anyio.sleep(down_s)
+                server.start()
+                await anyio.sleep(1.0)
+            load.stopping = True
+
+        for collector in collectors:
+            result = await collector.result(timeout_s=60)
+            values = result["values"]
+            # A signal whose acknowledgement was lost may be there twice, never out of order and never not at all.
+            assert list(dict.fromkeys(values)) == load.sent[collector.id]
+        for stepper in steppers:
+            assert await stepper.result(timeout_s=60) == {"steps": STEPS, "sum": STEPS * (STEPS + 1) // 2}
+        for sleeper in sleepers:
+            await sleeper.result(timeout_s=60)
+        charges = []
+        for order in load.orders:
+            await order.signal("approve", {"by": "somebody"})
+        for order in load.orders:
+            result = await order.result(timeout_s=60)
+            charges.append(result["charge"])
+            happened = fleet.effects.of(order.id)
+            assert (result["status"], result["refund"], result["approved_by"]) == ("failed", "refunded", "somebody")
+            assert happened["charge"] <= 1
+            assert happened["charge"] == 1 or result["charge"] == "unknown"
+        for handle in [*collectors, *steppers, *sleepers, *load.orders]:
+            assert (await checked_history(fleet.client, handle.key, handle.run)).status == "completed"
+        assert len(fleet.nodes) == 2, "a node has died with the server"
+        counts = {verdict: charges.count(verdict) for verdict in sorted(set(charges))}
+        signals = sum(len(values) for values in load.sent.values())
+        print(
+            f"{len(load.orders)} orders, charges {counts}, {signals} signals, {load.failures} failures the clients saw"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+async def test_timers_that_fell_due_while_the_server_was_down_fire(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """They fire as soon as the server is back, and the workflows' clock says when that was."""
+    server = nats_server(sync_interval="always")
+    async with a_fleet(server.url, tmp_path, nodes=2) as fleet:
+        sleepers = [await fleet.start("sleeper", "1s", id=f"sleeper-{n}") for n in range(SLEEPERS)]
+        results = []
+
+        async def wait(sleeper: WorkflowHandle) -> None:
+            results.append(await sleeper.result(timeout_s=20))
+
+        begun = 0.0
+        async with anyio.create_task_group() as waiting:
+            # Whoever waits for a result goes on waiting.
+            for sleeper in sleepers:
+                waiting.start_soon(wait, sleeper)
+            await anyio.sleep(0.5)
+            server.kill()
+            await anyio.sleep(1.5)
+            server.start()
+            begun = anyio.current_time()
+
+        print(f"all woke {anyio.current_time() - begun:.2f} s after the server was back")
+        slept_s = [(result["after_ns"] - result["before_ns"]) / 1e9 for result in results]
+        assert all(s >= 1.9 for s in slept_s), "they did not fall due while it was down"
+        for sleeper in sleepers:
+            await checked_history(fleet.client, sleeper.key, sleeper.run)
