@@ -12,6 +12,7 @@ help:
 	@echo "make test    all tests, against a real nats-server"
 	@echo "make check   format, lint, types, layers"
 	@echo "make bench   speed, as a table"
+	@echo "make chaos   the kill tests in their long form"
 
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,6 +34,10 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# The long form of the kill tests: ten kills each, every event ten times over.
+chaos: $(STAMP)
+	@MESH_CHAOS=1 $(BIN)/python -m pytest tests/test_kill_at_every_event.py tests/test_failover.py tests/test_server_death.py
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench

@@ -265,5 +265,4 @@ def next_attempt(spec: StartSpec, *, delay_ns: int, chain_started_ns: int, since
         start_delay_ns=delay_ns,
         chain_started_ns=chain_started_ns,
         since=since,
-        messages=(),
     )

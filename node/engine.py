@@ -85,6 +85,7 @@ LOADS_MAX: Final = 16
 LOAD_AGAIN_S: Final = 5.0
 INBOX_EVENTS_MAX: Final = 4096
 ATTENTION_AT_ONCE: Final = 64  # runs of one partition that are loaded at a time after a takeover
+FOLLOW_AGAIN_S: Final = 0.5
 TROUBLE_PAUSE_S: Final = 1.0
 STICKY_S: Final = 5.0  # a quiet run that nothing happens to is kept in memory this long
 CHECKPOINT_EVERY_S: Final = 1.0
@@ -296,6 +297,10 @@ class Engine:
                 except StreamRegressed as error:
                     _log.error("queue %s partition %d: %s", self.queue, partition.number, error)
                     self._start_over(partition)
+                except TEMPORARY as error:
+                    _log.warning("queue %s partition %d: %s; following anew", self.queue, partition.number, error)
+                    partition.epoch += 1  # what came in and was not handled yet comes again
+                    await anyio.sleep(FOLLOW_AGAIN_S)
 
     async def _follow_once(self, partition: Partition) -> None:
         epoch = partition.epoch
@@ -309,7 +314,7 @@ class Engine:
 
         follower = Follower(
             self._conn, self._js, stream_name(self.queue), [partition_filter(self.queue, partition.number)],
-            partition.claim.checkpoint + 1, deliver, consumer_prefix=f"p{partition.number}-{self._roster.me.node_id}",
+            partition.handled_seq + 1, deliver, consumer_prefix=f"p{partition.number}-{self._roster.me.node_id}",
         )  # fmt: skip
         with unwrapped():
             async with anyio.create_task_group() as tasks:

@@ -118,4 +118,4 @@ def _summary(app: Path, registry: Registry, problems: int) -> str:
         )
     ]
     verdict = "no problems" if not problems else "one problem" if problems == 1 else f"{problems} problems"
-    return f"{app}: {len(registry.entries)} entries, of them sound {', '.join(counts)}: {verdict}"
+    return f"{app}: {len(registry.entries)} entries ({', '.join(counts)}), {verdict}"
