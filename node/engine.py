@@ -578,6 +578,9 @@ class Engine:
         instance = self._instances.pop(id_token, None)
         if instance is not None and instance.run is not None:
             instance.run.close()
+            # A run knows how to open its machine and with that its instance: without this, only the garbage collector,
+            # which rarely looks, would free the two.
+            instance.run = None
 
     def _evict(self) -> None:
         now = time.monotonic()

@@ -40,7 +40,7 @@ DRAIN_TIMEOUT_S: Final = 10.0
 PLAN_RETRY_S: Final = 0.5
 # A thread that wants Python's lock gets it after this; the default of 5 ms would be the latency of every call.
 SWITCH_INTERVAL_S: Final = 0.0005
-GC_THRESHOLDS: Final = (50_000, 20, 50)
+GC_THRESHOLDS: Final = (50_000, 20, 20)
 
 _log = logging.getLogger(__name__)
 
