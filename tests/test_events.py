@@ -222,7 +222,8 @@ def test_an_end_with_odd_fields_is_read_as_far_as_it_goes() -> None:
     assert record.value().kind == Kind.INTERNAL
 
 
-def test_the_next_attempt_keeps_the_input_and_drops_the_messages() -> None:
+def test_the_next_attempt_keeps_the_input_and_the_startup_messages() -> None:
     spec = next_attempt(FULL, delay_ns=77, chain_started_ns=88, since=99)
-    assert (spec.attempt, spec.start_delay_ns, spec.chain_started_ns, spec.since, spec.messages) == (5, 77, 88, 99, ())
+    assert (spec.attempt, spec.start_delay_ns, spec.chain_started_ns, spec.since) == (5, 77, 88, 99)
+    assert spec.messages == FULL.messages
     assert (spec.args, spec.parent, spec.context) == (FULL.args, FULL.parent, FULL.context)
