@@ -19,12 +19,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NewType
+from typing import Literal
 from urllib.parse import unquote_to_bytes
 
 from mesh.errors import InvalidName
-
-RunId = NewType("RunId", int)
 
 # The server's default max_control_line is 4096 bytes and a subject has to fit with its reply.
 TOKEN_BYTES_MAX = 512
@@ -57,9 +55,6 @@ def untoken(text: str) -> str:
     if "%" not in text:
         return text
     return unquote_to_bytes(text).decode("utf-8", "surrogateescape")
-
-
-EventKind = Literal["start", "signal", "ret", "claim", "tick", "exit", "mark", "cancel", "kill", "monitor", "end"]
 
 
 @dataclass(frozen=True, slots=True)

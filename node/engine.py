@@ -71,7 +71,7 @@ from node.ops import (
     WriteMark,
 )
 from node.others import Others
-from node.run import DELAY_TICK, TIMEOUT_TICK, Run, child_pid, last_step
+from node.run import Run, child_pid, last_step
 from store.catchup import BUSY_MAX, CatchUp
 from store.streams import QueueStream
 
@@ -282,12 +282,6 @@ class Engine:
             if instance.partition is partition:
                 self._forget(token)
         return partition.claim, seq, busy
-
-    def renewed(self, claim: Claim) -> None:
-        """The claim of a partition this node runs has a new sequence."""
-        partition = self._partitions.get(claim.partition)
-        if partition is not None:
-            partition.claim = claim
 
     async def _follow(self, partition: Partition) -> None:
         with partition.scope:
@@ -1116,4 +1110,4 @@ def _too_large(record: EndRecord, error: PayloadTooLarge) -> EndRecord:
     return EndRecord("failed", codec.encode_failure(failure))
 
 
-__all__ = ["DELAY_TICK", "TIMEOUT_TICK", "Engine", "Instance", "Partition", "Statistics"]
+__all__ = ["Engine", "Instance", "Partition", "Statistics"]
