@@ -10,7 +10,6 @@ A VM may be used by one thread at a time. Lua code runs without Python's global 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -21,12 +20,13 @@ from lupa import lua54
 
 from mesh import codec
 from mesh.errors import MeshError
+from node.lua_host import host_functions
 from node.typed_lua import TypedSyntaxError, erase
-from node.zones import zone_at
 
 KERNEL_FILES: Final = (
     "objects", "errors", "patterns", "stdlib", "msgpack", "time", "uuid", "encoding", "channel", "payload", "funcs",
-    "process", "kernel",
+    "process", "hash", "crypto", "logger", "io", "env", "events", "registry", "store", "queue", "sql", "http_client",
+    "kernel",
 )  # fmt: skip
 
 INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings
@@ -148,16 +148,15 @@ class LuaVM:
         limits[b"string_bytes_max"] = step_memory_bytes_max
         kernel[b"limits"] = limits
         host = self._lua.table()
-        host[b"zone"] = zone_at
-        host[b"md5"] = lambda data: hashlib.md5(data, usedforsecurity=False).digest()
-        host[b"sha1"] = lambda data: hashlib.sha1(data, usedforsecurity=False).digest()
+        for name, function in host_functions().items():
+            host[name.encode()] = function
         kernel[b"host"] = host
         load = self._lua.eval(b"function(text, name, K) return assert(load(text, name, 't'))(K) end")
         api = None
-        for name in KERNEL_FILES:
-            file = resources.files("node") / "lua" / f"{name}.lua"
+        for kernel_file in KERNEL_FILES:
+            file = resources.files("node") / "lua" / f"{kernel_file}.lua"
             if file.is_file():
-                api = load(file.read_bytes(), f"=[{name}]".encode(), kernel)
+                api = load(file.read_bytes(), f"=[{kernel_file}]".encode(), kernel)
         # The state's own globals are gone from user code's reach; lupa's `python` table goes from the kernel's too.
         self._lua.execute(b"python = nil")
         if api is None:

@@ -271,7 +271,7 @@ PROBLEMS = [
     (f"kind: library.lua, {LUA}, modules: json", "modules must be a list of texts"),
     (f"kind: library.lua, {LUA}, modules: [jsn]", "unknown module 'jsn'; did you mean 'json'?"),
     (f"kind: library.lua, {LUA}, modules: ['b:c']", "module 'b:c' has a namespace: modules are built in"),
-    (f"kind: library.lua, {LUA}, modules: [sql]", "module 'sql' exists, but not in this version; available are"),
+    (f"kind: library.lua, {LUA}, modules: [fs]", "module 'fs' exists, but not in this version; available are"),
     (f"kind: library.lua, {LUA}, imports: [x]", "imports must be a mapping, not a list"),
     (f"kind: library.lua, {LUA}, imports: {{m: none}}", "imports.m: no entry a:none"),
     (f"kind: library.lua, {LUA}, imports: {{m: 'a:cleint'}}", "imports.m: no entry a:cleint; did you mean 'a:client'?"),

@@ -49,6 +49,15 @@ function K.op_wait(kind, target, payload, options)
   return K.park()
 end
 
+--- Ask a module of the node (`node.modules`) and wait: value, or nil and an Error. what: "<module>.<verb>".
+function K.ask(what, ...)
+  local args, err = K.encode_list(raw.select("#", ...), ...)
+  if not args then
+    return K.invalid("arguments cannot be sent: " .. err)
+  end
+  return K.op_wait("ask", what, "\xC1" .. args)
+end
+
 --- Forget an op that nobody waits for any more; a late outcome is ignored.
 function K.forget(n)
   local unit = K.current
