@@ -15,8 +15,10 @@ from node.registry import (
     EntryId,
     LuaFunctionEntry,
     NatsFunctionEntry,
+    Placement,
     PoolSpec,
     PoolType,
+    ProcessHostEntry,
     PythonFunctionEntry,
     Registry,
     RestartSpec,
@@ -191,6 +193,88 @@ def test_a_process_has_a_default_host_from_either_place(tmp_path: Path) -> None:
     assert shown == [("a:p", "main", "a:host"), ("a:q", "go", "a:host"), ("a:r", "main", None)]
 
 
+def test_hosts_and_services_have_their_defaults(tmp_path: Path) -> None:
+    registry = load(
+        tmp_path,
+        """
+  - {name: p, kind: process.lua, source: return 1}
+  - {name: host, kind: process.host}
+  - {name: terminal, kind: terminal.host}
+  - {name: s, kind: process.service, process: p, host: host}
+""",
+    )
+    assert registry.problems == ()
+    (host,) = registry.process_hosts().values()
+    (terminal,) = registry.terminal_hosts().values()
+    (service,) = registry.services().values()
+    assert host == ProcessHostEntry(EntryId("a:host"), 0, 1024, 256, host.lifecycle)
+    assert (terminal.id, terminal.hide_logs) == ("a:terminal", False)
+    assert (service.id, service.process, service.host) == ("a:s", "a:p", "a:host")
+    assert (service.input, service.placement) == ((), Placement.EACH)
+    assert host.lifecycle == terminal.lifecycle == service.lifecycle
+    lifecycle = service.lifecycle
+    assert (lifecycle.auto_start, lifecycle.requires, lifecycle.startup) == (False, (), Startup.REQUIRED)
+    assert (lifecycle.start_timeout_s, lifecycle.stop_timeout_s, lifecycle.stable_threshold_s) == (10.0, 10.0, 5.0)
+    assert lifecycle.restart == RestartSpec(1.0, 90.0, 2.0, 0.1, 0)
+
+
+def test_hosts_and_services_take_every_option(tmp_path: Path) -> None:
+    registry = load(
+        tmp_path,
+        WORKER
+        + """
+  - {name: w, kind: workflow.lua, source: return 1}
+  - {name: host, kind: process.host, host: {workers: "${MANY|4}", queue_size: 10, local_queue_size: 3}}
+  - {name: terminal, kind: terminal.host, hide_logs: true, lifecycle: {auto_start: true}}
+  - name: s
+    kind: process.service
+    process: w
+    host: "a:worker"
+    placement: one
+    input: [1, "${WORD|two}", {three: ["${N|3}"]}, null]
+    lifecycle:
+      auto_start: true
+      depends_on: [host]
+      stop_timeout: 3s
+      security: {actor: {id: me}}
+      restart: {max_attempts: 2, jitter: 0, max_delay: 5s}
+""",
+    )
+    assert registry.problems == ()
+    (host,) = registry.process_hosts().values()
+    (terminal,) = registry.terminal_hosts().values()
+    (service,) = registry.services().values()
+    assert (host.workers, host.queue_size, host.local_queue_size) == (4, 10, 3)
+    assert (terminal.hide_logs, terminal.lifecycle.auto_start) == (True, True)
+    assert (service.process, service.host, service.placement) == ("a:w", "a:worker", Placement.ONE)
+    assert service.input == (1, "two", {"three": ["3"]}, None)
+    assert type(service.input[1]) is str
+    assert (service.lifecycle.requires, service.lifecycle.stop_timeout_s) == (("a:host",), 3.0)
+    assert service.lifecycle.restart == RestartSpec(1.0, 5.0, 2.0, 0.0, 2)
+
+
+def test_a_service_needs_a_host_that_can_run_its_process(tmp_path: Path) -> None:
+    registry = load(
+        tmp_path,
+        WORKER.strip("\n")
+        + """
+  - {name: p, kind: process.lua, source: return 1}
+  - {name: w, kind: workflow.lua, source: return 1}
+  - {name: host, kind: process.host}
+  - {name: terminal, kind: terminal.host}
+  - {name: x, kind: process.service, process: p, host: worker}
+  - {name: y, kind: process.service, process: w, host: host}
+  - {name: z, kind: process.service, process: p, host: terminal}
+""",
+    )
+    assert told(registry) == [
+        "9: a:x: host a:worker is a temporal.worker, but a:p is a process.lua: that needs a process.host",
+        "10: a:y: host a:host is a process.host, but a:w is a workflow.lua: that needs a temporal.worker",
+        "11: a:z: host: a:terminal is a terminal.host, not a process.host or temporal.worker",
+    ]
+    assert registry.services() == {}
+
+
 def test_clients_and_workers_have_their_defaults(tmp_path: Path) -> None:
     registry = load(tmp_path, WORKER)
     assert registry.problems == ()
@@ -359,6 +443,21 @@ PROBLEMS = [
     ("kind: process.service", "process is required|host is required"),
     ("kind: queue.consumer, queue: none, func: none", "queue: no entry a:none|func: no entry a:none"),
     ("kind: process.host, host: {workers: x}", "host.workers must be a whole number, not 'x'"),
+    ("kind: process.host, host: {worker: 1}", "unknown field host.worker; did you mean 'workers'?"),
+    ("kind: process.host, host: 5", "host must be a mapping, not 5"),
+    ("kind: terminal.host, hide_logs: 1", "hide_logs must be true or false, not 1"),
+    ("kind: terminal.host, lifecycle: {requires: [none]}", "lifecycle.requires.0: no entry a:none"),
+    (
+        "kind: process.host, lifecycle: {restart: {jitter: 1.5, backoff_factor: 0.5}}",
+        "lifecycle.restart.jitter must be at most 1, not 1.5|"
+        "lifecycle.restart.backoff_factor must be at least 1, not 0.5",
+    ),
+    (
+        "kind: process.service, process: worker, host: worker, input: 5, placement: two",
+        "process: a:worker is a temporal.worker, not a process.lua or workflow.lua|"
+        "input must be a list, not 5|placement must be one of each, one, not 'two'",
+    ),
+    (f"kind: process.lua, {LUA}, meta: {{default_host: client}}", "meta.default_host: a:client is a temporal.client"),
     ("kind: library.lua, data: [1]", "data of a library.lua must be a mapping|source is required"),
 ]
 
@@ -373,7 +472,8 @@ def test_a_fault_is_a_problem_of_its_entry_and_leaves_it_out(tmp_path: Path, fie
     for start in starts:
         assert [line for line in lines if line.startswith(start)], lines
     code = [registry.functions(), registry.libraries(), registry.processes(), registry.workflows()]
-    views = {entry_id for found in (*code, registry.clients(), registry.workers()) for entry_id in found}
+    runs = [registry.clients(), registry.workers(), registry.process_hosts(), registry.terminal_hosts()]
+    views = {entry_id for found in (*code, *runs) for entry_id in found}
     assert ("a:bad" in views) is (expected is None)
     assert {"a:client", "a:worker"} <= views
     assert "a:bad" in registry.entries

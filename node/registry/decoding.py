@@ -18,21 +18,19 @@ from node.registry.documents import FieldPath, Value
 from node.registry.entries import Entry, EntryId, Problem
 from node.registry.environment import Environment
 from node.registry.fields import EntryReader, Fields
+from node.registry.host_kinds import read_lifecycle, read_process_host, read_service, read_terminal_host
 from node.registry.kinds import (
     AuthSpec,
     AuthType,
     ClientEntry,
     Encoding,
     LibraryEntry,
-    LifecycleSpec,
     LuaFunctionEntry,
     NatsFunctionEntry,
     PoolSpec,
     PoolType,
     ProcessEntry,
     PythonFunctionEntry,
-    RestartSpec,
-    Startup,
     TlsSpec,
     View,
     WorkerEntry,
@@ -106,6 +104,12 @@ def decode_entry(
             view = _client(reader)
         case kinds.WORKER:
             view = _worker(reader, clients)
+        case kinds.PROCESS_HOST:
+            view = read_process_host(reader)
+        case kinds.TERMINAL_HOST:
+            view = read_terminal_host(reader)
+        case kinds.SERVICE:
+            view = read_service(reader, entries)
         case kind:
             if check := _CHECKS.get(kind):
                 check(reader.fields())
@@ -223,7 +227,7 @@ def _client(reader: EntryReader) -> ClientEntry:
         auth=_auth(fields.section("auth")),
         tls=_tls(fields.section("tls")) if "tls" in fields else None,
         health_check_interval_s=health_interval_s if health.flag("enabled") else None,
-        lifecycle=_lifecycle(fields),
+        lifecycle=read_lifecycle(fields),
     )
     health.close()
     return _closed(reader, fields, view, *_CLIENT_FIELDS_IGNORED)
@@ -281,7 +285,7 @@ def _worker(reader: EntryReader, clients: Mapping[EntryId, ClientEntry]) -> Work
         client=client_id or EntryId(""),
         task_queue=(client.tq_prefix if client else "") + fields.required_text("task_queue"),
         options=_worker_options(fields.section("worker_options")),
-        lifecycle=_lifecycle(fields),
+        lifecycle=read_lifecycle(fields),
     )
     return _closed(reader, fields, view)
 
@@ -317,30 +321,6 @@ def _workflow_pollers(fields: Fields) -> int:
 def _rate(fields: Fields, name: str) -> float | None:
     """Return a rate per second; absent and 0 both mean no limit."""
     return fields.number(name, 0.0) or None
-
-
-def _lifecycle(fields: Fields) -> LifecycleSpec:
-    section = fields.section("lifecycle")
-    restart = section.section("restart")
-    requires = section.references("requires") + section.references("depends_on")
-    spec = LifecycleSpec(
-        auto_start=section.flag("auto_start"),
-        start_timeout_s=section.duration_s("start_timeout", 10.0),
-        stop_timeout_s=section.duration_s("stop_timeout", 10.0),
-        stable_threshold_s=section.duration_s("stable_threshold", 5.0),
-        requires=tuple(dict.fromkeys(requires)),
-        startup=section.choice("startup", Startup, Startup.REQUIRED),
-        restart=RestartSpec(
-            initial_delay_s=restart.duration_s("initial_delay", 1.0),
-            max_delay_s=restart.duration_s("max_delay", 90.0),
-            backoff_factor=restart.number("backoff_factor", 2.0),
-            jitter=restart.number("jitter", 0.1),
-            attempts_max=restart.integer("max_attempts", 0),
-        ),
-    )
-    restart.close()
-    section.close("security")
-    return spec
 
 
 def _pool(fields: Fields) -> PoolSpec:
@@ -398,7 +378,7 @@ def _imports(reader: EntryReader, fields: Fields) -> tuple[tuple[str, EntryId], 
 def _default_host(reader: EntryReader) -> EntryId | None:
     for key in ("default_host", "options.default_host"):
         if found := _meta_value(reader, key):
-            return reader.reference(found[1], found[0])
+            return reader.reference(found[1], found[0], (kinds.PROCESS_HOST,))
     return None
 
 
@@ -459,24 +439,6 @@ def _dotted(path: FieldPath) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _check_host(fields: Fields) -> None:
-    host = fields.section("host")
-    host.count("workers", 1)
-    host.count("queue_size", 1024)
-    host.count("local_queue_size", 256)
-    host.close()
-    _lifecycle(fields)
-    fields.close()
-
-
-def _check_service(fields: Fields) -> None:
-    fields.reference("process", (kinds.PROCESS, kinds.WORKFLOW), required=True)
-    fields.reference("host", required=True)
-    fields.value("input")
-    _lifecycle(fields)
-    fields.close()
-
-
 def _check_queue(fields: Fields) -> None:
     fields.reference("driver", required=True)
     fields.close("codec", "queue_name", "driver_options")
@@ -485,14 +447,12 @@ def _check_queue(fields: Fields) -> None:
 def _check_consumer(fields: Fields) -> None:
     fields.reference("queue", ("queue.queue",), required=True)
     fields.reference("func", (*sorted(kinds.FUNCTION_KINDS), kinds.PROCESS), required=True)
-    _lifecycle(fields)
+    read_lifecycle(fields)
     fields.close("concurrency", "prefetch", "auto_ack")
 
 
 # Kinds that have no view but refer to other entries.
 _CHECKS: dict[str, Callable[[Fields], None]] = {
-    "process.host": _check_host,
-    "process.service": _check_service,
     "queue.queue": _check_queue,
     "queue.consumer": _check_consumer,
 }

@@ -153,8 +153,8 @@ class Fields:
         """Return a size or a number of things; 0 means the default."""
         return self.integer(name, default) or default
 
-    def number(self, name: str, default: float, *, least: float = 0.0) -> float:
-        """Return a number of at least `least`."""
+    def number(self, name: str, default: float, *, least: float = 0.0, most: float = math.inf) -> float:
+        """Return a number from `least` to `most`."""
         value = self.value(name)
         if value is None:
             return default
@@ -163,6 +163,8 @@ class Fields:
             self.fault(name, f"must be a number, not {_shown(value)}")
         elif number < least:
             self.fault(name, f"must be at least {least:g}, not {number:g}")
+        elif number > most:
+            self.fault(name, f"must be at most {most:g}, not {number:g}")
         else:
             return number
         return default
@@ -228,6 +230,16 @@ class Fields:
             self.fault(name, "must be a list of texts")
             return ()
         return tuple(str(item) for item in value)
+
+    def items(self, name: str) -> tuple[Value, ...]:
+        """Return a list whose items are free."""
+        value = self.value(name)
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            self.fault(name, f"must be a list, not {_shown(value)}")
+            return ()
+        return tuple(_plain(item) for item in value)
 
     def mapping(self, name: str) -> dict[str, Value]:
         """Return a mapping whose content is free."""

@@ -22,6 +22,9 @@ FUNCTION_NATS = "function.nats"
 LIBRARY = "library.lua"
 PROCESS = "process.lua"
 WORKFLOW = "workflow.lua"
+PROCESS_HOST = "process.host"
+TERMINAL_HOST = "terminal.host"
+SERVICE = "process.service"
 
 KIND_ALIASES = {"mesh.client": CLIENT, "mesh.worker": WORKER}
 LUA_KINDS = frozenset({FUNCTION_LUA, LIBRARY, PROCESS, WORKFLOW})
@@ -30,7 +33,7 @@ KNOWN_KINDS = (
     LUA_KINDS
     | FUNCTION_KINDS
     | {CLIENT, WORKER, *KIND_ALIASES}
-    | {"registry.entry", "process.host", "process.service", "terminal.host"}
+    | {"registry.entry", PROCESS_HOST, TERMINAL_HOST, SERVICE}
     | {"env.variable", "env.storage.memory", "env.storage.os", "env.storage.static", "env.storage.file"}
     | {"env.storage.router", "store.memory", "queue.driver.memory", "queue.queue", "queue.consumer"}
 )
@@ -272,5 +275,53 @@ class WorkerEntry:
         return self.lifecycle.auto_start
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessHostEntry:
+    """A `process.host`: its id is the host name processes are spawned on.
+
+    workers: 0 = one per processor of the machine it runs on.
+    """
+
+    id: EntryId
+    workers: int
+    queue_size: int
+    local_queue_size: int
+    lifecycle: LifecycleSpec
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalHostEntry:
+    """A `terminal.host`: runs the process of a command line, with the terminal as its input and output."""
+
+    id: EntryId
+    hide_logs: bool
+    lifecycle: LifecycleSpec
+
+
+class Placement(StrEnum):
+    """How many nodes of the mesh run a service."""
+
+    EACH = "each"
+    ONE = "one"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEntry:
+    """A `process.service`: a process that is started, watched, started again and stopped for its owner.
+
+    process: a process on a process host, or a workflow on a worker. input: the arguments of its main.
+    """
+
+    id: EntryId
+    process: EntryId
+    host: EntryId
+    input: tuple[Value, ...]
+    placement: Placement
+    lifecycle: LifecycleSpec
+
+
+HostEntry: TypeAlias = ProcessHostEntry | TerminalHostEntry
 CodeEntry: TypeAlias = LuaFunctionEntry | LibraryEntry | ProcessEntry | WorkflowEntry
-View: TypeAlias = CodeEntry | PythonFunctionEntry | NatsFunctionEntry | ClientEntry | WorkerEntry
+View: TypeAlias = (
+    CodeEntry | PythonFunctionEntry | NatsFunctionEntry | ClientEntry | WorkerEntry | HostEntry | ServiceEntry
+)

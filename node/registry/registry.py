@@ -32,6 +32,9 @@ from node.registry.kinds import (
     FunctionEntry,
     LibraryEntry,
     ProcessEntry,
+    ProcessHostEntry,
+    ServiceEntry,
+    TerminalHostEntry,
     View,
     WorkerEntry,
     WorkflowEntry,
@@ -101,6 +104,18 @@ class Registry:
     def workers(self) -> Mapping[EntryId, WorkerEntry]:
         """Return the workers."""
         return self._of_type(WorkerEntry)
+
+    def process_hosts(self) -> Mapping[EntryId, ProcessHostEntry]:
+        """Return the hosts processes can be spawned on."""
+        return self._of_type(ProcessHostEntry)
+
+    def terminal_hosts(self) -> Mapping[EntryId, TerminalHostEntry]:
+        """Return the hosts of a command line."""
+        return self._of_type(TerminalHostEntry)
+
+    def services(self) -> Mapping[EntryId, ServiceEntry]:
+        """Return the supervised processes."""
+        return self._of_type(ServiceEntry)
 
     def code_unit(self, entry_id: str) -> CodeUnit:
         """Return an entry's code with all its libraries. Raises NotFound if the id is not that of sound code."""
