@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from node.registry.dependencies import Needs, blocked_by, circles, dependents, start_order, stop_order
 from node.registry.documents import Value
 from node.registry.entries import Entry, EntryId, Problem, RegistryError, resolve_reference
 from node.registry.environment import Environment, Variable
@@ -25,6 +26,7 @@ from node.registry.kinds import (
     PythonFunctionEntry,
     RestartSpec,
     ServiceEntry,
+    StartedEntry,
     Startup,
     TerminalHostEntry,
     TlsSpec,
@@ -57,6 +59,7 @@ __all__ = [
     "LifecycleSpec",
     "LuaFunctionEntry",
     "NatsFunctionEntry",
+    "Needs",
     "Placement",
     "PoolSpec",
     "PoolType",
@@ -68,6 +71,7 @@ __all__ = [
     "RegistryError",
     "RestartSpec",
     "ServiceEntry",
+    "StartedEntry",
     "Startup",
     "TerminalHostEntry",
     "TlsSpec",
@@ -77,11 +81,16 @@ __all__ = [
     "WorkerEntry",
     "WorkerOptions",
     "WorkflowEntry",
+    "blocked_by",
     "canonical_kind",
     "check_registry",
+    "circles",
     "content_fingerprint",
+    "dependents",
     "load_registry",
     "module_fault",
     "resolve_reference",
+    "start_order",
+    "stop_order",
     "workflow_fault",
 ]

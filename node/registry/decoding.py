@@ -76,6 +76,7 @@ class Decoded:
 
     view: View | None
     problems: tuple[Problem, ...]
+    references: tuple[tuple[FieldPath, EntryId], ...]
 
 
 def decode_entry(
@@ -114,7 +115,7 @@ def decode_entry(
             if check := _CHECKS.get(kind):
                 check(reader.fields())
     problems = tuple(reader.problems)
-    return Decoded(None if problems else view, problems)
+    return Decoded(None if problems else view, problems, tuple(reader.references))
 
 
 def _lua_function(reader: EntryReader) -> LuaFunctionEntry:

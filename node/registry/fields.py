@@ -30,6 +30,7 @@ class EntryReader:
     def __init__(self, entry: Entry, entries: Mapping[EntryId, Entry], environment: Environment) -> None:
         self.entry = entry
         self.problems: list[Problem] = []
+        self.references: list[tuple[FieldPath, EntryId]] = []  # the sound ones, with the fields they stand in
         self._entries = entries
         self._environment = environment
 
@@ -76,6 +77,7 @@ class EntryReader:
         if kinds and canonical_kind(found.kind) not in kinds:
             self.report(path, f"{_dotted(path)}: {target} is a {found.kind}, not a {' or '.join(kinds)}")
             return None
+        self.references.append((path, target))
         return target
 
 

@@ -321,7 +321,6 @@ class ServiceEntry:
 
 
 HostEntry: TypeAlias = ProcessHostEntry | TerminalHostEntry
+StartedEntry: TypeAlias = ClientEntry | WorkerEntry | HostEntry | ServiceEntry
 CodeEntry: TypeAlias = LuaFunctionEntry | LibraryEntry | ProcessEntry | WorkflowEntry
-View: TypeAlias = (
-    CodeEntry | PythonFunctionEntry | NatsFunctionEntry | ClientEntry | WorkerEntry | HostEntry | ServiceEntry
-)
+View: TypeAlias = CodeEntry | PythonFunctionEntry | NatsFunctionEntry | StartedEntry

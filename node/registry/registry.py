@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from mesh.errors import NotFound
 from node.registry.decoding import decode_entry
+from node.registry.dependencies import Needs, circle_problem, circles, is_started, needs_of, start_order
 from node.registry.documents import FieldPath
 from node.registry.entries import Entry, EntryId, Problem, RegistryError, did_you_mean, resolve_reference
 from node.registry.environment import Environment, build_environment
@@ -34,6 +35,7 @@ from node.registry.kinds import (
     ProcessEntry,
     ProcessHostEntry,
     ServiceEntry,
+    StartedEntry,
     TerminalHostEntry,
     View,
     WorkerEntry,
@@ -60,9 +62,11 @@ class Registry:
         self.environment, env_problems = build_environment(self.entries, environ)
         problems += env_problems
         broken = reading.broken | {p.entry for p in env_problems}
-        views = _decode(self.entries, broken, self.environment, problems)
+        views, needs = _decode(self.entries, broken, self.environment, problems)
         _drop_unfit(self.entries, views, problems)
         _drop_same_types(self.entries, views, problems)
+        _drop_circles(self.entries, views, needs, problems)
+        self.needs: Needs = MappingProxyType({entry_id: tuple(on) for entry_id, on in needs.items()})
         self._views: Mapping[EntryId, View] = views
         self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=_by_place))
         self.notes: tuple[Problem, ...] = tuple(_unknown_kinds(self.entries))
@@ -116,6 +120,11 @@ class Registry:
     def services(self) -> Mapping[EntryId, ServiceEntry]:
         """Return the supervised processes."""
         return self._of_type(ServiceEntry)
+
+    def started_at_boot(self) -> tuple[EntryId, ...]:
+        """Return what has `auto_start` and all it needs, in the order to start it."""
+        views = self._views.values()
+        return start_order(self.needs, [v.id for v in views if isinstance(v, StartedEntry) and v.lifecycle.auto_start])
 
     def code_unit(self, entry_id: str) -> CodeUnit:
         """Return an entry's code with all its libraries. Raises NotFound if the id is not that of sound code."""
@@ -175,9 +184,11 @@ def content_fingerprint(registry: Registry) -> str:
 
 def _decode(
     entries: Mapping[EntryId, Entry], broken: set[EntryId | None], environment: Environment, problems: list[Problem]
-) -> dict[EntryId, View]:
+) -> tuple[dict[EntryId, View], dict[EntryId, dict[EntryId, FieldPath]]]:
+    """Decode all entries. Returns the views, and what each entry that starts needs, with the field that says so."""
     clients: dict[EntryId, ClientEntry] = {}
     views: dict[EntryId, View] = {}
+    needs: dict[EntryId, dict[EntryId, FieldPath]] = {}
     for entry in sorted(entries.values(), key=lambda e: (canonical_kind(e.kind) != CLIENT, e.id)):
         if entry.id in broken:
             continue
@@ -187,7 +198,9 @@ def _decode(
             clients[entry.id] = decoded.view
         if decoded.view is not None:
             views[entry.id] = decoded.view
-    return dict(sorted(views.items()))
+        if is_started(entry.kind):
+            needs[entry.id] = needs_of(decoded.references, entries)
+    return dict(sorted(views.items())), dict(sorted(needs.items()))
 
 
 def _drop_unfit(entries: Mapping[EntryId, Entry], views: dict[EntryId, View], problems: list[Problem]) -> None:
@@ -211,6 +224,20 @@ def _drop_same_types(entries: Mapping[EntryId, Entry], views: dict[EntryId, View
             reason = f"workflow name {view.type_name!r} on {view.worker} is already that of {owner}"
             problems.append(Problem(entry.file, entry.line_of(("meta",)), entry.id, reason))
             del views[view.id]
+
+
+def _drop_circles(
+    entries: Mapping[EntryId, Entry],
+    views: dict[EntryId, View],
+    needs: dict[EntryId, dict[EntryId, FieldPath]],
+    problems: list[Problem],
+) -> None:
+    """Take out what would wait for itself."""
+    for ring in circles({entry_id: tuple(on) for entry_id, on in needs.items()}):
+        problems.append(circle_problem(ring, entries[ring[0]], needs[ring[0]][ring[1 % len(ring)]]))
+        for member in ring:
+            views.pop(member, None)
+            del needs[member]
 
 
 def _unknown_kinds(entries: Mapping[EntryId, Entry]) -> list[Problem]:
