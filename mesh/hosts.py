@@ -35,15 +35,6 @@ class HostRecord:
         return f"{{{self.client}@{self.worker}|{workflow_id}}}"
 
 
-def split_pid(pid: str) -> tuple[str, str] | None:
-    """Worker and workflow id of a workflow's PID; None for any other text."""
-    if not (pid.startswith("{") and pid.endswith("}")):
-        return None
-    head, bar, workflow_id = pid[1:-1].partition("|")
-    client, at, worker = head.partition("@")
-    return (worker, workflow_id) if bar and at and client and worker and workflow_id else None
-
-
 class UnknownHost(NotFound):
     """Raised when no node has ever offered a host."""
 
