@@ -26,7 +26,7 @@ from node.typed_lua import TypedSyntaxError, erase
 KERNEL_FILES: Final = (
     "objects", "errors", "patterns", "stdlib", "msgpack", "time", "uuid", "encoding", "channel", "payload", "funcs",
     "process", "hash", "crypto", "logger", "io", "env", "events", "registry", "store", "queue", "sql", "http_client",
-    "kernel",
+    "weight", "kernel",
 )  # fmt: skip
 
 INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings
@@ -103,11 +103,17 @@ class UnitIdentity:
     marks: Mapping[str, Any] = field(default_factory=dict)
 
 
-_VERBS: Final = {verb: verb.encode() for verb in ("start", "request", "resolve", "message", "exit", "cancel")}
+_VERBS: Final = {
+    verb: verb.encode() for verb in ("start", "request", "resolve", "message", "exit", "cancel", "ended", "link_down")
+}
+_PROCESS_VERBS: Final = {verb: verb.encode() for verb in ("go", "resolve", "message", "cancel", "ended", "link_down")}
 _KINDS: Final = {
     kind.encode(): kind
-    for kind in ("call", "timer", "cancel_op", "spawn", "send", "cancel", "terminate", "mark", "attrs", "end", "log")
-}
+    for kind in (
+        "call", "timer", "cancel_op", "spawn", "send", "cancel", "terminate", "mark", "attrs", "end", "log", "ask",
+        "monitor", "unmonitor", "link", "unlink", "name.register", "name.lookup", "name.unregister",
+    )
+}  # fmt: skip
 
 
 class LuaVM:
@@ -130,7 +136,7 @@ class LuaVM:
         self._next_handle = 1
         self.machines = 0
         self.prepared: dict[str, UnitSpec] = {}  # by entry; kept here because it is good for this VM only
-        api = self._load_kernel(memory_bytes_max, step_memory_bytes_max, instructions_max)
+        api = self._api = self._load_kernel(memory_bytes_max, step_memory_bytes_max, instructions_max)
         self._compile: Callable[..., bytes | None] = api[b"compile"]
         self._open: Callable[..., None] = api[b"open"]
         self._define_raw: Callable[..., None] = api[b"define"]
@@ -232,21 +238,7 @@ class LuaMachine:
             flat = self._feed_raw(self._handle, _VERBS[verb], now_ns, replaying, length, size, a, b, c)
         except lua54.LuaError as error:
             raise _classify(error) from error
-        if flat is None:
-            return ()
-        ops = []
-        for i in range(0, len(flat), 5):
-            target = flat[i + 2]
-            ops.append(
-                Op(
-                    flat[i],
-                    _KINDS.get(flat[i + 1]) or flat[i + 1].decode(),
-                    target if type(target) is int else target.decode("utf-8", "surrogateescape"),
-                    flat[i + 3] or None,
-                    flat[i + 4] or None,
-                )
-            )
-        return ops
+        return () if flat is None else _read_ops(flat, 0, len(flat))
 
     def stacks(self) -> list[str]:
         """Where every task waits: the user's frames, innermost first, one text per task."""
@@ -257,6 +249,102 @@ class LuaMachine:
         """Forget the unit; its memory is collected by and by."""
         self._vm.machines -= 1
         self._vm._close(self._handle)
+
+
+class ProcessVM(LuaVM):
+    """A VM whose units are processes. They take turns in it, and messages between them do not leave Lua.
+
+    What is posted to a process is taken in order. A PID belongs to one process of one VM.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        api = self._api
+        self._load: Callable[..., bytes | None] = api[b"load"]
+        self._turn: Callable[..., Any] = api[b"turn"]
+        self._upgrade: Callable[..., bytes | None] = api[b"upgrade"]
+        self._name: Callable[..., None] = api[b"name"]
+        self._heaviest: Callable[..., tuple[int, int]] = api[b"heaviest"]
+        self.memory_kb = 0
+
+    def spawn(self, spec: UnitSpec, identity: UnitIdentity, request: bytes, now_ns: int) -> tuple[int, bytes | None]:
+        """Make a process and run its chunks. Returns its handle, or 0 and the failure of a chunk as an outcome.
+
+        request: a payload [arguments, context]. Its main function runs when "go" is posted.
+        """
+        number = self._defined.get(id(spec)) or self._define(spec)
+        handle = self._next_handle
+        self._next_handle += 1
+        pid = identity.pid.encode("utf-8", "surrogateescape")
+        self._guard(self._open, handle, number, pid, identity.seed, None, None, None)
+        failure = self._guard(self._load, handle, request, now_ns)
+        if failure is not None:
+            return 0, failure
+        self.machines += 1
+        return handle, None
+
+    def upgrade(self, handle: int, spec: UnitSpec, seed: bytes, request: bytes, now_ns: int) -> bytes | None:
+        """Put new code under a process; None, or the failure of a chunk: then the process is no more."""
+        number = self._defined.get(id(spec)) or self._define(spec)
+        failure: bytes | None = self._guard(self._upgrade, handle, number, seed, request, now_ns)
+        return failure
+
+    def turn(
+        self, now_ns: int, slice_s: float, handle: int = 0, verb: str = "", a: Any = None, b: Any = None, c: Any = None
+    ) -> tuple[bool, list[tuple[int, list[Op]]]]:
+        """Post an event to a process (or to none) and let processes take turns for about slice_s.
+
+        Returns whether some have still something to do, and the ops that came up, by process, in order.
+        Raises OutOfMemory when the whole VM is lost.
+        """
+        try:
+            flat = self._turn(now_ns, slice_s, handle, _PROCESS_VERBS.get(verb), a, b, c)
+        except lua54.LuaError as error:
+            raise _classify(error) from error
+        self.memory_kb = flat[1]
+        found = []
+        at, end = 2, len(flat)
+        while at < end:
+            last = at + 2 + flat[at + 1]
+            found.append((flat[at], _read_ops(flat, at + 2, last)))
+            at = last
+        return flat[0], found
+
+    def name(self, name: str, pid: str | None) -> None:
+        """Say which PID a registered name stands for, so that messages to it need not leave Lua either."""
+        text = pid.encode("utf-8", "surrogateescape") if pid is not None else None
+        self._name(name.encode("utf-8", "surrogateescape"), text)
+
+    def heaviest(self, looks: int) -> tuple[int, int]:
+        """The process that holds the most memory: its handle (0: none) and about how many kilobytes; collects first."""
+        handle, kb = self._guard(self._heaviest, looks)
+        return int(handle), int(kb)
+
+    def stacks(self, handle: int) -> list[str]:
+        """Where every task of a process waits."""
+        packed = self._guard(self._stacks, handle)
+        return [str(text) for text in msgpack.unpackb(packed, raw=False, unicode_errors="replace")]
+
+    def close(self, handle: int) -> None:
+        """Forget a process."""
+        self.machines -= 1
+        self._close(handle)
+
+
+def _read_ops(flat: Sequence[Any], at: int, end: int) -> list[Op]:
+    ops = []
+    for i in range(at, end, 5):
+        target = flat[i + 2]
+        ops.append(
+            Op(
+                flat[i],
+                _KINDS.get(flat[i + 1]) or flat[i + 1].decode(),
+                target if type(target) is int else target.decode("utf-8", "surrogateescape"),
+                flat[i + 3] or None,
+                flat[i + 4] or None,
+            )
+        )
+    return ops
 
 
 def _packed(value: Any) -> bytes | None:

@@ -10,8 +10,13 @@ local raw = K.raw
 -- Ops --------------------------------------------------------------------------------------------------------
 
 -- Ops leave the kernel as one flat list, five values each: one crossing for a whole activation.
+local OPS_PER_STEP_MAX = 100000 -- they leave over Lua's stack, which takes a million values
+
 local function push_op(unit, n, kind, target, payload, options)
   local ops, len = unit.ops, unit.ops_len
+  if len >= OPS_PER_STEP_MAX * 5 and kind ~= "end" then
+    K.doom(unit, "asked for more than " .. OPS_PER_STEP_MAX .. " things in one step without waiting for any")
+  end
   ops[len + 1], ops[len + 2], ops[len + 3] = n, kind, target
   ops[len + 4], ops[len + 5] = payload or false, options or false
   unit.ops_len = len + 5

@@ -20,6 +20,7 @@ local code = {} -- key -> bytecode
 
 -- Limits -----------------------------------------------------------------------------------------------------
 
+local OUT_VALUES_MAX = 50000 -- ops handed out in one turn, five values each; Lua's stack takes a million values
 local HOOK_EVERY = 10000 -- instructions between two looks at the budget
 -- Instructions that a switch to a task is charged for. Hooks count in each coroutine by itself: short tasks that spawn short
 -- tasks would never be looked at.
@@ -42,6 +43,11 @@ local function position(level)
     end
     level = level + 1
   end
+end
+
+--- Stop a unit for good: nothing its code catches lets it go on.
+function K.doom(unit, text)
+  doom(unit, position(3) .. ": " .. text)
 end
 
 local function look()
@@ -155,7 +161,7 @@ local function fail_raised(unit, co, value)
     value = (place and place .. ": " or "") .. "raised " .. text_of_object(value)
   end
   raw.table.insert(lines, 1, K.error_text(value) or value)
-  fail(unit, K.error_from_raised(value, raw.table.concat(lines, "\n\t")))
+  fail(unit, K.error_from_raised(value, raw.table.concat(lines, "\n\t")), "raised")
 end
 
 -- Every task waits for another one, or for nothing.
@@ -358,11 +364,15 @@ local function begin(unit)
   unit.pending, unit.pending_count, unit.next_n = {}, 0, 1
   unit.tasks, unit.next_task = {}, 1
   unit.inbox, unit.listeners, unit.events, unit.mailbox, unit.early_events, unit.execs = nil, nil, nil, nil, nil, nil
-  unit.finished, unit.doomed, unit.loading = false, nil, false
+  unit.finished, unit.doomed, unit.loading, unit.trap_links = false, nil, false, nil
 end
 
 local function launch(unit, n, values)
-  begin(unit)
+  if unit.loaded then
+    unit.loaded = nil -- what the chunk subscribed to stays
+  else
+    begin(unit)
+  end
   unit.started = unit.now
   local task = K.spawn_task(unit, function()
     local main = unit.main
@@ -406,8 +416,18 @@ function verbs.resolve(unit, n, payload)
   on_outcome(read_outcome(payload))
 end
 
---- A message: topic, bodies, sender.
+--- Run the main function of a process that was loaded.
+function verbs.go(unit)
+  local args = unit.args
+  unit.args = nil
+  launch(unit, args.n, args)
+end
+
+--- A message: topic, bodies, sender. From a unit of the same VM the bodies may come as they are, in a list with `n`.
 function verbs.message(unit, topic, payload, from)
+  if raw.type(payload) == "table" then
+    return K.deliver_message(unit, K.new_message(topic, from, payload.n, payload))
+  end
   local ok, n, bodies = try(K.decode_bodies, payload)
   if not ok then
     n, bodies = 1, { payload } -- nobody can read it: the code gets the bytes
@@ -421,19 +441,110 @@ function verbs.exit(unit, n, payload, pid)
 end
 
 --- Somebody asks the unit to stop.
-function verbs.cancel(unit, _, _, from)
+function verbs.cancel(unit, _, reason, from)
   local event = { kind = "pid.cancel", from = from }
   if unit.deterministic then
     event.at = K.new_time(unit.now):format_rfc3339()
   else
-    event.at = unit.now / 1e9
+    event.at, event.reason = unit.now / 1e9, reason
   end
   K.deliver_event(unit, event)
+end
+
+local function lifecycle_event(unit, kind, payload, from)
+  local ok, value = read_outcome(payload)
+  K.deliver_event(unit, { kind = kind, from = from, at = unit.now / 1e9, result = ok and { value = value } or { error = value } })
+end
+
+--- A unit that this one monitors has ended: its outcome and PID.
+function verbs.ended(unit, _, payload, from)
+  lifecycle_event(unit, "pid.exit", payload, from)
+end
+
+--- A unit that this one is linked to has failed. Who does not trap that fails too, whatever it is doing.
+function verbs.link_down(unit, _, payload, from)
+  if unit.trap_links then
+    return lifecycle_event(unit, "pid.link.down", payload, from)
+  end
+  fail(unit, K.new_error("Internal", "linked process failed", false))
 end
 
 local function activate(unit, verb, a, b, c)
   verb(unit, a, b, c)
   run(unit)
+end
+
+-- Processes of one VM ----------------------------------------------------------------------------------------
+
+-- A process takes what is posted to it in order; those with something to do stand in one queue. Messages between
+-- processes of a VM are posted here, without leaving Lua.
+
+local processes = {} -- pid -> unit
+local names = {} -- registered name -> pid
+local turns = { first = 1, last = 0 } -- the queue
+local EVENTS_PER_ACTIVATION = 32
+
+local function post(unit, verb, a, b, c)
+  local inbound = unit.inbound
+  local last = inbound.last
+  inbound[last + 1], inbound[last + 2], inbound[last + 3], inbound[last + 4] = verb, a, b, c
+  inbound.last = last + 4
+  if not unit.queued then
+    unit.queued = true
+    turns.last = turns.last + 1
+    turns[turns.last] = unit
+  end
+end
+
+--- Hand a message to a process of this VM; false when there is none of this PID or name here.
+function K.post_message(dest, topic, body, from)
+  local unit = processes[dest] or processes[names[dest]]
+  if unit == nil then
+    return false
+  end
+  post(unit, "message", topic, body, from)
+  return true
+end
+
+local function take_events(unit)
+  local inbound = unit.inbound
+  for _ = 1, EVENTS_PER_ACTIVATION do
+    local first = inbound.first
+    if first > inbound.last or unit.finished then
+      break
+    end
+    local verb, a, b, c = inbound[first], inbound[first + 1], inbound[first + 2], inbound[first + 3]
+    inbound[first], inbound[first + 1], inbound[first + 2], inbound[first + 3] = nil, nil, nil, nil
+    inbound.first = first + 4
+    verbs[verb](unit, a, b, c)
+  end
+  if not unit.args then -- else its main function has not been started yet
+    run(unit)
+  end
+end
+
+-- One activation of a process: some of what was posted to it.
+local function serve(unit, now)
+  unit.queued = false
+  local before = collectgarbage("count")
+  unit.now, unit.budget, unit.memory_before = now, K.limits.instructions, before
+  K.enter(unit)
+  local ok, problem = raw.pcall(take_events, unit)
+  K.leave()
+  if not ok then
+    raw.error(problem, 0)
+  end
+  local grown = collectgarbage("count") - before
+  if grown > 0 then
+    unit.allocated = unit.allocated + grown
+  end
+  if unit.finished then
+    processes[unit.pid] = nil
+  elseif unit.inbound.first <= unit.inbound.last then
+    unit.queued = true
+    turns.last = turns.last + 1
+    turns[turns.last] = unit
+  end
 end
 
 local A = {} -- what the driver calls
@@ -466,6 +577,125 @@ function A.open(handle, number, pid, seed, info, context, marks)
   }
   K.make_env(unit)
   units[handle] = unit
+  if spec.kind == "process" then
+    unit.handle, unit.inbound, unit.allocated = handle, { first = 1, last = 0 }, 0
+    processes[pid] = unit
+  end
+end
+
+-- Run the chunks of a unit's code, under its limits, so that what fails there fails the spawn. Returns nil, or the failure.
+local function load_now(unit, now)
+  unit.now, unit.budget, unit.memory_before = now, K.limits.instructions, collectgarbage("count")
+  K.enter(unit)
+  begin(unit)
+  local co = co_create(function() unit.main = load_main(unit) end)
+  K.arm(co)
+  local ok, problem = resume(co)
+  if unit.doomed then
+    fail(unit, K.new_error("Internal", unit.doomed, false, nil, unit.doomed), "doomed")
+  elseif not ok then
+    fail_raised(unit, co, problem)
+  end
+  K.leave()
+  unit.loaded = true
+  return unit.finished and unit.ops[unit.ops_len - 1] or nil
+end
+
+--- Load a process and keep its arguments and context, a payload [arguments, context]. Returns nil, or a failure payload;
+--- then the process is no more.
+function A.load(handle, request, now)
+  local unit = units[handle]
+  local n, values, past = K.decode_list(request, 3)
+  values.n = n
+  unit.args, unit.context = values, K.decode(request, past) or {}
+  local failure = load_now(unit, now)
+  if failure then
+    A.close(handle)
+  end
+  return failure
+end
+
+--- Put other code under a process: what it had not read stays, and so do its PID and whoever watches it. Returns nil, or
+--- a failure payload; then the process is no more.
+function A.upgrade(handle, number, seed, request, now)
+  local old = units[handle]
+  A.open(handle, number, old.pid, seed, nil, nil, nil)
+  local unit = units[handle]
+  unit.next_seq, unit.inbound, unit.allocated, unit.queued = old.next_seq, old.inbound, old.allocated, old.queued
+  local failure = A.load(handle, request, now)
+  if not failure then
+    unit.trap_links, unit.next_n, unit.early_events = old.trap_links, old.next_n, K.unread_events(old)
+    K.enter(unit)
+    for _, message in raw.ipairs(K.unread_messages(old)) do
+      K.deliver_message(unit, message)
+    end
+    K.leave()
+    for i = 1, turns.last do
+      if turns[i] == old then
+        turns[i] = unit
+      end
+    end
+  end
+  return failure
+end
+
+--- Post an event to a process (handle 0: none) and let the processes that have something to do take their turns, for about
+--- `slice` seconds. Returns whether some are left, the kilobytes in use, and a flat list: handle, number of values, ops.
+function A.turn(now, slice, handle, verb, a, b, c)
+  local unit = units[handle]
+  if unit then
+    post(unit, verb, a, b, c)
+  end
+  local out, len, count = {}, 0, 0
+  local ends = raw.os.clock() + slice
+  while turns.first <= turns.last do
+    unit = turns[turns.first]
+    turns[turns.first] = nil
+    turns.first = turns.first + 1
+    if units[unit.handle] == unit and not unit.finished then
+      serve(unit, now)
+      local n = unit.ops_len
+      if n > 0 then
+        out[len + 1], out[len + 2] = unit.handle, n
+        raw.table.move(unit.ops, 1, n, len + 3, out)
+        len = len + 2 + n
+        unit.ops, unit.ops_len = {}, 0
+      end
+      count = count + 1
+      if len > OUT_VALUES_MAX or ((count % 8 == 0 or unit.budget < K.limits.instructions) and raw.os.clock() > ends) then
+        break
+      end
+    end
+  end
+  local more = turns.first <= turns.last
+  if not more then
+    turns.first, turns.last = 1, 0
+  end
+  return more, collectgarbage("count"), raw.table.unpack(out, 1, len)
+end
+
+--- Say which PID a registered name stands for, nil for none any more.
+function A.name(name, pid)
+  names[name] = pid
+end
+
+--- Which process of this VM holds the most memory: its handle and about how many kilobytes. Looks at those that have
+--- allocated the most, as looking takes time; after a full collection.
+function A.heaviest(looks)
+  collectgarbage()
+  local candidates = {}
+  for _, unit in raw.next, processes do
+    candidates[#candidates + 1] = unit
+  end
+  raw.table.sort(candidates, function(x, y) return x.allocated > y.allocated end)
+  local heaviest, most = 0, 0
+  for i = 1, raw.math.min(looks, #candidates) do
+    local kb = K.weigh(candidates[i])
+    if kb > most then
+      heaviest, most = candidates[i].handle, kb
+    end
+  end
+  return heaviest, most
 end
 
 --- One activation: an event goes in, the ops that came up go out as a flat list of fives.
@@ -491,7 +721,11 @@ end
 
 --- Forget a unit.
 function A.close(handle)
+  local unit = units[handle]
   units[handle] = nil
+  if unit and processes[unit.pid] == unit then
+    processes[unit.pid] = nil
+  end
 end
 
 --- Where every task of a unit waits: one text per task, the user's frames innermost first.

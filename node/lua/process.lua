@@ -78,6 +78,43 @@ function K.unread(unit)
   return list
 end
 
+--- The messages that were never read, as they came, for new code of the same process.
+function K.unread_messages(unit)
+  local list = {}
+  local function add(values, n, topic, as_message)
+    for i = 1, n do
+      list[#list + 1] = as_message and values[i] or K.new_message(topic, "", 1, { values[i] })
+    end
+  end
+  if unit.inbox then
+    local values, n = K.channel_drain(unit.inbox)
+    add(values, n, nil, true)
+  end
+  for topic, listener in raw.next, unit.listeners or {} do
+    if raw.string.byte(topic, 1) ~= 64 then -- what the runtime sends to an object of the old code goes with it
+      if listener.holds then
+        add({ listener.held }, 1, topic, false)
+      end
+      local values, n = K.channel_drain(listener.channel)
+      add(values, n, topic, listener.as_message)
+    end
+  end
+  for _, message in raw.ipairs(unit.mailbox or {}) do
+    list[#list + 1] = message
+  end
+  raw.table.sort(list, function(x, y) return x[K.SEQ] < y[K.SEQ] end)
+  return list
+end
+
+--- The lifecycle events that were never read.
+function K.unread_events(unit)
+  if unit.events then
+    local values = K.channel_drain(unit.events)
+    return values
+  end
+  return unit.early_events
+end
+
 --- A lifecycle event arrives.
 function K.deliver_event(unit, event)
   if unit.events then
@@ -204,6 +241,8 @@ function K.subscribe(topic, ch)
   return true
 end
 
+local SCALARS = { ["nil"] = true, boolean = true, number = true, string = true }
+
 function M.send(dest, topic, ...)
   if raw.type(dest) ~= "string" or dest == "" then
     return nil, K.new_error("Invalid", "destination required", false)
@@ -212,9 +251,21 @@ function M.send(dest, topic, ...)
   if err then
     return nil, err
   end
-  local body, failed = K.encode_bodies(raw.select("#", ...), ...)
+  local body, failed
+  local n, first = raw.select("#", ...), (...)
+  local unit = K.current
+  if unit.kind == "process" and n == 1 and SCALARS[raw.type(first)] then
+    -- To a process of this VM a plain value goes as it is.
+    if K.post_message(dest, topic, { n = 1, first }, unit.pid) then
+      return true, nil
+    end
+  end
+  body, failed = K.encode_bodies(n, ...)
   if not body then
     return nil, K.new_error("Invalid", "message cannot be sent: " .. failed, false)
+  end
+  if unit.kind == "process" and K.post_message(dest, topic, body, unit.pid) then
+    return true, nil
   end
   return K.op_wait("send", dest, body, K.encode_options({ topic = topic }))
 end
@@ -256,16 +307,60 @@ for _, name in raw.ipairs({ "monitor", "unmonitor", "link", "unlink" }) do
 end
 
 M.registry = { LOCAL = 0, EVENTUAL = 1, CONSISTENT = 2, STRONG = 3 }
-for _, name in raw.ipairs({ "register", "lookup", "unregister" }) do
-  M.registry[name] = function(text, a, b)
-    if K.current.deterministic then
-      return nil, internal("process.registry." .. name .. " not supported in workflow context")
-    end
-    if raw.type(text) ~= "string" or text == "" then
-      return nil, K.new_error("Invalid", "name required", false)
-    end
-    return K.op_wait("registry." .. name, text, K.encode_payload({ a, b }))
+
+local function check_name(what, name)
+  if K.current.deterministic then
+    return internal("process.registry." .. what .. " not supported in workflow context")
+  elseif raw.type(name) ~= "string" or name == "" then
+    return K.new_error("Invalid", "name must be a non-empty text", false)
   end
+  return nil
+end
+
+local function check_scope(scope)
+  if scope == nil then
+    return M.registry.LOCAL
+  elseif raw.math.type(scope) ~= "integer" or scope < M.registry.LOCAL or scope > M.registry.STRONG then
+    return nil, K.new_error("Invalid", "scope must be process.registry.LOCAL, EVENTUAL, CONSISTENT or STRONG", false)
+  end
+  return scope
+end
+
+function M.registry.register(name, pid, scope)
+  if scope == nil and raw.type(pid) == "number" then
+    pid, scope = nil, pid -- register(name, scope)
+  end
+  local err = check_name("register", name)
+  if err then
+    return nil, err
+  elseif pid ~= nil and (raw.type(pid) ~= "string" or not raw.string.find(pid, "^{.*|.+}$")) then
+    return nil, K.new_error("Invalid", "pid must be a PID", false)
+  end
+  scope, err = check_scope(scope)
+  if err then
+    return nil, err
+  end
+  return K.op_wait("name.register", name, nil, K.encode_options({ pid = pid or K.current.pid, scope = scope }))
+end
+
+function M.registry.lookup(name)
+  local err = check_name("lookup", name)
+  if err then
+    return nil, err
+  end
+  return K.op_wait("name.lookup", name)
+end
+
+function M.registry.unregister(name, scope)
+  local err = check_name("unregister", name)
+  if err then
+    return nil, err
+  end
+  scope, err = check_scope(scope)
+  if err then
+    return nil, err
+  end
+  return K.op_wait("name.unregister", name, nil, K.encode_options({ scope = scope }))
 end
 
 -- Spawning ---------------------------------------------------------------------------------------------------

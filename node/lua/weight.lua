@@ -1,0 +1,83 @@
+-- How much memory a unit holds, about: the sizes of everything its code can reach and no other unit shares.
+--
+-- Lua counts memory for a whole VM only. Looking takes about a second per gigabyte, so it is done when a VM is nearly full.
+
+local K = ...
+local raw = K.raw
+local getinfo, getlocal, getupvalue = raw.debug.getinfo, raw.debug.getlocal, raw.debug.getupvalue
+
+-- Bytes, of Lua 5.4 on 64 bits; a table's part for each entry is between 16 (list) and 40 (fields with room to grow).
+local TABLE, ENTRY, STRING, FUNCTION, THREAD = 56, 40, 25, 40, 1100
+local UNIT_PARTS = { "env", "tasks", "ready", "pending", "mailbox", "listeners", "inbox", "events", "early_events", "inbound",
+  "main", "imports", "context", "args" }
+
+--- Kilobytes that a unit holds.
+function K.weigh(unit)
+  local bytes, seen, todo, n = 0, { [K] = true, [unit.spec] = true, [unit.env] = true }, {}, 0
+  local function reach(value)
+    local kind = raw.type(value)
+    if (kind == "table" or kind == "function" or kind == "thread" or kind == "string") and not seen[value] then
+      seen[value] = true
+      n = n + 1
+      todo[n] = value
+    end
+  end
+  local function entries(t)
+    for key, value in raw.next, t do
+      bytes = bytes + ENTRY
+      reach(key)
+      reach(value)
+    end
+  end
+  for _, shared in raw.next, K.modules do
+    seen[shared] = true
+  end
+  seen[unit] = true
+  for _, part in raw.ipairs(UNIT_PARTS) do
+    if raw.type(unit[part]) == "table" then
+      entries(unit[part])
+    else
+      reach(unit[part])
+    end
+  end
+  while n > 0 do
+    local value = todo[n]
+    todo[n] = nil
+    n = n - 1
+    local kind = raw.type(value)
+    if kind == "string" then
+      bytes = bytes + STRING + #value
+    elseif kind == "table" then
+      bytes = bytes + TABLE
+      entries(value)
+    elseif kind == "function" then
+      local info = getinfo(value, "S")
+      bytes = bytes + FUNCTION
+      if raw.string.byte(info.source, 1) == 64 then -- the kernel's own functions are everybody's
+        local i = 1
+        local name, upvalue = getupvalue(value, i)
+        while name do
+          reach(upvalue)
+          i = i + 1
+          name, upvalue = getupvalue(value, i)
+        end
+      end
+    else
+      bytes = bytes + THREAD
+      local level = 0
+      while getinfo(value, level, "S") do
+        local i = 1
+        local name, slot = getlocal(value, level, i)
+        while name do
+          reach(slot)
+          i = i + 1
+          name, slot = getlocal(value, level, i)
+        end
+        local f = getinfo(value, level, "f")
+        reach(f.func)
+        level = level + 1
+      end
+    end
+  end
+  return bytes // 1024
+end
