@@ -72,6 +72,7 @@ from node.ops import (
 )
 from node.others import Others
 from node.run import Run, child_pid, last_step
+from node.switchboard import Switchboard
 from store.catchup import BUSY_MAX, CatchUp
 from store.streams import QueueStream
 
@@ -191,6 +192,7 @@ class Engine:
         call_defaults: Callable[[str], Mapping[str, Any]],
         foreign: Mapping[str, tuple[str, str]],
         hosts_of: Callable[[str], int],
+        switchboard: Switchboard,
         resident_max: int = RESIDENT_MAX,
     ) -> None:
         self.queue = stream.queue
@@ -229,7 +231,7 @@ class Engine:
             may_act=roster.may_act,
             is_open=self._call_is_open,
         )
-        self._others = Others(js, hosts, code)
+        self._others = Others(js, hosts, code, switchboard)
 
     # -- partitions --------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from mesh.connection import Connection, DirectSubscription
 from mesh.errors import Disconnected, MeshError, PayloadTooLarge, Undecodable
 from mesh.failure import Failure, Kind
 from mesh.outbox import Ack, Outbox
+from mesh.pids import TOPOLOGY
 from mesh.subjects import claim_of_ret, function_request, function_stop, function_who
 from node.calls import HEADER_ONCE
 from node.code import Code, CodeMissing
@@ -37,11 +38,14 @@ from node.lanes import Lane, Lanes
 from node.live import LiveDriver, now_ns
 from node.machine import LuaMachine, LuaVM, MachineFailed, Op, OutOfMemory
 from node.micro import Endpoint, MicroService
-from node.registry import LuaFunctionEntry, PythonFunctionEntry
+from node.registry import LuaFunctionEntry, ProcessEntry, PythonFunctionEntry
+from node.switchboard import SpawnRequest, Switchboard
+from node.units import LiveUnit
 
 HOPS_MAX: Final = 5  # how often a call is passed on before it waits where it is
 HEADER_HOPS: Final = b"Mesh-Hops: "
 PYTHON_THREADS_MAX: Final = 64
+PROCESS_CALLS_MAX: Final = 10_000  # calls that run as processes: a process is light
 QUEUE_GROUP: Final = "q"  # ADR-32
 # A call that runs on the event loop may take this much, about 2 ms, before it is moved to a lane.
 INLINE_INSTRUCTIONS_MAX: Final = 100_000
@@ -67,11 +71,30 @@ class Job:
     request: bytes
     once: bool
     begun_s: float = 0.0
-    machine: LuaMachine | None = None
-    lane: Lane | None = None
+    unit: CallUnit | None = None
     stop: Callable[[], None] | None = None
-    scopes: dict[int, anyio.CancelScope] | None = None
     ended: bool = False
+
+
+class CallUnit(LiveUnit):
+    """A call of a Lua function that runs on a lane, as a unit with a PID and a mailbox."""
+
+    __slots__ = ("_host", "job", "lane", "machine")
+
+    def __init__(self, pid: str, job: Job, host: FunctionHost, lane: Lane, machine: LuaMachine) -> None:
+        super().__init__(pid, job.function.id)
+        self.job = job
+        self.lane = lane
+        self.machine = machine
+        self._host = host
+
+    def post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
+        """Have it handle an event on its lane."""
+        self._host.feed_lua(self, verb, a, b, c)
+
+    def kill(self, failure: Failure) -> None:
+        """Answer the caller with this failure; what is still computing on the lane is heard no more."""
+        self._host.kill_lua(self, failure)
 
 
 @dataclass(slots=True)
@@ -79,7 +102,7 @@ class Function:
     """A function this node offers. running: calls under way; waiting: taken, not begun."""
 
     id: str
-    entry: LuaFunctionEntry | PythonFunctionEntry
+    entry: LuaFunctionEntry | PythonFunctionEntry | ProcessEntry
     size_max: int
     buffer: int
     python: Callable[..., Any] | None = None
@@ -95,12 +118,22 @@ class FunctionHost:
     """Offers the functions of a registry on the mesh, as one NATS micro service per node."""
 
     def __init__(
-        self, *, conn: Connection, outbox: Outbox, code: Code, live: LiveDriver, node_id: str, version: str
+        self,
+        *,
+        conn: Connection,
+        outbox: Outbox,
+        code: Code,
+        live: LiveDriver,
+        switchboard: Switchboard,
+        node_id: str,
+        version: str,
+        offers: Callable[[str], bool],
     ) -> None:
         self._conn = conn
         self._outbox = outbox
         self._code = code
         self._live = live
+        self._switchboard = switchboard
         self._node_id = node_id
         self._functions: dict[str, Function] = {}
         self._jobs: dict[str, Job] = {}
@@ -108,7 +141,6 @@ class FunctionHost:
         self._requests: list[DirectSubscription] = []
         self._draining = False
         self._closing = False
-        self._call_last = 0
         self._idle = anyio.Event()
         self._lanes = Lanes()
         self._inline_vm = _inline_vm()
@@ -122,11 +154,16 @@ class FunctionHost:
             metadata={"node": node_id},
         )
         for entry_id, entry in code.registry.functions().items():
-            if isinstance(entry, LuaFunctionEntry | PythonFunctionEntry):
+            if isinstance(entry, LuaFunctionEntry | PythonFunctionEntry) and offers(str(entry_id)):
                 try:
                     self._functions[str(entry_id)] = _function(str(entry_id), entry)
                 except PythonFunctionMissing as error:
                     _log.error("not offered: %s", error)
+        for entry_id, process in code.registry.processes().items():
+            # A process that says on which host it runs can be called (contract 10.5), by whoever has that host.
+            if process.default_host is not None and offers(str(process.default_host)):
+                size = PROCESS_CALLS_MAX
+                self._functions[str(entry_id)] = Function(str(entry_id), process, size, size)
 
     @property
     def offered(self) -> list[str]:
@@ -277,7 +314,9 @@ class FunctionHost:
 
     def _start(self, job: Job) -> None:
         function = job.function
-        if function.python is None:
+        if isinstance(function.entry, ProcessEntry):
+            self._spawn_process(job, function.entry)
+        elif function.python is None:
             if not self._run_inline(job):
                 self._start_lua(job)
         else:
@@ -287,6 +326,8 @@ class FunctionHost:
         if job.ended:
             return
         job.ended = True
+        if job.unit is not None:
+            self._switchboard.ended(job.unit, outcome)
         if function_endpoint := job.function.endpoint:
             function_endpoint.note(
                 time.monotonic() - job.begun_s, failed=outcome[:3] == codec.FAILURE_PREFIX, outcome=outcome
@@ -356,6 +397,27 @@ class FunctionHost:
 
     # -- Lua ---------------------------------------------------------------------------------------------------
 
+    def _spawn_process(self, job: Job, entry: ProcessEntry) -> None:
+        try:
+            request = _checked_request(job.request)
+        except Undecodable as error:
+            self._answer(job, codec.encode_failure(codec.undecodable_failure("request", error)))
+            return
+        watcher = self._switchboard.new_watcher(lambda outcome: self._answer(job, outcome))
+        wish = SpawnRequest(str(entry.id), str(entry.default_host), request, monitor=True)
+        outcome = self._switchboard.spawn_here(watcher.pid, wish)
+        ok, pid = codec.decode_outcome(outcome)
+        if not ok:
+            watcher.post("ended", None, outcome)
+            return
+
+        def stop() -> None:
+            unit = self._switchboard.get(pid)
+            if unit is not None:
+                unit.post("cancel", None, None, TOPOLOGY.encode())
+
+        job.stop = stop
+
     def _run_inline(self, job: Job) -> bool:
         """Try to run a Lua call right here. False when it has to go to a lane; then nothing has happened.
 
@@ -367,8 +429,7 @@ class FunctionHost:
         now = time.monotonic()
         if now < function.inline_after_s:
             return False
-        self._call_last += 1
-        pid = f"{{{self._node_id}@{function.id}|0x{self._call_last:05x}}}".encode()
+        pid = self._switchboard.new_pid(f"{function.id}#lua.0").encode()
         try:
             request = _checked_request(job.request)
             if function.inline is None:
@@ -392,87 +453,79 @@ class FunctionHost:
         if end.target != "ok":
             function.inline.close()
             function.inline = None
+        unit = LiveUnit(pid.decode(), function.id)
         for op in ops[:-1]:
-            if op.kind == "log":
-                self._log_line(function, op)
+            self._live.carry_out(unit, op)
+        if end.target == "raised":
+            self._live.log_failure(unit, end.payload or codec.NIL_OUTCOME)
         self._answer(job, end.payload or codec.NIL_OUTCOME)
         return True
 
     def _start_lua(self, job: Job) -> None:
-        self._call_last += 1
-        pid = f"{{{self._node_id}@{job.function.id}|0x{self._call_last:05x}}}".encode()
         code, function_id, request = self._code, job.function.id, job.request
 
-        def begin(lane: Lane) -> tuple[Lane, LuaMachine, Sequence[Op]]:
+        def begin(lane: Lane) -> tuple[Lane, LuaMachine, str, Sequence[Op]]:
             marked = _checked_request(request)
             idle = lane.idle.get(function_id)
             machine = idle.pop() if idle else lane.vm.open(code.prepare(lane.vm, "function", function_id))
-            return lane, machine, _feed(lane, machine, "request", marked, pid)
+            return lane, machine, pid, _feed(lane, machine, "request", marked, pid.encode())
 
-        def begun(result: tuple[Lane, LuaMachine, Sequence[Op]] | None, error: BaseException | None) -> None:
+        def begun(result: tuple[Lane, LuaMachine, str, Sequence[Op]] | None, error: BaseException | None) -> None:
             if error is not None or result is None:
                 self._lua_failed(job, error)
                 return
-            job.lane, job.machine, ops = result
-            job.stop = lambda: self._feed_lua(job, "cancel", None, None, b"{|topology}")
-            self._perform(job, ops)
+            lane, machine, pid, ops = result
+            unit = job.unit = CallUnit(pid, job, self, lane, machine)
+            self._switchboard.add(unit)
+            job.stop = lambda: unit.post("cancel", None, None, TOPOLOGY.encode())
+            self._perform(unit, ops)
 
+        pid = self._switchboard.new_pid(f"{function_id}#lua.1")
         self._lanes.submit(begin, begun)
 
-    def _perform(self, job: Job, ops: Sequence[Op]) -> None:
+    def _perform(self, unit: CallUnit, ops: Sequence[Op]) -> None:
         for op in ops:
             if op.kind == "end":
-                self._end_lua(job, op)
+                self._end_lua(unit, op)
                 return
-            if op.kind == "log":
-                self._log_line(job.function, op)
-            elif op.kind == "cancel_op":
-                scope = (job.scopes or {}).get(int(op.target))
-                if scope is not None:
-                    scope.cancel()
-            elif op.n:
-                self._group.start_soon(self._perform_op, job, op)
+            self._live.carry_out(unit, op)
+            if unit.ended:
+                return
 
-    async def _perform_op(self, job: Job, op: Op) -> None:
-        with anyio.CancelScope() as scope:
-            job.scopes = job.scopes or {}
-            job.scopes[op.n] = scope
-            try:
-                outcome = await self._live.perform(op, f"{{{self._node_id}@{job.function.id}|call}}")
-            except Exception as error:
-                _log.exception("op %s of a call of %s failed", op.kind, job.function.id)
-                outcome = codec.encode_failure(Failure(f"{op.kind} failed: {error}", Kind.INTERNAL))
-            del job.scopes[op.n]
-            if not job.ended:
-                self._feed_lua(job, "resolve", op.n, outcome, None)
-
-    def _feed_lua(self, job: Job, verb: str, a: Any, b: Any, c: Any) -> None:
-        machine, lane = job.machine, job.lane
-        if machine is None or lane is None or job.ended:
+    def feed_lua(self, unit: CallUnit, verb: str, a: Any, b: Any, c: Any) -> None:
+        """Feed an event to a call on its lane and carry out what comes of it."""
+        if unit.ended:
             return
+        machine = unit.machine
 
         def work(lane: Lane) -> Any:
             return _feed(lane, machine, verb, a, b, c)
 
         def done(ops: Sequence[Op] | None, error: BaseException | None) -> None:
+            if unit.ended:
+                return
             if error is not None or ops is None:
-                self._lua_failed(job, error)
-            elif not job.ended:
-                self._perform(job, ops)
-
-        lane.submit(work, done)
-
-    def _end_lua(self, job: Job, op: Op) -> None:
-        machine, function_id = job.machine, job.function.id
-        for scope in list((job.scopes or {}).values()):
-            scope.cancel()
-        if machine is not None and job.lane is not None:
-            lane = job.lane
-            if op.target == "ok":
-                lane.submit(lambda lane: lane.idle.setdefault(function_id, []).append(machine), lambda _r, _e: None)
+                self._lua_failed(unit.job, error)
             else:
-                lane.submit(lambda _lane: machine.close(), lambda _r, _e: None)
-        self._answer(job, op.payload or codec.NIL_OUTCOME)
+                self._perform(unit, ops)
+
+        unit.lane.submit(work, done)
+
+    def _end_lua(self, unit: CallUnit, op: Op) -> None:
+        machine, function_id = unit.machine, unit.entry_id
+        if op.target in ("raised", "doomed"):
+            self._live.log_failure(unit, op.payload or codec.NIL_OUTCOME)
+        if op.target == "ok":
+            unit.lane.submit(lambda lane: lane.idle.setdefault(function_id, []).append(machine), lambda _r, _e: None)
+        else:
+            unit.lane.submit(lambda _lane: machine.close(), lambda _r, _e: None)
+        self._answer(unit.job, op.payload or codec.NIL_OUTCOME)
+
+    def kill_lua(self, unit: CallUnit, failure: Failure) -> None:
+        """End a call without asking it."""
+        machine = unit.machine
+        unit.lane.submit(lambda _lane: machine.close(), lambda _r, _e: None)
+        self._answer(unit.job, codec.encode_failure(failure))
 
     def _lua_failed(self, job: Job, error: BaseException | None) -> None:
         if isinstance(error, OutOfMemory):
@@ -483,9 +536,6 @@ class FunctionHost:
             _log.error("call of %s failed in the host: %r", job.function.id, error)
             failure = Failure(f"{job.function.id}: the host failed: {error}", Kind.INTERNAL)
         self._answer(job, codec.encode_failure(failure))
-
-    def _log_line(self, function: Function, op: Op) -> None:
-        _log.info("%s", (op.payload or b"").decode("utf-8", "replace"), extra={"function": function.id})
 
     @property
     def _group(self) -> anyio.abc.TaskGroup:

@@ -1,38 +1,55 @@
-"""The live driver: carries out the ops of a function call at once (a workflow's go through its history).
+"""The live driver: carries out the ops of functions and processes at once (a workflow's go through its history).
 
 "Same code, different behaviour": the code of a function asks for the same things as that of a workflow; here a sleep
-is a sleep and a call a request.
+is a sleep and a call a request. What concerns other units goes through the switchboard, in the order it was asked for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
+import anyio.abc
 
 from mesh import codec
-from mesh.client import Client, WorkflowFailed
+from mesh.client import Client
 from mesh.connection import parse_headers
 from mesh.duration import parse_duration_ns
 from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, RequestTimeout, Undecodable
 from mesh.failure import Failure, Kind
-from mesh.hosts import UnknownHost, split_pid
-from mesh.starting import new_entropy, publish_until_acked, signal_workflow, start_workflow
-from mesh.subjects import WorkflowKey, function_request, function_who
+from mesh.hosts import UnknownHost
+from mesh.pids import ProcessPid, WorkflowPid
+from mesh.starting import (
+    AlreadyStarted,
+    ConflictPolicy,
+    new_entropy,
+    publish_until_acked,
+    signal_workflow,
+    start_workflow,
+)
+from mesh.subjects import WorkflowKey, function_request, function_stop, function_who
 from node.calls import encode_foreign
 from node.machine import Op
+from node.modules import Caller, Modules
+from node.names import Scope
 from node.others import start_spec
+from node.peers import Done
 from node.retry import MS_NS
 from node.run import service_error_kind
+from node.switchboard import SpawnRequest, Switchboard, failed
+from node.units import LiveUnit
+from node.workflow_watches import WorkflowWatches
 
 CALL_LOOK_EVERY_S: Final = 1.0
 ANSWER_S: Final = 0.3
 _NEVER_RETRIED: Final = frozenset({Kind.INVALID, Kind.PERMISSION_DENIED, Kind.INTERNAL})
+_TRUE: Final = codec.encode_success(True)
 
 _log = logging.getLogger(__name__)
 
@@ -40,52 +57,114 @@ Foreign = Callable[[str], tuple[str, str] | None]
 
 
 class LiveDriver:
-    """Performs ops for all calls of a node. Every method gives the outcome bytes of the op."""
+    """Performs ops for all live units of a node."""
 
-    def __init__(self, client: Client, foreign: Foreign, call_defaults: Callable[[str], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        *,
+        client: Client,
+        switchboard: Switchboard,
+        modules: Modules,
+        tasks: Callable[[], anyio.abc.TaskGroup],
+        foreign: Foreign,
+        call_defaults: Callable[[str], Mapping[str, Any]],
+    ) -> None:
         self._client = client
+        self._switchboard = switchboard
+        self._modules = modules
+        self._tasks = tasks
         self._foreign = foreign
         self._call_defaults = call_defaults
+        self._watches = WorkflowWatches(client, tasks)
+        self._loop = asyncio.get_running_loop()
 
-    async def perform(self, op: Op, pid: str) -> bytes:
-        """Carry an op out and return its outcome; never raises but for cancellation."""
+    def carry_out(self, unit: LiveUnit, op: Op) -> None:
+        """Carry an op out; its outcome, if it has one, is posted to the unit."""
+        n, kind = op.n, op.kind
+        if kind == "timer":
+            timer = self._loop.call_later(int(op.target) / 1e9, unit.resolve, n, codec.NIL_OUTCOME)
+            unit.pending[n] = lambda _asked: timer.cancel()
+        elif kind == "cancel_op":
+            unit.give_up(int(op.target))
+        elif kind == "log":
+            self._log_line(unit, op)
+        elif kind == "call":
+            stop = _Stop()
+            self._start(unit, op, lambda: self._call_with_retries(op, stop), stop)
+        elif kind == "ask":
+            caller = Caller(unit.pid, unit.entry_id)
+            self._start(unit, op, lambda: self._modules.ask(str(op.target), op.payload or b"", caller))
+        elif n:
+            unit.pending[n] = _nothing_to_cancel
+            self._talk(unit, op, lambda outcome: unit.resolve(n, outcome))
+
+    def unit_ended(self, pid: str) -> None:
+        """Forget what a unit watched and what it held in modules."""
+        self._watches.unit_ended(pid)
+        self._modules.unit_ended(pid)
+
+    def log_failure(self, unit: LiveUnit, outcome: bytes) -> None:
+        """Say in the log that a unit's code has failed, with the user's own frames."""
+        _, failure = codec.decode_outcome(outcome)
+        if isinstance(failure, Failure):
+            extra = {"pid": unit.pid, "entry": unit.entry_id, "stack": failure.stack}
+            _log.error("%s failed: %s", unit.entry_id, failure, extra=extra)
+
+    def _log_line(self, unit: LiveUnit, op: Op) -> None:
+        _log.info("%s", (op.payload or b"").decode("utf-8", "replace"), extra={"pid": unit.pid})
+
+    # -- ops that take time ------------------------------------------------------------------------------------
+
+    def _start(self, unit: LiveUnit, op: Op, work: Callable[[], Awaitable[bytes]], stop: _Stop | None = None) -> None:
+        scope = anyio.CancelScope()
+
+        def cancel(asked: bool) -> None:
+            if stop is not None:
+                stop.asked = asked
+            scope.cancel()
+
+        unit.pending[op.n] = cancel
+        self._tasks().start_soon(self._finish, unit, op, work, scope)
+
+    async def _finish(
+        self, unit: LiveUnit, op: Op, work: Callable[[], Awaitable[bytes]], scope: anyio.CancelScope
+    ) -> None:
+        with scope:
+            unit.resolve(op.n, await self._outcome(work, f"{op.kind} of {unit.pid}"))
+
+    async def _outcome(self, work: Callable[[], Awaitable[bytes]], what: str) -> bytes:
         try:
-            match op.kind:
-                case "timer":
-                    await anyio.sleep(int(op.target) / 1e9)
-                    return codec.NIL_OUTCOME
-                case "call":
-                    return await self._call_with_retries(op)
-                case "spawn":
-                    return await self._spawn(op, pid)
-                case "send" | "cancel" | "terminate":
-                    return await self._tell(op, pid)
-                case _:
-                    return _failed(f"{op.kind} is not possible in a function call", Kind.INTERNAL)
+            return await work()
         except UnknownHost as error:
-            return _failed(f"host not found: {error}", Kind.NOT_FOUND)
+            return failed(f"host not found: {error}", Kind.NOT_FOUND)
+        except AlreadyStarted as error:
+            return failed(str(error), Kind.ALREADY_EXISTS)
+        except (InvalidName, PayloadTooLarge) as error:
+            return failed(str(error), Kind.INVALID)
         except MeshError as error:
-            return _failed(str(error), Kind.INTERNAL)
+            return failed(str(error), Kind.INTERNAL)
+        except Exception as error:
+            _log.exception("%s failed in the node", what)
+            return failed(f"{what} failed in the node: {error}", Kind.INTERNAL)
 
     # -- calls -------------------------------------------------------------------------------------------------
 
-    async def _call_with_retries(self, op: Op) -> bytes:
+    async def _call_with_retries(self, op: Op, stop: _Stop) -> bytes:
         given = codec.unpack(op.options) if op.options else {}
-        options = {**self._call_defaults(str(op.target)), **given}
         try:
-            retry = decode_retry(options.get("retry"))
+            retry = decode_retry(_merged_retry(self._call_defaults(str(op.target)).get("retry"), given.get("retry")))
         except ValueError as error:
-            return _failed(str(error), Kind.INVALID)
+            return failed(str(error), Kind.INVALID)
         attempt = 1
         while True:
-            outcome = await self.call(str(op.target), op.payload or b"")
+            outcome = await self.call(str(op.target), op.payload or b"", stop)
             ok, failure = codec.decode_outcome(outcome)
             if ok or retry is None or not retry.again(attempt, failure):
                 return outcome
             await anyio.sleep(retry.delay_s(attempt, random.random()))  # noqa: S311 - jitter
             attempt += 1
 
-    async def call(self, function_id: str, request: bytes) -> bytes:
+    async def call(self, function_id: str, request: bytes, stop: _Stop | None = None) -> bytes:
         """One attempt of a call by request and reply; a host that is lost is found out by asking."""
         try:
             foreign = self._foreign(function_id)
@@ -96,12 +175,12 @@ class LiveDriver:
 
             def on_reply(data: bytes, raw_headers: bytes | None) -> None:
                 if not data and raw_headers is not None and raw_headers.startswith(b"NATS/1.0 503"):
-                    data = _failed(f"no handler registered for target {function_id}", Kind.NOT_FOUND)
+                    data = failed(f"no handler registered for target {function_id}", Kind.NOT_FOUND)
                 answers.append(data)
                 arrived.set()
 
             def on_error(error: MeshError) -> None:
-                answers.append(_failed(str(error), Kind.UNAVAILABLE, retryable=True))
+                answers.append(failed(str(error), Kind.UNAVAILABLE, retryable=True))
                 arrived.set()
 
             token = self._client.conn.request_nowait(
@@ -114,19 +193,29 @@ class LiveDriver:
                     if not answers and not await self._somebody_has(
                         function_id, self._client.conn.reply_subject(token)
                     ):
-                        return _failed(f"the host that ran {function_id} is gone", "HostLost", retryable=True)
+                        return failed(f"the host that ran {function_id} is gone", "HostLost", retryable=True)
+            except anyio.get_cancelled_exc_class():
+                if stop is not None and stop.asked:
+                    self._ask_to_stop(function_id, self._client.conn.reply_subject(token))
+                raise
             finally:
                 self._client.conn.forget(token)
             codec.decode_outcome(answers[0])
             return answers[0]
         except InvalidName as error:
-            return _failed(str(error), Kind.INVALID)
+            return failed(str(error), Kind.INVALID)
         except PayloadTooLarge as error:
-            return _failed(f"the arguments are too large: {error}", Kind.INVALID)
+            return failed(f"the arguments are too large: {error}", Kind.INVALID)
         except Undecodable as error:
             return codec.encode_failure(codec.undecodable_failure("outcome", error))
         except Disconnected as error:
-            return _failed(str(error), Kind.UNAVAILABLE, retryable=True)
+            return failed(str(error), Kind.UNAVAILABLE, retryable=True)
+
+    def _ask_to_stop(self, function_id: str, reply: str) -> None:
+        try:
+            self._client.conn.publish_nowait(function_stop(function_id), codec.encode([reply]))
+        except Disconnected:
+            return  # it goes on to its end, and nobody hears of it
 
     async def _somebody_has(self, function_id: str, reply: str) -> bool:
         replies = await self._client.conn.request_many(
@@ -144,59 +233,171 @@ class LiveDriver:
         try:
             reply = await self._client.conn.request(subject, encode_foreign(value, encoding), timeout_s=600.0)
         except NoResponders:
-            return _failed(f"nobody serves {subject}", Kind.UNAVAILABLE, retryable=True)
+            return failed(f"nobody serves {subject}", Kind.UNAVAILABLE, retryable=True)
         except RequestTimeout as error:
-            return _failed(str(error), Kind.TIMEOUT)
+            return failed(str(error), Kind.TIMEOUT)
         headers = parse_headers(reply.raw_headers) if reply.raw_headers else {}
         code = headers.get("Nats-Service-Error-Code")
         if code is not None:
-            return _failed(
+            return failed(
                 headers.get("Nats-Service-Error") or f"service error {code}", service_error_kind(code), retryable=True
             )
         ok, value = codec.decode_outcome(reply.data)
         return codec.encode_success(value) if ok else codec.encode_failure(value)
 
-    # -- workflows ---------------------------------------------------------------------------------------------
+    # -- other units -------------------------------------------------------------------------------------------
 
-    async def _spawn(self, op: Op, pid: str) -> bytes:
-        spec = codec.unpack(op.options or b"\x80")
-        options = spec.get("options") or {}
-        host = await self._client.hosts.resolve(str(options.get("task_queue") or spec.get("host")))
-        workflow = str(op.target)
-        if host.workflows and workflow not in host.workflows:
-            return _failed(f"factory not found: {host.worker} offers no workflow {workflow}", Kind.NOT_FOUND)
-        entropy = new_entropy()
-        key = WorkflowKey(host.queue, str(options.get("id") or f"{workflow.rpartition(':')[2]}-{entropy.hex()}"))
-        messages = tuple({**message, "from": pid} for message in spec.get("messages") or ())
-        start = start_spec(workflow, host, op.payload or b"", options, messages, entropy=entropy)
-        started = await start_workflow(
-            self._client.js, key, start,
-            conflict=options.get("id_conflict_policy") or ("use_existing" if options.get("id") else "fail"),
-            reuse=options.get("id_reuse_policy") or "allow_duplicate", sender=pid,
-        )  # fmt: skip
-        if not spec.get("exec"):
-            return codec.encode_success(host.pid(key.id))
-        handle = self._client.get(key.id, queue=key.queue)
-        handle.run = started.run
+    def _talk(self, unit: LiveUnit, op: Op, done: Done) -> None:
+        """What concerns other units; done gets the outcome, now or later."""
+        kind, target = op.kind, str(op.target)
+        options = codec.unpack(op.options) if op.options else {}
+        board = self._switchboard
         try:
-            return codec.encode_success(await handle.result())
-        except WorkflowFailed as error:
-            return codec.encode_failure(error.failure)
+            match kind:
+                case "spawn":
+                    self._spawn(unit, op, options, done)
+                case "name.register":
+                    board.register(target, str(options["pid"]), Scope(options["scope"]), done)
+                case "name.lookup":
+                    board.lookup(target, done)
+                case "name.unregister":
+                    board.unregister(target, unit.pid, Scope(options["scope"]), done)
+                case "send" | "cancel" | "terminate" | "monitor" | "unmonitor" | "link" | "unlink":
 
-    async def _tell(self, op: Op, pid: str) -> bytes:
-        split = split_pid(str(op.target))
-        if split is None:
-            return _failed(f"could not resolve '{op.target}' as PID or registered name", Kind.NOT_FOUND)
-        key = WorkflowKey((await self._client.hosts.resolve(split[0])).queue, split[1])
+                    def go(pid: ProcessPid | WorkflowPid) -> None:
+                        if isinstance(pid, ProcessPid):
+                            self._tell_process(unit, op, options, pid, done)
+                        else:
+                            self._tell_workflow(unit, op, options, pid, done)
+
+                    board.with_target(target, go, done)
+                case _:
+                    done(failed(f"{kind} is not possible outside of a workflow", Kind.INTERNAL))
+        except MeshError as error:
+            done(failed(str(error), Kind.INTERNAL))
+
+    def _tell_process(self, unit: LiveUnit, op: Op, options: Mapping[str, Any], pid: ProcessPid, done: Done) -> None:
+        board = self._switchboard
+        match op.kind:
+            case "send":
+                board.send(unit.pid, pid, str(options["topic"]), op.payload or codec.encode(None), done)
+            case "cancel":
+                board.cancel(unit.pid, pid, options.get("reason"), done)
+            case "terminate":
+                board.terminate(pid, done)
+            case "monitor":
+                board.monitor(unit.pid, pid, done)
+            case "unmonitor":
+                board.unmonitor(unit.pid, pid, done)
+            case "link":
+                board.link(unit.pid, pid, done)
+            case _:
+                board.unlink(unit.pid, pid, done)
+
+    def _tell_workflow(self, unit: LiveUnit, op: Op, options: Mapping[str, Any], pid: WorkflowPid, done: Done) -> None:
+        match op.kind:
+            case "monitor" | "link":
+                self._watches.add(unit, pid, op.kind)
+                done(_TRUE)
+            case "unmonitor" | "unlink":
+                self._watches.remove(unit, pid, op.kind.removeprefix("un"))
+                done(_TRUE)
+            case _:
+                self._later(lambda: self._signal(op, options, pid, unit.pid), f"{op.kind} of {unit.pid}", done)
+
+    def _later(self, work: Callable[[], Awaitable[bytes]], what: str, done: Done) -> None:
+        async def finish() -> None:
+            done(await self._outcome(work, what))
+
+        self._tasks().start_soon(finish)
+
+    async def _signal(self, op: Op, options: Mapping[str, Any], pid: WorkflowPid, sender: str) -> bytes:
+        key = WorkflowKey((await self._client.hosts.resolve(pid.worker)).queue, pid.workflow_id)
         if await self._client.history(key.queue).open_run(key) is None:
-            return _failed(f"{op.target}: process not found (no such workflow is running)", Kind.NOT_FOUND)
+            kind = Kind.NOT_FOUND if op.kind == "send" else Kind.INTERNAL
+            return failed(f"process not found: no workflow {pid} is running", kind)
         if op.kind == "send":
-            topic = codec.unpack(op.options or b"\x80").get("topic", "")
-            await signal_workflow(self._client.js, key, str(topic), op.payload or codec.encode(None), sender=pid)
+            topic = str(options.get("topic", ""))
+            await signal_workflow(self._client.js, key, topic, op.payload or codec.encode(None), sender=sender)
         else:
             verb = "cancel" if op.kind == "cancel" else "kill"
             await publish_until_acked(self._client.js, key.subject(verb), b"", {}, msg_id=new_entropy().hex())
-        return codec.encode_success(True)
+        return _TRUE
+
+    def _spawn(self, unit: LiveUnit, op: Op, spec: Mapping[str, Any], done: Done) -> None:
+        options = spec.get("options") or {}
+        variant = str(spec.get("variant") or "")
+        host = str(options.get("task_queue") or spec.get("host"))
+        if not self._switchboard.offers(host):
+            self._later(lambda: self._spawn_workflow(unit, op, spec, host, variant), f"spawn of {unit.pid}", done)
+            return
+        spawner, wish = unit.pid, SpawnRequest(
+            entry_id=str(op.target),
+            host_id=host,
+            request=op.payload or b"",
+            name=str(options.get("id") or ""),
+            messages=tuple((str(m["topic"]), m["body"]) for m in spec.get("messages") or ()),
+            monitor="monitor" in variant,
+            link="link" in variant,
+        )  # fmt: skip
+        if not spec.get("exec"):
+            self._switchboard.spawn(spawner, wish, done)
+            return
+        watcher = self._switchboard.new_watcher(done)
+
+        def spawned(outcome: bytes) -> None:
+            if outcome[:3] == codec.FAILURE_PREFIX:
+                watcher.post("ended", None, outcome)
+
+        self._switchboard.spawn(watcher.pid, replace(wish, monitor=True), spawned)
+
+    # -- workflows ---------------------------------------------------------------------------------------------
+
+    async def _spawn_workflow(
+        self, unit: LiveUnit, op: Op, spec: Mapping[str, Any], host_id: str, variant: str
+    ) -> bytes:
+        options = spec.get("options") or {}
+        host = await self._client.hosts.resolve(host_id)
+        workflow = str(op.target)
+        if host.workflows and workflow not in host.workflows:
+            return failed(f"factory not found: {host.worker} offers no workflow {workflow}", Kind.NOT_FOUND)
+        entropy = new_entropy()
+        key = WorkflowKey(host.queue, str(options.get("id") or f"{workflow.rpartition(':')[2]}-{entropy.hex()}"))
+        messages = tuple({**message, "from": unit.pid} for message in spec.get("messages") or ())
+        start = start_spec(workflow, host, op.payload or b"", options, messages, entropy=entropy)
+        conflict: ConflictPolicy = options.get("id_conflict_policy") or (
+            "use_existing" if options.get("id") else "fail"
+        )
+        if options.get("execution_error_when_already_started"):
+            conflict = "fail"
+        started = await start_workflow(
+            self._client.js, key, start, conflict=conflict, reuse=options.get("id_reuse_policy") or "allow_duplicate",
+            sender=unit.pid,
+        )  # fmt: skip
+        pid = WorkflowPid(host.client, host.worker, key.id)
+        for kind in ("monitor", "link"):
+            if kind in variant:
+                self._watches.add(unit, pid, kind, run=started.run)
+        if not spec.get("exec"):
+            return codec.encode_success(str(pid))
+        return await self._watches.outcome(key, started.run)
+
+
+class _Stop:
+    """Whether somebody asks for the end of a call, rather than just not waiting for it any more."""
+
+    asked = False
+
+
+def _nothing_to_cancel(_asked: bool) -> None:
+    return
+
+
+def _merged_retry(default: object, given: object) -> object:
+    """The retry options of a call: the entry's, those of the call over them key by key (contract 10.3)."""
+    if isinstance(default, Mapping) and isinstance(given, Mapping):
+        return {**default, **given}
+    return default if given is None else given
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +449,3 @@ def decode_retry(table: object) -> RetryOption | None:
 def now_ns() -> int:
     """The clock of functions."""
     return time.time_ns()
-
-
-def _failed(message: str, kind: str, *, retryable: bool = False) -> bytes:
-    return codec.encode_failure(Failure(message, kind, retryable))

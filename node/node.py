@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -23,17 +24,23 @@ import anyio.abc
 from mesh import codec
 from mesh.client import Client
 from mesh.connection import Connection, ConnectOptions, connect
-from mesh.errors import TEMPORARY, Disconnected, MeshError, PayloadTooLarge, Undecodable
+from mesh.errors import TEMPORARY, Disconnected, InvalidName, MeshError, PayloadTooLarge, Undecodable
 from mesh.groups import unwrapped
 from mesh.hosts import HostRecord
 from mesh.outbox import Outbox
+from mesh.pids import node_id_fault
 from mesh.roster import Roster
 from mesh.subjects import node_request, token
 from node.code import Code
 from node.engine import Engine
 from node.functions import FunctionHost
 from node.live import LiveDriver
+from node.modules import Modules
+from node.names import MeshNames
+from node.peers import Peers
+from node.processes import ProcessHost
 from node.registry import NatsFunctionEntry, Registry
+from node.switchboard import Switchboard
 from store.streams import PARTITIONS_DEFAULT, ensure_queue
 
 DRAIN_TIMEOUT_S: Final = 10.0
@@ -52,6 +59,22 @@ class NoWorkers(MeshError):
 
 
 @dataclass(frozen=True, slots=True)
+class Offers:
+    """Which of an app's functions, hosts, workers and services a node runs: glob patterns over entry ids.
+
+    only: those that one of these fits; empty = all. without: but none that one of these fits.
+    """
+
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def __call__(self, entry_id: str) -> bool:
+        """Whether an entry is run."""
+        wanted = not self.only or any(fnmatchcase(entry_id, pattern) for pattern in self.only)
+        return wanted and not any(fnmatchcase(entry_id, pattern) for pattern in self.without)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """How a node is run. url None: the address of the registry's client entry."""
 
@@ -63,6 +86,7 @@ class NodeConfig:
     options: ConnectOptions = field(default_factory=ConnectOptions)
     workflows: bool = True
     functions: bool = True
+    offers: Offers = field(default_factory=lambda: Offers())
 
 
 class Node:
@@ -71,6 +95,8 @@ class Node:
     def __init__(self, config: NodeConfig, registry: Registry, conn: Connection, outbox: Outbox) -> None:
         self.config = config
         self.id = config.node_id or f"node-{secrets.token_hex(3)}"
+        if fault := node_id_fault(self.id):
+            raise InvalidName(fault)
         self.registry = registry
         self.code = Code(registry)
         self.client = Client(conn)
@@ -86,13 +112,41 @@ class Node:
             if isinstance(entry, NatsFunctionEntry)
         }
         self._defaults = {str(entry_id): dict(entry.options) for entry_id, entry in registry.functions().items()}
-        self._workers = _host_records(registry) if config.workflows else []
+        self._workers = _host_records(registry, config.offers) if config.workflows else []
         self.functions: FunctionHost | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self.switchboard = Switchboard(
+            node_id=self.id, directory=_Directory(self), tasks=lambda: self._group, unit_ended=self._unit_ended
+        )
+        self.live = LiveDriver(
+            client=self.client,
+            switchboard=self.switchboard,
+            modules=Modules({}),
+            tasks=lambda: self._group,
+            foreign=self.foreign,
+            call_defaults=self.call_defaults,
+        )
+        host_ids = [str(host) for host in registry.process_hosts() if config.offers(str(host))]
+        self.processes = ProcessHost(
+            code=self.code,
+            switchboard=self.switchboard,
+            driver=self.live,
+            host_ids=host_ids if config.functions else (),
+        )
+        self.names = MeshNames(
+            conn, self.client.js, self.id, is_alive=self.switchboard.is_alive, on_change=self.switchboard.on_mesh_name,
+            replicas=config.replicas,
+        )  # fmt: skip
+        peers = Peers(
+            conn, self.id, is_up=lambda node: self._boots.get(node) is not None, handle=self.switchboard.answer
+        )
+        self._boots: dict[str, str] = {}
+        self.switchboard.attach(hosts=self.processes, peers=peers, mesh_names=self.names)
         if config.functions:
-            live = LiveDriver(self.client, self.foreign, self.call_defaults)
             self.functions = FunctionHost(
-                conn=conn, outbox=outbox, code=self.code, live=live, node_id=self.id, version=moonmesh_version()
-            )
+                conn=conn, outbox=outbox, code=self.code, live=self.live, switchboard=self.switchboard, node_id=self.id,
+                version=moonmesh_version(), offers=config.offers,
+            )  # fmt: skip
         self.roster = Roster(
             conn,
             self.client.js,
@@ -101,7 +155,12 @@ class Node:
             queues=frozenset(record.queue for record in self._workers),
             on_change=self._on_change,
             replicas=config.replicas,
-            details={"pid": os.getpid(), "functions": self.functions.offered if self.functions is not None else []},
+            details={
+                "pid": os.getpid(),
+                "boot": self.switchboard.boot,
+                "functions": self.functions.offered if self.functions is not None else [],
+                "hosts": sorted(self.processes.host_ids),
+            },
         )
 
     def foreign(self, function_id: str) -> tuple[str, str] | None:
@@ -129,7 +188,9 @@ class Node:
         self.conn.subscribe_direct(node_request(self.id, "status"), self._on_status)
         await self.client.hosts.announce(self._workers, replicas=self.config.replicas)
         async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
             await tasks.start(self.roster.run)
+            await tasks.start(self.names.run)
             for record in self._workers:
                 engine = Engine(
                     conn=self.conn,
@@ -143,6 +204,7 @@ class Node:
                     call_defaults=self.call_defaults,
                     foreign=self._foreign,
                     hosts_of=self._hosts_of,
+                    switchboard=self.switchboard,
                     resident_max=self.config.resident_max,
                 )
                 self.engines[record.queue] = engine
@@ -176,6 +238,27 @@ class Node:
 
     def _on_change(self) -> None:
         self._changed.set()
+        boots = {str(m.node_id): str(self.roster.details(m.node_id).get("boot", "")) for m in self.roster.members()}
+        if boots != self._boots:
+            gone = [node for node, boot in self._boots.items() if boots.get(node) != boot and node != self.id]
+            self._boots = boots
+            for node in gone:
+                self.switchboard.node_lost(node)
+            if gone:
+                self.switchboard.nodes_changed()
+
+    def boot_of(self, node_id: str) -> str | None:
+        """Which start of a node is up."""
+        return self._boots.get(node_id)
+
+    def _unit_ended(self, pid: str) -> None:
+        self.live.unit_ended(pid)
+
+    @property
+    def _group(self) -> anyio.abc.TaskGroup:
+        if self._tasks is None:
+            raise RuntimeError("the node is not running")
+        return self._tasks
 
     async def _settle_for_ever(self) -> None:
         """Bring what this node runs in line with its plan, after every change of members or claims."""
@@ -252,6 +335,7 @@ class Node:
             "node": self.id, "pid": os.getpid(), "version": moonmesh_version(), "queues": queues,
             "calls": self.functions.running if self.functions is not None else 0,
             "functions": self.functions.offered if self.functions is not None else [],
+            "processes": self.processes.running,
         }  # fmt: skip
 
     async def _serve_owner(self, engine: Engine) -> None:
@@ -277,6 +361,26 @@ class Node:
         except (Undecodable, MeshError) as error:
             described = {"status": "running", "note": str(error)}
         self._reply(reply, {**described, "node": self.id} if described else None)
+
+
+class _Directory:
+    """The nodes of the mesh, as the switchboard asks for them."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def boot_of(self, node_id: str) -> str | None:
+        return self._node.boot_of(node_id)
+
+    def nodes_with_host(self, host_id: str) -> list[str]:
+        roster = self._node.roster
+        return [
+            member.node_id
+            for member in roster.members()
+            if not member.leaving
+            and member.node_id != self._node.id
+            and host_id in roster.details(member.node_id).get("hosts", ())
+        ]
 
 
 @asynccontextmanager
@@ -305,9 +409,11 @@ def moonmesh_version() -> str:
         return "0.0.0"
 
 
-def _host_records(registry: Registry) -> list[HostRecord]:
+def _host_records(registry: Registry, offers: Offers) -> list[HostRecord]:
     records = []
     for worker_id, worker in registry.workers().items():
+        if not offers(str(worker_id)):
+            continue
         names = sorted(
             {str(entry_id) for entry_id, entry in registry.workflows().items() if entry.worker == worker_id}
             | {

@@ -27,8 +27,9 @@ from mesh.errors import (
 from mesh.events import Parent, StartSpec
 from mesh.failure import Failure, Kind
 from mesh.history import History
-from mesh.hosts import HostRecord, Hosts, UnknownHost, split_pid
+from mesh.hosts import HostRecord, Hosts, UnknownHost
 from mesh.jetstream import JetStream
+from mesh.pids import ProcessPid, WorkflowPid
 from mesh.starting import (
     ENTROPY_BYTES,
     AlreadyStarted,
@@ -40,6 +41,7 @@ from mesh.starting import (
 from mesh.subjects import WorkflowKey
 from node.code import Code, CodeMissing
 from node.ops import OpState
+from node.switchboard import Switchboard, unresolved
 
 RETRY_EVERY_S: Final = 0.2
 
@@ -49,8 +51,9 @@ _log = logging.getLogger(__name__)
 class Others:
     """Carries out what one node's workflows do to others."""
 
-    def __init__(self, js: JetStream, hosts: Hosts, code: Code) -> None:
+    def __init__(self, js: JetStream, hosts: Hosts, code: Code, switchboard: Switchboard) -> None:
         self._js = js
+        self._switchboard = switchboard
         self._hosts = hosts
         self._code = code
         self._locks: defaultdict[tuple[str, int], anyio.Lock] = defaultdict(anyio.Lock)
@@ -84,12 +87,18 @@ class Others:
     async def _once(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> bytes:
         if op.kind == "spawn":
             return await self._spawn(host, key, run, op)
-        target = await self._resolve(op.target)
-        if target is None:
-            return _failed(f"could not resolve '{op.target}' as PID or registered name", Kind.NOT_FOUND)
+        pid = await self._resolve(op.target)
+        if pid is None:
+            return unresolved(op.target)
+        once = f"{key.queue}/{key.id}/{run}/{op.n}"
+        if isinstance(pid, ProcessPid):
+            return await self._tell_process(host.pid(key.id), pid, op, once)
+        try:
+            target = WorkflowKey((await self._hosts.resolve(pid.worker)).queue, pid.workflow_id)
+        except UnknownHost:
+            return unresolved(op.target)
         if await History(self._js, target.queue).open_run(target) is None:
             return _failed(f"{op.target}: process not found (no such workflow is running)", Kind.NOT_FOUND)
-        once = f"{key.queue}/{key.id}/{run}/{op.n}"
         if op.kind == "send":
             await signal_workflow(
                 self._js, target, str(op.options.get("topic", "")), op.payload, sender=host.pid(key.id), once=once
@@ -98,6 +107,25 @@ class Others:
             # Inside a workflow, terminate is a request like cancel (contract 11.4).
             await publish_until_acked(self._js, target.subject("cancel"), b"", {}, msg_id=f"{once}/cancel")
         return codec.encode_success(True)
+
+    async def _tell_process(self, sender: str, to: ProcessPid, op: OpState, once: str) -> bytes:
+        """Say something to a process: once, as its node remembers what it has heard."""
+        answered = anyio.Event()
+        outcomes: list[bytes] = []
+
+        def done(outcome: bytes) -> None:
+            outcomes.append(outcome)
+            answered.set()
+
+        if op.kind == "send":
+            self._switchboard.send(sender, to, str(op.options.get("topic", "")), op.payload, done, once=once)
+        else:
+            self._switchboard.cancel(sender, to, op.options.get("reason"), done)
+        await answered.wait()
+        ok, failure = codec.decode_outcome(outcomes[0])
+        if not ok and failure.kind == Kind.UNAVAILABLE:
+            raise Disconnected(failure.message)  # asked again
+        return outcomes[0]
 
     async def _spawn(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> bytes:
         target = await self._target_host(host, op)
@@ -150,14 +178,17 @@ class Others:
         name = options.get("task_queue") or op.options.get("host", "")
         return host if name in (host.worker, host.queue) else await self._hosts.resolve(str(name))
 
-    async def _resolve(self, dest: str) -> WorkflowKey | None:
-        split = split_pid(dest)
-        if split is None:
-            return None
-        try:
-            return WorkflowKey((await self._hosts.resolve(split[0])).queue, split[1])
-        except UnknownHost:
-            return None
+    async def _resolve(self, dest: str) -> ProcessPid | WorkflowPid | None:
+        answered = anyio.Event()
+        found: list[ProcessPid | WorkflowPid] = []
+
+        def go(pid: ProcessPid | WorkflowPid) -> None:
+            found.append(pid)
+            answered.set()
+
+        self._switchboard.with_target(dest, go, lambda _outcome: answered.set())
+        await answered.wait()
+        return found[0] if found else None
 
 
 def start_spec(

@@ -527,7 +527,7 @@ class Run:
     def _machine_ended(self, verb: str, payload: bytes, options: bytes | None) -> list[Effect]:
         if verb == "ok":
             return self._finish("completed", payload)
-        if verb in ("fail", "doomed"):  # doomed: stopped by its limits
+        if verb in ("fail", "raised", "doomed"):  # doomed: stopped by its limits
             _, failure = codec.decode_outcome(payload)
             delay_ns = self._retry_delay_ns(failure)
             if delay_ns is not None:

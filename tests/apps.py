@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,24 +51,28 @@ def write_app(
     *,
     workflows: Mapping[str, str] | None = None,
     functions: Mapping[str, str | Mapping[str, Any]] | None = None,
+    processes: Mapping[str, str | Mapping[str, Any]] | None = None,
+    entries: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write an app and return its directory.
 
-    workflows: Lua sources by name. functions: by name a Lua source, or the entry's fields for any other kind; in both,
-    `source` is the code itself, kept in a file so that errors name it.
+    workflows: Lua sources by name. functions, processes: by name a Lua source, or the entry's fields for any other
+    kind; in both, `source` is the code itself, kept in a file so that errors name it. entries: any others.
     """
     files: dict[str, str] = {}
-    entries: list[dict[str, Any]] = [
+    written: list[Mapping[str, Any]] = [
         {"name": "client", "kind": "mesh.client", "address": "nats://127.0.0.1:4222", "lifecycle": {"auto_start": True}},
         {
             "name": "worker", "kind": "mesh.worker", "client": "app:client", "task_queue": QUEUE,
             "lifecycle": {"auto_start": True},
         },
+        {"name": "processes", "kind": "process.host", "lifecycle": {"auto_start": True}},
+        *entries,
     ]  # fmt: skip
     for name, source in (workflows or {}).items():
         files[f"{name}.lua"] = source
         meta = {"mesh.workflow.worker": WORKER}
-        entries.append({
+        written.append({
             "name": name, "kind": "workflow.lua", "source": f"file://{name}.lua", "modules": list(WORKFLOW_MODULES), "meta": meta,
         })  # fmt: skip
     for name, given in (functions or {}).items():
@@ -77,8 +81,14 @@ def write_app(
         if entry["kind"] == "function.lua":
             files[f"{name}.lua"] = entry["source"]
             entry = {"method": "main", "modules": list(FUNCTION_MODULES), **entry, "source": f"file://{name}.lua"}
-        entries.append(entry)
-    files["_index.json"] = json.dumps({"version": "1.0", "namespace": "app", "entries": entries})
+        written.append(entry)
+    for name, given in (processes or {}).items():
+        fields = {"source": given} if isinstance(given, str) else dict(given)
+        files[f"{name}.lua"] = fields["source"]
+        written.append({
+            "name": name, "kind": "process.lua", "modules": list(FUNCTION_MODULES), **fields, "source": f"file://{name}.lua",
+        })  # fmt: skip
+    files["_index.json"] = json.dumps({"version": "1.0", "namespace": "app", "entries": written})
     return write_files(directory, files)
 
 
