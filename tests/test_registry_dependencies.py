@@ -1,4 +1,4 @@
-"""What has to run before what: orders of starting and stopping, circles, what a failure holds back."""
+"""What has to run before what: orders of starting and stopping, circles, dependents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from node.registry import (
     EntryId,
     Needs,
     Registry,
-    blocked_by,
     circles,
     dependents,
     load_registry,
@@ -134,15 +133,8 @@ def test_starting_goes_by_need_and_then_by_id_and_stopping_the_same_way_back() -
     assert (start_order(needs, []), stop_order(needs, [])) == ((), ())
 
 
-def test_a_failure_holds_back_all_that_cannot_run_without_it() -> None:
+def test_dependents_are_all_that_cannot_run_without_an_entry() -> None:
     needs = graph("a: b:a c:b d: e:d,c")
-    assert {name: blocked_by(needs, EntryId(name), ids("a")) for name in "abcde"} == {
-        "a": None,
-        "b": "a",
-        "c": "a",
-        "d": None,
-        "e": "a",
-    }
     assert dependents(needs, EntryId("b")) == {"b", "c", "e"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.registry.dependencies import Needs, blocked_by, circles, dependents, start_order, stop_order
+from node.registry.dependencies import Needs, circles, dependents, start_order, stop_order
 from node.registry.documents import Value
 from node.registry.entries import Entry, EntryId, Problem, RegistryError, resolve_reference
 from node.registry.environment import Environment, Variable
@@ -81,7 +81,6 @@ __all__ = [
     "WorkerEntry",
     "WorkerOptions",
     "WorkflowEntry",
-    "blocked_by",
     "canonical_kind",
     "check_registry",
     "circles",

@@ -94,11 +94,6 @@ def dependents(needs: Needs, entry: EntryId) -> frozenset[EntryId]:
     return frozenset(found)
 
 
-def blocked_by(needs: Needs, entry: EntryId, failed: Collection[EntryId]) -> EntryId | None:
-    """Return the first thing that failed to start and that an entry cannot start without, None if there is none."""
-    return next((other for other in start_order(needs, [entry]) if other in failed and other != entry), None)
-
-
 def _is_need(path: FieldPath) -> bool:
     match path:
         case (str(name),):
