@@ -25,10 +25,11 @@ from mesh import codec
 from mesh.client import Client
 from mesh.connection import Connection, ConnectOptions, connect
 from mesh.errors import TEMPORARY, Disconnected, InvalidName, MeshError, PayloadTooLarge, Undecodable
+from mesh.failure import Failure, Kind
 from mesh.groups import unwrapped
 from mesh.hosts import HostRecord
 from mesh.outbox import Outbox
-from mesh.pids import node_id_fault
+from mesh.pids import TOPOLOGY, node_id_fault
 from mesh.roster import Roster
 from mesh.subjects import node_request, token
 from node.code import Code
@@ -38,12 +39,16 @@ from node.live import LiveDriver
 from node.modules import Modules
 from node.names import MeshNames
 from node.peers import Peers
+from node.placing import ServicePlacing
 from node.processes import ProcessHost
-from node.registry import NatsFunctionEntry, Registry
+from node.registry import EntryId, NatsFunctionEntry, Placement, Registry
+from node.services import Services
+from node.spawning import ServiceSpawner
 from node.switchboard import Switchboard
 from store.streams import PARTITIONS_DEFAULT, ensure_queue
 
 DRAIN_TIMEOUT_S: Final = 10.0
+CANCEL_GRACE_S: Final = 1.0  # for processes that nobody supervises, when their node leaves
 PLAN_RETRY_S: Final = 0.5
 # A thread that wants Python's lock gets it after this; the default of 5 ms would be the latency of every call.
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -86,6 +91,7 @@ class NodeConfig:
     options: ConnectOptions = field(default_factory=ConnectOptions)
     workflows: bool = True
     functions: bool = True
+    services: bool = True
     offers: Offers = field(default_factory=lambda: Offers())
 
 
@@ -134,7 +140,7 @@ class Node:
             host_ids=host_ids if config.functions else (),
         )
         self.names = MeshNames(
-            conn, self.client.js, self.id, is_alive=self.switchboard.is_alive, on_change=self.switchboard.on_mesh_name,
+            conn, self.client.js, self.id, is_alive=self.switchboard.is_alive, on_change=self._on_mesh_name,
             replicas=config.replicas,
         )  # fmt: skip
         peers = Peers(
@@ -147,6 +153,11 @@ class Node:
                 conn=conn, outbox=outbox, code=self.code, live=self.live, switchboard=self.switchboard, node_id=self.id,
                 version=moonmesh_version(), offers=config.offers,
             )  # fmt: skip
+        single = [
+            str(entry_id)
+            for entry_id, view in registry.services().items()
+            if view.placement is Placement.ONE and self._offers_service(str(entry_id))
+        ]
         self.roster = Roster(
             conn,
             self.client.js,
@@ -160,12 +171,45 @@ class Node:
                 "boot": self.switchboard.boot,
                 "functions": self.functions.offered if self.functions is not None else [],
                 "hosts": sorted(self.processes.host_ids),
+                "services": single,
             },
         )
+
+        self.placing = ServicePlacing(
+            registry.services(),
+            self.names,
+            node_id=self.id,
+            claim_pid=self.switchboard.new_pid("#services"),
+            offers=self._offers_service,
+            may_act=lambda: self.roster.may_act(),
+            nodes_with=self._nodes_with_service,
+        )
+        self.services = Services(
+            registry,
+            ServiceSpawner(
+                registry=registry, switchboard=self.switchboard, client=self.client, tasks=lambda: self._group
+            ),
+            self.placing,
+        )
+        self._stop_services = anyio.Event()
+        self._services_stopped = anyio.Event()
 
     def foreign(self, function_id: str) -> tuple[str, str] | None:
         """Subject and encoding of a function that a service outside of the mesh serves."""
         return self._foreign.get(function_id)
+
+    def _offers_service(self, service_id: str) -> bool:
+        """Whether this node may run a service: nobody has excluded it, and its host is here."""
+        view = self.registry.services()[EntryId(service_id)]
+        here = self.processes.runs(str(view.host)) or any(record.worker == view.host for record in self._workers)
+        return here and self.config.services and self.config.offers(service_id)
+
+    def _nodes_with_service(self, service_id: str) -> list[str]:
+        return [
+            str(member.node_id)
+            for member in self.roster.members()
+            if not member.leaving and service_id in self.roster.details(member.node_id).get("services", ())
+        ]
 
     def _hosts_of(self, function_id: str) -> int:
         members = self.roster.members()
@@ -214,8 +258,34 @@ class Node:
                 await tasks.start(self.functions.run)
             tasks.start_soon(self._settle_for_ever)
             self._on_change()
+            await tasks.start(self.placing.run)
+            await tasks.start(self._serve_services)
             task_status.started()
             _log.info("node %s is up", self.id)
+
+    async def _serve_services(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Run the services until the node leaves. Raises BootFailed when a required one does not start."""
+        try:
+            async with self.services:
+                await self.services.boot()
+                task_status.started()
+                await self._stop_services.wait()
+        finally:
+            self._services_stopped.set()
+
+    async def _end_processes(self) -> None:
+        """Stop the services in order, then ask all other processes to stop, then end what is left."""
+        self._stop_services.set()
+        await self._services_stopped.wait()
+        with anyio.move_on_after(DRAIN_TIMEOUT_S):
+            await self.placing.give_up()
+        for unit in self.processes.units:
+            unit.post("cancel", None, b"node leaving", TOPOLOGY.encode())
+        with anyio.move_on_after(CANCEL_GRACE_S):
+            while self.processes.running:  # noqa: ASYNC110 - a last look around, not worth an event for each end
+                await anyio.sleep(0.02)
+        for unit in self.processes.units:
+            unit.kill(Failure("process terminated: its node has left", Kind.UNAVAILABLE))
 
     async def leave(self) -> None:
         """Hand everything over and finish what is under way. The node is of no use afterwards."""
@@ -227,6 +297,7 @@ class Node:
                 for engine in self.engines.values():
                     for number in list(engine.partitions):
                         tasks.start_soon(self._give_back, engine, number)
+            await self._end_processes()
             if self.functions is not None:
                 await self.functions.drain(DRAIN_TIMEOUT_S)
             await self.outbox.flush(DRAIN_TIMEOUT_S)
@@ -238,6 +309,7 @@ class Node:
 
     def _on_change(self) -> None:
         self._changed.set()
+        self.placing.look()
         boots = {str(m.node_id): str(self.roster.details(m.node_id).get("boot", "")) for m in self.roster.members()}
         if boots != self._boots:
             gone = [node for node, boot in self._boots.items() if boots.get(node) != boot and node != self.id]
@@ -246,6 +318,10 @@ class Node:
                 self.switchboard.node_lost(node)
             if gone:
                 self.switchboard.nodes_changed()
+
+    def _on_mesh_name(self, name: str) -> None:
+        self.switchboard.on_mesh_name(name)
+        self.placing.look()
 
     def boot_of(self, node_id: str) -> str | None:
         """Which start of a node is up."""

@@ -28,7 +28,7 @@ import anyio
 
 from mesh.errors import MeshError, NotFound
 from mesh.failure import Failure, Kind
-from node.registry import EntryId, Needs, Placement, Registry, ServiceEntry, Startup, Value
+from node.registry import EntryId, Needs, Registry, ServiceEntry, Startup, Value
 from node.registry import dependencies as order
 from node.registry.kinds import SERVICE
 from node.supervision import (
@@ -80,7 +80,7 @@ class Spawner(Protocol):
 
 
 class Placing(Protocol):
-    """Knows which services with `placement: one` are this node's."""
+    """Knows which services are this node's: it runs their host, and with `placement: one` nobody else has them."""
 
     def may_run(self, service_id: EntryId) -> bool:
         """Whether this node runs the service now."""
@@ -244,7 +244,7 @@ class Services:
         self._changed = anyio.Event()
 
     def _may_run(self, service: _Service) -> bool:
-        return service.view.placement is Placement.EACH or self._placing.may_run(service.view.id)
+        return self._placing.may_run(service.view.id)
 
     def _waits_for(self, service: _Service) -> EntryId | None:
         """Return the first thing a service needs that is not ready, None if there is none or it runs already."""

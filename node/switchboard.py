@@ -1,8 +1,8 @@
 """The switchboard: what units of this node say to others, wherever those are, and who is told when one ends.
 
 A PID is good everywhere. A unit of this node is found in `_units`; one of another node is asked for there
-(`node.peers`); a workflow is not ours (`node.live` signals it). Requests of one unit are carried out in the order in which it
-made them, without waiting in between, so messages from one sender to one receiver stay in order.
+(`node.peers`); a workflow is not ours (`node.live` signals it). Requests of one unit are carried out in the order in
+which it made them, without waiting in between, so messages from one sender to one receiver stay in order.
 
 How an end goes: the names are released, then monitors get their EXIT, then linked units their LINK_DOWN, whichever
 node they are on. A node that is lost ends all its units in the eyes of the others (`node_lost`).
@@ -162,6 +162,11 @@ class Switchboard:
         watcher = Watcher(self.new_pid("#"), end)
         self.add(watcher)
         return watcher
+
+    def forget(self, watcher: Watcher) -> None:
+        """A watcher of ours has nothing to watch any more."""
+        watcher.ended = True
+        self._units.pop(watcher.pid, None)
 
     def deliver(self, pid: str, topic: str, value: Any) -> None:
         """Hand a message of the runtime to a unit of this node, if it is still there."""
@@ -433,19 +438,23 @@ class Switchboard:
 
     def spawn_here(self, spawner: str, wish: SpawnRequest) -> bytes:
         """Spawn a process on this node; the outcome is its PID."""
-        outcome, _ = self._spawn_here(spawner, wish)
+        outcome, _, begin = self._spawn_here(spawner, wish)
+        begin()
         return outcome
 
-    def _spawn_here(self, spawner: str, wish: SpawnRequest) -> tuple[bytes, bool]:
+    def _spawn_here(self, spawner: str, wish: SpawnRequest) -> tuple[bytes, bool, Callable[[], None]]:
+        """Make a process: the outcome, whether it was there already, and what lets it run.
+
+        Whoever spawns from another node must have been told the PID before it can hear of the end.
+        """
         if wish.name:
             holder = self.names.get(wish.name)
             existing = self._units.get(holder) if holder is not None else None
             if existing is not None:
-                self._deliver_first(existing, wish)
-                return codec.encode_success(existing.pid), True
+                return codec.encode_success(existing.pid), True, lambda: self._deliver_first(existing, wish)
         unit = self._hosts.create(wish.entry_id, wish.host_id, wish.request)
         if isinstance(unit, Failure):
-            return codec.encode_failure(unit), False
+            return codec.encode_failure(unit), False, lambda: None
         self.add(unit)
         if wish.name:
             self.names.register(wish.name, unit.pid)
@@ -454,9 +463,12 @@ class Switchboard:
             self.links.monitor(spawner, unit.pid)
         if wish.link:
             self.links.link(spawner, unit.pid)
-        self._hosts.begin(unit)
-        self._deliver_first(unit, wish)
-        return codec.encode_success(unit.pid), False
+
+        def begin() -> None:
+            self._hosts.begin(unit)
+            self._deliver_first(unit, wish)
+
+        return codec.encode_success(unit.pid), False, begin
 
     def _deliver_first(self, unit: LiveUnit, wish: SpawnRequest) -> None:
         for topic, body in wish.messages:
@@ -475,9 +487,10 @@ class Switchboard:
                 if not self._hosts.runs(wish.host_id):
                     done(failed(f"host not found: node {self.node_id} does not run {wish.host_id}", Kind.NOT_FOUND))
                     return
-                outcome, existed = self._spawn_here(args[0], wish)
+                outcome, existed, begin = self._spawn_here(args[0], wish)
                 ok, value = codec.decode_outcome(outcome)
                 done(codec.encode_success([value, existed]) if ok else outcome)
+                begin()
             case "ended":
                 pid, outcome, watchers = args
                 self._heard_of_end(pid, outcome, watchers)

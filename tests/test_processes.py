@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.apps import Mesh, a_mesh, write_app
+from tests.apps import a_mesh, write_app
 from tests.conftest import ServerFactory
 
 PROCESSES = {
