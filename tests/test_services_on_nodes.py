@@ -1,0 +1,133 @@
+"""Services on real nodes: started at boot, started again, on every node or on exactly one of the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mesh.client
+from mesh.client import Client
+from node.services import BootFailed
+from node.supervision import State
+from tests.apps import a_mesh, write_app
+from tests.cluster import NodeProcess, a_node
+from tests.conftest import ServerFactory
+from tests.waiting import wait_until, wait_until_async
+
+LIFECYCLE = {"auto_start": True, "stop_timeout": "2s", "restart": {"initial_delay": "10ms", "max_delay": "20ms"}}
+
+SINGLE = """
+return { main = function(name)
+  process.registry.register(name, process.registry.CONSISTENT)
+  local inbox, events = process.inbox(), process.events()
+  while true do
+    local r = channel.select{ inbox:case_receive(), events:case_receive() }
+    if r.channel == events then return end
+    if r.value:topic() == "fail" then error("told to") end
+    process.send(r.value:from(), "pid", process.pid())
+  end
+end }
+"""
+
+FUNCTIONS = {
+    "whois": "return { main = function(name) return (process.registry.lookup(name)) end }",
+    "tell": "return { main = function(name, topic) return process.send(name, topic) end }",
+}
+
+
+def service(name: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": name, "kind": "process.service", "process": "app:single", "host": "app:processes", "input": [name],
+        "lifecycle": LIFECYCLE, **fields,
+    }  # fmt: skip
+
+
+@asynccontextmanager
+async def two_nodes(app: Path, url: str) -> AsyncIterator[tuple[Client, dict[str, NodeProcess]]]:
+    async with (
+        a_node(app, url, node_id="a") as a,
+        a_node(app, url, node_id="b") as b,
+        mesh.client.connect(url) as client,
+    ):
+        yield client, {"a": a, "b": b}
+
+
+async def test_a_service_that_fails_is_started_again_and_one_that_returns_is_not(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    app = write_app(tmp_path, processes={"single": SINGLE}, functions=FUNCTIONS, entries=[service("s")])
+    async with a_mesh(nats_server().url, app) as mesh:
+        first = await mesh.client.call("app:whois", "s")
+        await mesh.client.call("app:tell", "s", "fail")
+        (found,) = mesh.node.services.statistics()
+        await wait_until(lambda: mesh.node.services.statistics()[0].starts == 2)
+        await wait_until(lambda: mesh.node.services.statistics()[0].state is State.RUNNING)
+        second = await mesh.client.call("app:whois", "s")
+        assert second not in (None, first)
+        assert found.id == "app:s"
+        await mesh.node.services.stop("app:s")
+        (found,) = mesh.node.services.statistics()
+        assert (found.state, found.starts) == (State.STOPPED, 2)
+        assert await mesh.client.call("app:whois", "s") is None
+
+
+async def test_a_required_service_that_does_not_start_fails_the_boot(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    broken = service("s", lifecycle={**LIFECYCLE, "restart": {"max_attempts": 1}})
+    app = write_app(tmp_path, processes={"single": "error('no luck')"}, entries=[broken])
+    with pytest.raises(BootFailed, match=r"app:s.*single.lua:1: no luck"):
+        async with a_mesh(nats_server().url, app):
+            pass
+
+
+async def test_a_service_with_placement_one_runs_once_and_moves_when_its_node_dies(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    app = write_app(
+        tmp_path, processes={"single": SINGLE}, functions=FUNCTIONS, entries=[service("s", placement="one")]
+    )
+    async with two_nodes(app, nats_server().url) as (client, nodes):
+        pid = await client.call("app:whois", "s")
+        holder = pid[1:].partition("@")[0]
+        other = "b" if holder == "a" else "a"
+        nodes[holder].kill()
+
+        async def moved() -> bool:
+            found = await client.call("app:whois", "s")
+            return found is not None and found.startswith("{" + other + "@")
+
+        await wait_until_async(moved, timeout_s=3.0)
+
+
+async def test_a_service_with_placement_one_moves_when_its_node_leaves(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    app = write_app(
+        tmp_path, processes={"single": SINGLE}, functions=FUNCTIONS, entries=[service("s", placement="one")]
+    )
+    async with two_nodes(app, nats_server().url) as (client, nodes):
+        pid = await client.call("app:whois", "s")
+        holder = pid[1:].partition("@")[0]
+        assert await nodes[holder].terminate() == 0
+        other = "b" if holder == "a" else "a"
+
+        async def moved() -> bool:
+            found = await client.call("app:whois", "s")
+            return found is not None and found.startswith("{" + other + "@")
+
+        await wait_until_async(moved, timeout_s=3.0)
+
+
+async def test_a_service_with_placement_each_runs_on_both_nodes(tmp_path: Path, nats_server: ServerFactory) -> None:
+    local = SINGLE.replace(
+        "name, process.registry.CONSISTENT", "name .. process.pid():sub(2, 2), process.registry.CONSISTENT"
+    )
+    app = write_app(tmp_path, processes={"single": local}, functions=FUNCTIONS, entries=[service("s")])
+    async with two_nodes(app, nats_server().url) as (client, _):
+        on_a, on_b = await client.call("app:whois", "sa"), await client.call("app:whois", "sb")
+        assert (on_a[:3], on_b[:3]) == ("{a@", "{b@")
