@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 from mesh.duration import parse_duration_ns
@@ -19,6 +20,17 @@ LOST: Final = "HostLost"
 UNKNOWN_OUTCOME: Final = "UnknownOutcome"
 # Timeouts of one attempt: the next one may do better. The others end the call.
 _RETRYABLE_TIMEOUTS: Final = frozenset({"start_to_close", "heartbeat"})
+
+
+class RetryState(StrEnum):
+    """Why something is not tried again: `details()._retry_state` of its error (contract 11.7)."""
+
+    IN_PROGRESS = "InProgress"
+    NON_RETRYABLE = "NonRetryableFailure"
+    MAXIMUM_ATTEMPTS = "MaximumAttemptsReached"
+    TIMEOUT = "Timeout"
+    CANCEL_REQUESTED = "CancelRequested"
+    NOT_SET = "RetryPolicyNotSet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +60,27 @@ class RetryPolicy:
 
     def next_delay_ns(self, attempt: int, failure: Failure) -> int | None:
         """How long to wait before the next attempt, None when this failure is final."""
-        if self.maximum_attempts and attempt >= self.maximum_attempts:
-            return None
-        if failure.kind in (Kind.CANCELED, UNKNOWN_OUTCOME) or failure.kind in self.non_retryable:
-            return None
-        if failure.kind == Kind.TIMEOUT and "timeout_type" in failure.details:
-            if str(failure.details["timeout_type"]) not in _RETRYABLE_TIMEOUTS:
-                return None
-        elif failure.retryable is False:
+        if self.retry_state(attempt, failure) is not RetryState.IN_PROGRESS:
             return None
         if failure.kind == LOST:
             # Losing a host says nothing about the function: the first new attempt follows at once.
             return 0 if attempt == 1 else self.delay_ns(attempt - 1)
         return self.delay_ns(attempt)
+
+    def retry_state(self, attempt: int, failure: Failure) -> RetryState:
+        """Why a failure is final, or that it is not."""
+        if failure.kind == Kind.CANCELED:
+            return RetryState.CANCEL_REQUESTED
+        if failure.kind == UNKNOWN_OUTCOME or failure.kind in self.non_retryable:
+            return RetryState.NON_RETRYABLE
+        if failure.kind == Kind.TIMEOUT and "timeout_type" in failure.details:
+            if str(failure.details["timeout_type"]) not in _RETRYABLE_TIMEOUTS:
+                return RetryState.TIMEOUT
+        elif failure.retryable is False:
+            return RetryState.NON_RETRYABLE
+        if self.maximum_attempts and attempt >= self.maximum_attempts:
+            return RetryState.MAXIMUM_ATTEMPTS
+        return RetryState.IN_PROGRESS
 
 
 def decode_policy(table: Mapping[str, Any] | None) -> RetryPolicy:

@@ -43,7 +43,7 @@ from node.ops import (
     WriteMark,
     fingerprint,
 )
-from node.retry import RetryPolicy, decode_policy, duration_option
+from node.retry import RetryPolicy, RetryState, decode_policy, duration_option
 
 DELAY_TICK: Final = "delay"
 TIMEOUT_TICK: Final = "timeout"
@@ -247,21 +247,19 @@ class Run:
         if data[:3] != codec.SUCCESS_PREFIX:
             data, failure = _normal_outcome(data, event)
             if failure is not None and op.kind == "call":
-                return self._call_failed(op, attempt, failure, event, data, more)
+                return self._call_failed(op, attempt, failure, event, more)
         else:
             try:
                 codec.unpack(data[3:])
             except Undecodable as error:
                 failure = codec.undecodable_failure("outcome", error)
                 if op.kind == "call":
-                    return self._call_failed(op, attempt, failure, event, codec.encode_failure(failure), more)
+                    return self._call_failed(op, attempt, failure, event, more)
                 data = codec.encode_failure(failure)
         self._count(event)
         return self._resolve(op, data, more)
 
-    def _call_failed(
-        self, op: OpState, attempt: int, failure: Failure, event: Event, outcome: bytes, more: bool
-    ) -> list[Effect]:
+    def _call_failed(self, op: OpState, attempt: int, failure: Failure, event: Event, more: bool) -> list[Effect]:
         if attempt < op.attempt:
             # An older attempt that failed late says nothing about the one under way. What shows that it is older must
             # stay in the history: without it, a replay would take this for the latest news.
@@ -274,10 +272,11 @@ class Run:
             # The next attempt would begin after the limit for all of them.
             text = f"{op.target} timed out (schedule_to_close, attempt {attempt}); this attempt failed: {failure}"
             failure = Failure(text, Kind.TIMEOUT, False, {"timeout_type": "schedule_to_close"})
-            outcome, delay_ns = codec.encode_failure(failure), None
+            delay_ns = None
         if delay_ns is None:
             self._count(event)
-            return self._resolve(op, _final_failure(outcome, failure, op), more)
+            state = options.policy.retry_state(attempt, failure)
+            return self._resolve(op, _final_failure(failure, op, state), more)
         drop_seq = 0 if op.overtaken else op.failed_seq
         op.failed_seq, op.overtaken = event.seq, False
         op.attempt = attempt + 1
@@ -705,13 +704,14 @@ def service_error_kind(code: str) -> str:
     }.get(code, Kind.INTERNAL)  # fmt: skip
 
 
-def _final_failure(outcome: bytes, failure: Failure, op: OpState) -> bytes:
+def _final_failure(failure: Failure, op: OpState, state: RetryState) -> bytes:
     details = {
         **failure.details,
         "_wrapper": "activity",
         "_activity_id": str(op.n),
         "_activity_type": op.target,
         "_attempt": op.attempt,
+        "_retry_state": str(state),
     }
     return codec.encode_failure(replace(failure, details=details))
 

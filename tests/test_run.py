@@ -475,7 +475,14 @@ def test_the_last_attempt_of_the_policy_ends_the_call_with_its_own_failure() -> 
     assert flow.result == [
         "Conflict",
         "two",
-        {"sku": 7, "_wrapper": "activity", "_activity_id": "1", "_activity_type": "a:b", "_attempt": 2},
+        {
+            "sku": 7,
+            "_wrapper": "activity",
+            "_activity_id": "1",
+            "_activity_type": "a:b",
+            "_attempt": 2,
+            "_retry_state": "MaximumAttemptsReached",
+        },
     ]
 
 
