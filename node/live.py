@@ -107,7 +107,8 @@ class LiveDriver:
         """Say in the log that a unit's code has failed, with the user's own frames."""
         _, failure = codec.decode_outcome(outcome)
         if isinstance(failure, Failure):
-            extra = {"pid": unit.pid, "entry": unit.entry_id, "stack": failure.stack}
+            # The first line of a stack is the message again.
+            extra = {"pid": unit.pid, "stack": failure.stack.partition("\n")[2]}
             _log.error("%s failed: %s", unit.entry_id, failure, extra=extra)
 
     def _log_line(self, unit: LiveUnit, op: Op) -> None:

@@ -4,7 +4,8 @@ The code logs through the standard library (`logging.getLogger(__name__)`); what
 queue, function) becomes fields, and what is true of the whole process (the node's id) is added here. Only programs
 call `set_up`: imported as a library, nothing here touches anybody's logging.
 
-Invariant: a line is one line; text with line breaks, as Lua code may print, is escaped.
+Invariant: a line is one line; text with line breaks, as Lua code may print, is escaped. In text form the frames of a
+failed unit of Lua code (`stack`) follow below it, indented, as a Python traceback does.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class _Line:
         level = str(fields.pop("level", "info"))
         time, text = str(fields.pop("timestamp", ""))[:12], _one_line(str(fields.pop("event", "")))
         trace = str(fields.pop("exception", ""))
+        stack = [_one_line(line.strip()) for line in str(fields.pop("stack", "")).splitlines()]
         name = level.upper().ljust(7)
         if self._colors:
             name = f"\x1b[{self._COLOR.get(level, '0')}m{name}\x1b[0m"
@@ -108,7 +110,8 @@ class _Line:
         pairs = "".join(f"  {key}={_value(value)}" for key, value in fields.items())
         if self._colors and pairs:
             pairs = f"\x1b[2m{pairs}\x1b[0m"
-        return f"{time} {name} {text}{pairs}" + (f"\n{trace}" if trace else "")
+        below = "".join(f"\n    {line}" for line in stack)
+        return f"{time} {name} {text}{pairs}{below}" + (f"\n{trace}" if trace else "")
 
 
 def _in_order(_logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
