@@ -1,6 +1,6 @@
 """The words between a run and its engine: what is due (effects), and how ops are told apart.
 
-Pure values. A run (`node.run`) produces effects; the engine (`node.engine`) carries them out. Every effect may be
+Pure values. A run (`node.run`) produces effects; the engine (`node.effects`) carries them out. Every effect may be
 carried out twice: the history takes the first outcome of an op and ignores the rest.
 """
 
