@@ -24,9 +24,11 @@ from node.lua_host import host_functions
 from node.typed_lua import TypedSyntaxError, erase
 
 KERNEL_FILES: Final = (
-    "objects", "errors", "patterns", "stdlib", "msgpack", "time", "uuid", "encoding", "channel", "payload", "funcs",
-    "process", "hash", "crypto", "logger", "io", "env", "events", "registry", "store", "queue", "sql", "http_client",
-    "weight", "kernel",
+    "objects", "errors", "patterns", "views", "blame", "values", "order", "globals", "arguments", "text", "table",
+    "math", "random", "calendar", "date", "coroutine", "environment", "msgpack", "duration", "zones", "layout", "time",
+    "uuid", "encoding", "channel", "payload", "funcs", "process", "hash", "crypto", "logger", "io", "env", "events",
+    "registry", "store", "queue", "sql", "http_client", "weight",
+    "kernel",
 )  # fmt: skip
 
 INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings

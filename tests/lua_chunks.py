@@ -6,13 +6,18 @@ Not here: units, drivers, the standard library of units.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any  # what lupa hands out is untyped
+from typing import Any, Final  # what lupa hands out is untyped
 
 from lupa.lua54 import LuaRuntime
 
 import node
+from node.machine import KERNEL_FILES
 
 _CHUNKS = Path(node.__file__).parent / "lua"
+
+# What the standard library of a unit is made of, up to its environment; objects and errors are always loaded.
+STDLIB: Final = KERNEL_FILES[KERNEL_FILES.index("patterns") : KERNEL_FILES.index("environment") + 1]
+TIME: Final = ("arguments", "calendar", "duration", "zones", "layout", "time")
 
 
 class Chunks:

@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from tests.lua_chunks import Chunks
+from tests.lua_chunks import STDLIB, Chunks
 
 NOW_NS: Final = 1_700_000_000_123_456_789
 SEPARATOR: Final = "==== bare ===="
@@ -101,7 +101,7 @@ BARE: Final = """
 
 def observe(variant: int) -> str:
     """Everything user code can see in this process. `variant` changes what must not matter: memory, collector, neighbours."""
-    lua = Chunks("patterns", "stdlib", "msgpack", now_ns=NOW_NS)
+    lua = Chunks(*STDLIB, "msgpack", now_ns=NOW_NS)
     run = lua.run(
         """
         local variant, now = ...

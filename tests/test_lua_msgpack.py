@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lupa.lua54 import LuaError
 
-from tests.lua_chunks import Chunks
+from tests.lua_chunks import STDLIB, Chunks
 
 
 @pytest.fixture(scope="module")
 def lua() -> Chunks:
-    return Chunks("patterns", "stdlib", "msgpack")
+    return Chunks(*STDLIB, "msgpack")
 
 
 def encoded(lua: Chunks, expression: str) -> Any:

@@ -1,4 +1,4 @@
-"""node/lua/stdlib.lua and patterns.lua: what a unit finds in its environment, and that it has it for itself."""
+"""The standard library of a unit, node/lua from patterns.lua to environment.lua: what it finds there, and has for itself."""
 
 # Lines of Lua inside strings are left unbroken.
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lupa.lua54 import LuaError
 
-from tests.lua_chunks import Chunks
+from tests.lua_chunks import STDLIB, Chunks
 
 NOW_NS = 1_700_000_000_123_456_789
 
@@ -23,7 +23,7 @@ class Units(Chunks):
     """A VM with the standard library, in which `user` runs code in the environment of a named unit."""
 
     def __init__(self) -> None:
-        super().__init__("patterns", "stdlib", now_ns=NOW_NS)
+        super().__init__(*STDLIB, now_ns=NOW_NS)
         self.run("K.globals.new_error = K.new_error")
         self._enter = self.run(
             """

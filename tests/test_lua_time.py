@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lupa.lua54 import LuaError
 
 from node.zones import zone_at
-from tests.lua_chunks import Chunks
+from tests.lua_chunks import TIME, Chunks
 
 NOW_NS = 1_712_345_678_123_456_789
 ZERO_S = -62_135_596_800
@@ -33,7 +33,7 @@ RULES = {zone: rules(zone) for zone in ZONES}
 
 
 def chunks() -> Chunks:
-    loaded = Chunks("time", now_ns=NOW_NS)
+    loaded = Chunks(*TIME, now_ns=NOW_NS)
     loaded.host[b"zone"] = zone_at
     return loaded
 

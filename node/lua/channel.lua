@@ -3,7 +3,7 @@
 -- A unit runs tasks (coroutines that the scheduler owns) one at a time, first ready first. A task waits by
 -- parking: it yields K.BLOCK and is put back into the ready queue by whoever has what it waits for. Values are
 -- handed over in the task record, never through the yield, so coroutines that user code made by itself may lie
--- between the task and the place that waits (stdlib.lua passes K.BLOCK through them).
+-- between the task and the place that waits (coroutine.lua passes K.BLOCK through them).
 --
 -- Nothing here is random and nothing depends on addresses: same calls in the same order, same schedule.
 

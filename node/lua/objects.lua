@@ -2,7 +2,7 @@
 --
 -- Responsible for: `K.raw` (the originals of the standard library, saved before anything is wrapped),
 -- `K.class` (object types with hidden state), `K.type` (what `type(x)` answers to user code).
--- Not responsible for: which globals a unit sees (stdlib.lua).
+-- Not responsible for: which globals a unit sees (globals.lua, environment.lua).
 --
 -- An object is a Lua table whose metatable was made by `K.class`. Its state lives under private keys
 -- (`K.key()`), unique tables that user code never gets hold of: raw access, `pairs` and `next` refuse

@@ -2,7 +2,7 @@
 --
 -- Responsible for: telling when a Lua pattern may need more than linear time on a subject (`K.is_risky`) and for
 -- matching such a pair in linear time (`K.linear.find/match/gmatch/gsub`, the same answers as the C library's).
--- Not responsible for: the common case, which goes to C untouched (stdlib.lua asks `K.is_risky` first).
+-- Not responsible for: the common case, which goes to C untouched (text.lua asks `K.is_risky` first).
 --
 -- Why: the instruction limit of a unit is not looked at inside C, so `("%s+$")` on a megabyte of spaces would hold
 -- the whole node for minutes.

@@ -1,0 +1,63 @@
+-- Errors in the user's words: `K.blame`, `K.blame_thread`.
+--
+-- Kernel chunks are named "=[name]". A text raised in one of them begins with its name and line, which mean nothing to
+-- people who write workflows: here they are replaced by the place in the user's own file that called the library.
+--
+-- Names: in all kernel files `raw_x` is the C function x. What C says is wrong with an argument names the variable it
+-- was called by, so "bad argument #1 to 'raw_rep'" becomes "... to 'rep'" here.
+
+local K = ...
+local raw = K.raw
+
+local raw_type, raw_tostring = raw.type, raw.tostring
+local getinfo = raw.debug.getinfo
+local raw_match, raw_gsub = raw.string.match, raw.string.gsub
+
+local function reworded(message, level_of)
+  local rest = raw_match(message, "^%[%l+%]:%d+: (.*)$")
+  if not rest then
+    return message
+  end
+  rest = raw_gsub(rest, "'raw_(%w+)'", "'%1'")
+  local place = level_of()
+  return place and place .. rest or rest
+end
+
+local function place_of(info)
+  return raw.string.byte(info.source) == 64 and info.currentline > 0 -- "@": a user's file
+    and info.short_src .. ":" .. raw_tostring(info.currentline) .. ": "
+end
+
+--- Message handler: a text raised inside the kernel gets the position of the user code that called it.
+function K.blame(message)
+  if raw_type(message) ~= "string" then
+    return message
+  end
+  return reworded(message, function()
+    for level = 3, 200 do
+      local info = getinfo(level, "Sl")
+      local place = info and place_of(info)
+      if place or not info then
+        return place
+      end
+    end
+    return nil
+  end)
+end
+
+--- The same for the error that ended coroutine `co`.
+function K.blame_thread(co, message)
+  if raw_type(message) ~= "string" then
+    return message
+  end
+  return reworded(message, function()
+    for level = 0, 200 do
+      local info = getinfo(co, level, "Sl")
+      local place = info and place_of(info)
+      if place or not info then
+        return place
+      end
+    end
+    return nil
+  end)
+end
