@@ -75,12 +75,13 @@ class Following:
 
     def drop(self, number: int) -> tuple[Claim, int, tuple[str, ...]] | None:
         """Stop following and forget what it has in memory; return claim, how far it was handled, and the busy runs."""
-        partition = self.partitions.pop(number, None)
+        partition = self.partitions.get(number)
         if partition is None:
             return None
+        seq, busy = self._position(partition)  # while it is one of ours: what waits in it counts
+        del self.partitions[number]
         partition.stopped = True
         partition.scope.cancel()
-        seq, busy = self._position(partition)
         if len(busy) > BUSY_MAX:
             # Too many to list: the older checkpoint stays good, the next owner reads more.
             seq, busy = partition.claim.checkpoint, self._roster.busy(partition.claim)
