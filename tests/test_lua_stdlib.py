@@ -335,6 +335,12 @@ def test_errors_inside_the_library_carry_the_users_position(lua: Units) -> None:
     ) == (b"H user.lua:1: bad argument #2 to 'rep' (number expected, got table)")
 
 
+@pytest.mark.parametrize("chunk", ["store", "http_client"])
+def test_no_kernel_file_is_named_in_an_error(lua: Units, chunk: str) -> None:
+    lua.run("K.globals.fetch = load([[error('no such host')]], ...)", f"=[{chunk}]".encode())
+    assert failure(lua, "\nlocal answer = fetch()") == "user.lua:2: no such host"
+
+
 # table and math
 
 

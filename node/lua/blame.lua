@@ -14,7 +14,7 @@ local getinfo = raw.debug.getinfo
 local raw_match, raw_gsub = raw.string.match, raw.string.gsub
 
 local function reworded(message, level_of)
-  local rest = raw_match(message, "^%[%l+%]:%d+: (.*)$")
+  local rest = raw_match(message, "^%[[%l_]+%]:%d+: (.*)$")
   if not rest then
     return message
   end
