@@ -112,7 +112,7 @@ def observe(variant: int) -> str:
         K.globals.new_error, K.globals.encode = K.new_error, K.encode
         K.globals.entropy = function() return K.random_u64(K.current) end
         local function open()
-          local unit = {now = now, started = now - 1500000000, next_seq = 1, seed = "recorded in the start event"}
+          local unit = {deterministic = true, now = now, started = now - 1500000000, next_seq = 1, seed = "recorded in the start event"}
           K.make_env(unit)
           return unit
         end

@@ -266,7 +266,11 @@ def test_reserved_topics_wait_for_their_own_listener_only() -> None:
         ("setmetatable({}, {__name = 'Mine'})", "flow.lua:2: raised Mine: 0x00000001", "Internal"),
         ("errors.new('e')", "e", "Internal"),
         ("errors.new{message = 'e', kind = errors.CONFLICT}", "e", "Conflict"),
-        ("errors.new{message = 'e', kind = {}}", "e", ""),
+        (
+            "errors.new{message = 'e', kind = {}}",
+            "flow.lua:2: bad argument #1 to 'errors.new' (kind must be a string, got table)",
+            "Internal",
+        ),
         ("errors.new{message = 'e', kind = 'K', details = 5}", None, "Internal"),
     ],
 )

@@ -248,10 +248,10 @@ def checked(vm: Chunks, call: str) -> object:
 
 def test_validation_hands_json_texts_to_the_host() -> None:
     vm = Chunks("encoding")
-    asked: list[tuple[bytes, bytes]] = []
+    asked: list[tuple[bytes, bytes, bool, bool]] = []
 
-    def validate(schema: bytes, data: bytes) -> bytes | None:
-        asked.append((schema, data))
+    def validate(schema: bytes, data: bytes, schema_is_table: bool, data_is_table: bool) -> bytes | None:
+        asked.append((schema, data, schema_is_table, data_is_table))
         return b"a is missing" if data == b"[]" else None
 
     vm.host[b"json_validate"] = validate
@@ -260,10 +260,10 @@ def test_validation_hands_json_texts_to_the_host() -> None:
     assert checked(vm, "validate_string({}, '[1]')") == (True, None, None)
     assert checked(vm, "validate({}, false)") == (True, None, None)
     assert asked == [
-        (b'{"type":"object"}', b'{"a":1}'),
-        (b'{"x": 1}', b"[]"),
-        (b"{}", b"[1]"),
-        (b"{}", b"false"),
+        (b'{"type":"object"}', b'{"a":1}', True, True),
+        (b'{"x": 1}', b"[]", False, True),
+        (b"{}", b"[1]", True, False),
+        (b"{}", b"false", True, True),
     ]
 
 
@@ -285,14 +285,6 @@ def test_validation_hands_json_texts_to_the_host() -> None:
 )
 def test_validation_needs_a_schema_and_data(call: str, message: bytes) -> None:
     assert checked(VM, call) == (False, b"Invalid", message)
-
-
-def test_validation_without_a_validator_is_unavailable() -> None:
-    assert checked(VM, "validate({}, 1)") == (
-        False,
-        b"Unavailable",
-        b"JSON Schema validation is not available on this node",
-    )
 
 
 # base64

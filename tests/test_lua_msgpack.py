@@ -108,6 +108,7 @@ def test_an_error_travels_with_all_it_knows(lua: Chunks) -> None:
         "kind": "Invalid",
         "retryable": False,
         "details": {"id": 7, "list": [1, 2]},
+        "stack": "bad id\n\ttest.lua:1: in main function",
     }
     back = lua.run(
         "local e = K.decode((...)).e return K.is_error(e), e:kind(), e:message(), e:retryable(), e:details().list[2]",

@@ -32,7 +32,7 @@ class Units(Chunks):
             return function(name, source)
               local unit = units[name]
               if not unit then
-                unit = {now = now, started = now - 2500000000, next_seq = 1, seed = "seed of " .. name}
+                unit = {deterministic = true, now = now, started = now - 2500000000, next_seq = 1, seed = "seed of " .. name}
                 units[name] = unit
                 K.make_env(unit)
               end

@@ -1,6 +1,6 @@
 -- The `os` library of units: dates as Lua has them. The `time` module is in time.lua.
 --
--- The clock is K.current.now, in UTC. Formatting is done here: the C library would use the process' locale and zone.
+-- The clock is K.now, in UTC. Formatting is done here: the C library would use the process' locale and zone.
 --
 -- Of a unit, read here: now, started (ns).
 
@@ -46,7 +46,7 @@ end
 
 function os.time(t)
   if t == nil then
-    return K.current.now // 1000000000
+    return K.now() // 1000000000
   elseif K.type(t) ~= "table" then
     raw_error("bad argument #1 to 'time' (table expected, got " .. K.type(t) .. ")")
   end
@@ -129,7 +129,7 @@ end
 
 function os.date(format, time)
   format = text(format == nil and "%c" or format)
-  local seconds = time == nil and K.current.now // 1000000000 or integer_argument(time, 2, "date")
+  local seconds = time == nil and K.now() // 1000000000 or integer_argument(time, 2, "date")
   if seconds < -67768040609740800 or seconds > 67768036191676799 then -- the range of a 32-bit year
     raw_error("date result cannot be represented in this installation")
   end
@@ -143,8 +143,8 @@ end
 
 --- Seconds since the unit began.
 function os.clock()
-  local unit = K.current
-  return (unit.now - (unit.started or unit.now)) / 1e9
+  local now = K.now()
+  return (now - (K.current.started or now)) / 1e9
 end
 
 function os.difftime(a, b)

@@ -2,7 +2,7 @@
 --
 -- Responsible for: text forms of values, in time linear in their size and with the same output in every process.
 -- Not responsible for: the wire form of values that cross a unit boundary; JSON Schema, which is
--- `K.host.json_validate(schema_json, data_json) -> nil | what is wrong`.
+-- `K.host.json_validate(schema_json, data_json, schema_is_table, data_is_table) -> nil | what is wrong`.
 --
 -- Metatables of users' tables are ignored both ways: what is encoded is what the table itself holds.
 
@@ -389,14 +389,12 @@ local function schema_text(schema)
   return text
 end
 
-local function check(schema, data_json)
+local function check(schema, data_json, data_is_table)
   local schema_json, problem = schema_text(schema)
   if not schema_json then
     return false, problem
-  elseif not (K.host and K.host.json_validate) then
-    return false, K.new_error("Unavailable", "JSON Schema validation is not available on this node", false)
   end
-  local wrong = K.host.json_validate(schema_json, data_json)
+  local wrong = K.host.json_validate(schema_json, data_json, type(schema) == "table", data_is_table)
   if wrong then
     return false, K.new_error("Invalid", wrong, false)
   end
@@ -414,7 +412,7 @@ function json.validate(schema, data)
   if not text then
     return false, K.new_error("Invalid", problem:message(), false)
   end
-  return check(schema, text)
+  return check(schema, text, true)
 end
 
 --- The same for data that is JSON text already.
@@ -424,7 +422,7 @@ function json.validate_string(schema, text)
   elseif type(text) ~= "string" or text == "" then
     return false, K.new_error("Invalid", "data is required", false)
   end
-  return check(schema, text)
+  return check(schema, text, false)
 end
 
 -- base64: the standard alphabet with padding. Twelve bytes, that is sixteen characters, are converted per round.

@@ -15,7 +15,6 @@ local KIND, MESSAGE, RETRYABLE = K.key("kind"), K.key("message"), K.key("retryab
 local DETAILS, STACK, FRAMES, CAUSE = K.key("details"), K.key("stack"), K.key("frames"), K.key("cause")
 
 local methods = {}
-local new_object
 
 local function text_of(v)
   if K.class_of(v) == "Error" then
@@ -24,18 +23,72 @@ local function text_of(v)
   return K.tostring and K.tostring(v) or raw.tostring(v)
 end
 
-new_object = K.class("Error", methods, {
+local function joinable(v)
+  local kind = raw.type(v)
+  if kind ~= "string" and kind ~= "number" and not K.class_of(v) then
+    raw.error("attempt to concatenate a " .. kind .. " value", 3)
+  end
+  return text_of(v)
+end
+
+local new_object = K.class("Error", methods, {
   __tostring = function(e) return e[MESSAGE] end,
-  __concat = function(a, b) return text_of(a) .. text_of(b) end,
+  __concat = function(a, b) return joinable(a) .. joinable(b) end,
 })
 
+-- Users are shown their own files alone. Kernel chunks are named "=[...]", C functions "=[C]".
+local function is_users(info)
+  return raw.string.byte(info.source, 1) == 64
+end
+
+--- The user's own frames of a coroutine (nil: the running one), innermost first: texts `file.lua:12: in function 'name'`
+--- and the frames of `errors.call_stack`. Of a deep recursion only the innermost ones.
+function K.user_frames(co)
+  local lines, frames, level, info = {}, {}, 0, nil
+  co = co or raw.coroutine.running()
+  repeat
+    info = raw.debug.getinfo(co, level, "Sln")
+    if info and is_users(info) then
+      if #lines >= K.limits.frames_max then
+        lines[#lines + 1] = "..."
+        return lines, frames
+      end
+      frames[#frames + 1] = {
+        level = #frames, source = info.short_src, line = info.currentline, name = info.name or "?", type = info.what,
+      }
+      lines[#lines + 1] = raw.string.format("%s:%d: in %s", info.short_src, info.currentline,
+        info.name and "function '" .. info.name .. "'"
+        or raw.string.format("function <%s:%d>", info.short_src, info.linedefined))
+    end
+    level = level + 1
+    -- Each look at a level walks there from the top: all levels of a deep recursion would take minutes.
+  until info == nil or level >= 200
+  if info == nil and #lines > 0 then
+    -- The outermost function has no name, as nobody of the user's has called it.
+    lines[#lines] = raw.string.gsub(lines[#lines], " in function <.*$", " in main function")
+  end
+  return lines, frames
+end
+
 --- Make an Error. kind "" means unknown; retryable is true, false or nil (not said); an empty details table reads as nil.
+--- Without a stack (false: it has none) it remembers where the running code is.
 function K.new_error(kind, message, retryable, details, stack)
   if details ~= nil and raw.next(details) == nil then
     details = nil
   end
+  local frames
+  if stack == nil and K.current then
+    local lines
+    lines, frames = K.user_frames()
+    if lines[1] then
+      stack = message .. "\n\t" .. raw.table.concat(lines, "\n\t")
+    else
+      frames = nil
+    end
+  end
   return new_object({
-    [KIND] = kind or "", [MESSAGE] = message, [RETRYABLE] = retryable, [DETAILS] = details, [STACK] = stack,
+    [KIND] = kind or "", [MESSAGE] = message, [RETRYABLE] = retryable, [DETAILS] = details,
+    [STACK] = stack or nil, [FRAMES] = frames,
   })
 end
 
@@ -57,9 +110,22 @@ function K.invalid(message)
   return nil, K.new_error("Invalid", message, false)
 end
 
+-- The stack of an Error, then those of what it wraps.
+local function full_stack(e)
+  local parts = {}
+  while e do
+    parts[#parts + 1] = e[STACK] or e[MESSAGE]
+    e = e[CAUSE]
+  end
+  return raw.table.concat(parts, "\n")
+end
+
 --- The wire form: a plain table of the fields that are set.
 function K.error_to_wire(e)
-  return { message = e[MESSAGE], kind = e[KIND], retryable = e[RETRYABLE], details = e[DETAILS], stack = e[STACK] }
+  return {
+    message = e[MESSAGE], kind = e[KIND], retryable = e[RETRYABLE], details = e[DETAILS],
+    stack = (e[STACK] or e[CAUSE]) and full_stack(e) or nil,
+  }
 end
 
 local function text_or(v, default)
@@ -81,7 +147,7 @@ function K.error_from_wire(t)
   if K.type(details) ~= "table" then
     details = nil
   end
-  return K.new_error(text_or(t.kind, ""), text_or(t.message, ""), retryable, details, text_or(t.stack, nil))
+  return K.new_error(text_or(t.kind, ""), text_or(t.message, ""), retryable, details, text_or(t.stack, false))
 end
 
 --- A raised value (anything) as the Error a unit fails with: a raised Error keeps its kind (empty -> Internal), all else is Internal.
@@ -93,15 +159,11 @@ function K.error_from_raised(v, stack)
       end
       return v
     end
-    return K.new_error("Internal", v[MESSAGE], v[RETRYABLE], v[DETAILS], v[STACK] or stack)
+    local e = K.new_error("Internal", v[MESSAGE], v[RETRYABLE], v[DETAILS], v[STACK] or stack)
+    e[FRAMES], e[CAUSE] = v[FRAMES], v[CAUSE]
+    return e
   end
   return K.new_error("Internal", text_of(v), nil, nil, stack)
-end
-
---- Stamp the place where an Error was made, once.
-function K.stamp_stack(e, stack, frames)
-  e[STACK], e[FRAMES] = stack, frames
-  return e
 end
 
 function methods:kind() return self[KIND] end
@@ -109,14 +171,7 @@ function methods:message() return self[MESSAGE] end
 function methods:retryable() return self[RETRYABLE] end
 function methods:details() return self[DETAILS] end
 
-function methods:stack()
-  local parts, e = {}, self
-  while e do
-    parts[#parts + 1] = e[STACK] or e[MESSAGE]
-    e = e[CAUSE]
-  end
-  return raw.table.concat(parts, "\n")
-end
+function methods:stack() return full_stack(self) end
 
 local M = {
   UNKNOWN = "", INVALID = "Invalid", NOT_FOUND = "NotFound", ALREADY_EXISTS = "AlreadyExists",
@@ -124,52 +179,43 @@ local M = {
   CANCELED = "Canceled", CONFLICT = "Conflict", TIMEOUT = "Timeout", RATE_LIMITED = "RateLimited",
 }
 
---- The user's frames of the calling coroutine: a traceback text and the frames behind errors.call_stack.
-local function where()
-  local frames, lines, level = {}, {}, 3
-  -- Each look at a level walks there from the top: all levels of a deep recursion would take minutes.
-  while #frames < K.limits.frames_max and level < 200 do
-    local info = raw.debug.getinfo(level, "Sln")
-    if not info then
-      break
-    end
-    -- Kernel chunks are named "=[...]": users are shown only their own files.
-    if info.source:byte(1) == 64 then
-      frames[#frames + 1] = {
-        level = #frames, source = info.short_src, line = info.currentline, name = info.name or "?", type = info.what,
-      }
-      lines[#lines + 1] = info.short_src .. ":" .. raw.tostring(info.currentline) .. ": in " .. (info.name or "main chunk")
-    end
-    level = level + 1
+local function check_field(spec, field, expected)
+  local value = spec[field]
+  if value ~= nil and K.type(value) ~= expected then
+    raw.error("bad argument #1 to 'errors.new' (" .. field .. " must be a " .. expected .. ", got " .. K.type(value) .. ")", 3)
   end
-  return lines, frames
 end
 
+--- `errors.new(text)` or `errors.new{message=, kind=, retryable=, details=}`.
 function M.new(spec)
-  local e
   if raw.type(spec) == "string" then
-    e = K.new_error("", spec, nil, nil)
-  elseif K.type(spec) == "table" and raw.type(spec.message) == "string" then
-    e = K.new_error(spec.kind or "", spec.message, spec.retryable, spec.details)
-  else
+    return (K.new_error("", spec))
+  elseif K.type(spec) ~= "table" or raw.type(spec.message) ~= "string" then
     K.raise("bad argument #1 to 'errors.new' (text or a table with a message expected, got " .. K.type(spec) .. ")")
   end
-  local lines, frames = where()
-  raw.table.insert(lines, 1, e[MESSAGE])
-  return K.stamp_stack(e, raw.table.concat(lines, "\n\t"), frames)
+  check_field(spec, "kind", "string")
+  check_field(spec, "retryable", "boolean")
+  check_field(spec, "details", "table")
+  return (K.new_error(spec.kind, spec.message, spec.retryable, spec.details))
 end
 
+--- An Error that says the same as the first argument; the context is only in its stack, above that of the first.
 function M.wrap(err, context)
   local e
   if K.is_error(err) then
     e = K.new_error(err[KIND], err[MESSAGE], err[RETRYABLE], err[DETAILS])
     e[CAUSE] = err
+  elseif raw.type(err) == "string" then
+    e = K.new_error("", err)
+    e[CAUSE] = K.new_error("", err, nil, nil, err)
   else
-    e = K.new_error("", text_of(err), nil, nil)
+    K.raise("bad argument #1 to 'errors.wrap' (Error or text expected, got " .. K.type(err) .. ")")
   end
-  local lines, frames = where()
-  raw.table.insert(lines, 1, text_of(context))
-  return K.stamp_stack(e, raw.table.concat(lines, "\n\t"), frames)
+  if not K.is_error(context) and raw.type(context) ~= "string" then
+    K.raise("bad argument #2 to 'errors.wrap' (text or Error expected, got " .. K.type(context) .. ")")
+  end
+  e[STACK] = text_of(context) .. raw.string.sub(e[STACK] or e[MESSAGE], #e[MESSAGE] + 1)
+  return e
 end
 
 function M.is(v, kind)

@@ -364,7 +364,7 @@ local ticker_methods = {}
 local new_ticker = K.class("Ticker", ticker_methods)
 
 local function next_tick(ticker)
-  local now = K.current.now
+  local now = K.now()
   ticker[DUE] = ticker[DUE] + ticker[PERIOD]
   if ticker[DUE] <= now then
     -- Ticks that were missed are dropped, the phase is kept.
@@ -381,7 +381,7 @@ function time.ticker(duration)
   if not ns then
     return nil, err
   end
-  local ticker = new_ticker({ [CHAN] = K.new_channel(TICKER_BUFFER), [PERIOD] = ns, [DUE] = K.current.now })
+  local ticker = new_ticker({ [CHAN] = K.new_channel(TICKER_BUFFER), [PERIOD] = ns, [DUE] = K.now() })
   next_tick(ticker)
   return ticker
 end

@@ -1,7 +1,8 @@
 -- Objects: what user code sees as userdata, and the untouched builtins the kernel itself uses.
 --
 -- Responsible for: `K.raw` (the originals of the standard library, saved before anything is wrapped),
--- `K.class` (object types with hidden state), `K.type` (what `type(x)` answers to user code).
+-- `K.class` (object types with hidden state), `K.type` (what `type(x)` answers to user code), `K.now` and `K.entropy`
+-- (the two doors to what differs from run to run, shut for workflows).
 -- Not responsible for: which globals a unit sees (globals.lua, environment.lua).
 --
 -- An object is a Lua table whose metatable was made by `K.class`. Its state lives under private keys
@@ -123,4 +124,21 @@ end
 function K.raise(text)
   -- Level 3: K.raise <- library function <- user code.
   K.raw.error(text, 3)
+end
+
+--- Nanoseconds since 1970. A workflow's clock stands at its event; every other unit sees the real one at each call.
+function K.now()
+  local unit = K.current
+  if unit.deterministic then
+    return unit.now
+  end
+  return K.host.now_ns()
+end
+
+--- n bytes of the system's randomness. Never for a workflow: its replay could not draw them again.
+function K.entropy(n)
+  if K.current.deterministic then
+    K.raw.error("the kernel asked for randomness that a replay cannot repeat")
+  end
+  return K.host.entropy(n)
 end

@@ -11,6 +11,11 @@ local FORMATS = {
   MSGPACK = "application/msgpack", LUA = "lua/any", GOLANG = "golang/any", ERROR = "golang/error",
 }
 
+local KNOWN = {}
+for _, format in raw.next, FORMATS do
+  KNOWN[format] = true
+end
+
 local methods = {}
 local new_object = K.class("Payload", methods, {
   __tostring = function(p) return "payload{format=" .. p[FORMAT] .. "}" end,
@@ -34,6 +39,12 @@ function methods:unmarshal()
       return nil, K.new_error("Internal", "malformed msgpack", false)
     end
     return decoded
+  elseif format == FORMATS.YAML then
+    local json, problem = K.host.json_of_yaml(value)
+    if not json then
+      return nil, K.new_error("Internal", problem, false)
+    end
+    return K.modules.json.decode(json)
   end
   return value
 end
@@ -60,13 +71,38 @@ function methods:transcode(format)
       return nil, K.new_error("Internal", failed, false)
     end
     return K.new_payload(bytes, format)
+  elseif format == FORMATS.YAML then
+    local json, failed = K.modules.json.encode(value)
+    if failed then
+      return nil, failed
+    end
+    local text, problem = K.host.yaml_of_json(json)
+    if not text then
+      return nil, K.new_error("Internal", problem, false)
+    end
+    return K.new_payload(text, format)
   elseif (format == FORMATS.STRING or format == FORMATS.BYTES) and raw.type(value) == "string" then
     return K.new_payload(value, format)
   end
-  return nil, K.new_error("Internal", "cannot transcode " .. self[FORMAT] .. " to " .. raw.tostring(format), false)
+  return nil, K.new_error("Internal", "cannot transcode " .. self[FORMAT] .. " to " .. K.tostring(format), false)
 end
 
-K.modules.payload = { new = K.new_payload, format = FORMATS }
+local TEXTS = { [FORMATS.JSON] = true, [FORMATS.YAML] = true, [FORMATS.STRING] = true, [FORMATS.BYTES] = true,
+  [FORMATS.MSGPACK] = true }
+
+local payload = { format = FORMATS }
+
+--- A Payload of a Lua value; with a format, of a text that is in that format already.
+function payload.new(value, format)
+  if format ~= nil and not KNOWN[format] then
+    K.raise("bad argument #2 to 'payload.new' (one of payload.format expected, got " .. K.tostring(format) .. ")")
+  elseif TEXTS[format] and raw.type(value) ~= "string" then
+    K.raise("bad argument #1 to 'payload.new' (a text in format " .. format .. " expected, got " .. K.type(value) .. ")")
+  end
+  return K.new_payload(value, format)
+end
+
+K.modules.payload = payload
 
 -- Messages ---------------------------------------------------------------------------------------------------
 

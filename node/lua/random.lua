@@ -62,7 +62,7 @@ end
 local function stream(unit, field, number)
   local s = unit[field]
   if not s then
-    local seed = unit.seed or ""
+    local seed = unit.deterministic and (unit.seed or "") or K.entropy(32)
     local words = { number, #seed }
     for at = 1, #seed, 8 do
       words[#words + 1] = raw_unpack("<i8", raw_sub(seed, at, at + 7) .. raw_rep("\0", at + 7 - #seed))
@@ -73,8 +73,12 @@ local function stream(unit, field, number)
   return s
 end
 
---- 64 random bits of the unit for ids; not influenced by math.randomseed.
+--- 64 random bits of the unit for ids; not influenced by math.randomseed. Those of a live unit cannot be guessed from
+--- earlier ones.
 function K.random_u64(unit)
+  if not unit.deterministic then
+    return (raw_unpack("<i8", K.entropy(8)))
+  end
   return next_u64(stream(unit, "id_stream", 2))
 end
 

@@ -109,7 +109,7 @@ local function time_of(year, month, day, hour, minute, second, nsec, location)
 end
 
 function M.now()
-  return K.new_time(K.current.now)
+  return K.new_time(K.now())
 end
 
 function M.unix(seconds, nanoseconds)

@@ -1,7 +1,7 @@
 -- The `uuid` module (contract section 12.2): RFC 9562 identifiers as text.
 --
 -- Responsible for: making versions 1, 3, 4, 5 and 7; reading, checking and rewriting any version.
--- Not responsible for: entropy, time and hashes. They are the unit's clock (`K.current.now`), its recorded entropy
+-- Not responsible for: entropy, time and hashes. They are the unit's clock (`K.now()`), its random numbers
 -- (`K.random_u64(K.current)`) and `K.host.md5` / `K.host.sha1` (bytes to bytes), so a replay makes the same ids.
 --
 -- Inside, a UUID is two 64-bit integers: the first and the last eight bytes.
@@ -72,7 +72,7 @@ end
 --- Version 1. The unit's clock may stand still between two calls, so clock sequence and node are random each time; the
 --- multicast bit says that the node is no hardware address (RFC 9562, 6.10).
 function M.v1()
-  local ticks = K.current.now // 100 + GREGORIAN_TO_UNIX_TICKS
+  local ticks = K.now() // 100 + GREGORIAN_TO_UNIX_TICKS
   local high = ticks << 32 | (ticks >> 32 & 0xffff) << 16 | ticks >> 48 & 0x0fff
   return stamped(high, K.random_u64(K.current) | 0x010000000000, 1), nil
 end
@@ -86,7 +86,8 @@ end
 --- one unit increase even while its clock stands still: a time already used counts one fraction further.
 function M.v7()
   local unit = K.current
-  local now_ms, rest_ns = unit.now // 1000000, unit.now % 1000000
+  local now = K.now()
+  local now_ms, rest_ns = now // 1000000, now % 1000000
   local stamp = now_ms << 12 | rest_ns * 4096 // 1000000
   local last = unit.uuid_v7_stamp
   if last and stamp <= last then

@@ -27,6 +27,7 @@ MODULES: dict[str, bool] = {
     "crypto": True,
     "ctx": True,
     "funcs": True,
+    "logger": True,  # silent in a replay
     "os": True,
     "process": True,
     "time": True,
@@ -53,7 +54,6 @@ MODULES: dict[str, bool] = {
     "http_client": False,
     "hub": False,
     "io": False,
-    "logger": False,
     "metrics": False,
     "pg": False,
     "queue": False,
