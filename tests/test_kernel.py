@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mesh.events import StartSpec
 from mesh.failure import Failure, Kind
 from node.machine import LuaVM, UnitIdentity, UnitSpec
 from tests.flows import Flow, run_lua
@@ -503,3 +504,13 @@ def test_a_text_that_sounds_like_lost_memory_costs_only_the_one_who_raised_it() 
     neighbour.start()
     assert isinstance(run_lua("return function() error('not enough memory', 0) end", vm=vm), Failure)
     assert neighbour.signal("x") == ["end completed x"]
+
+
+def test_context_values_are_copies() -> None:
+    """What code does to a value it was given does not change what later calls pass on."""
+    flow = Flow(
+        "return function() ctx.get('user').name = 'x' ctx.all().user.name = 'y' ctx.all().more = 1 return {ctx.get('user'), ctx.all()} end",
+        spec=StartSpec(workflow="app:flow", entropy=b"entropy", context={"user": {"name": "ada"}}),
+    )
+    flow.start()
+    assert flow.result == [{"name": "ada"}, {"user": {"name": "ada"}}]

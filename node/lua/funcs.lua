@@ -78,6 +78,18 @@ end
 
 local ctx = {}
 
+-- Context values are read only: code gets copies, so that calls made later pass on what the unit was given.
+local function copied(value)
+  if K.type(value) ~= "table" then
+    return value
+  end
+  local copy = {}
+  for k, v in raw.next, value do
+    copy[k] = copied(v)
+  end
+  return copy
+end
+
 function ctx.get(key)
   if raw.type(key) ~= "string" or key == "" then
     return K.invalid("key must be a non-empty text")
@@ -86,15 +98,11 @@ function ctx.get(key)
   if value == nil then
     return nil, K.new_error("NotFound", "key not found: " .. key, false)
   end
-  return value, nil
+  return copied(value), nil
 end
 
 function ctx.all()
-  local copy = {}
-  for k, v in raw.next, K.current.context do
-    copy[k] = v
-  end
-  return copy
+  return copied(K.current.context)
 end
 
 K.modules.ctx = ctx

@@ -103,8 +103,8 @@ end
 --- A logger of this name; names of names are joined by dots.
 function methods:named(name)
   if type(name) ~= "string" or name == "" then
-    raw.error("bad argument #1 to 'named' (a non-empty name expected, got " ..
-      (name == "" and "an empty one" or K.type(name)) .. ")", 3)
+    K.raise("bad argument #1 to 'named' (a non-empty name expected, got " ..
+      (name == "" and "an empty one" or K.type(name)) .. ")")
   end
   return new_logger({ [FIELDS] = self[FIELDS], [NAME] = self[NAME] and self[NAME] .. "." .. name or name })
 end
