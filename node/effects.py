@@ -44,6 +44,7 @@ from node.ops import (
 from node.others import Others
 from node.run import Run
 from node.timers import Timers
+from node.unit_logs import log_line
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class Effects:
             elif type(effect) is Suspend:
                 self._suspended(instance, effect)
             elif type(effect) is Log and not recovering:
-                _log.info("%s", effect.text, extra={"workflow": instance.key.id, "run": run.run})
+                log_line(effect.level, effect.payload, effect.options, workflow=instance.key.id, run=run.run)
 
     def _retry_later(self, instance: Instance, run: Run, effect: RetryLater, *, recovering: bool) -> None:
         if effect.op.durable:

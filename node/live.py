@@ -43,6 +43,7 @@ from node.peers import Done
 from node.retry import MS_NS
 from node.run import service_error_kind
 from node.switchboard import SpawnRequest, Switchboard, failed
+from node.unit_logs import log_line
 from node.units import LiveUnit
 from node.workflow_watches import WorkflowWatches
 
@@ -87,7 +88,7 @@ class LiveDriver:
         elif kind == "cancel_op":
             unit.give_up(int(op.target))
         elif kind == "log":
-            self._log_line(unit, op)
+            log_line(str(op.target), op.payload or b"", op.options, pid=unit.pid)
         elif kind == "call":
             stop = _Stop()
             self._start(unit, op, lambda: self._call_with_retries(op, stop), stop)
@@ -110,9 +111,6 @@ class LiveDriver:
             # The first line of a stack is the message again.
             extra = {"pid": unit.pid, "stack": failure.stack.partition("\n")[2]}
             _log.error("%s failed: %s", unit.entry_id, failure, extra=extra)
-
-    def _log_line(self, unit: LiveUnit, op: Op) -> None:
-        _log.info("%s", (op.payload or b"").decode("utf-8", "replace"), extra={"pid": unit.pid})
 
     # -- ops that take time ------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from node.engine import Engine
 from node.functions import FunctionHost
 from node.live import LiveDriver
 from node.modules import Modules
+from node.modules.crypto import CryptoModule
 from node.names import MeshNames
 from node.peers import Peers
 from node.placing import ServicePlacing
@@ -127,7 +128,7 @@ class Node:
         self.live = LiveDriver(
             client=self.client,
             switchboard=self.switchboard,
-            modules=Modules({}),
+            modules=Modules({"crypto": CryptoModule()}),
             tasks=lambda: self._group,
             foreign=self.foreign,
             call_defaults=self.call_defaults,

@@ -120,10 +120,11 @@ class Suspend:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A line the user's code printed."""
+    """A line the user's code wrote. options: what else is known of it, encoded (`node.unit_logs`)."""
 
     level: str
-    text: str
+    payload: bytes
+    options: bytes | None = None
 
 
 Effect = Dispatch | RetryLater | SetTimer | Abandon | Perform | WriteMark | Finish | Suspend | Log

@@ -479,7 +479,7 @@ class Run:
                 self.attrs.update(values.get("search") or {})
                 self.memo.update(values.get("memo") or {})
         elif kind == "log":
-            effects.append(Log(str(op.target), (op.payload or b"").decode("utf-8", "replace")))
+            effects.append(Log(str(op.target), op.payload or b"", op.options))
         elif kind == "end":
             effects += self._machine_ended(str(op.target), op.payload or b"", op.options)
         else:

@@ -13,7 +13,6 @@ from typing import Any, Final
 from mesh import codec
 from mesh.errors import Undecodable
 from mesh.failure import Failure
-from node.machine import Op
 
 _log = logging.getLogger("lua")
 
@@ -26,13 +25,14 @@ _RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {
 }  # fmt: skip
 
 
-def log_line(op: Op, **who: object) -> None:
-    """Write the line of a `log` op. who: where it comes from (pid, function, workflow, run), also fields."""
-    level = _LEVELS.get(str(op.target), logging.INFO)
-    if not _log.isEnabledFor(level):
-        return
-    text = (op.payload or b"").decode("utf-8", "replace")
-    _log.log(level, "%s", text, extra=_fields(op.options, who))
+def log_line(level: str, payload: bytes, options: bytes | None, **who: object) -> None:
+    """Write the line of a `log` op from its target, payload and options.
+
+    who: where it comes from (pid, function, workflow, run), also fields.
+    """
+    severity = _LEVELS.get(level, logging.INFO)
+    if _log.isEnabledFor(severity):
+        _log.log(severity, "%s", payload.decode("utf-8", "replace"), extra=_fields(options, who))
 
 
 def _fields(options: bytes | None, who: Mapping[str, object]) -> dict[str, object]:

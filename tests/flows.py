@@ -229,5 +229,5 @@ def told(effect: Effect) -> str:
             return text + "".join(f" {child.verb} {child.op.n}" for child in children)
         case Suspend(reason):
             return f"suspend {reason}"
-        case Log(level, text):
-            return f"{level} {text}"
+        case Log(level, payload):
+            return f"{level} {payload.decode()}"

@@ -11,9 +11,8 @@ import pytest
 
 from mesh import codec
 from node import logs
-from node.machine import Op
 from node.unit_logs import log_line
-from tests.lua_chunks import Chunks
+from tests.lua_chunks import STDLIB, Chunks
 from tests.units import KINDS, Unit
 
 Line = tuple[str, str, Any, str | None, str | None]
@@ -120,7 +119,7 @@ def test_a_replay_is_silent_and_numbers_what_it_shows_all_the_same() -> None:
 
 def test_print_says_where_it_was_called() -> None:
     told = []
-    vm = Chunks("patterns", "stdlib", "msgpack", "logger")
+    vm = Chunks(*STDLIB, "msgpack", "logger")
     vm.kernel[b"tell"] = lambda *op: told.append(op)
     vm.run("K.current.listed = {} K.make_env(K.current)")
     vm.run("\n\nK.globals.print('a', 1, nil, {})")
@@ -132,17 +131,13 @@ def test_print_says_where_it_was_called() -> None:
 # -- records -------------------------------------------------------------------------------------------------------
 
 
-def op(level: str, text: bytes | None, options: bytes | None = None) -> Op:
-    return Op(0, "log", level, text, options)
-
-
 @pytest.mark.parametrize(
     ("level", "number"), [("debug", 10), ("info", 20), ("warn", 30), ("error", 40), ("whatever", 20)]
 )
 def test_a_line_becomes_a_record_of_its_level(caplog: pytest.LogCaptureFixture, level: str, number: int) -> None:
     caplog.set_level(logging.DEBUG, "lua")
     options = codec.pack({"fields": {"order": 7}, "name": "db", "source": "a.lua:3"})
-    log_line(op(level, b"100 % done", options), pid="{a|1}", function="a:f", run=None)
+    log_line(level, b"100 % done", options, pid="{a|1}", function="a:f", run=None)
     (record,) = caplog.records
     assert (record.name, record.levelno, record.getMessage()) == ("lua", number, "100 % done")
     said = {name: getattr(record, name, None) for name in ("pid", "function", "run", "source", "logger", "order")}
@@ -153,7 +148,7 @@ def test_a_line_becomes_a_record_of_its_level(caplog: pytest.LogCaptureFixture, 
 
 def test_a_line_below_the_level_is_not_even_read(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "lua")
-    log_line(op("debug", b"x", b"\xc1"))
+    log_line("debug", b"x", b"\xc1")
     assert caplog.records == []
 
 
@@ -166,7 +161,7 @@ def test_fields_that_a_record_has_anyhow_get_another_name() -> None:
     try:
         logs.set_up("json", fields={"node": "n1"}, stream=out)
         options = codec.pack({"fields": dict.fromkeys(taken, "mine") | {"name_": "both"}, "source": "a.lua:1"})
-        log_line(op("info", b"hello", options), pid="{a|1}")
+        log_line("info", b"hello", options, pid="{a|1}")
     finally:
         root.handlers[:] = before
         root.setLevel(level)
@@ -181,7 +176,7 @@ def test_fields_that_a_record_has_anyhow_get_another_name() -> None:
 @pytest.mark.parametrize(
     ("text", "options", "shown", "fields"),
     [
-        (None, None, "", {}),
+        (b"", None, "", {}),
         (b"\xff", None, "\ufffd", {}),
         (b"x", b"\xc1", "x", {"unreadable_fields": "undecodable"}),
         (b"x", codec.pack({"fields": []}), "x", {}),
@@ -189,10 +184,10 @@ def test_fields_that_a_record_has_anyhow_get_another_name() -> None:
     ],
 )  # fmt: skip
 def test_whatever_a_line_holds_it_can_be_written(
-    caplog: pytest.LogCaptureFixture, text: bytes | None, options: bytes | None, shown: str, fields: dict[str, Any]
+    caplog: pytest.LogCaptureFixture, text: bytes, options: bytes | None, shown: str, fields: dict[str, Any]
 ) -> None:
     caplog.set_level(logging.INFO, "lua")
-    log_line(op("info", text, options))
+    log_line("info", text, options)
     (record,) = caplog.records
     assert record.getMessage() == shown
     assert {name: getattr(record, name) for name in fields} == fields

@@ -78,26 +78,6 @@ end
 
 -- Failing ----------------------------------------------------------------------------------------------------
 
--- The user's own frames of a coroutine, innermost first; of a deep recursion only the innermost ones.
-local function user_frames(co)
-  local lines, level = {}, 0
-  while true do
-    local info = getinfo(co, level, "Sln")
-    if not info then
-      break
-    elseif #lines >= K.limits.frames_max or level >= 200 then
-      lines[#lines + 1] = "..."
-      break
-    end
-    if raw.string.byte(info.source, 1) == 64 then
-      lines[#lines + 1] = info.short_src .. ":" .. info.currentline .. ": in " ..
-        (info.name and ("function '" .. info.name .. "'") or "main function")
-    end
-    level = level + 1
-  end
-  return lines
-end
-
 local function finish(unit, verb, payload, options)
   unit.finished = true
   K.tell("end", verb, payload, options)
@@ -126,7 +106,7 @@ local function fail_out_of_memory(unit, co)
   if K.limits.vm_memory_kb - unit.memory_before <= K.limits.memory_kb then
     raw.error(OUT_OF_MEMORY, 0)
   end
-  local lines = user_frames(co)
+  local lines = K.user_frames(co)
   unit.doomed = OUT_OF_MEMORY -- handlers of to-be-closed variables do not get far
   raw.coroutine.close(co)
   unit.tasks, unit.ready, unit.pending, unit.env, unit.main = {}, {}, {}, {}, nil
@@ -154,7 +134,7 @@ local function fail_raised(unit, co, value)
     return fail_out_of_memory(unit, co)
   end
   value = K.blame_thread(co, value)
-  local lines = user_frames(co)
+  local lines = K.user_frames(co)
   if raw.type(value) ~= "string" and not K.is_error(value) then
     -- Lua puts a position in front of texts only.
     local place = raw.string.match(lines[1] or "", "^(.-:%d+): ")
@@ -172,7 +152,7 @@ local function fail_blocked(unit)
   end
   raw.table.sort(ids)
   for i = 1, raw.math.min(#ids, K.limits.frames_max) do
-    lines[i] = user_frames(unit.tasks[ids[i]].co)[1]
+    lines[i] = K.user_frames(unit.tasks[ids[i]].co)[1]
   end
   local text = "all coroutines blocked: nothing is left that could wake this " .. unit.kind
   if lines[1] then
@@ -186,7 +166,7 @@ local function complete(unit, value, second)
   if K.type(second) == "string" then
     return fail(unit, K.new_error("Internal", second, false))
   elseif K.is_error(second) then
-    return fail(unit, K.error_from_raised(second))
+    return fail(unit, unit.deterministic and K.error_from_raised(second) or second)
   end
   local bytes, problem = K.encode(value)
   if not bytes then
@@ -285,13 +265,6 @@ end
 
 function K.globals.unsubscribe(ch)
   return K.modules.process.unlisten(ch)
-end
-
---- A line for the node's log. Workflows are silent while they replay.
-function K.log(level, text)
-  if not K.current.replaying then
-    K.tell("log", level, text)
-  end
 end
 
 -- Activations ------------------------------------------------------------------------------------------------
@@ -737,7 +710,7 @@ function A.stacks(handle)
   end
   raw.table.sort(ids)
   for _, id in raw.ipairs(ids) do
-    list[#list + 1] = raw.table.concat(user_frames(tasks[id].co), "\n")
+    list[#list + 1] = raw.table.concat(K.user_frames(tasks[id].co), "\n")
   end
   return K.encode(list)
 end

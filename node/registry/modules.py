@@ -27,7 +27,6 @@ MODULES: dict[str, bool] = {
     "crypto": True,
     "ctx": True,
     "funcs": True,
-    "logger": True,  # silent in a replay
     "os": True,
     "process": True,
     "time": True,
@@ -54,6 +53,7 @@ MODULES: dict[str, bool] = {
     "http_client": False,
     "hub": False,
     "io": False,
+    "logger": False,
     "metrics": False,
     "pg": False,
     "queue": False,
