@@ -9,6 +9,7 @@
     mesh.stop.<namespace...>.<name>        "nobody waits for this call any more", all hosts
     mesh.node.<node>.<verb>                requests to one node
     mesh.queue.<queue>.<p>.<verb>          requests to the owner of a partition
+    mesh.events.<system>                   events for the units of all nodes, not stored
 
 An id, queue, topic or name is one token: characters that mean something in a subject (and `%`, blanks, anything
 outside printable ASCII) are percent-encoded from UTF-8. Ordinary ids such as `order-1` stand as they are.
@@ -188,6 +189,19 @@ def node_request(node_id: str, verb: str) -> str:
 def owner_request(queue: str, partition: int, verb: str) -> str:
     """Where the owner of a partition is asked something."""
     return f"mesh.queue.{token(queue)}.{partition}.{verb}"
+
+
+EVERY_EVENT = "mesh.events.*"
+
+
+def event_subject(system: str) -> str:
+    """Where events of a system are published for all nodes."""
+    return f"mesh.events.{token(system)}"
+
+
+def event_system(subject: str) -> str:
+    """The system behind an event's subject."""
+    return untoken(subject.removeprefix("mesh.events."))
 
 
 def stream_name(queue: str) -> str:

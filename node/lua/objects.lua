@@ -142,3 +142,12 @@ function K.entropy(n)
   end
   return K.host.entropy(n)
 end
+
+--- Raise the error of a wrong argument type (contract section 4, last rule). To be called by the library function itself.
+function K.expect(value, wanted, position, name)
+  local got = K.type(value)
+  if got ~= wanted then
+    -- Level 3: K.expect <- library function <- user code.
+    K.raw.error("bad argument #" .. position .. " to '" .. name .. "' (" .. wanted .. " expected, got " .. got .. ")", 3)
+  end
+end

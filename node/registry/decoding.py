@@ -24,8 +24,10 @@ from node.registry.kinds import (
     AuthType,
     ClientEntry,
     Encoding,
+    KvStoreEntry,
     LibraryEntry,
     LuaFunctionEntry,
+    MemoryStoreEntry,
     NatsFunctionEntry,
     PoolSpec,
     PoolType,
@@ -45,8 +47,14 @@ POOL_SIZE_MAX = 16
 POOL_WORKERS = 8
 POOL_BUFFER_PER_WORKER = 64
 
+STORE_SIZE_MAX = 10_000
+STORE_CLEANUP_S = 300.0
+REPLICAS_MAX = 5  # the server's own limit
+
 _PYTHON_SOURCE = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 _SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
+_BUCKET = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_BUCKETS_OF_THE_MESH = "mesh_"
 _METHOD_DEFAULT = "main"
 
 # Fields that belong to a kind and are read elsewhere or have no effect here.
@@ -111,6 +119,10 @@ def decode_entry(
             view = read_terminal_host(reader)
         case kinds.SERVICE:
             view = read_service(reader, entries)
+        case kinds.STORE_MEMORY:
+            view = _memory_store(reader)
+        case kinds.STORE_KV:
+            view = _kv_store(reader)
         case kind:
             if check := _CHECKS.get(kind):
                 check(reader.fields())
@@ -309,6 +321,36 @@ def _worker_options(fields: Fields) -> WorkerOptions:
     )
     fields.close(*_WORKER_OPTIONS_IGNORED)
     return options
+
+
+def _memory_store(reader: EntryReader) -> MemoryStoreEntry:
+    fields = reader.fields()
+    view = MemoryStoreEntry(
+        id=reader.entry.id,
+        size_max=fields.count("max_size", STORE_SIZE_MAX),
+        cleanup_interval_s=fields.duration_s("cleanup_interval", STORE_CLEANUP_S) or STORE_CLEANUP_S,
+        lifecycle=_lifecycle(fields),
+    )
+    return _closed(reader, fields, view)
+
+
+def _kv_store(reader: EntryReader) -> KvStoreEntry:
+    fields = reader.fields()
+    bucket = fields.text("bucket") or bucket_of(reader.entry.id)
+    if not _BUCKET.fullmatch(bucket):
+        fields.fault("bucket", f"must be 1 to 200 letters, digits, _ and -, not {bucket!r}")
+    elif bucket.startswith(_BUCKETS_OF_THE_MESH):
+        fields.fault("bucket", f"must not begin with {_BUCKETS_OF_THE_MESH}, such buckets are the mesh's own")
+    replicas = fields.integer("replicas", 1, least=1)
+    if replicas > REPLICAS_MAX:
+        fields.fault("replicas", f"must be at most {REPLICAS_MAX}, not {replicas}")
+    view = KvStoreEntry(id=reader.entry.id, bucket=bucket, replicas=replicas, lifecycle=_lifecycle(fields))
+    return _closed(reader, fields, view)
+
+
+def bucket_of(entry_id: EntryId) -> str:
+    """Return the bucket of a store that names none. Two ids never give the same one."""
+    return "store-" + re.sub(r"[^A-Za-z0-9-]", lambda found: f"_{ord(found[0]):02X}", entry_id)
 
 
 def _workflow_pollers(fields: Fields) -> int:

@@ -3,7 +3,8 @@
 A name is looked up as the public name of an `env.variable`, then as an entry id, then as an entry of the asking
 namespace; only if no such entry exists is the operating system's environment asked. An empty value counts as absent.
 
-Not here: writing variables at run time. What `env.storage.memory` holds at load is nothing.
+What is set at run time is put in here by `node.modules.env`, which also writes the files; a storage of the kind
+`env.storage.memory` holds nothing before that.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from node.registry.entries import Entry, EntryId, Problem, resolve_reference
 
 _PUBLIC_NAME = re.compile(r"[A-Za-z0-9_]+")
+_MODE = re.compile(r"0?o?([0-7]{3})")
+FILE_MODE = 0o644
+DIR_MODE = 0o755
+MODE_MAX = 0o777
+OWNER_USES = 0o600
 _STORAGE_KINDS = frozenset(
     {"env.storage.memory", "env.storage.os", "env.storage.static", "env.storage.file", "env.storage.router"}
 )
@@ -36,6 +43,16 @@ class Variable:
         return self.variable if self.variable is not None else self.id.partition(":")[2]
 
 
+@dataclass(frozen=True, slots=True)
+class EnvFile:
+    """The file behind an `env.storage.file`. The modes are for what is made, not for what is there."""
+
+    path: Path
+    auto_create: bool
+    file_mode: int
+    dir_mode: int
+
+
 @dataclass(slots=True)
 class Environment:
     """Looks variables up. Built once per registry; reads no file and no process state afterwards."""
@@ -45,14 +62,49 @@ class Environment:
     by_name: dict[str, Variable] = field(default_factory=dict)
     stored: dict[EntryId, Mapping[str, str]] = field(default_factory=dict)
     routes: dict[EntryId, tuple[EntryId, ...]] = field(default_factory=dict)
+    files: dict[EntryId, EnvFile] = field(default_factory=dict)
+    memories: set[EntryId] = field(default_factory=set)
 
     def get(self, name: str, namespace: str) -> str | None:
         """Return the value of a variable as code of `namespace` sees it, None if it has none."""
-        variable = self.by_name.get(name) or self.by_id.get(resolve_reference(name, namespace))
+        variable = self.find(name, namespace)
         if variable is None:
             return self.environ.get(name) or None
-        held = self._find(variable.storage, variable.key, frozenset()) if variable.storage else None
-        return held or variable.default or None
+        return self._held(variable) or variable.default or None
+
+    def find(self, name: str, namespace: str) -> Variable | None:
+        """Return the variable that a name means to code of `namespace`, None if no entry is meant."""
+        return self.by_name.get(name) or self.by_id.get(resolve_reference(name, namespace))
+
+    def held(self) -> dict[str, str]:
+        """Return what the storages hold, without defaults and empty values.
+
+        When several storages hold a name, the variable of that name says which counts, else the first by id does.
+        """
+        values: dict[str, str] = {}
+        for storage in sorted(self.stored):
+            for key, value in self.stored[storage].items():
+                if value:
+                    values.setdefault(key, value)
+        for name, variable in self.by_name.items():
+            if held := self._held(variable):
+                values[name] = held
+        return values
+
+    def write_target(self, storage: EntryId) -> EntryId | None:
+        """Return the storage that a write to this one goes to (a router's first), None if that is read only."""
+        passed: set[EntryId] = set()
+        while self.routes.get(storage) and storage not in passed:
+            passed.add(storage)
+            storage = self.routes[storage][0]
+        return storage if storage in self.memories or storage in self.files else None
+
+    def put(self, storage: EntryId, key: str, value: str) -> None:
+        """Set what a storage that can be written holds under a key."""
+        self.stored[storage] = {**self.stored.get(storage, {}), key: value}
+
+    def _held(self, variable: Variable) -> str | None:
+        return self._find(variable.storage, variable.key, frozenset()) if variable.storage else None
 
     def _find(self, storage: EntryId, key: str, passed: frozenset[EntryId]) -> str | None:
         for target in self.routes.get(storage, ()):
@@ -81,6 +133,8 @@ class _Builder:
         match entry.kind:
             case "env.variable":
                 self._add_variable(entry)
+            case "env.storage.memory":
+                self.environment.memories.add(entry.id)
             case "env.storage.os":
                 self.environment.stored[entry.id] = self.environment.environ
             case "env.storage.static":
@@ -136,6 +190,14 @@ class _Builder:
         if not isinstance(path, str) or not path:
             self._problem(entry, "file_path", "file_path is required and must be a text")
             return
+        auto_create = entry.data.get("auto_create", False) if isinstance(entry.data, dict) else False
+        if not isinstance(auto_create, bool):
+            self._problem(entry, "auto_create", "auto_create must be true or false")
+            return
+        file_mode, dir_mode = self._mode(entry, "file_mode", FILE_MODE), self._mode(entry, "dir_mode", DIR_MODE)
+        if file_mode is None or dir_mode is None:
+            return
+        self.environment.files[entry.id] = EnvFile(entry.root / path, auto_create, file_mode, dir_mode)
         try:
             text = (entry.root / path).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -144,6 +206,24 @@ class _Builder:
             self._problem(entry, "file_path", f"{path} cannot be read: {e}")
             return
         self.environment.stored[entry.id] = parse_env_file(text.splitlines())
+
+    def _mode(self, entry: Entry, field_name: str, default: int) -> int | None:
+        """Return the permissions of a file that its owner can read and write.
+
+        YAML 1.2 reads `0644` as the number 644, so a number is taken by its digits as people write modes; only if its
+        owner could not use the file so is it taken as a number (`0o644`, or 420 in JSON).
+        """
+        value = entry.data.get(field_name) if isinstance(entry.data, dict) else None
+        if value is None:
+            return default
+        if isinstance(value, int | str) and not isinstance(value, bool):
+            digits = _MODE.fullmatch(str(value))
+            if digits is not None and (mode := int(digits[1], 8)) & OWNER_USES == OWNER_USES:
+                return mode
+            if isinstance(value, int) and 0 <= value <= MODE_MAX and value & OWNER_USES == OWNER_USES:
+                return value
+        self._problem(entry, field_name, f"{field_name} must be permissions such as 0644 with 6 or 7 for the owner")
+        return None
 
     def _add_router(self, entry: Entry) -> None:
         listed = entry.data.get("storages") if isinstance(entry.data, dict) else None
@@ -180,6 +260,26 @@ def parse_env_file(lines: Iterable[str]) -> dict[str, str]:
             value = value[1:-1]
         values[key] = value
     return values
+
+
+def with_variable(text: str, key: str, value: str) -> str:
+    """Return the text of an env file with a variable set; all other lines stay as they are.
+
+    The variable's last line is replaced, because that is the one that counts when the file is read.
+    Raises ValueError for a value that does not fit on a line.
+    """
+    if value.splitlines() not in ([], [value]):
+        raise ValueError("a value in an env file must not have more than one line")
+    quoted = value != value.strip() or (len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'")
+    line = f'{key}="{value}"' if quoted else f"{key}={value}"
+    lines = text.splitlines()
+    for i in range(len(lines) - 1, -1, -1):
+        if key in parse_env_file([lines[i]]):
+            lines[i] = line
+            break
+    else:
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def _text(value: object) -> str:

@@ -25,6 +25,8 @@ WORKFLOW = "workflow.lua"
 PROCESS_HOST = "process.host"
 TERMINAL_HOST = "terminal.host"
 SERVICE = "process.service"
+STORE_MEMORY = "store.memory"
+STORE_KV = "store.kv"
 
 KIND_ALIASES = {"mesh.client": CLIENT, "mesh.worker": WORKER}
 LUA_KINDS = frozenset({FUNCTION_LUA, LIBRARY, PROCESS, WORKFLOW})
@@ -35,7 +37,7 @@ KNOWN_KINDS = (
     | {CLIENT, WORKER, *KIND_ALIASES}
     | {"registry.entry", PROCESS_HOST, TERMINAL_HOST, SERVICE}
     | {"env.variable", "env.storage.memory", "env.storage.os", "env.storage.static", "env.storage.file"}
-    | {"env.storage.router", "store.memory", "queue.driver.memory", "queue.queue", "queue.consumer"}
+    | {"env.storage.router", STORE_MEMORY, STORE_KV, "queue.driver.memory", "queue.queue", "queue.consumer"}
 )
 
 
@@ -320,7 +322,28 @@ class ServiceEntry:
     lifecycle: LifecycleSpec
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryStoreEntry:
+    """A `store.memory`: keys in the memory of each node, gone when it stops."""
+
+    id: EntryId
+    size_max: int
+    cleanup_interval_s: float
+    lifecycle: LifecycleSpec
+
+
+@dataclass(frozen=True, slots=True)
+class KvStoreEntry:
+    """A `store.kv`: keys in a JetStream bucket, the same ones for every node and after every restart."""
+
+    id: EntryId
+    bucket: str
+    replicas: int
+    lifecycle: LifecycleSpec
+
+
 HostEntry: TypeAlias = ProcessHostEntry | TerminalHostEntry
-StartedEntry: TypeAlias = ClientEntry | WorkerEntry | HostEntry | ServiceEntry
+StoreEntry: TypeAlias = MemoryStoreEntry | KvStoreEntry
+StartedEntry: TypeAlias = ClientEntry | WorkerEntry | HostEntry | ServiceEntry | StoreEntry
 CodeEntry: TypeAlias = LuaFunctionEntry | LibraryEntry | ProcessEntry | WorkflowEntry
 View: TypeAlias = CodeEntry | PythonFunctionEntry | NatsFunctionEntry | StartedEntry

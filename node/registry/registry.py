@@ -31,11 +31,14 @@ from node.registry.kinds import (
     ClientEntry,
     CodeEntry,
     FunctionEntry,
+    KvStoreEntry,
     LibraryEntry,
+    MemoryStoreEntry,
     ProcessEntry,
     ProcessHostEntry,
     ServiceEntry,
     StartedEntry,
+    StoreEntry,
     TerminalHostEntry,
     View,
     WorkerEntry,
@@ -125,6 +128,11 @@ class Registry:
         """Return what has `auto_start` and all it needs, in the order to start it."""
         views = self._views.values()
         return start_order(self.needs, [v.id for v in views if isinstance(v, StartedEntry) and v.lifecycle.auto_start])
+
+    def stores(self) -> Mapping[EntryId, StoreEntry]:
+        """Return the stores, of every kind."""
+        stores = (MemoryStoreEntry, KvStoreEntry)
+        return {entry_id: view for entry_id, view in self._views.items() if isinstance(view, stores)}
 
     def code_unit(self, entry_id: str) -> CodeUnit:
         """Return an entry's code with all its libraries. Raises NotFound if the id is not that of sound code."""
