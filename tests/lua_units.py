@@ -27,9 +27,15 @@ class Units:
 
     def __init__(self, modules: Mapping[str, LuaModule] | None = None, *, entry_id: str = "app:code") -> None:
         self.vm = LuaVM()
-        self.modules = Modules(modules or {})
+        self._modules = dict(modules or {})
+        self.modules = Modules(self._modules)
         self.entry_id = entry_id
         self.by_pid: dict[str, Unit] = {}
+
+    def use(self, name: str, module: LuaModule) -> None:
+        """Add a module that needs these units itself."""
+        self._modules[name] = module
+        self.modules = Modules(self._modules)
 
     def deliver(self, pid: str, topic: str, value: Any) -> None:
         """The node's `Deliver`: what comes for a unit waits until that is looked after."""

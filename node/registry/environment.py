@@ -210,18 +210,18 @@ class _Builder:
     def _mode(self, entry: Entry, field_name: str, default: int) -> int | None:
         """Return the permissions of a file that its owner can read and write.
 
-        YAML 1.2 reads `0644` as the number 644, so a number is taken by its digits as people write modes; only if its
-        owner could not use the file so is it taken as a number (`0o644`, or 420 in JSON).
+        YAML 1.2 reads `0644` as the number 644, so a number is taken by its digits, as people write modes. One with an 8
+        or 9 in it can only be a mode's value (`0o600` is read as 384). What could be meant either way and gives the owner
+        no rights by its digits (`0o644`, read as 420) is refused rather than guessed.
         """
         value = entry.data.get(field_name) if isinstance(entry.data, dict) else None
         if value is None:
             return default
         if isinstance(value, int | str) and not isinstance(value, bool):
             digits = _MODE.fullmatch(str(value))
-            if digits is not None and (mode := int(digits[1], 8)) & OWNER_USES == OWNER_USES:
+            mode = int(digits[1], 8) if digits is not None else value
+            if isinstance(mode, int) and 0 <= mode <= MODE_MAX and mode & OWNER_USES == OWNER_USES:
                 return mode
-            if isinstance(value, int) and 0 <= value <= MODE_MAX and value & OWNER_USES == OWNER_USES:
-                return value
         self._problem(entry, field_name, f"{field_name} must be permissions such as 0644 with 6 or 7 for the owner")
         return None
 

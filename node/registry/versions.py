@@ -88,7 +88,7 @@ class Versions:
         items = dict(self.current.items)
         touched: set[EntryId] = set()
         for op in ops:
-            kind, entry = op["kind"], op["entry"]
+            kind, entry = op["kind"], op["entry"] or {}  # an empty table of Lua's comes as a list
             item_id = read_id(entry.get("id"))
             if item_id not in touched and items.get(item_id) is not base.items.get(item_id):
                 reason = f"{item_id} has changed since v{base_id}; take a new snapshot"
