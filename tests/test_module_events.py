@@ -260,6 +260,10 @@ async def test_an_event_for_the_mesh_reaches_every_node_once(nats_server: Server
         await first.run(send)
         for unit in there:
             await wait_until(lambda unit=unit: len(unit.arrived) == 21)  # type: ignore[misc]  # mypy cannot infer it
+        # Behind all of the first node's own that could come back to it.
+        await others[0].run(SEND, "a.b c", "k", "afterwards", None, {"mesh": True})
+        await wait_until(lambda: here.arrived and here.arrived[-1][1]["path"] == "afterwards")
+        assert len(here.arrived) == 22
         for unit in (here, *there):
             await unit.settle()
             assert unit.result == [f"a.b c/k/{i}" for i in range(1, 21)]
@@ -313,7 +317,9 @@ async def test_without_a_connection_a_mesh_event_is_refused(nats_server: ServerF
         send = "return function() local ok, err = events.send('s', 'k', 'p', nil, {mesh = true}) return err and {err:kind(), err:retryable()} end"
 
         async def is_refused() -> bool:
-            return await node.run(send) == ["Unavailable", True]  # before the break is noticed it is sent into the void
+            return bool(
+                await node.run(send) == ["Unavailable", True]
+            )  # before the break is noticed it is sent into the void
 
         await wait_until_async(is_refused)
 

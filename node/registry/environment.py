@@ -210,9 +210,9 @@ class _Builder:
     def _mode(self, entry: Entry, field_name: str, default: int) -> int | None:
         """Return the permissions of a file that its owner can read and write.
 
-        YAML 1.2 reads `0644` as the number 644, so a number is taken by its digits, as people write modes. One with an 8
-        or 9 in it can only be a mode's value (`0o600` is read as 384). What could be meant either way and gives the owner
-        no rights by its digits (`0o644`, read as 420) is refused rather than guessed.
+        YAML 1.2 reads `0644` as the number 644, so a number is taken by its digits, as people write modes. One with
+        an 8 or 9 in it can only be a mode's value (`0o600` is read as 384). What could be meant either way and gives
+        the owner no rights by its digits (`0o644`, read as 420) is refused rather than guessed.
         """
         value = entry.data.get(field_name) if isinstance(entry.data, dict) else None
         if value is None:
