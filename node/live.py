@@ -104,6 +104,10 @@ class LiveDriver:
         self._watches.unit_ended(pid)
         self._modules.unit_ended(pid)
 
+    def code_replaced(self, pid: str) -> None:
+        """The unit goes on with other code: what the old code held in modules is let go."""
+        self._modules.unit_ended(pid)
+
     def log_failure(self, unit: LiveUnit, outcome: bytes) -> None:
         """Say in the log that a unit's code has failed, with the user's own frames."""
         _, failure = codec.decode_outcome(outcome)

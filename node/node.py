@@ -36,8 +36,7 @@ from node.code import Code
 from node.engine import Engine
 from node.functions import FunctionHost
 from node.live import LiveDriver
-from node.modules import Modules
-from node.modules.crypto import CryptoModule
+from node.modules.standard import StandardModules
 from node.names import MeshNames
 from node.peers import Peers
 from node.placing import ServicePlacing
@@ -125,10 +124,11 @@ class Node:
         self.switchboard = Switchboard(
             node_id=self.id, directory=_Directory(self), tasks=lambda: self._group, unit_ended=self._unit_ended
         )
+        self.modules = StandardModules(registry, self.client, self.switchboard.deliver)
         self.live = LiveDriver(
             client=self.client,
             switchboard=self.switchboard,
-            modules=Modules({"crypto": CryptoModule()}),
+            modules=self.modules,
             tasks=lambda: self._group,
             foreign=self.foreign,
             call_defaults=self.call_defaults,
@@ -236,6 +236,7 @@ class Node:
             self._tasks = tasks
             await tasks.start(self.roster.run)
             await tasks.start(self.names.run)
+            await tasks.start(self.modules.run)
             for record in self._workers:
                 engine = Engine(
                     conn=self.conn,

@@ -238,6 +238,7 @@ class ProcessHost:
     def _upgrade(self, unit: ProcessUnit, op: Op) -> None:
         entry_id = str(codec.unpack(op.options or b"\x80").get("entry") or unit.entry_id)
         unit.drop_pending()
+        self._driver.code_replaced(unit.pid)
         cell = unit.cell
         if entry_id not in self._entries:
             text = f"factory not found: cannot upgrade {unit.entry_id} to {entry_id}, this node has no such process"

@@ -329,7 +329,7 @@ def _memory_store(reader: EntryReader) -> MemoryStoreEntry:
         id=reader.entry.id,
         size_max=fields.count("max_size", STORE_SIZE_MAX),
         cleanup_interval_s=fields.duration_s("cleanup_interval", STORE_CLEANUP_S) or STORE_CLEANUP_S,
-        lifecycle=_lifecycle(fields),
+        lifecycle=read_lifecycle(fields),
     )
     return _closed(reader, fields, view)
 
@@ -344,7 +344,7 @@ def _kv_store(reader: EntryReader) -> KvStoreEntry:
     replicas = fields.integer("replicas", 1, least=1)
     if replicas > REPLICAS_MAX:
         fields.fault("replicas", f"must be at most {REPLICAS_MAX}, not {replicas}")
-    view = KvStoreEntry(id=reader.entry.id, bucket=bucket, replicas=replicas, lifecycle=_lifecycle(fields))
+    view = KvStoreEntry(id=reader.entry.id, bucket=bucket, replicas=replicas, lifecycle=read_lifecycle(fields))
     return _closed(reader, fields, view)
 
 
