@@ -320,6 +320,8 @@ class Node:
                 self.switchboard.node_lost(node)
             if gone:
                 self.switchboard.nodes_changed()
+                if self._tasks is not None and self.id == min(boots, default=""):
+                    self._tasks.start_soon(self.names.purge)
 
     def _on_mesh_name(self, name: str) -> None:
         self.switchboard.on_mesh_name(name)
