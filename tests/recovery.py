@@ -90,7 +90,8 @@ class Watch:
     hooks: called with every event, from the read loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, queue: str = QUEUE) -> None:
+        self.queue = queue
         self.events: list[Seen] = []
         self.owners: dict[int, str] = {}
         self.claims: list[Claimed] = []
@@ -104,7 +105,9 @@ class Watch:
     ) -> None:
         """Watch until cancelled. The queue's stream and the roster are there once a node is up."""
         roster = Follower(client.conn, client.js, f"KV_{BUCKET}", [f"$KV.{BUCKET}.>"], 1, self._see_roster)
-        events = Follower(client.conn, client.js, stream_name(QUEUE), [f"mesh.log.{QUEUE}.>"], 1, self._see_event)
+        events = Follower(
+            client.conn, client.js, stream_name(self.queue), [f"mesh.log.{self.queue}.>"], 1, self._see_event
+        )
         async with anyio.create_task_group() as tasks:
             await tasks.start(roster.run)
             await tasks.start(events.run)
@@ -149,7 +152,7 @@ class Watch:
             return
         queue, _, partition = rest.rpartition(".")
         node_id = value.get("node") or ""
-        if queue == bucket_key(QUEUE) and self.owners.get(int(partition), "") != node_id:
+        if queue == bucket_key(self.queue) and self.owners.get(int(partition), "") != node_id:
             self.owners[int(partition)] = node_id
             self.claims.append(Claimed(int(partition), node_id, message.timestamp_ns))
             self.changed_s = anyio.current_time()
@@ -182,6 +185,7 @@ class Fleet:
     client: Client
     effects: Effects
     tasks: anyio.abc.TaskGroup
+    app: Path = APP
     watch: Watch = field(default_factory=Watch)
     nodes: dict[str, NodeProcess] = field(default_factory=dict)
     _names: Iterable[int] = field(default_factory=lambda: count(1))
@@ -197,7 +201,7 @@ class Fleet:
     async def _run(self, node_id: str, *, task_status: anyio.abc.TaskStatus[NodeProcess]) -> None:
         environ = {"RECOVERY_EFFECTS": str(self.effects.file)}
         arguments = ("--log-format", "text")
-        async with a_node(APP, self.url, node_id=node_id, environ=environ, arguments=arguments) as node:
+        async with a_node(self.app, self.url, node_id=node_id, environ=environ, arguments=arguments) as node:
             task_status.started(node)
             await node.wait(NEVER_S)
             self.nodes.pop(node_id, None)
@@ -218,11 +222,16 @@ class Fleet:
 
 
 @asynccontextmanager
-async def a_fleet(url: str, directory: Path, *, nodes: int) -> AsyncIterator[Fleet]:
-    """Run so many nodes as processes while the block runs; they are ready and own everything when it starts."""
+async def a_fleet(
+    url: str, directory: Path, *, nodes: int, app: Path = APP, queue: str = QUEUE
+) -> AsyncIterator[Fleet]:
+    """Run so many nodes as processes while the block runs; they are ready and own everything when it starts.
+
+    queue: the one queue of the app.
+    """
     with unwrapped():
         async with mesh.client.connect(url) as client, anyio.create_task_group() as tasks:
-            fleet = Fleet(url, client, Effects(directory / "effects.jsonl"), tasks)
+            fleet = Fleet(url, client, Effects(directory / "effects.jsonl"), tasks, app, Watch(queue))
             async with anyio.create_task_group() as starting:
                 for _ in range(nodes):
                     starting.start_soon(fleet.add)

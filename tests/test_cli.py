@@ -21,6 +21,7 @@ import anyio
 import pytest
 
 import mesh.client
+from mesh.client import FunctionFailed
 from mesh.subjects import WorkflowKey
 from tests.cluster import PROJECT, Finished, a_node, mesh_command, plain_environment
 from tests.conftest import ServerFactory
@@ -526,6 +527,26 @@ async def test_nodes_are_listed_with_what_they_own(nats_server: ServerFactory, a
     done = await mesh_command("nodes", url=url)
     assert (done.status, done.out) == (0, "")
     assert "no node is up" in done.err
+
+
+async def test_a_node_runs_only_what_it_is_told_to(nats_server: ServerFactory, app: Path) -> None:
+    """`--only` and `--without` choose by entry ID, several times each; workers are chosen like functions."""
+    url = nats_server().url
+    only = ("--only", "shop:d*", "--only", "*:broken", "--without", "shop:broken")
+    async with (
+        a_node(app, url, node_id="a", arguments=only) as a,
+        a_node(app, url, node_id="b", arguments=("--without", "shop:double")) as b,
+        mesh.client.connect(url) as client,
+    ):
+        done = await mesh_command("nodes", "--json", url=url)
+        found = {record["node"]: record for record in json.loads(done.out)}
+        assert {name: (n["functions"], set(n["queues"])) for name, n in found.items()} == {
+            a.id: (1, set()),
+            b.id: (1, {"orders"}),
+        }
+        assert await client.call("shop:double", 4) == 8
+        with pytest.raises(FunctionFailed, match="the till is stuck"):
+            await client.call("shop:broken")
 
 
 async def test_a_node_told_to_leave_exits_with_0_whatever_the_signal(nats_server: ServerFactory, app: Path) -> None:

@@ -54,6 +54,15 @@ def log_options(command: Command) -> Command:
 @click.option("--strict", is_flag=True, help="Do not start when anything is wrong with the app.")
 @click.option("--wait/--no-wait", "patient", default=True, help="Whether to wait for a server that is not up yet.")
 @click.option("--replicas", type=click.IntRange(1, 5), default=1, show_default=True, help="Copies of each new queue.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Run only the functions, hosts, workers and services whose entry ID fits, such as 'shop:*'. Repeatable.",
+)
+@click.option(
+    "--without", multiple=True, metavar="PATTERN", help="Run none whose entry ID fits, --only or not. Repeatable."
+)
 @click.option("--with-parent", is_flag=True, hidden=True, help="Leave when standard input is closed.")
 @log_options
 @connection_options
@@ -64,6 +73,8 @@ def run_node(
     strict: bool,
     patient: bool,
     replicas: int,
+    only: tuple[str, ...],
+    without: tuple[str, ...],
     with_parent: bool,
     log_format: LogFormat,
     log_level: str,
@@ -79,13 +90,13 @@ def run_node(
     import anyio
 
     from node.logs import set_up
-    from node.node import NodeConfig
+    from node.node import NodeConfig, Offers
 
     name = node_id or _new_id()
     set_up(log_format, log_level, fields={"node": name})
     registry = load_app(app, strict=strict)
     options = server.options(patience_s=float("inf") if patient else 0.0)
-    config = NodeConfig(server.url, node_id=name, replicas=replicas, options=options)
+    config = NodeConfig(server.url, node_id=name, replicas=replicas, options=options, offers=Offers(only, without))
     # A step waits for the loop several times; uvloop's turns are shorter.
     uvloop = importlib.util.find_spec("uvloop") is not None
     sys.exit(anyio.run(_serve, config, registry, with_parent, backend_options={"use_uvloop": uvloop}))
