@@ -1,0 +1,399 @@
+"""Runs the behaviours: each file is one pytest item per mode, on real nodes that are started once per session.
+
+    [one node]       one node runs everything; the behaviour is called as a function or started as a workflow
+    [two nodes]      node `callers` runs the behaviours, node `hosts` the hosts, functions and workers they use
+    [owner killed]   a workflow on several equal nodes: its owner is killed when half of its events are stored
+
+A mode is a `Stage`. Stages live in an event loop of their own, in a thread, from the first item that needs one to the
+end of the session; items are plain functions that ask them. Behaviours whose owner is killed run several at a time, as a
+takeover takes a moment: the first item of that mode runs those of all selected items, the others look theirs up.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+import mesh.client
+from mesh.client import Client, FunctionFailed, WorkflowFailed
+from mesh.errors import RequestTimeout
+from mesh.failure import Failure
+from mesh.groups import unwrapped
+from tests.cluster import NodeProcess, a_node
+from tests.lua.behaviour import (
+    BEHAVIOURS,
+    NAMESPACE,
+    QUEUE,
+    WORKER,
+    BadBehaviour,
+    Behaviour,
+    behaviour_files,
+    read_behaviour,
+    write_suite_app,
+)
+from tests.recovery import Fleet, Seen, a_fleet
+from tests.servers import ServerProcess
+from tests.waiting import wait_until
+
+ONE_NODE: Final = "one node"
+TWO_NODES: Final = "two nodes"
+OWNER_KILLED: Final = "owner killed"
+
+TIMEOUT_S: Final = 30.0  # of one behaviour; those that wait give up much earlier, with a better text
+KILLED_TIMEOUT_S: Final = 60.0
+# The first item of a mode waits for its nodes, and the first of those with a kill for the others of its kind.
+ITEM_TIMEOUT_S: Final = 600.0
+CLOSE_TIMEOUT_S: Final = 30.0
+AT_ONCE: Final = 2  # kills under way at the same time
+NODES: Final = 4  # of which so many are killed at the same time, and one is left
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a behaviour came to: `text` is "" when all is as the rule says, else what a person has to read."""
+
+    text: str = ""
+
+    @classmethod
+    def of(cls, failure: Failure) -> Outcome:
+        """The outcome of a failure, with the places in the behaviour's file."""
+        return cls(
+            failure.stack if failure.stack and failure.message in failure.stack else f"{failure}\n{failure.stack}"
+        )
+
+
+class SuiteFailure(Exception):
+    """Raised by an item whose behaviour is not as its rule says."""
+
+
+class Stage:
+    """A mesh that behaviours run on: the client that starts them, and the nodes."""
+
+    def __init__(self, client: Client, nodes: Sequence[NodeProcess]) -> None:
+        self._client = client
+        self._nodes = nodes
+        self._number = count(1)
+        self.over = anyio.Event()
+
+    async def run(self, behaviour: Behaviour) -> Outcome:
+        """Run a behaviour once."""
+        try:
+            if behaviour.form == "workflow":
+                await run_workflow(self._client, behaviour, f"{behaviour.file.stem}-{next(self._number)}", TIMEOUT_S)
+            else:
+                await self._client.call(behaviour.id, timeout_s=TIMEOUT_S)
+        except (FunctionFailed, WorkflowFailed) as error:
+            return Outcome.of(error.failure)
+        except RequestTimeout:
+            return Outcome(f"it has not ended within {TIMEOUT_S:g} s")
+        return Outcome()
+
+    def logs(self) -> dict[str, str]:
+        """What each node has written so far."""
+        return {node.id: node.log() for node in self._nodes}
+
+
+async def run_workflow(client: Client, behaviour: Behaviour, workflow_id: str, timeout_s: float) -> None:
+    """Run a behaviour as a workflow. Raises WorkflowFailed, RequestTimeout."""
+    handle = await client.start(behaviour.id, host=WORKER, id=workflow_id, conflict="fail")
+    await handle.result(timeout_s=timeout_s)
+
+
+async def run_stage(
+    url: str,
+    app: Path,
+    nodes: dict[str, tuple[str, ...]],
+    *,
+    task_status: anyio.abc.TaskStatus[Stage] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run these nodes, each with these options of `mesh node`, until the stage is over."""
+    async with AsyncExitStack() as stack:
+        running = [
+            await stack.enter_async_context(
+                a_node(app, url, node_id=name, arguments=("--log-format", "text", *options))
+            )
+            for name, options in nodes.items()
+        ]
+        client = await stack.enter_async_context(mesh.client.connect(url))
+        stage = Stage(client, running)
+        task_status.started(stage)
+        await stage.over.wait()
+
+
+# -- with the owner killed -------------------------------------------------------------------------------------------
+
+
+class Killing:
+    """Runs workflows twice: in peace, to count the events of each, and with a kill after half of them."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._slots = anyio.CapacityLimiter(AT_ONCE)
+
+    async def run(self, behaviours: Iterable[Behaviour]) -> dict[str, Outcome]:
+        """The outcome of each, by entry ID."""
+        outcomes: dict[str, Outcome] = {}
+
+        async def one(behaviour: Behaviour) -> None:
+            async with self._slots:
+                await wait_until(lambda: len(self._fleet.nodes) > AT_ONCE, KILLED_TIMEOUT_S)
+                outcomes[behaviour.id] = await self._run(behaviour)
+
+        async with anyio.create_task_group() as tasks:
+            for behaviour in behaviours:
+                tasks.start_soon(one, behaviour)
+        return outcomes
+
+    async def _run(self, behaviour: Behaviour) -> Outcome:
+        name = behaviour.file.stem
+        peace = await self._outcome(behaviour, f"{name}-peace")
+        await wait_until(lambda: any(seen.label == "end" for seen in self._fleet.watch.of(f"{name}-peace")), TIMEOUT_S)
+        events = len(self._fleet.watch.of(f"{name}-peace"))
+        killed = _KillAt(self._fleet, f"{name}-killed", max(1, events // 2))
+        self._fleet.watch.hooks.append(killed.see)
+        try:
+            outcome = await self._outcome(behaviour, f"{name}-killed")
+        finally:
+            self._fleet.watch.hooks.remove(killed.see)
+        if peace.text:
+            return Outcome(f"already without a kill:\n{peace.text}")
+        if not killed.whom:
+            return Outcome(f"nobody was killed: event {killed.at} of {events} did not come; {outcome.text}")
+        if outcome.text:
+            return Outcome(
+                f"with {killed.whom} killed at event {killed.at} of {events}, {killed.label}:\n{outcome.text}"
+            )
+        return outcome
+
+    async def _outcome(self, behaviour: Behaviour, workflow_id: str) -> Outcome:
+        try:
+            await run_workflow(self._fleet.client, behaviour, workflow_id, KILLED_TIMEOUT_S)
+        except WorkflowFailed as error:
+            return Outcome.of(error.failure)
+        except RequestTimeout:
+            labels = ", ".join(seen.label for seen in self._fleet.watch.of(workflow_id))
+            return Outcome(f"it has not ended within {KILLED_TIMEOUT_S:g} s; its history: {labels}")
+        return Outcome()
+
+
+@dataclass(slots=True)
+class _KillAt:
+    """Kills a workflow's owner at its n-th event, and starts another node."""
+
+    fleet: Fleet
+    workflow_id: str
+    at: int
+    whom: str = ""
+    label: str = ""
+    seen: int = 0
+
+    def see(self, seen: Seen) -> None:
+        if seen.id != self.workflow_id:
+            return
+        self.seen += 1
+        if self.seen == self.at:
+            self.whom, self.label = self.fleet.watch.owners[seen.partition], seen.label
+            # Another workflow's kill may have taken this owner already: nobody has taken over since.
+            if self.whom in self.fleet.nodes:
+                self.fleet.kill(self.whom)
+                self.fleet.tasks.start_soon(self.fleet.add)
+
+
+# -- stages in their thread ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Stages:
+    """The stages of a session, made when they are first asked for."""
+
+    behaviours: Sequence[Behaviour]
+    to_kill: Sequence[Behaviour]
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _loop_stack: ExitStack = field(default_factory=ExitStack)  # left first: nodes end before their servers
+    _portal: BlockingPortal | None = None
+    _app: Path | None = None
+    _stages: dict[str, Stage] = field(default_factory=dict)
+    _running: list[Future[None]] = field(default_factory=list)
+    _killed: dict[str, Outcome] | None = None
+    _faults: dict[str, str] = field(default_factory=dict)
+
+    def fault(self, behaviour: Behaviour) -> str:
+        """Why a node could not run a behaviour's entry, "" if it can."""
+        self._written_app()
+        return self._faults.get(behaviour.id, "")
+
+    def stage(self, mode: str) -> Stage:
+        """The stage of a mode."""
+        if mode not in self._stages:
+            nodes: dict[str, tuple[str, ...]] = {"one": ()}
+            if mode == TWO_NODES:
+                mine = f"{NAMESPACE}:*"
+                nodes = {"callers": ("--only", mine), "hosts": ("--without", mine)}
+            server = self._server()
+            running, self._stages[mode] = self._loop().start_task(run_stage, server.url, self._written_app(), nodes)
+            self._running.append(running)
+        return self._stages[mode]
+
+    def run(self, mode: str, behaviour: Behaviour) -> Outcome:
+        """Run a behaviour in a mode."""
+        if mode == OWNER_KILLED:
+            if self._killed is None:
+                self._killed = self._loop().call(self._kill)
+            return self._killed[behaviour.id]
+        return self._loop().call(self.stage(mode).run, behaviour)
+
+    async def _kill(self) -> dict[str, Outcome]:
+        server, app = self._server(), self._written_app()
+        with tempfile.TemporaryDirectory(prefix="mesh-lua-") as directory, unwrapped():
+            async with a_fleet(server.url, Path(directory), nodes=NODES, app=app, queue=QUEUE) as fleet:
+                return await Killing(fleet).run(self.to_kill)
+
+    def close(self) -> None:
+        """End everything that was started."""
+        try:
+            for stage in self._stages.values():
+                self._loop().call(stage.over.set)
+            for running in self._running:
+                running.result(CLOSE_TIMEOUT_S)
+        finally:
+            self._loop_stack.close()
+            self._stack.close()
+
+    def _loop(self) -> BlockingPortal:
+        if self._portal is None:
+            self._portal = self._loop_stack.enter_context(start_blocking_portal())
+            # Called before the portal's own end, which waits for what an interrupted item has left.
+            self._loop_stack.callback(self._portal.call, self._portal.stop, True)
+        return self._portal
+
+    def _directory(self) -> Path:
+        made = tempfile.TemporaryDirectory(prefix="mesh-lua-", ignore_cleanup_errors=True)
+        return Path(self._stack.enter_context(made))
+
+    def _server(self) -> ServerProcess:
+        server = ServerProcess(self._directory())
+        self._stack.callback(server.stop)
+        return server.start()
+
+    def _written_app(self) -> Path:
+        if self._app is None:
+            self._app = write_suite_app(self._directory(), self.behaviours)
+            self._faults = faults_of(self._app)
+        return self._app
+
+
+def faults_of(app: Path) -> dict[str, str]:
+    """What is wrong with an app, by entry ID. Problems of the support app are everybody's: they fail the session."""
+    from node.machine import compile_error
+    from node.registry import check_registry, load_registry
+
+    problems = check_registry(load_registry(app, environ={}), compile_error)
+    mine = {str(problem.entry): str(problem) for problem in problems if str(problem.entry).startswith(f"{NAMESPACE}:")}
+    others = [str(problem) for problem in problems if str(problem.entry) not in mine]
+    if others:
+        pytest.exit("the suite's app is not sound:\n" + "\n".join(others), 1)
+    return mine
+
+
+# -- pytest ----------------------------------------------------------------------------------------------------------
+
+STAGES: Final = pytest.StashKey[Stages]()
+
+
+def stages_of(session: pytest.Session) -> Stages:
+    """The stages of a session."""
+    if STAGES not in session.config.stash:
+        items = [item for item in session.items if isinstance(item, BehaviourItem)]
+        to_kill = [item.behaviour for item in items if item.mode == OWNER_KILLED]
+        # All of them, selected or not: what one runs must not depend on which others are asked for.
+        readable = [behaviour for file in behaviour_files() if (behaviour := _readable(file)) is not None]
+        session.config.stash[STAGES] = Stages(readable, to_kill)
+    return session.config.stash[STAGES]
+
+
+def close_stages(config: pytest.Config) -> None:
+    """End the stages, if there are any."""
+    if STAGES in config.stash:
+        stages = config.stash[STAGES]
+        del config.stash[STAGES]
+        stages.close()
+
+
+def _readable(file: Path) -> Behaviour | None:
+    try:
+        return read_behaviour(file)
+    except BadBehaviour:
+        return None
+
+
+class BehaviourFile(pytest.File):
+    """A Lua file with a behaviour."""
+
+    def collect(self) -> Iterator[BehaviourItem]:
+        try:
+            behaviour = read_behaviour(self.path)
+        except BadBehaviour as error:
+            raise self.CollectError(str(error)) from None
+        for mode in modes_of(behaviour):
+            yield BehaviourItem.from_parent(self, name=f"{self.path.stem}[{mode}]", behaviour=behaviour, mode=mode)
+
+
+def modes_of(behaviour: Behaviour) -> list[str]:
+    """The modes that a behaviour runs in."""
+    modes = [ONE_NODE]
+    if behaviour.form == "workflow":
+        if not behaviour.unkilled:
+            modes.append(OWNER_KILLED)
+    elif behaviour.form == "function" and not behaviour.one_node:
+        modes.append(TWO_NODES)
+    return modes
+
+
+class BehaviourItem(pytest.Item):
+    """A behaviour in a mode."""
+
+    def __init__(self, *, behaviour: Behaviour, mode: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.behaviour = behaviour
+        self.mode = mode
+        self.add_marker(pytest.mark.timeout(ITEM_TIMEOUT_S))
+
+    def runtest(self) -> None:
+        stages = stages_of(self.session)
+        if fault := stages.fault(self.behaviour):
+            raise SuiteFailure(fault)
+        before = self._logs(stages)
+        outcome = stages.run(self.mode, self.behaviour)
+        if outcome.text:
+            for node_id, text in self._logs(stages).items():
+                new = text[len(before.get(node_id, "")) :].splitlines()
+                # That it failed, and where, stands above.
+                said = "\n".join(line for line in new if f"{self.behaviour.id} failed" not in line)
+                if said:
+                    self.add_report_section("call", f"log of node {node_id}", said)
+            raise SuiteFailure(outcome.text)
+
+    def _logs(self, stages: Stages) -> dict[str, str]:
+        return {} if self.mode == OWNER_KILLED else stages.stage(self.mode).logs()
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if isinstance(excinfo.value, SuiteFailure):
+            return f"{self.behaviour.section} {self.behaviour.rule}\n\n{excinfo.value}"
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, self.name
+
+
+__all__ = ["BEHAVIOURS", "BehaviourFile", "close_stages"]
