@@ -306,7 +306,11 @@ class Switchboard:
             done(failed(f"process not found: {pid}", Kind.NOT_FOUND))
             return
         if scope is not Scope.LOCAL:
-            self._tasks().start_soon(self._register_in_mesh, name, local or pid, scope, done)
+            if local is None:
+                # Its own node holds its names, as that is who releases them.
+                self._ask(parsed, "register", [name, pid, int(scope)], done, "process not found", kind=Kind.NOT_FOUND)
+            else:
+                self._tasks().start_soon(self._register_in_mesh, name, local, scope, done)
             return
         if local is None:
             # It lives elsewhere: the name must go when it does.
@@ -344,7 +348,7 @@ class Switchboard:
         except NameTaken as error:
             done(failed(str(error), Kind.ALREADY_EXISTS))
             return
-        if self._is_mine(pid) and pid not in self._units:
+        if pid not in self._units:
             await self._mesh_names.release(pid)  # it has ended meanwhile
         done(TRUE)
 
@@ -495,6 +499,9 @@ class Switchboard:
                 pid, outcome, watchers = args
                 self._heard_of_end(pid, outcome, watchers)
                 done(TRUE)
+            case "register":
+                name, pid, scope = args
+                self.register(name, pid, Scope(scope), done)
             case "monitor":
                 watcher, pid = args
                 if pid in self._units:

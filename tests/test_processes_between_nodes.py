@@ -86,6 +86,16 @@ end }"""
             id="monitors and terminate",
         ),
         pytest.param("return process.exec('app:adder', HOST, 2, 3)", 5, id="exec"),
+        pytest.param(
+            """local pid = process.spawn("app:echo", HOST)
+            process.registry.register("n", pid, process.registry.CONSISTENT)
+            process.send("n", "stop", 1) -- not watched from here
+            local deadline = time.now():add("5s")
+            while process.registry.lookup("n") and time.now():before(deadline) do time.sleep("5ms") end
+            return { process.registry.lookup("n") == nil }""",
+            [True],
+            id="a name that another node gave goes with the process",
+        ),
     ],
 )
 async def test_callers_and_hosts_on_different_nodes(

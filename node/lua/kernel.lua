@@ -635,7 +635,7 @@ function A.turn(now, slice, handle, verb, a, b, c)
         unit.ops, unit.ops_len = {}, 0
       end
       count = count + 1
-      if len > OUT_VALUES_MAX or ((count % 8 == 0 or unit.budget < K.limits.instructions) and raw.os.clock() > ends) then
+      if len > OUT_VALUES_MAX or ((count % 8 == 0 or unit.budget < K.limits.instructions - HOOK_EVERY) and raw.os.clock() > ends) then
         break
       end
     end
