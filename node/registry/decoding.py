@@ -7,7 +7,7 @@ refer to. Imports between code entries are checked further in `node.registry.uni
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -41,6 +41,7 @@ from node.registry.kinds import (
     canonical_kind,
 )
 from node.registry.modules import module_fault
+from node.registry.resources import decode_resource
 
 POOL_SIZE_MAX_UNSAID = 100  # no `pool` at all
 POOL_SIZE_MAX = 16
@@ -123,9 +124,10 @@ def decode_entry(
             view = _memory_store(reader)
         case kinds.STORE_KV:
             view = _kv_store(reader)
-        case kind:
-            if check := _CHECKS.get(kind):
-                check(reader.fields())
+        case kind if kind in kinds.RESOURCE_KINDS:
+            view = _resource(reader, kind)
+        case _:
+            pass  # data without a view
     problems = tuple(reader.problems)
     return Decoded(None if problems else view, problems, tuple(reader.references))
 
@@ -301,6 +303,11 @@ def _worker(reader: EntryReader, clients: Mapping[EntryId, ClientEntry]) -> Work
         lifecycle=read_lifecycle(fields),
     )
     return _closed(reader, fields, view)
+
+
+def _resource(reader: EntryReader, kind: str) -> View:
+    fields = reader.fields()
+    return _closed(reader, fields, decode_resource(reader.entry.id, kind, fields, read_lifecycle(fields)))
 
 
 def _worker_options(fields: Fields) -> WorkerOptions:
@@ -480,22 +487,3 @@ def _closed(reader: EntryReader, fields: Fields, view: ViewType, *accepted: str)
 
 def _dotted(path: FieldPath) -> str:
     return ".".join(str(part) for part in path)
-
-
-def _check_queue(fields: Fields) -> None:
-    fields.reference("driver", required=True)
-    fields.close("codec", "queue_name", "driver_options")
-
-
-def _check_consumer(fields: Fields) -> None:
-    fields.reference("queue", ("queue.queue",), required=True)
-    fields.reference("func", (*sorted(kinds.FUNCTION_KINDS), kinds.PROCESS), required=True)
-    read_lifecycle(fields)
-    fields.close("concurrency", "prefetch", "auto_ack")
-
-
-# Kinds that have no view but refer to other entries.
-_CHECKS: dict[str, Callable[[Fields], None]] = {
-    "queue.queue": _check_queue,
-    "queue.consumer": _check_consumer,
-}

@@ -27,17 +27,24 @@ TERMINAL_HOST = "terminal.host"
 SERVICE = "process.service"
 STORE_MEMORY = "store.memory"
 STORE_KV = "store.kv"
+QUEUE_DRIVER_MEMORY = "queue.driver.memory"
+QUEUE_DRIVER_JETSTREAM = "queue.driver.jetstream"
+QUEUE = "queue.queue"
+CONSUMER = "queue.consumer"
+SQLITE = "db.sql.sqlite"
 
 KIND_ALIASES = {"mesh.client": CLIENT, "mesh.worker": WORKER}
 LUA_KINDS = frozenset({FUNCTION_LUA, LIBRARY, PROCESS, WORKFLOW})
 FUNCTION_KINDS = frozenset({FUNCTION_LUA, FUNCTION_PYTHON, FUNCTION_NATS})
+RESOURCE_KINDS = frozenset({QUEUE_DRIVER_MEMORY, QUEUE_DRIVER_JETSTREAM, QUEUE, CONSUMER, SQLITE})
 KNOWN_KINDS = (
     LUA_KINDS
     | FUNCTION_KINDS
     | {CLIENT, WORKER, *KIND_ALIASES}
     | {"registry.entry", PROCESS_HOST, TERMINAL_HOST, SERVICE}
     | {"env.variable", "env.storage.memory", "env.storage.os", "env.storage.static", "env.storage.file"}
-    | {"env.storage.router", STORE_MEMORY, STORE_KV, "queue.driver.memory", "queue.queue", "queue.consumer"}
+    | {"env.storage.router", STORE_MEMORY, STORE_KV}
+    | RESOURCE_KINDS
 )
 
 
@@ -342,8 +349,92 @@ class KvStoreEntry:
     lifecycle: LifecycleSpec
 
 
+class QueueCodec(StrEnum):
+    """How the bodies of a message queue are written."""
+
+    JSON = "json/plain"
+    MSGPACK = "application/msgpack"
+
+
+class QueueDriver(StrEnum):
+    """What keeps the messages of a queue."""
+
+    MEMORY = QUEUE_DRIVER_MEMORY
+    JETSTREAM = QUEUE_DRIVER_JETSTREAM
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDriverEntry:
+    """A `queue.driver.*`. replicas: of each queue's stream, 0 = as many as the node makes of its own."""
+
+    id: EntryId
+    type: QueueDriver
+    replicas: int
+    lifecycle: LifecycleSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RedeliverySpec:
+    """What becomes of a message whose handler failed.
+
+    deliveries_max: how often it is given to a handler in all, 0 = for ever. dead_letter: the queue it goes to then;
+    None = it is logged and dropped.
+    """
+
+    deliveries_max: int
+    delay_s: float
+    delay_max_s: float
+    dead_letter: EntryId | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEntry:
+    """A `queue.queue`. name: what the driver knows it by, which several apps may share.
+
+    length_max: messages it takes, 0 = no limit. ack_wait_s: when a message whose node is gone comes again.
+    """
+
+    id: EntryId
+    driver: EntryId
+    codec: QueueCodec
+    name: str
+    memory_length_max: int
+    jetstream_length_max: int
+    ack_wait_s: float
+    redelivery: RedeliverySpec
+    lifecycle: LifecycleSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerEntry:
+    """A `queue.consumer`: hands the messages of a queue to a function.
+
+    concurrency: handlers at once. prefetch: messages held, those with a handler included. auto_ack: settled before the
+    handler sees them.
+    """
+
+    id: EntryId
+    queue: EntryId
+    func: EntryId
+    concurrency: int
+    prefetch: int
+    auto_ack: bool
+    lifecycle: LifecycleSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteEntry:
+    """A `db.sql.sqlite`: a file of the node, relative to its working directory, or `:memory:`."""
+
+    id: EntryId
+    file: str
+    busy_timeout_s: float
+    lifecycle: LifecycleSpec
+
+
 HostEntry: TypeAlias = ProcessHostEntry | TerminalHostEntry
 StoreEntry: TypeAlias = MemoryStoreEntry | KvStoreEntry
-StartedEntry: TypeAlias = ClientEntry | WorkerEntry | HostEntry | ServiceEntry | StoreEntry
+ResourceEntry: TypeAlias = QueueDriverEntry | QueueEntry | ConsumerEntry | SqliteEntry
+StartedEntry: TypeAlias = ClientEntry | WorkerEntry | HostEntry | ServiceEntry | StoreEntry | ResourceEntry
 CodeEntry: TypeAlias = LuaFunctionEntry | LibraryEntry | ProcessEntry | WorkflowEntry
 View: TypeAlias = CodeEntry | PythonFunctionEntry | NatsFunctionEntry | StartedEntry

@@ -30,13 +30,17 @@ from node.registry.kinds import (
     LUA_KINDS,
     ClientEntry,
     CodeEntry,
+    ConsumerEntry,
     FunctionEntry,
     KvStoreEntry,
     LibraryEntry,
     MemoryStoreEntry,
     ProcessEntry,
     ProcessHostEntry,
+    QueueDriverEntry,
+    QueueEntry,
     ServiceEntry,
+    SqliteEntry,
     StartedEntry,
     StoreEntry,
     TerminalHostEntry,
@@ -133,6 +137,22 @@ class Registry:
         """Return the stores, of every kind."""
         stores = (MemoryStoreEntry, KvStoreEntry)
         return {entry_id: view for entry_id, view in self._views.items() if isinstance(view, stores)}
+
+    def queue_drivers(self) -> Mapping[EntryId, QueueDriverEntry]:
+        """Return what can keep the messages of queues."""
+        return self._of_type(QueueDriverEntry)
+
+    def queues(self) -> Mapping[EntryId, QueueEntry]:
+        """Return the message queues."""
+        return self._of_type(QueueEntry)
+
+    def consumers(self) -> Mapping[EntryId, ConsumerEntry]:
+        """Return the consumers of message queues."""
+        return self._of_type(ConsumerEntry)
+
+    def databases(self) -> Mapping[EntryId, SqliteEntry]:
+        """Return the databases."""
+        return self._of_type(SqliteEntry)
 
     def code_unit(self, entry_id: str) -> CodeUnit:
         """Return an entry's code with all its libraries. Raises NotFound if the id is not that of sound code."""
