@@ -10,6 +10,7 @@
     mesh.node.<node>.<verb>                requests to one node
     mesh.queue.<queue>.<p>.<verb>          requests to the owner of a partition
     mesh.events.<system>                   events for the units of all nodes, not stored
+    mesh.mq.<name>                         messages of a message queue (`queue.publish`), stored in its stream
 
 An id, queue, topic or name is one token: characters that mean something in a subject (and `%`, blanks, anything
 outside printable ASCII) are percent-encoded from UTF-8. Ordinary ids such as `order-1` stand as they are.
@@ -24,6 +25,8 @@ from typing import Literal
 from urllib.parse import unquote_to_bytes
 
 from mesh.errors import InvalidName
+
+STREAM_NAME_BYTES_MAX = 255  # the server's limit
 
 # The server's default max_control_line is 4096 bytes and a subject has to fit with its reply.
 TOKEN_BYTES_MAX = 512
@@ -207,6 +210,34 @@ def event_system(subject: str) -> str:
 def stream_name(queue: str) -> str:
     """The stream of a queue. Stream names take fewer characters than subjects: the rest is encoded with `=`."""
     return "WF_" + re.sub(rb"[^A-Za-z0-9_\-]", lambda m: b"=%02X" % m.group()[0], queue.encode()).decode("ascii")
+
+
+def message_queue(name: str) -> str:
+    """Where the messages of a message queue are published. Not to be taken for a queue of workflows."""
+    return f"mesh.mq.{token(name)}"
+
+
+def message_queue_stream(name: str) -> str:
+    """The stream of a message queue. Raises InvalidName when the name is too long for one."""
+    stream = "MQ_" + bucket_key(name)
+    if not name or len(stream) > STREAM_NAME_BYTES_MAX:
+        raise InvalidName(
+            f"queue name {name[:40]!r}... takes {len(stream)} bytes as the name of a stream, "
+            f"at most {STREAM_NAME_BYTES_MAX} are possible; set a shorter queue_name"
+        )
+    return stream
+
+
+def parse_delivery(ack: str) -> tuple[int, int] | None:
+    """Parse the subject on which the server wants a message's ack: (deliveries so far, stream sequence).
+
+    Both forms of it (ADR-15): `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>...` and the one with domain and account.
+    """
+    parts = ack.split(".")
+    at = 4 if len(parts) == 9 else 6
+    if len(parts) < 9 or parts[:2] != ["$JS", "ACK"] or not (parts[at].isdecimal() and parts[at + 1].isdecimal()):
+        return None
+    return int(parts[at]), int(parts[at + 1])
 
 
 def bucket_key(name: str) -> str:

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from mesh import subjects
 from mesh.errors import InvalidName
-from mesh.subjects import TOKEN_BYTES_MAX, WorkflowKey, parse_stored, parse_workflow, token, untoken
+from mesh.subjects import (
+    TOKEN_BYTES_MAX,
+    WorkflowKey,
+    message_queue,
+    message_queue_stream,
+    parse_delivery,
+    parse_stored,
+    parse_workflow,
+    token,
+    untoken,
+)
 
 NAMES = st.text(min_size=1, max_size=40, alphabet=st.characters(exclude_categories=["Cs"]))
 KEY = WorkflowKey("orders", "o-1")
@@ -115,3 +125,20 @@ def test_streams_and_keys_hold_any_name(name: str) -> None:
     assert re.fullmatch(r"WF_[A-Za-z0-9_=-]+", subjects.stream_name(name))
     assert subjects.bucket_key_name(subjects.bucket_key(name)) == name
     assert re.fullmatch(r"[A-Za-z0-9_=-]+", subjects.bucket_key(name))
+
+
+def test_message_queues_have_a_subject_and_a_stream_of_their_own() -> None:
+    assert message_queue("app:tasks") == "mesh.mq.app:tasks"
+    assert message_queue("a.b c") == "mesh.mq.a%2Eb%20c"
+    assert message_queue_stream("app:tasks") == "MQ_app=3Atasks"
+    assert message_queue_stream("x" * 252) == "MQ_" + "x" * 252
+    for name in ("", "x" * 253):
+        with pytest.raises(InvalidName):
+            message_queue_stream(name)
+
+
+def test_both_forms_of_an_ack_subject_are_read() -> None:
+    assert parse_delivery("$JS.ACK.S.work.3.17.4.1700000000000000000.0") == (3, 17)
+    assert parse_delivery("$JS.ACK.hub.abcdef.S.work.3.17.4.1700000000000000000.0.token") == (3, 17)
+    for wrong in ("", "_INBOX.x", "$JS.ACK.S.work.x.17.4.1.0", "$JS.NACK.S.work.3.17.4.1.0", "$JS.ACK.S.work.3.17.4.1"):
+        assert parse_delivery(wrong) is None

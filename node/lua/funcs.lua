@@ -90,19 +90,39 @@ local function copied(value)
   return copy
 end
 
+-- Keys that begin with @ are the platform's: code does not see them, cannot set them, and does not hand them on.
+local function is_reserved(key)
+  return raw.type(key) == "string" and raw.string.byte(key, 1) == 64
+end
+
+--- A context value that the platform gave this unit, nil if it has not.
+function K.reserved(key)
+  return K.current.context[key]
+end
+
+local function own_context(unit)
+  local copy = {}
+  for k, v in raw.next, unit.context do
+    if not is_reserved(k) then
+      copy[k] = v
+    end
+  end
+  return copy
+end
+
 function ctx.get(key)
   if raw.type(key) ~= "string" or key == "" then
     return K.invalid("key must be a non-empty text")
   end
   local value = K.current.context[key]
-  if value == nil then
+  if value == nil or is_reserved(key) then
     return nil, K.new_error("NotFound", "key not found: " .. key, false)
   end
   return copied(value), nil
 end
 
 function ctx.all()
-  return copied(K.current.context)
+  return copied(own_context(K.current))
 end
 
 K.modules.ctx = ctx
@@ -119,6 +139,8 @@ function K.merge(base, extra, what)
   for k, v in raw.next, extra do
     if raw.type(k) ~= "string" then
       raw.error("bad argument #1 to '" .. what .. "' (keys must be texts, got " .. K.type(k) .. ")", 3)
+    elseif what == "with_context" and is_reserved(k) then
+      raw.error("bad argument #1 to 'with_context' (keys that begin with @ are reserved, got " .. k .. ")", 3)
     end
     merged[k] = v
   end
@@ -136,11 +158,12 @@ function K.encode_request(context, n, ...)
   if context == nil then
     ctx_bytes = unit.context_bytes
     if ctx_bytes == nil then
-      ctx_bytes = raw.next(unit.context) == nil and "\xC0" or K.encode(unit.context)
+      local own = own_context(unit)
+      ctx_bytes = raw.next(own) == nil and "\xC0" or K.encode(own)
       unit.context_bytes = ctx_bytes
     end
   else
-    ctx_bytes, err = K.encode(K.merge(unit.context, context, "with_context"))
+    ctx_bytes, err = K.encode(K.merge(own_context(unit), context, "with_context"))
     if not ctx_bytes then
       return nil, K.new_error("Invalid", "context cannot be sent: " .. err, false)
     end

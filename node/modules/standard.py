@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import anyio
 import anyio.abc
 
 from mesh.client import Client
 from node.modules import Deliver, Modules, env, events, registry, store
 from node.modules.crypto import CryptoModule
+from node.modules.http_client import HttpClientModule
+from node.modules.queue import QueueModule
+from node.modules.sql import SqlModule
 from node.registry import Registry
+
+Call = Callable[[str, list[Any], dict[str, Any]], Awaitable[bytes]]  # function, arguments, context: the outcome
 
 
 class StandardModules(Modules):
-    """The modules of a node. deliver: hands a message to one of its units."""
+    """The modules of a node.
 
-    def __init__(self, app: Registry, client: Client, deliver: Deliver) -> None:
+    deliver: hands a message to one of its units. call: calls a function, for consumers of queues.
+    """
+
+    def __init__(
+        self, app: Registry, client: Client, *, node_id: str, deliver: Deliver, call: Call, replicas: int
+    ) -> None:
         self._events = events.build(deliver, client.conn)
         self._stores = store.build(app, client.js)
+        self._sql = SqlModule(app.databases())
+        self._http = HttpClientModule()
+        self.queues = QueueModule(app, client.js, node_id=node_id, call=call, replicas=replicas)
         super().__init__(
             {
                 "crypto": CryptoModule(),
                 "env": env.build(app),
                 "events": self._events,
+                "http_client": self._http,
+                "queue": self.queues,
                 "registry": registry.build(app),
+                "sql": self._sql,
                 "store": self._stores,
             }
         )
@@ -30,6 +49,6 @@ class StandardModules(Modules):
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Hear other nodes and clean up until cancelled."""
         async with anyio.create_task_group() as tasks:
-            await tasks.start(self._events.run)
-            await tasks.start(self._stores.run)
+            for part in (self._events, self._stores, self._sql, self._http, self.queues):
+                await tasks.start(part.run)
             task_status.started()
