@@ -77,6 +77,8 @@ class Server(ThreadingHTTPServer):
         self.released = threading.Event()
         super().__init__(("127.0.0.1", 0), Handler)
 
+    def handle_error(self, *_args: object) -> None: ...
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"

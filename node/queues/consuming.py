@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -91,7 +90,7 @@ class Consumer:
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Consume until cancelled. Ready once messages can arrive. Raises MeshError when the queue cannot be made."""
         with unwrapped():
-            async with self._open() as source, anyio.create_task_group() as tasks:
+            async with self._driver.source(self._prefetch) as source, anyio.create_task_group() as tasks:
                 self._source = source
                 task_status.started()
                 if self._driver.touch_every_s is not None:
@@ -127,9 +126,6 @@ class Consumer:
     def holds(self, number: str) -> bool:
         """Whether a delivery is this consumer's."""
         return number in self._mine
-
-    def _open(self) -> AbstractAsyncContextManager[Source]:
-        return self._driver.source(self._prefetch)
 
     async def _receive(self, source: Source, tasks: anyio.abc.TaskGroup) -> None:
         while not self._draining:
