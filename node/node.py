@@ -41,6 +41,7 @@ from node.names import MeshNames
 from node.peers import Peers
 from node.placing import ServicePlacing
 from node.processes import ProcessHost
+from node.queues.running import run_consumers
 from node.registry import EntryId, NatsFunctionEntry, Placement, Registry
 from node.services import Services
 from node.spawning import ServiceSpawner
@@ -124,7 +125,10 @@ class Node:
         self.switchboard = Switchboard(
             node_id=self.id, directory=_Directory(self), tasks=lambda: self._group, unit_ended=self._unit_ended
         )
-        self.modules = StandardModules(registry, self.client, self.switchboard.deliver)
+        self.modules = StandardModules(
+            registry, self.client, node_id=self.id, deliver=self.switchboard.deliver, call=self._call,
+            replicas=config.replicas,
+        )  # fmt: skip
         self.live = LiveDriver(
             client=self.client,
             switchboard=self.switchboard,
@@ -195,6 +199,10 @@ class Node:
         self._stop_services = anyio.Event()
         self._services_stopped = anyio.Event()
 
+    async def _call(self, function_id: str, args: list[Any], context: Mapping[str, Any]) -> bytes:
+        """Call a function wherever it is, once; its outcome."""
+        return await self.live.call(function_id, codec.encode([args, dict(context)]))
+
     def foreign(self, function_id: str) -> tuple[str, str] | None:
         """Subject and encoding of a function that a service outside of the mesh serves."""
         return self._foreign.get(function_id)
@@ -262,6 +270,7 @@ class Node:
             self._on_change()
             await tasks.start(self.placing.run)
             await tasks.start(self._serve_services)
+            await tasks.start(run_consumers, self.registry, self.modules.queues, self.config.offers)
             task_status.started()
             _log.info("node %s is up", self.id)
 
@@ -277,6 +286,7 @@ class Node:
 
     async def _end_processes(self) -> None:
         """Stop the services in order, then ask all other processes to stop, then end what is left."""
+        await self.modules.queues.drain(DRAIN_TIMEOUT_S)
         self._stop_services.set()
         await self._services_stopped.wait()
         with anyio.move_on_after(DRAIN_TIMEOUT_S):

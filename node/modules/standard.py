@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import anyio
 import anyio.abc
 
@@ -14,9 +11,8 @@ from node.modules.crypto import CryptoModule
 from node.modules.http_client import HttpClientModule
 from node.modules.queue import QueueModule
 from node.modules.sql import SqlModule
+from node.queues.consuming import Call
 from node.registry import Registry
-
-Call = Callable[[str, list[Any], dict[str, Any]], Awaitable[bytes]]  # function, arguments, context: the outcome
 
 
 class StandardModules(Modules):
