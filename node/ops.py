@@ -120,11 +120,15 @@ class Suspend:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A line the user's code wrote. options: what else is known of it, encoded (`node.unit_logs`)."""
+    """A line the user's code wrote, or the error that ended it, with the user's frames.
+
+    options: what else is known of a line, encoded (`node.unit_logs`).
+    """
 
     level: str
     payload: bytes
     options: bytes | None = None
+    stack: str = ""
 
 
 Effect = Dispatch | RetryLater | SetTimer | Abandon | Perform | WriteMark | Finish | Suspend | Log

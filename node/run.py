@@ -526,18 +526,17 @@ class Run:
     def _machine_ended(self, verb: str, payload: bytes, options: bytes | None) -> list[Effect]:
         if verb == "ok":
             return self._finish("completed", payload)
-        if verb in ("fail", "raised", "doomed"):  # doomed: stopped by its limits
+        if verb == "fail":
+            return self._code_failed(payload)
+        if verb in ("raised", "doomed"):  # doomed: stopped by its limits
+            # Nobody has returned this error: the code has a fault, and its author wants to know where.
             _, failure = codec.decode_outcome(payload)
-            delay_ns = self._retry_delay_ns(failure)
-            if delay_ns is not None:
-                spec = next_attempt(
-                    self.spec,
-                    delay_ns=delay_ns,
-                    chain_started_ns=self.spec.chain_started_ns or self.started_ns,
-                    since=self._given_up_to(),
-                )
-                return self._finish("retried", payload, spec.encode())
-            return self._finish("canceled" if failure.kind == Kind.CANCELED else "failed", payload)
+            line = Log(
+                "error",
+                f"workflow failed: {failure}".encode("utf-8", "surrogateescape"),
+                stack=failure.stack.partition("\n")[2],
+            )
+            return [line, *self._code_failed(payload)]
         wish = codec.unpack(options or b"\x80")
         request = codec.decode(payload)
         spec = replace(
@@ -556,6 +555,19 @@ class Run:
             attrs=self.attrs,
         )
         return self._finish("continued", codec.NIL_OUTCOME, spec.encode())
+
+    def _code_failed(self, payload: bytes) -> list[Effect]:
+        _, failure = codec.decode_outcome(payload)
+        delay_ns = self._retry_delay_ns(failure)
+        if delay_ns is not None:
+            spec = next_attempt(
+                self.spec,
+                delay_ns=delay_ns,
+                chain_started_ns=self.spec.chain_started_ns or self.started_ns,
+                since=self._given_up_to(),
+            )
+            return self._finish("retried", payload, spec.encode())
+        return self._finish("canceled" if failure.kind == Kind.CANCELED else "failed", payload)
 
     def _given_up_to(self) -> int:
         """Up to which sequence this run has been given the messages; the later ones are the next run's."""

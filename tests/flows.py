@@ -230,4 +230,4 @@ def told(effect: Effect) -> str:
         case Suspend(reason):
             return f"suspend {reason}"
         case Log(level, payload):
-            return f"{level} {payload.decode()}"
+            return f"{level} {payload.decode('utf-8', 'replace')}"

@@ -15,7 +15,7 @@ from mesh import codec
 from mesh.events import StartSpec, decode_start
 from mesh.failure import Failure, Kind
 from node.machine import LuaVM
-from node.ops import Finish, fingerprint
+from node.ops import Finish, Log, fingerprint
 from node.run import REFUSED_CALLS_MAX, TIMEOUT_TICK
 from tests.flows import PID, RUN, T0_NS, Flow, run_lua
 
@@ -930,11 +930,23 @@ def test_children_are_closed_too_when_the_parent_fails_or_is_killed(end: str) ->
     flow = Flow(f"return function() process.spawn('a:1', 'w') process.inbox():receive() {end} end")
     flow.start()
     flow.ok(1, {"pid": "{c@w|1}"})
-    assert flow.signal("go")[0].endswith(" kill 1")
+    assert flow.signal("go")[-1].endswith(" kill 1")
     flow = Flow("return function() process.spawn('a:1', 'w') process.inbox():receive() end")
     flow.start()
     flow.ok(1, {"pid": "{c@w|1}"})
     assert flow.event("kill") == ["end terminated Canceled: workflow terminated kill 1"]
+
+
+def test_code_that_raises_says_so_in_the_log_with_its_frames_and_code_that_returns_an_error_does_not() -> None:
+    flow = Flow("local function f() error('x') end\nreturn function()\n process.inbox():receive()\n f()\n end")
+    flow.start()
+    assert flow.signal("go") == ["error workflow failed: Internal: flow.lua:1: x", "end failed Internal: flow.lua:1: x"]
+    assert [effect.stack.split("\n\t") for effect in flow.effects if isinstance(effect, Log)] == [
+        ["flow.lua:1: in function 'f'", "flow.lua:4: in main function"]
+    ]
+    flow = Flow("return function() process.inbox():receive() return nil, errors.new('x') end")
+    flow.start()
+    assert flow.signal("go") == ["end failed Internal: x"]
 
 
 # -- the run that follows ----------------------------------------------------------------------------------------
