@@ -941,9 +941,9 @@ def test_code_that_raises_says_so_in_the_log_with_its_frames_and_code_that_retur
     flow = Flow("local function f() error('x') end\nreturn function()\n process.inbox():receive()\n f()\n end")
     flow.start()
     assert flow.signal("go") == ["error workflow failed: Internal: flow.lua:1: x", "end failed Internal: flow.lua:1: x"]
-    assert [effect.stack.split("\n\t") for effect in flow.effects if isinstance(effect, Log)] == [
-        ["flow.lua:1: in function 'f'", "flow.lua:4: in main function"]
-    ]
+    assert [
+        [line.strip() for line in effect.stack.splitlines()] for effect in flow.effects if isinstance(effect, Log)
+    ] == [["flow.lua:1: in function 'f'", "flow.lua:4: in main function"]]
     flow = Flow("return function() process.inbox():receive() return nil, errors.new('x') end")
     flow.start()
     assert flow.signal("go") == ["end failed Internal: x"]
