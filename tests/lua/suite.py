@@ -11,6 +11,7 @@ takeover takes a moment: the first item of that mode runs those of all selected 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -377,9 +378,9 @@ class BehaviourItem(pytest.Item):
         outcome = stages.run(self.mode, self.behaviour)
         if outcome.text:
             for node_id, text in self._logs(stages).items():
-                new = text[len(before.get(node_id, "")) :].splitlines()
-                # That it failed, and where, stands above.
-                said = "\n".join(line for line in new if f"{self.behaviour.id} failed" not in line)
+                # Records begin with a time, the lines of a stack are indented. That it failed, and where, stands above.
+                records = re.split(r"\n(?=\d)", text[len(before.get(node_id, "")) :].strip())
+                said = "\n".join(record for record in records if f"{self.behaviour.id} failed" not in record)
                 if said:
                     self.add_report_section("call", f"log of node {node_id}", said)
             raise SuiteFailure(outcome.text)

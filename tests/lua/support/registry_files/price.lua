@@ -1,0 +1,1 @@
+return { money = money, required = require("money"), name = "price" }

@@ -1,0 +1,1 @@
+return { money = cash, name = "tax" }
