@@ -1,0 +1,15 @@
+-- 5.2 Every call that takes a destination takes a PID string or a registered name.
+return function()
+  local name = check.unique("target")
+  local pid = process.spawn("lua.support:answers", "lua.support:processes")
+  process.registry.register(name, pid)
+  check.is_true(process.send(name, "hello"))
+  check.is_true(process.monitor(name))
+  check.is_true(process.unmonitor(name))
+  check.is_true(process.link(name))
+  check.is_true(process.unlink(name))
+  check.is_true(process.cancel(name))
+  check.is_true(process.monitor(name))
+  check.is_true(process.terminate(name))
+  check.equal(check.receive(process.events()).from, pid)
+end
