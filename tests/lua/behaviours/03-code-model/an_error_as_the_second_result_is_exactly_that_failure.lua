@@ -6,4 +6,5 @@ return function()
   check.is_nil(value)
   check.error_is(err, "Conflict", "^no stock$", true)
   check.equal(err:details(), { sku = "x1" })
+  check.fails("", "^who knows$", funcs.call("lua.support:returns", "unknown kind"))
 end
