@@ -2,6 +2,7 @@
 
     python -m bench                    the engine, as a table
     python -m bench engine --json      one JSON object
+    python -m bench processes          processes: 10,000 of them, and how quickly they talk
     python -m bench sleepers           100,000 workflows asleep
     python -m bench failover           nodes killed under load
 
@@ -21,6 +22,7 @@ import anyio
 import click
 from rich.console import Console
 
+from bench import actors as actors_bench
 from bench import failover as failover_bench
 from bench import sleepers as sleepers_bench
 from bench.engine import PARTS, EngineBench, EngineFigures, Part, Sizes
@@ -72,6 +74,32 @@ def engine(as_json: bool, sync: str, only: tuple[str, ...], repetitions: int) ->
         "CPU: " + "; ".join(f"{name} {value:g}" for name, value in figures.cpu.items()),
     ]
     _print(as_json, "Engine", figures.values, details, found, notes)
+
+
+@main.command()
+@as_json_option
+@click.option(
+    "--only", type=click.Choice(actors_bench.PARTS), multiple=True, help="Measure this part only; repeatable."
+)
+@click.option("--repetitions", type=click.IntRange(1), default=3, show_default=True, help="The median of so many.")
+def processes(as_json: bool, only: tuple[str, ...], repetitions: int) -> None:
+    """Processes: ten thousand of them, round trips on one node and between two."""
+    parts = cast("frozenset[actors_bench.Part]", frozenset(only or actors_bench.PARTS))
+    sizes = actors_bench.Sizes(repetitions=repetitions)
+    bench = actors_bench.ActorBench(sizes, progress)
+    found = facts()
+    _run(bench.measure, "relaxed", parts)
+    figures = bench.figures
+    conditions = {
+        "median_of": repetitions, "app": "bench/app", "crowd": sizes.crowd, "round_trips": sizes.round_trips,
+        "processes": "client, nodes and server on this machine",
+    }  # fmt: skip
+    details = {"conditions": conditions, "repetitions": figures.repetitions, "cpu": figures.cpu}
+    notes = [
+        f"Median of {repetitions}; client, nodes and server share this machine.",
+        "CPU: " + "; ".join(f"{name} {value:g}" for name, value in figures.cpu.items()),
+    ]
+    _print(as_json, "Processes", figures.values, details, found, notes)
 
 
 @main.command()

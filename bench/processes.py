@@ -86,12 +86,13 @@ class Mesh:
     directory: Path
     nodes: dict[str, NodeProcess]
 
-    async def start_node(self, node_id: str, *, partitions: int | None = None) -> NodeProcess:
-        """Start a node; returns when it answers, and owns so many partitions."""
+    async def start_node(self, node_id: str, *arguments: str, partitions: int | None = None) -> NodeProcess:
+        """Start a node; returns when it answers, and owns so many partitions. arguments: more of the command line's."""
         log = self.directory / f"{node_id}.log"
         command = [
             *(sys.executable, "-m", "node", "node", str(APP), "--nats", self.server.url, "--no-context"),
             *("--id", node_id, "--strict", "--log-level", "warning", "--with-parent"),
+            *arguments,
         ]
         with log.open("wb") as output:
             # Own session: Ctrl-C is for us, and we end the nodes. Standard input: it leaves when we are gone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bench import actors
 from bench.engine import PARTS, EngineBench, Sizes
 from bench.failover import FailoverPlan
 from bench.failover import measure as measure_failover
@@ -104,6 +105,23 @@ class TestMeasuring:
             "steps_per_s", "workflows_per_s", "sequential_step_ms", "start_to_result_p50_ms", "start_to_result_p99_ms",
             "replay_events_per_s", "steps_per_s_always", "workflows_per_s_always", "messages_per_s",
             "messages_per_s_always",
+        }  # fmt: skip
+        assert all(value > 0 for value in bench.figures.values.values())
+        assert set(bench.figures.values) <= set(TARGETS)
+
+    @pytest.mark.slow
+    async def test_processes_give_every_figure(self) -> None:
+        """The pingers check each answer, so a figure stands for work that was done; each name is known to the report."""
+        sizes = actors.Sizes(
+            crowd=30, round_trips=20, round_trips_between=10, lives=10, calls=5, repetitions=1, warm_up=2
+        )
+        bench = actors.ActorBench(sizes, lambda _text: None)
+        await bench.measure("relaxed", frozenset(actors.PARTS))
+        assert set(bench.figures.values) == {
+            "crowd_s", "crowd_rss_mb", "crowd_rss_before_mb", "crowd_of_function_s", "crowd_of_function_rss_mb",
+            "crowd_of_function_rss_before_mb", "round_trips_per_s", "named_round_trips_per_s", "table_round_trips_per_s",
+            "lives_per_s", "watched_lives_per_s", "process_calls_per_s", "round_trips_between_per_s",
+            "table_round_trips_between_per_s", "watched_lives_between_per_s",
         }  # fmt: skip
         assert all(value > 0 for value in bench.figures.values.values())
         assert set(bench.figures.values) <= set(TARGETS)
