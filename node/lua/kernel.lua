@@ -620,7 +620,8 @@ function A.turn(now, slice, handle, verb, a, b, c)
     post(unit, verb, a, b, c)
   end
   local out, len, count = {}, 0, 0
-  local ends = raw.os.clock() + slice
+  -- The clock is a system call: not read for a process that nobody comes after.
+  local ends = turns.first < turns.last and raw.os.clock() + slice or nil
   while turns.first <= turns.last do
     unit = turns[turns.first]
     turns[turns.first] = nil
@@ -635,8 +636,14 @@ function A.turn(now, slice, handle, verb, a, b, c)
         unit.ops, unit.ops_len = {}, 0
       end
       count = count + 1
-      if len > OUT_VALUES_MAX or ((count % 8 == 0 or unit.budget < K.limits.instructions - HOOK_EVERY) and raw.os.clock() > ends) then
+      if len > OUT_VALUES_MAX then
         break
+      elseif turns.first <= turns.last then
+        if ends == nil then
+          ends = raw.os.clock() + slice
+        elseif (count % 8 == 0 or unit.budget < K.limits.instructions - HOOK_EVERY) and raw.os.clock() > ends then
+          break
+        end
       end
     end
   end
