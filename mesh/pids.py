@@ -11,10 +11,12 @@ never used again, not even when a node is started anew under its name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 BOOT_DIGITS: Final = 8
 TOPOLOGY: Final = "{|topology}"  # the sender of what the runtime itself says
+PIDS_KEPT: Final = 4096  # each message names two that were read before; about 1 MB
 _NODE_FORBIDDEN: Final = frozenset(":@|{}")
 
 
@@ -52,6 +54,7 @@ class WorkflowPid:
 Pid: TypeAlias = ProcessPid | WorkflowPid
 
 
+@lru_cache(PIDS_KEPT)
 def parse_pid(text: str) -> Pid | None:
     """Read a PID; None for any other text, such as a registered name."""
     if not (text.startswith("{") and text.endswith("}")):

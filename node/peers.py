@@ -66,10 +66,13 @@ class Peers:
         def on_error(error: MeshError) -> None:
             answer(codec.encode_failure(Failure(f"node {node} was not reached: {error}", Kind.UNAVAILABLE)))
 
+        def late() -> None:
+            text = f"node {node} did not answer within {ANSWER_S:g} s"
+            answer(codec.encode_failure(Failure(text, Kind.UNAVAILABLE)))
+
         waiting[number] = done
         token = ""
-        late = codec.encode_failure(Failure(f"node {node} did not answer within {ANSWER_S:g} s", Kind.UNAVAILABLE))
-        timeout = self._loop.call_later(ANSWER_S, answer, late)
+        timeout = self._loop.call_later(ANSWER_S, late)
         try:
             payload = codec.encode([verb, *args])
             token = self._conn.request_nowait(node_request(node, "unit"), payload, on_reply, on_error=on_error)

@@ -532,7 +532,7 @@ class Switchboard:
 
     def is_alive(self, pid: ProcessPid) -> bool:
         """Whether the node of a PID is up, in the start in which it made the PID."""
-        if self._is_mine(str(pid)):
+        if pid.node in ("", self.node_id):
             return pid.boot == self.boot
         return self._directory.boot_of(pid.node) == pid.boot
 
