@@ -13,7 +13,7 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -426,6 +426,7 @@ class Node:
             "calls": self.functions.running if self.functions is not None else 0,
             "functions": self.functions.offered if self.functions is not None else [],
             "processes": self.processes.running,
+            "services": [asdict(statistics) for statistics in self.services.statistics()],
         }  # fmt: skip
 
     async def _serve_owner(self, engine: Engine) -> None:

@@ -26,6 +26,7 @@ from node.cli.failing import exit_status, sentence
 COMMANDS: Final = {
     "up": ("node.cli.up:up", "Run a server and nodes on this machine."),
     "node": ("node.cli.nodes:run_node", "Run one node of a mesh."),
+    "run": ("node.cli.run:run_app", "Run one program of an app, or its services."),
     "check": ("node.cli.apps:check", "Say what is wrong with an app."),
     "start": ("node.cli.workflows:start", "Start a workflow."),
     "signal": ("node.cli.workflows:signal_one", "Send a signal to a workflow."),
@@ -101,11 +102,21 @@ def mesh() -> None:
     """  # noqa: D301 - click reads the control character
 
 
+def _end_of_options(args: Sequence[str]) -> int:
+    """How much of a line may hold our own `--debug`: one adds it at the end, after an error.
+
+    Not after `--`, and not after `run`: there it may be the program's.
+    """
+    command = next((at for at, arg in enumerate(args) if not arg.startswith("-")), len(args))
+    if list(args[command : command + 1]) == ["run"]:
+        return command + 1
+    return args.index("--") if "--" in args else len(args)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit with its status."""
     args = list(sys.argv[1:] if arguments is None else arguments)
-    # Good anywhere on the line: one adds it after an error.
-    options = args[: args.index("--")] if "--" in args else args
+    options = args[: _end_of_options(args)]
     debug = "--debug" in options or bool(os.environ.get("MESH_DEBUG"))
     args = [arg for arg in options if arg != "--debug"] + args[len(options) :]
     try:

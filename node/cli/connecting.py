@@ -42,6 +42,8 @@ class Server:
     timeout_s: float
     # What has to follow a proposed command so that it goes to the same server: the flags of this one, quoted.
     hint: str = ""
+    # Whether flags, variables or a context say anything at all of where to connect or as whom.
+    is_said: bool = True
 
     @property
     def url(self) -> str:
@@ -195,7 +197,8 @@ def server_of(
         tls_first=base.tls_first,
         inbox_prefix=inbox_prefix or base.inbox_prefix,
     )
-    return Server(merged, math.inf if timeout is None else timeout)
+    is_said = bool(url or base.name or own_way or password)
+    return Server(merged, math.inf if timeout is None else timeout, is_said=is_said)
 
 
 class UnsupportedDomain(MeshError):

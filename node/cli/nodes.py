@@ -92,7 +92,7 @@ def run_node(
     from node.logs import set_up
     from node.node import NodeConfig, Offers
 
-    name = node_id or _new_id()
+    name = node_id or new_node_id()
     set_up(log_format, log_level, fields={"node": name})
     registry = load_app(app, strict=strict)
     options = server.options(patience_s=float("inf") if patient else 0.0)
@@ -102,7 +102,8 @@ def run_node(
     sys.exit(anyio.run(_serve, config, registry, with_parent, backend_options={"use_uvloop": uvloop}))
 
 
-def _new_id() -> str:
+def new_node_id() -> str:
+    """A name for a node that is given none."""
     import secrets
 
     return f"node-{secrets.token_hex(3)}"
@@ -189,14 +190,16 @@ async def _leave(node: Node, scope: anyio.CancelScope) -> None:
     "--json",
     "as_json",
     is_flag=True,
-    help="Print [{node, state, pid, version, queues: {name: partitions}, runs, suspended, calls, functions}].",
+    help="Print [{node, state, pid, version, queues: {name: partitions}, runs, suspended, calls, functions, processes, "
+    "services: [{id, state, starts, ...}]}].",
 )
 @connection_options
 def list_nodes(*, as_json: bool, server: Server) -> None:
     """List the nodes of the mesh.
 
     For each: its state (up, leaving, or silent when it does not answer), how many partitions of each queue it owns,
-    the workflow runs it has in memory, those suspended, the function calls under way.
+    the workflow runs it has in memory, those suspended, the function calls under way, its processes, and how many of
+    its services run.
     """
 
     async def main() -> None:
@@ -209,7 +212,10 @@ def list_nodes(*, as_json: bool, server: Server) -> None:
         if not records:
             say(f"no node is up; start one with: mesh node APP{server.hint}")
             return
-        columns = ("node", "state", "pid", "runs", "suspended", "calls", "functions", "version", "queues")
+        columns = (
+            "node", "state", "pid", "runs", "suspended", "calls", "functions", "processes", "services", "version",
+            "queues",
+        )  # fmt: skip
         print_table(columns, [_node_row(record) for record in records], status_column=1)
 
     run(main)
@@ -234,14 +240,14 @@ async def ask_nodes(client: Client) -> dict[str, dict[str, Any]]:
         if isinstance(answer, dict):
             answers[node_id] = answer
 
-    members = await _members(client)
+    members = await members_of(client)
     async with anyio.create_task_group() as tasks:
         for node_id in members:
             tasks.start_soon(ask, node_id)
     return {node_id: answers.get(node_id, {}) | {"member": member} for node_id, member in members.items()}
 
 
-async def _members(client: Client) -> dict[str, dict[str, Any]]:
+async def members_of(client: Client) -> dict[str, dict[str, Any]]:
     """The member keys as they stand. Raises NotFound when no node has ever been up."""
     from mesh.roster import BUCKET
     from mesh.subjects import bucket_key_name
@@ -285,10 +291,20 @@ def _node_record(node_id: str, answer: dict[str, Any]) -> dict[str, Any]:
         "suspended": sum(int(statistics.get("suspended", 0)) for statistics in queues.values()),
         "calls": answer.get("calls", 0),
         "functions": len(answer.get("functions") or ()),
+        "processes": answer.get("processes", 0),
+        "services": [service for service in answer.get("services") or () if isinstance(service, dict)],
     }
 
 
 def _node_row(record: dict[str, Any]) -> tuple[str, ...]:
     queues = " ".join(f"{name}:{partitions}" for name, partitions in sorted(record["queues"].items()))
-    numbers = (record[name] for name in ("pid", "runs", "suspended", "calls", "functions"))
-    return (record["node"], record["state"], *map(str, numbers), record["version"] or "?", queues or "-")
+    numbers = (record[name] for name in ("pid", "runs", "suspended", "calls", "functions", "processes"))
+    services = _services_cell([str(service.get("state")) for service in record["services"]])
+    return (record["node"], record["state"], *map(str, numbers), services, record["version"] or "?", queues or "-")
+
+
+def _services_cell(states: list[str]) -> str:
+    """How many services run: `2`, or `1/2` when not all do that should. One that has done its work does not count."""
+    running = states.count("Running")
+    wanted = running + sum(state in ("Starting", "Failed") for state in states)
+    return str(running) if running == wanted else f"{running}/{wanted}"

@@ -9,6 +9,7 @@ from mesh.client import Client
 from node.modules import Deliver, Modules, env, events, registry, store
 from node.modules.crypto import CryptoModule
 from node.modules.http_client import HttpClientModule
+from node.modules.io import StandardStreams
 from node.modules.queue import QueueModule
 from node.modules.sql import SqlModule
 from node.queues.consuming import Call
@@ -29,12 +30,14 @@ class StandardModules(Modules):
         self._sql = SqlModule(app.databases())
         self._http = HttpClientModule()
         self.queues = QueueModule(app, client.js, node_id=node_id, call=call, replicas=replicas)
+        self.io = StandardStreams()
         super().__init__(
             {
                 "crypto": CryptoModule(),
                 "env": env.build(app),
                 "events": self._events,
                 "http_client": self._http,
+                "io": self.io,
                 "queue": self.queues,
                 "registry": registry.build(app),
                 "sql": self._sql,
