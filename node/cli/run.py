@@ -277,9 +277,13 @@ async def _the_mesh(server: Server, store: Path) -> AsyncIterator[_Mesh]:
 
 
 async def _what_others_offer(url: str | Sequence[str], options: ConnectOptions, registry: Registry) -> tuple[str, ...]:
-    """The functions, workers and single services of the app that nodes of the mesh have already, by entry id."""
+    """What of the app nodes of the mesh have already and need have once, by entry id.
+
+    Functions, workers and single services; and consumers of queues that are the mesh's, when their function is there.
+    """
     import mesh.client
     from mesh.errors import NotFound
+    from node.registry.kinds import QueueDriver
 
     async with mesh.client.connect(url, name="mesh run", options=options) as client:
         try:
@@ -289,11 +293,16 @@ async def _what_others_offer(url: str | Sequence[str], options: ConnectOptions, 
     offered: set[str] = set()
     for member in members.values():
         if not member.get("leaving"):
-            queues = member.get("queues") or ()
+            owned = member.get("queues") or ()
             offered.update(member.get("functions") or (), member.get("services") or ())
             offered.update(
-                str(entry_id) for entry_id, worker in registry.workers().items() if worker.task_queue in queues
+                str(entry_id) for entry_id, worker in registry.workers().items() if worker.task_queue in owned
             )
+    queues, drivers = registry.queues(), registry.queue_drivers()
+    for entry_id, consumer in registry.consumers().items():
+        is_shared = drivers[queues[consumer.queue].driver].type is QueueDriver.JETSTREAM
+        if is_shared and consumer.func in offered:
+            offered.add(str(entry_id))
     return tuple(sorted(offered))
 
 
@@ -424,10 +433,7 @@ class _RunProgram:
         program = self._program
         node.processes.host_ids.add(program.host_id)
         node.modules.io.attach(program.host_id, program.args)
-        # We say it ourselves, and better.
-        logging.getLogger("node.live").addFilter(
-            lambda record: f"@{program.host_id}|" not in getattr(record, "pid", "")
-        )
+        logging.getLogger("node.live").addFilter(self._is_not_its_failure)
         outcomes: list[bytes] = []
         ended = anyio.Event()
 
@@ -455,6 +461,10 @@ class _RunProgram:
                 await node.modules.io.flush()
             tasks.cancel_scope.cancel()
         return self._status(outcomes[0], signals) if outcomes else signals.status
+
+    def _is_not_its_failure(self, record: logging.LogRecord) -> bool:
+        """Whether a line may be logged: that the program has failed we say ourselves, at the end."""
+        return not (hasattr(record, "stack") and f"@{self._program.host_id}|" in getattr(record, "pid", ""))
 
     async def _obey_signals(self, node: Node, unit: LiveUnit, signals: _Signals, finishing: anyio.CancelScope) -> None:
         """Ask the program to stop at the first signal; end it at the second, or when it takes too long."""

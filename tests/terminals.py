@@ -1,0 +1,95 @@
+r"""A program on a real terminal, with somebody who types.
+
+with on_terminal("run", str(app), "-x", "app:cli") as terminal:
+    terminal.expect("name? ")
+    terminal.type("Ada\n")
+    assert terminal.wait() == 0
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.cluster import plain_environment
+
+CTRL_C = "\x03"
+CTRL_D = "\x04"
+TIMEOUT_S = 20.0
+
+# The leader of a session gets the first terminal that it opens as its own: from then on Ctrl-C is a signal.
+_WITH_TERMINAL = """
+import os, sys
+os.close(os.open(os.ttyname(0), os.O_RDWR))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+class Terminal:
+    """The other side of the terminal."""
+
+    def __init__(self, process: subprocess.Popen[bytes], side: int) -> None:
+        self.process = process
+        self.seen = ""
+        self._side = side
+        self._read_to = 0
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._side, text.encode())
+
+    def expect(self, text: str, timeout_s: float = TIMEOUT_S) -> None:
+        """Wait until a text appears after what was expected before."""
+        deadline = time.monotonic() + timeout_s
+        while (at := self.seen.find(text, self._read_to)) < 0:
+            if not self._read(deadline - time.monotonic()):
+                raise AssertionError(f"{text!r} did not appear; there is:\n{self.seen}")
+        self._read_to = at + len(text)
+
+    def wait(self, timeout_s: float = TIMEOUT_S) -> int:
+        """Wait for the end of the program; returns its exit status."""
+        deadline = time.monotonic() + timeout_s
+        while self._read(deadline - time.monotonic()):
+            pass
+        return self.process.wait(max(deadline - time.monotonic(), 0.1))
+
+    def _read(self, timeout_s: float) -> bool:
+        ready, _, _ = select.select([self._side], [], [], max(timeout_s, 0))
+        try:
+            data = os.read(self._side, 65536) if ready else b""
+        except OSError:  # how Linux says that the other side is closed
+            data = b""
+        self.seen += data.decode("utf-8", "replace").replace("\r\n", "\n")
+        return bool(data)
+
+
+@contextmanager
+def on_terminal(
+    *arguments: str, directory: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Iterator[Terminal]:
+    """Run `mesh` with these arguments on a terminal of its own while the block runs."""
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WITH_TERMINAL, "-m", "node", *arguments],
+        stdin=its, stdout=its, stderr=its, cwd=directory, env=plain_environment(environ), start_new_session=True,
+    )  # fmt: skip
+    os.close(its)
+    try:
+        yield Terminal(process, ours)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        os.close(ours)
