@@ -50,6 +50,7 @@ from store.streams import PARTITIONS_DEFAULT, ensure_queue
 
 DRAIN_TIMEOUT_S: Final = 10.0
 CANCEL_GRACE_S: Final = 1.0  # for processes that nobody supervises, when their node leaves
+LAST_WORDS_S: Final = 1.0  # for output that nobody takes
 PLAN_RETRY_S: Final = 0.5
 # A thread that wants Python's lock gets it after this; the default of 5 ms would be the latency of every call.
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -312,6 +313,8 @@ class Node:
             await self._end_processes()
             if self.functions is not None:
                 await self.functions.drain(DRAIN_TIMEOUT_S)
+            with anyio.move_on_after(LAST_WORDS_S):
+                await self.modules.io.flush()
             await self.outbox.flush(DRAIN_TIMEOUT_S)
             await self.roster.leave()
         except* (*TEMPORARY, PayloadTooLarge) as group:

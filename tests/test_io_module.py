@@ -186,7 +186,7 @@ async def test_functions_write_to_the_output_of_their_node_and_have_no_input(
             [True, True, True], True, "Invalid", 0,
             "io.read takes a number of bytes, got *l; a line is read by io.readline",
         ]  # fmt: skip
-        await mesh.node.io.flush()
+        await mesh.node.modules.io.flush()
     shown = capfd.readouterr()
     assert shown.out == "a\t1\tnil\ttrue\nb2\n"
     assert "oops\n" in shown.err

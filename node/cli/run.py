@@ -298,11 +298,13 @@ async def _what_others_offer(url: str | Sequence[str], options: ConnectOptions, 
             offered.update(
                 str(entry_id) for entry_id, worker in registry.workers().items() if worker.task_queue in owned
             )
-    queues, drivers = registry.queues(), registry.queue_drivers()
-    for entry_id, consumer in registry.consumers().items():
-        is_shared = drivers[queues[consumer.queue].driver].type is QueueDriver.JETSTREAM
-        if is_shared and consumer.func in offered:
-            offered.add(str(entry_id))
+    shared = {driver.id for driver in registry.queue_drivers().values() if driver.type is QueueDriver.JETSTREAM}
+    queues = {queue.id for queue in registry.queues().values() if queue.driver in shared}
+    offered.update(
+        str(consumer.id)
+        for consumer in registry.consumers().values()
+        if consumer.queue in queues and consumer.func in offered
+    )
     return tuple(sorted(offered))
 
 
@@ -319,7 +321,7 @@ class _Signals:
         self.asked = anyio.Event()
         self.asked_again = anyio.Event()
         self.is_heard = False
-        self.is_hasty = False
+        self.is_hasty = False  # nothing is left to ask: a second one ends it at once
         self._scope = scope
 
     @property
@@ -374,6 +376,7 @@ async def _run(job: _Job, config: NodeConfig, registry: Registry, server: Server
                 async with running_node(config, registry) as node:
                     signals.is_heard = True
                     status = await job.run(node, signals, str(mesh.url))
+                    signals.is_hasty = True
                     await node.leave()
             tasks.cancel_scope.cancel()
     if status is None:
@@ -388,7 +391,6 @@ class _RunServices:
     joins_quietly = False
 
     async def run(self, node: Node, signals: _Signals, url: str) -> int:
-        signals.is_hasty = True
         click.echo(f"{_summary(node)}; node {node.id} on {url}; Ctrl-C stops everything")
         await signals.asked.wait()
         _log.info("the services stop, then this node leaves; a second signal ends it at once")
