@@ -240,14 +240,14 @@ async def ask_nodes(client: Client) -> dict[str, dict[str, Any]]:
         if isinstance(answer, dict):
             answers[node_id] = answer
 
-    members = await members_of(client)
+    members = await _members(client)
     async with anyio.create_task_group() as tasks:
         for node_id in members:
             tasks.start_soon(ask, node_id)
     return {node_id: answers.get(node_id, {}) | {"member": member} for node_id, member in members.items()}
 
 
-async def members_of(client: Client) -> dict[str, dict[str, Any]]:
+async def _members(client: Client) -> dict[str, dict[str, Any]]:
     """The member keys as they stand. Raises NotFound when no node has ever been up."""
     from mesh.roster import BUCKET
     from mesh.subjects import bucket_key_name

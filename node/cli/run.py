@@ -27,7 +27,7 @@ from click.core import ParameterSource
 from mesh.errors import MeshError, StoreInUse
 from node.cli.apps import APP
 from node.cli.connecting import Server, connection_options
-from node.cli.nodes import load_app, log_options, members_of, new_node_id
+from node.cli.nodes import ask_nodes, load_app, log_options, new_node_id
 from node.cli.printing import say
 
 if TYPE_CHECKING:
@@ -287,12 +287,13 @@ async def _what_others_offer(url: str | Sequence[str], options: ConnectOptions, 
 
     async with mesh.client.connect(url, name="mesh run", options=options) as client:
         try:
-            members = await members_of(client)
+            nodes = await ask_nodes(client)
         except NotFound:  # no node has ever been up
             return ()
     offered: set[str] = set()
-    for member in members.values():
-        if not member.get("leaving"):
+    for answer in nodes.values():
+        member = answer["member"]
+        if "pid" in answer and not member.get("leaving"):  # it is there, and not only its key
             owned = member.get("queues") or ()
             offered.update(member.get("functions") or (), member.get("services") or ())
             offered.update(
