@@ -5,6 +5,7 @@ Every ```lua block is an entry of namespace `app`: a function, unless an HTML co
     <!-- function: NAME -->  <!-- process: NAME -->   units that other examples call or spawn; they do not run by themselves
     <!-- workflow -->        <!-- workflow: NAME -->  a workflow, run by itself or by others
     <!-- library: NAME -->                            imported by all other blocks under its name
+    <!-- terminal: NAME -->                           a program; the ```console block behind it says how it is run, what it writes
     <!-- fails: KIND -->                              a function that must fail, with an Error of this kind
     <!-- text -->                                     not run: it shows a form
 
@@ -29,11 +30,17 @@ from mesh.client import FunctionFailed, WorkflowFailed
 from mesh.errors import MeshError
 from node.registry import AVAILABLE, workflow_fault
 from tests.apps import Mesh
+from tests.cluster import mesh_command
 
+_ENTRY_KINDS: Final = {"terminal": "process"}
 EXAMPLE_TIMEOUT_S: Final = 10.0
 WEB_SERVER: Final = "http://shop.example"
 
 _BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^>]+?) -->\n)?^```lua\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+_CONSOLE = re.compile(
+    r"```console\n\$ printf '(?P<input>[^']*)' \| mesh run \S+ -x app:(?P<name>\w+)(?P<args>.*)\n(?P<output>(?:.*\n)*?)```$",
+    re.MULTILINE,
+)
 _YAML = re.compile(r"^```yaml\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _SHOWN = re.compile(r"^(?P<indent>\s*)(?P<code>\S.*?)\s*-->\s*(?P<values>.+)$")
 _LOCAL = re.compile(r"local (?P<names>[\w, ]+?) = .+")
@@ -104,6 +111,16 @@ _PRELUDE: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """How a program is run in a terminal, and what it must write to standard output."""
+
+    name: str
+    arguments: tuple[str, ...]
+    input: str
+    output: str
+
+
 class BadDocument(ValueError):
     """Raised when the marks of a document make no sense."""
 
@@ -113,7 +130,7 @@ class Example:
     """A block. line: where its code begins in the document. fails: the kind it must fail with, None if it must not."""
 
     line: int
-    kind: str  # function, process, workflow, library
+    kind: str  # function, process, workflow, library, terminal (a process)
     name: str
     code: str
     runs: bool
@@ -150,18 +167,25 @@ def examples_of(document: str) -> list[Example]:
         mark, _, name = (block["mark"] or "function").partition(": ")
         if mark == "text":
             continue
-        if mark not in ("function", "process", "workflow", "library", "fails"):
+        if mark not in ("function", "process", "workflow", "library", "terminal", "fails"):
             raise BadDocument(f"line {line}: unknown mark {block['mark']!r}")
         kind = "function" if mark == "fails" else mark
         fails = name if mark == "fails" else None
         runs = kind in ("function", "workflow") and (not name or fails is not None)
         found.append(Example(line, kind, f"line_{line}" if runs else name, block["code"], runs, fails))
     for example in found:
-        if not example.runs and example.kind != "library":
-            used = re.compile(rf"app:{example.name}\b|\bfunc: {example.name}\b")
-            if not used.search(_yaml_of(document)) and not any(used.search(other.code) for other in found):
-                raise BadDocument(f"line {example.line}: nothing uses {example.kind} {example.name}")
+        used = re.search(rf"app:{example.name}\b|\bfunc: {example.name}\b", document)
+        if not used and not example.runs and example.kind != "library":
+            raise BadDocument(f"line {example.line}: nothing uses {example.kind} {example.name}")
     return found
+
+
+def sessions_of(document: str) -> list[Session]:
+    """What stands in the document about programs in a terminal."""
+    return [
+        Session(found["name"], tuple(found["args"].split()), found["input"].replace("\\n", "\n"), found["output"])
+        for found in _CONSOLE.finditer(document)
+    ]
 
 
 def _yaml_of(document: str) -> str:
@@ -180,8 +204,8 @@ def write_examples(directory: Path, document: str, examples: Sequence[Example]) 
     for example in examples:
         (directory / f"{example.name}.lua").write_text(example.source, encoding="utf-8")
         entry: dict[str, Any] = {
-            "name": example.name, "kind": f"{example.kind}.lua", "source": f"file://{example.name}.lua",
-            "modules": sorted(m for m in AVAILABLE if example.kind in ("function", "process") or not workflow_fault(m)),
+            "name": example.name, "kind": f"{_ENTRY_KINDS.get(example.kind, example.kind)}.lua", "source": f"file://{example.name}.lua",
+            "modules": sorted(m for m in AVAILABLE if example.kind not in ("workflow", "library") or not workflow_fault(m)),
             "imports": imports if example.kind == "library" else imports | libraries,
         }  # fmt: skip
         if example.kind == "function":
@@ -200,6 +224,15 @@ def write_examples(directory: Path, document: str, examples: Sequence[Example]) 
 def with_url(document: str, url: str) -> str:
     """The document with the address of a real server in place of the one that its examples name."""
     return document.replace(WEB_SERVER, url)
+
+
+async def session_fault(app: Path, url: str, session: Session) -> str | None:
+    """Run a program as the document says; what is wrong with it, None if nothing is."""
+    command = ("run", str(app), "-x", f"app:{session.name}", *session.arguments)
+    done = await mesh_command(*command, url=url, stdin=session.input)
+    if (done.status, done.out) == (0, session.output):
+        return None
+    return f"app:{session.name} gives status {done.status} and {done.out!r}, not {session.output!r}; {done.err}"
 
 
 async def fault_of(mesh: Mesh, example: Example) -> str | None:

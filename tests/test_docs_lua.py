@@ -18,7 +18,7 @@ from node.machine import LuaVM, UnitSpec
 from node.registry import AVAILABLE
 from tests.apps import a_mesh
 from tests.conftest import ServerFactory
-from tests.doc_examples import BadDocument, examples_of, fault_of, with_url, write_examples
+from tests.doc_examples import BadDocument, examples_of, fault_of, session_fault, sessions_of, with_url, write_examples
 
 STANDARD: Final = ("coroutine", "math", "os", "package", "string", "table")
 YAML: Final = """
@@ -113,6 +113,15 @@ async def test_every_example_runs_and_gives_what_it_shows(tmp_path: Path, nats_s
         document = with_url(DOCUMENT.read_text(encoding="utf-8"), shop)
         faults = await faults_of(tmp_path, nats_server().url, document)
     assert not faults, "docs/lua.md: " + "\n".join(faults)
+
+
+async def test_programs_in_a_terminal_write_what_is_shown(tmp_path: Path, nats_server: ServerFactory) -> None:
+    document = DOCUMENT.read_text(encoding="utf-8")
+    sessions = sessions_of(document)
+    app = write_examples(tmp_path, document, examples_of(document))
+    url = nats_server().url
+    assert sessions
+    assert [fault for session in sessions if (fault := await session_fault(app, url, session)) is not None] == []
 
 
 async def test_an_example_that_shows_something_else_is_found(tmp_path: Path, nats_server: ServerFactory) -> None:
