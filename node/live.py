@@ -83,8 +83,7 @@ class LiveDriver:
         """Carry an op out; its outcome, if it has one, is posted to the unit."""
         n, kind = op.n, op.kind
         if kind == "timer":
-            timer = self._loop.call_later(int(op.target) / 1e9, unit.resolve, n, codec.NIL_OUTCOME)
-            unit.pending[n] = lambda _asked: timer.cancel()
+            self._set_timer(unit, n, time.monotonic_ns() + int(op.target))
         elif kind == "cancel_op":
             unit.give_up(int(op.target))
         elif kind == "log":
@@ -115,6 +114,17 @@ class LiveDriver:
             # The first line of a stack is the message again.
             extra = {"pid": unit.pid, "stack": failure.stack.partition("\n")[2]}
             _log.error("%s failed: %s", unit.entry_id, failure, extra=extra)
+
+    def _set_timer(self, unit: LiveUnit, n: int, due_ns: int) -> None:
+        """Answer op n when it is due, never before: a loop counts in milliseconds and is up to one of them early."""
+        timer = self._loop.call_later((due_ns - time.monotonic_ns()) / 1e9, self._timer_fired, unit, n, due_ns)
+        unit.pending[n] = lambda _asked: timer.cancel()
+
+    def _timer_fired(self, unit: LiveUnit, n: int, due_ns: int) -> None:
+        if time.monotonic_ns() < due_ns:
+            self._set_timer(unit, n, due_ns)
+        else:
+            unit.resolve(n, codec.NIL_OUTCOME)
 
     # -- ops that take time ------------------------------------------------------------------------------------
 
