@@ -1,0 +1,4 @@
+-- Gives back what it is given.
+return function(value)
+  return value
+end
