@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import anyio
@@ -18,83 +14,13 @@ from mesh.failure import Failure, Kind
 from node.modules import Modules, http_client
 from node.modules.http_client import RESPONSE_BYTES_MOST, HttpClientModule
 from tests.modules_harness import Units
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Tells what it was asked, or does what the path says."""
-
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def _serve(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length)
-        path = self.path.partition("?")[0]
-        if path == "/slow":
-            self.server.released.wait(10)
-        if path == "/loop":
-            self._send(302, b"", {"Location": "/loop"})
-        elif path == "/moved":
-            self._send(302, b"", {"Location": "/echo"})
-        elif path == "/gone":
-            self._send(410, b"no more")
-        elif path == "/bytes":
-            self._send(200, b"x" * int(self.path.partition("?")[2]))
-        elif path == "/binary":
-            self._send(200, b"\x00\xff\xfe")
-        elif path == "/gzip":
-            self._send(200, gzip.compress(b"y" * 100_000), {"Content-Encoding": "gzip"})
-        elif path == "/cookie":
-            self._send(200, b"", {"Set-Cookie": "session=abc; Path=/"})
-        elif path == "/hangup":
-            self.close_connection = True
-            self.connection.shutdown(2)
-        else:
-            told = {
-                "method": self.command, "path": self.path, "body": body.decode("latin-1"),
-                "headers": {name.lower(): value for name, value in self.headers.items()},
-            }  # fmt: skip
-            self._send(200, json.dumps(told).encode(), {"Content-Type": "application/json", "X-Two": "1"})
-
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve  # noqa: N815
-
-    def log_message(self, *_args: object) -> None: ...
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.released = threading.Event()
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    def handle_error(self, *_args: object) -> None: ...
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+from tests.web_server import WebServer, a_web_server
 
 
 @pytest.fixture
-def web() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.released.set()
-            server.shutdown()
-            thread.join()
+def web() -> Iterator[WebServer]:
+    with a_web_server() as server:
+        yield server
 
 
 @asynccontextmanager
@@ -106,7 +32,7 @@ async def client() -> AsyncIterator[Units]:
         tasks.cancel_scope.cancel()
 
 
-async def test_a_response_has_status_headers_and_body(web: Server) -> None:
+async def test_a_response_has_status_headers_and_body(web: WebServer) -> None:
     async with client() as units:
         got = await units.run(
             "return function(url) local r, err = http_client.get(url .. '/echo') "
@@ -117,14 +43,14 @@ async def test_a_response_has_status_headers_and_body(web: Server) -> None:
 
 
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
-async def test_each_method_has_a_function(web: Server, method: str) -> None:
+async def test_each_method_has_a_function(web: WebServer, method: str) -> None:
     async with client() as units:
         source = "return function(url, m) return json.decode(http_client[m](url .. '/echo', {headers = {['X-A'] = 7}}).body) end"
         told = await units.run(source, web.url, method)
         assert (told["method"], told["headers"]["x-a"]) == (method.upper(), "7")
 
 
-async def test_head_has_no_body_and_request_takes_any_method(web: Server) -> None:
+async def test_head_has_no_body_and_request_takes_any_method(web: WebServer) -> None:
     async with client() as units:
         source = (
             "return function(url) local h = http_client.head(url .. '/echo') "
@@ -150,7 +76,7 @@ async def test_head_has_no_body_and_request_takes_any_method(web: Server) -> Non
         ("{timeout = time.SECOND and time.parse_duration('3s')}", {"path": "/echo?x=1"}),
     ],
 )
-async def test_options_say_what_is_sent(web: Server, options: str, expected: dict[str, str]) -> None:
+async def test_options_say_what_is_sent(web: WebServer, options: str, expected: dict[str, str]) -> None:
     async with client() as units:
         told = await units.run(
             f"return function(url) local r, err = http_client.post(url .. '/echo?x=1', {options}) if err then return nil, err end return json.decode(r.body) end",
@@ -167,13 +93,13 @@ async def test_options_say_what_is_sent(web: Server, options: str, expected: dic
             assert found == value
 
 
-async def test_a_status_that_is_no_success_is_a_response_and_not_an_error(web: Server) -> None:
+async def test_a_status_that_is_no_success_is_a_response_and_not_an_error(web: WebServer) -> None:
     async with client() as units:
         source = "return function(url) local r, err = http_client.get(url .. '/gone') return {r.status_code, r.ok, r.body, err == nil} end"
         assert await units.run(source, web.url) == [410, False, "no more", True]
 
 
-async def test_bodies_are_bytes(web: Server) -> None:
+async def test_bodies_are_bytes(web: WebServer) -> None:
     async with client() as units:
         assert (
             await units.run("return function(url) return http_client.get(url .. '/binary').body end", web.url)
@@ -185,7 +111,7 @@ async def test_bodies_are_bytes(web: Server) -> None:
         assert await units.run(source, web.url) == [100_000, "yy"]
 
 
-async def test_redirects_are_followed_up_to_a_limit_or_not_at_all(web: Server) -> None:
+async def test_redirects_are_followed_up_to_a_limit_or_not_at_all(web: WebServer) -> None:
     async with client() as units:
         source = (
             "return function(url) local r = http_client.get(url .. '/moved') "
@@ -197,7 +123,7 @@ async def test_redirects_are_followed_up_to_a_limit_or_not_at_all(web: Server) -
     assert text == f"GET {web.url}/loop: redirected more than 10 times"
 
 
-async def test_cookies_of_a_server_are_told_and_forgotten(web: Server) -> None:
+async def test_cookies_of_a_server_are_told_and_forgotten(web: WebServer) -> None:
     async with client() as units:
         source = (
             "return function(url) local r = http_client.get(url .. '/cookie') "
@@ -207,7 +133,7 @@ async def test_cookies_of_a_server_are_told_and_forgotten(web: Server) -> None:
 
 
 async def test_a_body_at_the_limit_is_taken_and_one_byte_more_refused(
-    web: Server, monkeypatch: pytest.MonkeyPatch
+    web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_client, "RESPONSE_BYTES_MAX", 1000)
     async with client() as units:
@@ -224,7 +150,7 @@ async def test_a_body_at_the_limit_is_taken_and_one_byte_more_refused(
         assert (refused.kind, "11 bytes" in refused.message) == (Kind.INVALID, True)
 
 
-async def test_silence_is_a_timeout_and_a_closed_port_unavailable(web: Server) -> None:
+async def test_silence_is_a_timeout_and_a_closed_port_unavailable(web: WebServer) -> None:
     async with client() as units:
         source = "return function(url, o) local r, err = http_client.request(o.method or 'GET', url, {timeout = o.timeout}) return r, err end"
         begun = time.monotonic()
@@ -279,7 +205,7 @@ async def test_bad_arguments_are_invalid_and_say_why(call: str, part: str) -> No
     assert part in result.message
 
 
-async def test_a_batch_answers_each_request_under_its_number(web: Server) -> None:
+async def test_a_batch_answers_each_request_under_its_number(web: WebServer) -> None:
     async with client() as units:
         source = (
             "return function(url) local rs, errs = http_client.request_batch({{'GET', url .. '/gone'}, {method = 'POST', url = url .. '/echo', options = {body = 'b'}}, "
@@ -292,7 +218,7 @@ async def test_a_batch_answers_each_request_under_its_number(web: Server) -> Non
         ]  # fmt: skip
 
 
-async def test_a_batch_runs_side_by_side_and_has_a_limit(web: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_runs_side_by_side_and_has_a_limit(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_client, "BATCH_MAX", 3)
     async with client() as units:
         source = (

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
@@ -46,10 +46,13 @@ from tests.lua.behaviour import (
 from tests.recovery import Fleet, Seen, a_fleet
 from tests.servers import ServerProcess
 from tests.waiting import wait_until
+from tests.web_server import WebServer, a_web_server
 
 ONE_NODE: Final = "one node"
 TWO_NODES: Final = "two nodes"
 OWNER_KILLED: Final = "owner killed"
+
+WEB_SERVER: Final = "LUA_SUITE_WEB_SERVER"  # the variable that tells nodes where the suite's web server is
 
 TIMEOUT_S: Final = 30.0  # of one behaviour; those that wait give up much earlier, with a better text
 KILLED_TIMEOUT_S: Final = 60.0
@@ -116,14 +119,15 @@ async def run_stage(
     url: str,
     app: Path,
     nodes: dict[str, tuple[str, ...]],
+    environ: Mapping[str, str],
     *,
     task_status: anyio.abc.TaskStatus[Stage] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run these nodes, each with these options of `mesh node`, until the stage is over."""
+    """Run these nodes, each with these options of `mesh node`, until the stage is over. environ: more variables."""
     async with AsyncExitStack() as stack:
         running = [
             await stack.enter_async_context(
-                a_node(app, url, node_id=name, arguments=("--log-format", "text", *options))
+                a_node(app, url, node_id=name, arguments=("--log-format", "text", *options), environ=environ)
             )
             for name, options in nodes.items()
         ]
@@ -239,6 +243,7 @@ class Stages:
     _loop_stack: ExitStack = field(default_factory=ExitStack)  # left first: nodes end before their servers
     _portal: BlockingPortal | None = None
     _app: Path | None = None
+    _web: WebServer | None = None
     _stages: dict[str, Stage] = field(default_factory=dict)
     _running: list[Future[None]] = field(default_factory=list)
     _killed: dict[str, Outcome] | None = None
@@ -257,7 +262,9 @@ class Stages:
                 mine = f"{NAMESPACE}:*"
                 nodes = {"callers": ("--only", mine), "hosts": ("--without", mine)}
             server = self._server()
-            running, self._stages[mode] = self._loop().start_task(run_stage, server.url, self._written_app(), nodes)
+            running, self._stages[mode] = self._loop().start_task(
+                run_stage, server.url, self._written_app(), nodes, {WEB_SERVER: self._web_server()}
+            )
             self._running.append(running)
         return self._stages[mode]
 
@@ -304,6 +311,11 @@ class Stages:
         server = ServerProcess(self._directory())
         self._stack.callback(server.stop)
         return server.start()
+
+    def _web_server(self) -> str:
+        if self._web is None:
+            self._web = self._stack.enter_context(a_web_server())
+        return self._web.url
 
     def _written_app(self) -> Path:
         if self._app is None:
