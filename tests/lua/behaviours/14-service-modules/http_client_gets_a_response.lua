@@ -1,0 +1,20 @@
+-- 14 `http_client`: a response has `status_code`, `headers`, `body`; any status is a response.
+local http, json, env = require("http_client"), require("json"), require("env")
+
+return function()
+  local url = env.get("LUA_SUITE_WEB_SERVER")
+  local response, err = http.get(url .. "/echo?a=1", { headers = { ["X-Trace"] = "t-1" }, query = { b = "x y" } })
+  check.is_nil(err)
+  check.equal(response.status_code, 200)
+  check.is_true(response.ok)
+  check.equal(response.headers["Content-Type"], "application/json")
+  check.equal(response.body_size, #response.body)
+  local told = json.decode(response.body)
+  check.equal(told.method, "GET")
+  check.equal(told.headers["x-trace"], "t-1")
+  check.matches(told.path, "^/echo%?a=1&b=x[+%%]")
+  local gone = assert(http.get(url .. "/gone"))
+  check.equal(gone.status_code, 410)
+  check.is_false(gone.ok)
+  check.equal(gone.body, "no more")
+end
