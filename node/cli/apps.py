@@ -27,7 +27,7 @@ def add_to_path(app: Path) -> None:
 
 def has_work(registry: Registry) -> bool:
     """Whether a node has anything to do with this registry."""
-    return bool(registry.functions() or registry.workers() or registry.processes())
+    return bool(registry.functions() or registry.workers() or registry.processes() or registry.consumers())
 
 
 def as_record(problem: Problem) -> dict[str, Any]:
@@ -110,12 +110,16 @@ def _summary(app: Path, registry: Registry, problems: int) -> str:
     if not registry.entries:
         return f"{app}: no entries; a registry file is YAML or JSON with `version`, `namespace` and `entries`"
     counts = [
-        f"{len(found)} {name}{'' if len(found) == 1 else 's'}"
-        for name, found in (
-            ("workflow", registry.workflows()),
-            ("function", registry.functions()),
-            ("worker", registry.workers()),
+        f"{len(found)} {name if len(found) == 1 else plural}"
+        for name, plural, found in (
+            ("workflow", "workflows", registry.workflows()),
+            ("function", "functions", registry.functions()),
+            ("process", "processes", registry.processes()),
+            ("service", "services", registry.services()),
+            ("worker", "workers", registry.workers()),
         )
+        if found
     ]
     verdict = "no problems" if not problems else "one problem" if problems == 1 else f"{problems} problems"
-    return f"{app}: {len(registry.entries)} entries ({', '.join(counts)}), {verdict}"
+    runs = f" ({', '.join(counts)})" if counts else ""
+    return f"{app}: {len(registry.entries)} entries{runs}, {verdict}"
