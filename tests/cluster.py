@@ -120,14 +120,19 @@ async def a_node(
 ) -> AsyncIterator[NodeProcess]:
     """Run `mesh node APP` as a process while the block runs; it is ready when the block starts.
 
-    arguments: further options of the command. After the block it is told to leave, by force if need be.
+    arguments: further options of the command. After the block it is told to leave, by force if need be. It also leaves
+    when this process is gone, however it died.
     """
     with tempfile.TemporaryDirectory(prefix="mesh-node-") as directory:
         log_file = Path(directory) / f"{node_id}.log"
-        command = [sys.executable, "-m", "node", "node", str(app), "--nats", url, "--id", node_id, *arguments]
+        command = [sys.executable, "-m", "node", "node", str(app), "--nats", url, "--id", node_id, "--with-parent"]
         with log_file.open("wb") as log:
             process = await anyio.open_process(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=plain_environment(environ)
+                [*command, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=plain_environment(environ),
             )
         node = NodeProcess(node_id, process, log_file)
         try:

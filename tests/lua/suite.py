@@ -12,6 +12,7 @@ takeover takes a moment: the first item of that mode runs those of all selected 
 from __future__ import annotations
 
 import re
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -19,7 +20,7 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import anyio
 import anyio.abc
@@ -78,6 +79,10 @@ class Outcome:
         )
 
 
+class StageFailed(Exception):
+    """Raised when the nodes of a mode cannot be started. Not pytest's own: that would end the loop of all stages."""
+
+
 class SuiteFailure(Exception):
     """Raised by an item whose behaviour is not as its rule says."""
 
@@ -123,14 +128,18 @@ async def run_stage(
     *,
     task_status: anyio.abc.TaskStatus[Stage] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run these nodes, each with these options of `mesh node`, until the stage is over. environ: more variables."""
+    """Run these nodes, each with these options of `mesh node`, until the stage is over. environ: more variables.
+
+    Raises StageFailed.
+    """
     async with AsyncExitStack() as stack:
-        running = [
-            await stack.enter_async_context(
-                a_node(app, url, node_id=name, arguments=("--log-format", "text", *options), environ=environ)
-            )
-            for name, options in nodes.items()
-        ]
+        running = []
+        for name, options in nodes.items():
+            node = a_node(app, url, node_id=name, arguments=("--log-format", "text", *options), environ=environ)
+            try:
+                running.append(await stack.enter_async_context(node))
+            except pytest.fail.Exception as error:
+                raise StageFailed(str(error)) from None
         client = await stack.enter_async_context(mesh.client.connect(url))
         stage = Stage(client, running)
         task_status.started(stage)
@@ -247,43 +256,60 @@ class Stages:
     _stages: dict[str, Stage] = field(default_factory=dict)
     _running: list[Future[None]] = field(default_factory=list)
     _killed: dict[str, Outcome] | None = None
+    _failed: dict[str, str] = field(default_factory=dict)  # the modes whose nodes cannot be started, and why
     _faults: dict[str, str] = field(default_factory=dict)
 
     def fault(self, behaviour: Behaviour) -> str:
         """Why a node could not run a behaviour's entry, "" if it can."""
         self._written_app()
-        return self._faults.get(behaviour.id, "")
+        return self._faults.get(behaviour.id, "") or self._faults.get("", "")
 
     def stage(self, mode: str) -> Stage:
         """The stage of a mode."""
+        if mode in self._failed:
+            raise StageFailed(self._failed[mode])
         if mode not in self._stages:
             nodes: dict[str, tuple[str, ...]] = {"one": ()}
             if mode == TWO_NODES:
                 mine = f"{NAMESPACE}:*"
                 nodes = {"callers": ("--only", mine), "hosts": ("--without", mine)}
             server = self._server()
-            running, self._stages[mode] = self._loop().start_task(
-                run_stage, server.url, self._written_app(), nodes, {WEB_SERVER: self._web_server()}
-            )
+            try:
+                running, stage = self._loop().start_task(
+                    run_stage, server.url, self._written_app(), nodes, {WEB_SERVER: self._web_server()}
+                )
+            except StageFailed as error:
+                self._failed[mode] = str(error)
+                raise
+            self._stages[mode] = stage
             self._running.append(running)
         return self._stages[mode]
 
     def run(self, mode: str, behaviour: Behaviour) -> Outcome:
         """Run a behaviour in a mode."""
         if mode == OWNER_KILLED:
+            if mode in self._failed:
+                raise StageFailed(self._failed[mode])
             if self._killed is None:
-                self._killed = self._loop().call(self._kill)
+                try:
+                    self._killed = self._loop().call(self._kill)
+                except Exception as error:
+                    self._failed[mode] = f"{type(error).__name__}: {error}"
+                    raise
             return self._killed[behaviour.id]
         return self._loop().call(self.stage(mode).run, behaviour)
 
     async def _kill(self) -> dict[str, Outcome]:
         server, app = self._server(), self._written_app()
-        with tempfile.TemporaryDirectory(prefix="mesh-lua-") as directory, unwrapped():
-            async with a_fleet(server.url, Path(directory), nodes=NODES, app=app, queue=QUEUE) as fleet:
-                outcomes = await Killing(fleet).run(self.to_kill)
-                for node_id in list(fleet.nodes):  # nothing is left that would be worth handing over
-                    fleet.kill(node_id)
-                return outcomes
+        try:
+            with tempfile.TemporaryDirectory(prefix="mesh-lua-") as directory, unwrapped():
+                async with a_fleet(server.url, Path(directory), nodes=NODES, app=app, queue=QUEUE) as fleet:
+                    outcomes = await Killing(fleet).run(self.to_kill)
+                    for node_id in list(fleet.nodes):  # nothing is left that would be worth handing over
+                        fleet.kill(node_id)
+                    return outcomes
+        except pytest.fail.Exception as error:
+            raise StageFailed(str(error)) from None
 
     def close(self) -> None:
         """End everything that was started."""
@@ -293,8 +319,10 @@ class Stages:
             for running in self._running:
                 running.result(CLOSE_TIMEOUT_S)
         finally:
-            self._loop_stack.close()
-            self._stack.close()
+            try:
+                self._loop_stack.close()
+            finally:
+                self._stack.close()
 
     def _loop(self) -> BlockingPortal:
         if self._portal is None:
@@ -325,16 +353,17 @@ class Stages:
 
 
 def faults_of(app: Path) -> dict[str, str]:
-    """What is wrong with an app, by entry ID. Problems of the support app are everybody's: they fail the session."""
+    """What is wrong with an app, by the entry ID of the behaviour; "" is what is wrong for all of them."""
     from node.machine import compile_error
     from node.registry import check_registry, load_registry
 
-    problems = check_registry(load_registry(app, environ={}), compile_error)
-    mine = {str(problem.entry): str(problem) for problem in problems if str(problem.entry).startswith(f"{NAMESPACE}:")}
-    others = [str(problem) for problem in problems if str(problem.entry) not in mine]
-    if others:
-        pytest.exit("the suite's app is not sound:\n" + "\n".join(others), 1)
-    return mine
+    faults: dict[str, str] = {}
+    for problem in check_registry(load_registry(app, environ={}), compile_error):
+        entry_id = str(problem.entry)
+        whose = entry_id if entry_id.startswith(f"{NAMESPACE}:") else ""
+        text = str(problem).replace(f"{app}/", "")
+        faults[whose] = f"{faults[whose]}\n{text}" if whose in faults else text
+    return faults
 
 
 # -- pytest ----------------------------------------------------------------------------------------------------------
@@ -350,7 +379,13 @@ def stages_of(session: pytest.Session) -> Stages:
         # All of them, selected or not: what one runs must not depend on which others are asked for.
         readable = [behaviour for file in behaviour_files() if (behaviour := _readable(file)) is not None]
         session.config.stash[STAGES] = Stages(readable, to_kill)
+        # Else SIGTERM, which is what `timeout` sends, would leave nodes and servers behind.
+        signal.signal(signal.SIGTERM, _interrupt)
     return session.config.stash[STAGES]
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt("SIGTERM")
 
 
 def close_stages(config: pytest.Config) -> None:
@@ -419,7 +454,7 @@ class BehaviourItem(pytest.Item):
         return {} if self.mode == OWNER_KILLED else stages.stage(self.mode).logs()
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        if isinstance(excinfo.value, SuiteFailure):
+        if isinstance(excinfo.value, SuiteFailure | StageFailed):
             return f"{self.behaviour.section} {self.behaviour.rule}\n\n{excinfo.value}"
         return super().repr_failure(excinfo, style)
 
