@@ -8,6 +8,7 @@ listed in checkpoints. So is a workflow in `chains`, whether it is in memory or 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable
@@ -37,6 +38,7 @@ class Instance:
         "quarantined",
         "reloaded",
         "run",
+        "short_timers",
         "unacked",
         "used_s",
     )
@@ -52,6 +54,7 @@ class Instance:
         self.quarantined = False
         self.reloaded = False
         self.used_s = 0.0
+        self.short_timers: dict[str, asyncio.TimerHandle] = {}  # by name; see `node.timers`
 
     def busy(self) -> bool:
         """Whether this instance needs its owner."""

@@ -94,14 +94,14 @@ class MemorySpawner:
 
 
 class HerePlacing:
-    """This node runs what the test says it runs."""
+    """This node runs everything but `one`, which it runs when the test says so."""
 
-    def __init__(self, *here: str) -> None:
-        self.here = {f"a:{name}" for name in here}
+    def __init__(self) -> None:
+        self.here: set[str] = set()
         self._changed: Callable[[], None] = lambda: None
 
     def may_run(self, service_id: EntryId) -> bool:
-        return service_id in self.here
+        return service_id != "a:one" or service_id in self.here
 
     def on_change(self, changed: Callable[[], None]) -> None:
         self._changed = changed

@@ -948,3 +948,16 @@ async def test_a_busy_loop_in_a_function_does_not_stall_its_node(nats_server: Se
             longest = max(longest, time.monotonic() - begun)
         assert await busy.result(timeout_s=TIMEOUT_S) == "done"
         assert 0 < longest < 0.5
+
+
+async def test_a_short_sleep_is_not_rounded_up_to_what_the_server_looks_at(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    """The server fires scheduled messages every 250 ms at the soonest; the owner publishes short ticks itself."""
+    source = "return function() local t = time.now() for _ = 1, 5 do time.sleep('10ms') end return time.now():sub(t):milliseconds() end"
+    app = write_app(tmp_path, workflows={"nap": source})
+    async with a_mesh(nats_server().url, app) as mesh:
+        taken = [await mesh.run("nap", id=f"n-{i}") for i in range(5)]
+        assert all(ms >= 50 for ms in taken)
+        assert min(taken) < 250
+        assert await mesh.kinds("n-0") == ["start", *["tick"] * 5, "end"]
