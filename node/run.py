@@ -332,6 +332,8 @@ class Run:
         if op.kind != "timer":
             return self._suspend(f"op {n}: the history has a timer, the code asked for {op.kind} {op.target}")
         self._count(event)
+        # Whoever has published the tick may have a clock that differs from the server's by a little.
+        self.now_ns = max(self.now_ns, op.due_ns)
         return self._resolve(op, codec.NIL_OUTCOME, more)
 
     def _pause_over(self, which: str) -> list[Effect]:

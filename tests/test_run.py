@@ -949,6 +949,14 @@ def test_code_that_raises_says_so_in_the_log_with_its_frames_and_code_that_retur
     assert flow.signal("go") == ["end failed Internal: x"]
 
 
+def test_after_a_sleep_its_time_has_passed_whatever_the_clock_of_the_tick_says() -> None:
+    flow = Flow(
+        "return function() local t = time.now() time.sleep('200ms') return time.now():sub(t):milliseconds() end"
+    )
+    flow.start()
+    assert flow.tick(1, after_ms=199.4) == ["end completed 200"]
+
+
 # -- the run that follows ----------------------------------------------------------------------------------------
 
 
