@@ -1,0 +1,21 @@
+-- 10.4 Pending: `is_complete()` is false and `result()` nil, nil; done: true and a Payload, nil.
+local funcs = require("funcs")
+
+return function()
+  local future = funcs.async("lua.support:fn.mailbox", process.pid())
+  local there = check.receive(process.listen("here"))
+  check.is_false(future:is_complete())
+  check.is_false(future:is_canceled())
+  local value, err = future:result()
+  check.is_nil(value)
+  check.is_nil(err)
+  process.send(there, "topic", 5)
+  check.receive(future:channel())
+  check.is_true(future:is_complete())
+  value, err = future:result()
+  check.equal(value:data(), { "topic", 5 })
+  check.is_nil(err)
+  local failure, failed = future:error()
+  check.is_nil(failure)
+  check.is_false(failed)
+end

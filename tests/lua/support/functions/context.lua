@@ -1,0 +1,3 @@
+-- Gives all its context values.
+local ctx = require("ctx")
+return { main = function() return ctx.all() end }

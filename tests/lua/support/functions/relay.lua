@@ -1,0 +1,3 @@
+-- Calls another function and gives what comes of it.
+local funcs = require("funcs")
+return { main = function(id, ...) return funcs.call(id, ...) end }

@@ -1,0 +1,2 @@
+-- Gives a value, and a text beside it.
+return { main = function(text) return "value", text end }

@@ -1,0 +1,2 @@
+-- Gives its PID.
+return { main = function() return process.pid() end }
