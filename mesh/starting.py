@@ -13,7 +13,7 @@ from typing import Literal
 import anyio
 
 from mesh import codec
-from mesh.errors import Conflict, InvalidName, MeshError, OutcomeUnknown, Undecodable
+from mesh.errors import Conflict, InvalidName, MeshError, OutcomeUnknown, ServerRefused, Undecodable
 from mesh.events import HEADER_FROM, StartSpec, decode_end, decode_start
 from mesh.history import History
 from mesh.jetstream import JetStream, StoredMessage
@@ -27,6 +27,7 @@ ReusePolicy = Literal["allow_duplicate", "allow_duplicate_failed_only", "reject_
 ENTROPY_BYTES = 16
 TRIES = 10
 TERMINATE_WAIT_S = 10.0
+_BAD_SCHEDULE = 10189  # the server's code for a schedule that it cannot read
 
 
 class AlreadyStarted(MeshError):
@@ -135,7 +136,12 @@ async def _schedule_cron(js: JetStream, key: WorkflowKey, spec: StartSpec) -> St
         headers = cron_headers(key, spec.cron)
     except ValueError as error:
         raise InvalidName(str(error)) from error
-    await js.publish(cron_subject(key), spec.encode(), headers=headers)
+    try:
+        await js.publish(cron_subject(key), spec.encode(), headers=headers)
+    except ServerRefused as error:
+        if error.err_code != _BAD_SCHEDULE:
+            raise
+        raise InvalidName(f"cron_schedule must be a cron expression, {spec.cron!r} cannot be read") from error
     return Started(0, existing=False)
 
 

@@ -41,6 +41,7 @@ from mesh.starting import (
 from mesh.subjects import WorkflowKey
 from node.code import Code, CodeMissing
 from node.ops import OpState
+from node.retry import decode_policy
 from node.switchboard import Switchboard, unresolved
 
 RETRY_EVERY_S: Final = 0.2
@@ -201,8 +202,13 @@ def start_spec(
     entropy: bytes,
     parent: Parent | None = None,
 ) -> StartSpec:
-    """A start from a request body ([args, context]) and normalized start options (durations in ns)."""
+    """A start from a request body ([args, context]) and normalized start options (durations in ns).
+
+    Raises InvalidName for an option whose inside is wrong; types were checked by whoever gave them.
+    """
     args, context = codec.decode(request)
+    _check_insides(options)
+    policy = options.get("retry_policy")  # an empty Lua table arrives as an empty list
     return StartSpec(
         workflow=workflow,
         args=codec.pack(args),
@@ -215,11 +221,28 @@ def start_spec(
         run_timeout_ns=options.get("run_timeout") or 0,
         execution_timeout_ns=options.get("execution_timeout") or 0,
         start_delay_ns=options.get("start_delay") or 0,
-        retry_policy=options.get("retry_policy"),
+        retry_policy={} if policy == [] else policy,
         cron=options.get("cron_schedule") or "",
         memo=options.get("memo") or {},
         attrs=options.get("search_attributes") or {},
     )
+
+
+def _check_insides(options: Mapping[str, Any]) -> None:
+    try:
+        decode_policy(options.get("retry_policy") or None)
+    except ValueError as error:
+        raise InvalidName(str(error)) from error
+    for name in ("memo", "search_attributes"):
+        values = options.get(name) or {}
+        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+            raise InvalidName(f"{name} must be a table with texts as keys")
+    for key, value in (options.get("search_attributes") or {}).items():
+        plain = isinstance(value, str | bool | int | float)
+        if not plain and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise InvalidName(
+                f"search_attributes must be strings, booleans, numbers or lists of strings; {key} is {value!r}"
+            )
 
 
 def child_id(key: WorkflowKey, run: int, op: OpState) -> str:

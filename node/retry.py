@@ -87,6 +87,8 @@ def decode_policy(table: Mapping[str, Any] | None) -> RetryPolicy:
     """Read a retry policy table, camelCase accepted. Raises ValueError that names the key."""
     if not table:
         return RetryPolicy()
+    if not isinstance(table, Mapping):
+        raise ValueError(f"retry_policy must be a table, got {table!r}")
     values = {_snake(key): value for key, value in table.items() if isinstance(key, str)}
     initial_ns = _duration(values, "initial_interval", DEFAULT_INITIAL_NS)
     coefficient = values.get("backoff_coefficient", 2.0)
