@@ -24,10 +24,12 @@ class Code:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self._types = {}
+        self._types: dict[str, str] = {}  # type name or entry ID -> entry ID
+        self._names: dict[str, str] = {}  # the other way round: entry ID -> type name
         for entry_id, entry in registry.workflows().items():
-            self._types[entry.type_name or str(entry_id)] = str(entry_id)
-            self._types[str(entry_id)] = str(entry_id)
+            name = entry.type_name or str(entry_id)
+            self._types[name] = self._types[str(entry_id)] = str(entry_id)
+            self._names[str(entry_id)] = name
 
     def workflow_id(self, name: str) -> str:
         """The entry behind a workflow's type name or ID. Raises CodeMissing that knows what was meant."""
@@ -37,6 +39,10 @@ class Code:
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(set(self._types))) or 'none'}"
             raise CodeMissing(f"this node's registry has no workflow {name!r}; {hint}")
         return entry_id
+
+    def type_name(self, name: str) -> str:
+        """The type name of a workflow that was started by that or by its entry ID; what is unknown stays as it is."""
+        return self._names.get(self._types.get(name, ""), name)
 
     def prepare(self, vm: LuaVM, kind: str, entry_id: str) -> UnitSpec:
         """Compile an entry and its libraries into a VM, once. Raises CodeMissing with file and line."""

@@ -148,8 +148,8 @@ def _wrapped(outcome: bytes, key: WorkflowKey, run: Run) -> bytes:
     if ok or not isinstance(value, Failure):
         return outcome
     details = {
-        **value.details, "_wrapper": "child_workflow", "_workflow_id": key.id, "_workflow_type": run.spec.workflow,
-        "_run_id": str(run.run),
+        **value.details, "_wrapper": "child_workflow", "_workflow_id": key.id, "_workflow_type": run.type_name,
+        "_run_id": str(run.run), "_retry_state": str(run.retry_state(value)),
     }  # fmt: skip
     return codec.encode_failure(replace(value, details=details))
 

@@ -67,13 +67,14 @@ DEFAULT_START_TO_CLOSE_NS: Final = 600 * 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """How a function is called from a workflow (contract 11.5). Nanoseconds, 0 = no limit."""
+    """How a function is called from a workflow (contract 11.5). Nanoseconds, 0 = no limit. id: how errors name it."""
 
     policy: RetryPolicy
     start_to_close_ns: int = DEFAULT_START_TO_CLOSE_NS
     schedule_to_close_ns: int = 0
     schedule_to_start_ns: int = 0
     heartbeat_ns: int = 0
+    id: str = ""
 
 
 def decode_call_options(options: Mapping[str, Any]) -> CallOptions:
@@ -90,7 +91,10 @@ def decode_call_options(options: Mapping[str, Any]) -> CallOptions:
     policy = plain.get("retry_policy") or None  # an empty Lua table arrives as an empty list
     if policy is not None and not isinstance(policy, Mapping):
         raise ValueError("retry_policy must be a table")
-    return CallOptions(policy=decode_policy(policy), **times)
+    name = plain.get("id") or ""
+    if not isinstance(name, str):
+        raise ValueError(f"id must be a text, got {name!r}")
+    return CallOptions(policy=decode_policy(policy), id=name, **times)
 
 
 DEFAULT_CALL_OPTIONS: Final = decode_call_options({})
@@ -101,6 +105,7 @@ class Run:
 
     open_machine: makes the machine for this start; called once, by the first event.
     call_defaults: the options that a function's registry entry sets.
+    type_name: the workflow's type, which it tells about itself; by default what it was started as.
     """
 
     def __init__(
@@ -113,11 +118,13 @@ class Run:
         call_defaults: Callable[[str], Mapping[str, Any]],
         marks: Mapping[str, Any] | None = None,
         id_token: str,
+        type_name: str = "",
     ) -> None:
         self.key = key
         self.run = run
         self.spec = spec
         self.id_token = id_token
+        self.type_name = type_name or spec.workflow
         self.marks = dict(marks or {})
         self.open: dict[int, OpState] = {}
         self.children: dict[int, OpState] = {}
@@ -276,7 +283,7 @@ class Run:
         if delay_ns is None:
             self._count(event)
             state = options.policy.retry_state(attempt, failure)
-            return self._resolve(op, _final_failure(failure, op, state), more)
+            return self._resolve(op, _final_failure(failure, op, options.id, state), more)
         drop_seq = 0 if op.overtaken else op.failed_seq
         op.failed_seq, op.overtaken = event.seq, False
         op.attempt = attempt + 1
@@ -577,6 +584,17 @@ class Run:
             return self.spec.since  # in its first step: what its predecessor left comes after it
         return self.last_seq
 
+    def retry_state(self, failure: Failure) -> RetryState:
+        """Why this run, which ended with that failure, is not followed by another attempt (contract 11.7)."""
+        if self.spec.retry_policy is None:
+            return RetryState.NOT_SET
+        try:
+            state = decode_policy(self.spec.retry_policy).retry_state(self.spec.attempt, failure)
+        except ValueError:
+            return RetryState.NOT_SET
+        # The policy would go on: what stands against it is the time for the whole chain.
+        return RetryState.TIMEOUT if state is RetryState.IN_PROGRESS else state
+
     def _retry_delay_ns(self, failure: Failure) -> int | None:
         if self.spec.retry_policy is None:
             return None
@@ -718,11 +736,11 @@ def service_error_kind(code: str) -> str:
     }.get(code, Kind.INTERNAL)  # fmt: skip
 
 
-def _final_failure(failure: Failure, op: OpState, state: RetryState) -> bytes:
+def _final_failure(failure: Failure, op: OpState, name: str, state: RetryState) -> bytes:
     details = {
         **failure.details,
         "_wrapper": "activity",
-        "_activity_id": str(op.n),
+        "_activity_id": name or str(op.n),
         "_activity_type": op.target,
         "_attempt": op.attempt,
         "_retry_state": str(state),

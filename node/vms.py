@@ -38,7 +38,7 @@ class VMs:
 
         return Run(
             instance.key, run_id, spec, open_machine=open_machine, call_defaults=self._call_defaults, marks=marks,
-            id_token=instance.id_token,
+            id_token=instance.id_token, type_name=self._code.type_name(spec.workflow),
         )  # fmt: skip
 
     def replace_shared(self) -> None:
@@ -60,7 +60,7 @@ class VMs:
             digest_size=32,
         ).digest()
         info = {
-            "workflow_id": key.id, "run_id": str(run.run), "workflow_type": spec.workflow, "task_queue": key.queue,
+            "workflow_id": key.id, "run_id": str(run.run), "workflow_type": run.type_name, "task_queue": key.queue,
             "namespace": "default", "attempt": spec.attempt, "worker": self._host.worker,
         }  # fmt: skip
         marks = {name.removeprefix("version:"): value for name, value in run.marks.items()}
