@@ -10,7 +10,8 @@ without further ado.
                              once is published again if no host has claimed it, else its outcome is unknown for ever
         no host at all   ──> the attempt has failed (`NotFound`)
 
-After a takeover the question comes before the first dispatch.
+After a takeover the question comes before the first dispatch. Of a call with a `heartbeat_timeout` it is asked more
+often, and when nobody has it any more it has timed out: that a host says it has the call is the call's heartbeat.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey, function_request, function_stop, function_who
 from node.ops import OpState
 from node.retry import LOST, UNKNOWN_OUTCOME
-from node.run import DEFAULT_CALL_OPTIONS, Run
+from node.run import DEFAULT_CALL_OPTIONS, CallOptions, Run
 
 ASK_AFTER_S: Final = 1.0
 # How long hosts have to answer. Once all live nodes that offer the function have answered, nothing is waited for; a
@@ -157,6 +158,11 @@ class Calls:
             self._conn.publish_nowait(function_stop(op.target), codec.encode([run.ret_subject(op)]))
         except (Disconnected, InvalidName):
             return
+
+    def stop(self, run: Run, op: OpState) -> None:
+        """Ask whoever runs this call to stop; its outcome is waited for all the same."""
+        op.told = True
+        self.abandon(run, op)
 
     def _push(self, watch: Watch, due_s: float) -> None:
         watch.due_s = due_s
@@ -305,6 +311,8 @@ class Calls:
             watch.close_by_s = now - elapsed_s + stc_ns / 1e9
         watch.published = True
         watch.waits_to_start = elapsed_s == 0.0
+        if watch.op.stopping and not watch.op.told:
+            self.stop(watch.run, watch.op)  # an owner before us was asked to do so
         watch.no_host_since_s = 0.0
         if not self._failed_to_start(watch):
             self._push(watch, _next_look_s(watch, now))
@@ -317,8 +325,15 @@ class Calls:
         self._fail(watch, _timeout(watch, "schedule_to_start"))
         return True
 
+    def _heart_stopped(self, watch: Watch, *, begun: bool) -> bool:
+        """Whether a call that has a time for its heartbeat is lost by that; begun: somebody had it."""
+        if not begun or not watch.run.call_options(watch.op.n).heartbeat_ns:
+            return False
+        self._fail(watch, _timeout(watch, "heartbeat"))
+        return True
+
     def _no_host(self, watch: Watch, now: float) -> None:
-        if self._failed_to_start(watch):
+        if self._failed_to_start(watch) or self._heart_stopped(watch, begun=not watch.waits_to_start):
             return
         once = watch.run.call_options(watch.op.n).policy.at_most_once
         if once and watch.op.claimed:
@@ -343,7 +358,7 @@ class Calls:
         elif once:
             self._publish(watch)
             self._push(watch, now + ASK_AFTER_S)
-        else:
+        elif not self._heart_stopped(watch, begun=True):
             _log.info("workflow %r: no host has call %d of %s any more", watch.key.id, watch.op.n, watch.op.target)
             self._fail(watch, Failure(f"the host that ran {watch.op.target} is gone", LOST, True))
 
@@ -383,7 +398,7 @@ def _read_answer(data: bytes) -> list[tuple[str, float]]:
 def _next_look_s(watch: Watch, now: float) -> float:
     """When to look after a call again (monotonic): in a second, or earlier where one of its limits ends."""
     options = watch.run.call_options(watch.op.n)
-    looks = [now + ASK_AFTER_S]
+    looks = [now + _ask_every_s(options)]
     if watch.close_by_s:
         looks.append(watch.close_by_s)
     since_issued_s = (time.time_ns() - watch.op.issued_ns) / 1e9
@@ -392,6 +407,13 @@ def _next_look_s(watch: Watch, now: float) -> float:
     if options.schedule_to_start_ns and watch.waits_to_start:
         looks.append(now + max(0.0, options.schedule_to_start_ns / 1e9 - since_issued_s))
     return min(looks)
+
+
+def _ask_every_s(options: CallOptions) -> float:
+    """How often it is asked who has a call. That somebody has it is its heartbeat."""
+    if not options.heartbeat_ns:
+        return ASK_AFTER_S
+    return min(ASK_AFTER_S, max(TICK_S, options.heartbeat_ns / 2e9))
 
 
 def _timeout(watch: Watch, which: str) -> Failure:

@@ -38,6 +38,7 @@ from node.ops import (
     Perform,
     RetryLater,
     SetTimer,
+    Stop,
     Suspend,
     WriteMark,
 )
@@ -121,6 +122,8 @@ class Effects:
                 self._background.start_soon(self._perform, instance, run, effect.op)
             elif type(effect) is Abandon:
                 self._abandon(instance, run, effect.n, effect.op)
+            elif type(effect) is Stop:
+                self._stop(instance, run, effect.op)
             elif type(effect) is WriteMark:
                 instance.gate = [*effects[i:]]
                 self._background.start_soon(self._write_marks, instance, run)
@@ -161,6 +164,14 @@ class Effects:
             self._timers.abandon(instance, run, str(n))
         elif op.kind == "call":
             self.calls.abandon(run, op)
+
+    def _stop(self, instance: Instance, run: Run, op: OpState) -> None:
+        if op.due_ns:  # between two attempts: nobody runs it
+            if op.durable:
+                self._timers.abandon(instance, run, run.retry_tick(op))
+            self._call_failed(instance.key, run, op, Failure("operation canceled", Kind.CANCELED, False))
+        else:
+            self.calls.stop(run, op)
 
     def _suspended(self, instance: Instance, effect: Suspend) -> None:
         _log.error("workflow %r is suspended: %s", instance.key.id, effect.reason)

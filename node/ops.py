@@ -28,6 +28,7 @@ class OpState:
     issued_ns, issued_seq: clock and event of the step that asked for it.
     attempt: the one that is due or running, from 1.
     durable: the next attempt waits for a timer of the server.
+    stopping: the code has asked the call to stop and waits for its end. told: by this owner, the host was told so.
     failed_seq: the latest failed attempt in the history, 0 for none. overtaken: an older attempt has failed after it.
     """
 
@@ -46,6 +47,8 @@ class OpState:
     failed_seq: int = 0
     overtaken: bool = False
     last_failure: str = ""
+    stopping: bool = False
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,13 @@ class Abandon:
 
     n: int
     op: OpState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask the host of a call to stop; the op stays open until its outcome comes."""
+
+    op: OpState
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +141,4 @@ class Log:
     stack: str = ""
 
 
-Effect = Dispatch | RetryLater | SetTimer | Abandon | Perform | WriteMark | Finish | Suspend | Log
+Effect = Dispatch | RetryLater | SetTimer | Abandon | Stop | Perform | WriteMark | Finish | Suspend | Log

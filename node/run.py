@@ -39,6 +39,7 @@ from node.ops import (
     Perform,
     RetryLater,
     SetTimer,
+    Stop,
     Suspend,
     WriteMark,
     fingerprint,
@@ -147,6 +148,8 @@ class Run:
         self._waiting: list[Event] = []  # messages that came before a delayed run began
         self._undelivered: deque[tuple[str, bytes, str]] = deque()  # what was there at the beginning, not fed yet
         self._senders: dict[str, set[str]] = {}
+        # Requests to stop that were delivered and whose answer waits for the child's end, by the op that started it.
+        self._asked: dict[int, list[tuple[OpState, bytes]]] = {}
         self._open_machine = open_machine
         self._call_defaults = call_defaults
         self._options: dict[int, CallOptions] = {}
@@ -264,7 +267,21 @@ class Run:
                     return self._call_failed(op, attempt, failure, event, more)
                 data = codec.encode_failure(failure)
         self._count(event)
+        child = self._child_to_wait_for(op)
+        if child is not None:
+            self._drop(op)
+            self._asked.setdefault(child, []).append((op, data))
+            return []
         return self._resolve(op, data, more)
+
+    def _child_to_wait_for(self, op: OpState) -> int | None:
+        """The child whose end a request to stop waits for, as its start options say (`wait_for_cancellation`)."""
+        if op.kind not in ("cancel", "terminate"):
+            return None
+        for n, child in self.children.items():
+            if child_pid(child) == op.target and (child.options.get("options") or {}).get("wait_for_cancellation"):
+                return n
+        return None
 
     def _call_failed(self, op: OpState, attempt: int, failure: Failure, event: Event, more: bool) -> list[Effect]:
         if attempt < op.attempt:
@@ -273,7 +290,7 @@ class Run:
             op.overtaken = True
             return []
         options = self._call_options(op)
-        delay_ns = options.policy.next_delay_ns(attempt, failure)
+        delay_ns = options.policy.next_delay_ns(attempt, failure) if not op.stopping else None
         limit_ns = options.schedule_to_close_ns
         if delay_ns is not None and limit_ns and event.at_ns + delay_ns >= op.issued_ns + limit_ns:
             # The next attempt would begin after the limit for all of them.
@@ -282,7 +299,7 @@ class Run:
             delay_ns = None
         if delay_ns is None:
             self._count(event)
-            state = options.policy.retry_state(attempt, failure)
+            state = RetryState.CANCEL_REQUESTED if op.stopping else options.policy.retry_state(attempt, failure)
             return self._resolve(op, _final_failure(failure, op, options.id, state), more)
         drop_seq = 0 if op.overtaken else op.failed_seq
         op.failed_seq, op.overtaken = event.seq, False
@@ -346,7 +363,7 @@ class Run:
     def _pause_over(self, which: str) -> list[Effect]:
         n, _, attempt = which.partition("-")
         op = self.open.get(int(n)) if n.isdecimal() else None
-        if op is None or not op.durable or attempt != str(op.attempt):
+        if op is None or not op.durable or attempt != str(op.attempt) or op.stopping:
             return []
         op.due_ns = 0
         op.durable = False
@@ -372,7 +389,11 @@ class Run:
         if self.finished is not None or self.suspended:
             return effects
         outcome, _ = _normal_outcome(event.data, event)
-        return effects + self._feed("exit", n, outcome, _lua_text(child_pid(child)), more=more)
+        effects += self._feed("exit", n, outcome, _lua_text(child_pid(child)), more=more)
+        for asked, answer in self._asked.pop(n, ()):
+            if self.finished is None:
+                effects += self._resolve(asked, answer, more)
+        return effects
 
     def _on_signal(self, event: Event, more: bool) -> list[Effect]:
         if self._machine is None:
@@ -475,6 +496,10 @@ class Run:
         elif kind == "cancel_op":
             n = int(op.target)
             dropped = self.open.get(n)
+            if dropped is not None and op.options:  # the code waits for the end
+                dropped.stopping = True
+                effects.append(Stop(dropped))
+                return
             if dropped is not None:
                 self._drop(dropped)
             effects.append(Abandon(n, dropped))
@@ -657,6 +682,8 @@ class Run:
                 effects.append(SetTimer(str(op.n), op.due_ns))
             elif op.kind != "call":
                 effects.append(Perform(op))
+            elif op.stopping and op.due_ns:
+                effects.append(Stop(op))
             elif op.failed_seq and op.due_ns:
                 effects.append(RetryLater(op, op.due_ns, 0))
             else:

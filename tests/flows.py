@@ -31,6 +31,7 @@ from node.ops import (
     Perform,
     RetryLater,
     SetTimer,
+    Stop,
     Suspend,
     WriteMark,
 )
@@ -219,6 +220,8 @@ def told(effect: Effect) -> str:
             return f"timer {name} +{(due_ns - T0_NS) / 1e6:g}ms"
         case Abandon(n, op):
             return f"abandon {n} {op.kind if op else '-'}"
+        case Stop(op):
+            return f"stop {op.n} {op.target}"
         case Perform(op):
             return f"{op.kind} {op.n} {op.target}"
         case WriteMark(name, payload):

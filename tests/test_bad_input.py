@@ -541,6 +541,34 @@ async def test_a_function_that_dies_with_its_host_again_and_again_fails(
             assert await mesh.run("wf", "app:live", 1) == ["alive"]
 
 
+async def test_a_call_with_a_time_for_its_heartbeat_times_out_when_its_host_dies(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    source = """
+    return function()
+      local call = funcs.new():with_options{
+        heartbeat_timeout = "200ms", retry_policy = {maximum_attempts = 2, initial_interval = 10} }
+      local _, err = call:call("app:die_later")
+      return {err:kind(), err:retryable(), err:details().timeout_type, err:details()._attempt}
+    end
+    """
+    dying = "import os, time\n\ndef die_later():\n    time.sleep(0.4)\n    os._exit(9)\n"
+    app = write_files(
+        write_app(
+            tmp_path, workflows={"wf": source}, functions={"die_later": PYTHON | {"source": "dying_later:die_later"}}
+        ),
+        {"dying_later.py": dying},
+    )
+    url = nats_server().url
+    async with (
+        a_mesh(url, app, functions=False) as mesh,
+        a_node(app, url, node_id="b"),
+        a_node(app, url, node_id="c"),
+        a_node(app, url, node_id="d"),
+    ):
+        assert await mesh.run("wf") == ["Timeout", False, "heartbeat", 2]
+
+
 # -- names --------------------------------------------------------------------------------------------------------
 
 IDS = (

@@ -132,6 +132,62 @@ def test_a_stopped_timer_and_a_canceled_call_are_abandoned_and_their_outcomes_ig
     assert flow.signal("x") == ["end completed True"]
 
 
+WAITS = "return function() local f = funcs.new():with_options{['activity.wait_for_cancellation'] = true}:async('a:b') "
+
+
+def test_a_call_that_is_waited_for_stays_open_until_it_has_ended() -> None:
+    flow = Flow(
+        WAITS + "process.inbox():receive() f:cancel() return { f:is_canceled(), select(2, f:result()):kind() } end"
+    )
+    flow.start()
+    assert flow.signal("x") == ["stop 1 a:b"]
+    assert (flow.run.open[1].stopping, flow.run.finished) == (True, None)
+    assert flow.replay().outstanding() == ["call 1 a:b"]
+    assert flow.ok(1, "late result") == ["end completed [True, 'Canceled']"]
+
+
+def test_a_call_that_was_asked_to_stop_is_not_tried_again() -> None:
+    flow = Flow(WAITS + "process.inbox():receive() f:cancel() return 'over' end")
+    flow.start()
+    flow.signal("x")
+    assert flow.fails(1, "no") == ["end completed over"]
+
+
+def test_a_call_that_waits_for_its_next_attempt_is_stopped_there() -> None:
+    flow = Flow(WAITS + "process.inbox():receive() f:cancel() return 'over' end")
+    flow.start()
+    assert flow.fails(1, "no")[0].startswith("retry 1 a:b attempt 2")
+    assert flow.signal("x") == ["stop 1 a:b"]
+    assert flow.replay().outstanding() == ["stop 1 a:b"]
+    assert flow.fails(1, Failure("operation canceled", Kind.CANCELED, False), attempt=2) == ["end completed over"]
+
+
+def test_a_request_to_stop_may_wait_for_the_end_of_the_child() -> None:
+    flow = Flow(
+        "return function() local pid = process.with_options{wait_for_cancellation=true}:spawn('a:child', 'app:worker') "
+        "local ok = process.cancel(pid) "
+        "local e = channel.select{process.events():case_receive(), default=true} return { ok, e.value.result.value } end"
+    )
+    flow.start()
+    child = "{c@w|child}"
+    assert flow.ok(1, {"pid": child, "queue": "q", "id": "child"}) == [f"cancel 2 {child}"]
+    assert flow.ok(2, True) == []
+    assert flow.ok(2, True) == [], "told twice"
+    assert flow.replay().outstanding() == []
+    assert flow.exit(1, "over") == ["end completed [True, 'over']"]
+
+
+def test_a_request_to_stop_that_failed_is_told_at_once_when_the_child_has_ended() -> None:
+    flow = Flow(
+        "return function() local pid = process.with_options{wait_for_cancellation=true}:spawn('a:child', 'app:worker') "
+        "local ok, err = process.cancel(pid) return err:kind() end"
+    )
+    flow.start()
+    flow.ok(1, {"pid": "{c@w|child}", "queue": "q", "id": "child"})
+    assert flow.exit(1, "over") == []
+    assert flow.fails(2, Failure("gone", Kind.NOT_FOUND)) == ["end completed NotFound"]
+
+
 def test_prints_are_told_once_and_not_in_replay() -> None:
     flow = Flow("return function() print('one', 2) funcs.call('a:b') print('three') end")
     assert flow.start() == ["info one 2", "call 1 a:b"]

@@ -187,6 +187,7 @@ end
 
 local N, CHAN, DONE, RESULT, FAILED, CANCELED = K.key("n"), K.key("channel"), K.key("done"), K.key("result"),
   K.key("failed"), K.key("canceled")
+local WAITS, WAITERS = K.key("waits"), K.key("waiters") -- whether a cancel waits for the end; the tasks that do
 
 local future_methods = {}
 local new_future = K.class("Future", future_methods, { __tostring = function() return "future" end })
@@ -212,8 +213,21 @@ function future_methods:error()
   return nil, false
 end
 
+local function settle_canceled(future)
+  future[DONE], future[CANCELED] = true, true
+  future[FAILED] = K.new_error("Canceled", "canceled", false)
+  K.channel_close(future[CHAN])
+end
+
 local function settle(future, ok, value)
   if future[DONE] then
+    return
+  elseif future[WAITERS] then
+    -- It was asked to stop. Whatever it came to, the caller does not want it any more.
+    settle_canceled(future)
+    for _, task in raw.ipairs(future[WAITERS]) do
+      K.wake(task)
+    end
     return
   end
   future[DONE] = true
@@ -227,14 +241,26 @@ local function settle(future, ok, value)
   K.channel_close(future[CHAN])
 end
 
+-- Ask the call to stop and wait for its end.
+local function cancel_and_wait(future)
+  if not future[WAITERS] then
+    future[WAITERS] = {}
+    K.tell("cancel_op", future[N], nil, K.encode({ wait = true }))
+  end
+  future[WAITERS][#future[WAITERS] + 1] = K.current.task
+  K.park()
+end
+
 function future_methods:cancel()
-  if not self[DONE] then
-    self[DONE], self[CANCELED] = true, true
-    self[FAILED] = K.new_error("Canceled", "canceled", false)
-    if self[N] and K.forget(self[N]) then
-      K.tell("cancel_op", self[N])
-    end
-    K.channel_close(self[CHAN])
+  if self[DONE] then
+    return true, nil
+  elseif self[WAITS] then
+    cancel_and_wait(self)
+    return true, nil
+  end
+  settle_canceled(self)
+  if self[N] and K.forget(self[N]) then
+    K.tell("cancel_op", self[N])
   end
   return true, nil
 end
@@ -266,12 +292,14 @@ local function call(context, options, id, ...)
   return K.op_wait("call", id, request, options)
 end
 
-local function async(context, options, id, ...)
+local function async(context, options, waits, id, ...)
   local err = check_id(id)
   if err then
     return nil, err
   end
-  local future = new_future({ [CHAN] = K.new_channel(1), [DONE] = false, [CANCELED] = false })
+  local future = new_future({
+    [CHAN] = K.new_channel(1), [DONE] = false, [CANCELED] = false, [WAITS] = waits and K.current.deterministic,
+  })
   local request, failed = K.encode_request(context, raw.select("#", ...), ...)
   if not request then
     settle(future, false, failed)
@@ -286,22 +314,37 @@ local executor_methods = {}
 local new_executor = K.class("Executor", executor_methods, { __tostring = function() return "executor" end })
 
 function executor_methods:with_context(values)
-  return new_executor({ [CONTEXT] = K.merge(self[CONTEXT] or {}, values, "with_context"), [OPTIONS] = self[OPTIONS] })
+  return new_executor({
+    [CONTEXT] = K.merge(self[CONTEXT] or {}, values, "with_context"), [OPTIONS] = self[OPTIONS], [WAITS] = self[WAITS],
+  })
+end
+
+-- Of the options the driver reads all but this one, which is about what the caller does.
+local function waits_for_cancellation(options)
+  for _, prefix in raw.ipairs({ "", "activity.", "temporal.activity." }) do
+    if options[prefix .. "wait_for_cancellation"] == true then
+      return true
+    end
+  end
+  return false
 end
 
 -- Options replace the earlier ones (on a Spawner they merge).
 function executor_methods:with_options(values)
-  return new_executor({ [CONTEXT] = self[CONTEXT], [OPTIONS] = K.encode_options(K.merge({}, values, "with_options")) })
+  local options = K.merge({}, values, "with_options")
+  return new_executor({
+    [CONTEXT] = self[CONTEXT], [OPTIONS] = K.encode_options(options), [WAITS] = waits_for_cancellation(options),
+  })
 end
 
 function executor_methods:with_actor(_) return self end
 function executor_methods:with_scope(_) return self end
 function executor_methods:call(id, ...) return call(self[CONTEXT], self[OPTIONS], id, ...) end
-function executor_methods:async(id, ...) return async(self[CONTEXT], self[OPTIONS], id, ...) end
+function executor_methods:async(id, ...) return async(self[CONTEXT], self[OPTIONS], self[WAITS], id, ...) end
 
 K.modules.funcs = {
   call = function(id, ...) return call(nil, nil, id, ...) end,
-  async = function(id, ...) return async(nil, nil, id, ...) end,
+  async = function(id, ...) return async(nil, nil, false, id, ...) end,
   new = function() return new_executor({}) end,
 }
 

@@ -4,7 +4,7 @@ local funcs = require("funcs")
 
 return function()
   local key = check.unique("deaf")
-  local future = funcs.async("lua.support:fn.deaf", "60ms", key)
+  local future = funcs.async("lua.support:fn.deaf", "30ms", key)
   wf.noted(key, "begun")
   future:cancel()
   wf.noted(key, "slept")

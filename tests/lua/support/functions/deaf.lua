@@ -1,9 +1,9 @@
--- Sleeps and looks at nothing meanwhile. Under the key is noted that it has "begun", and that it has "slept".
+-- Sleeps and looks at nothing meanwhile. Under the key (if any) is noted that it has "begun", and that it has "slept".
 local time, store = require("time"), require("store")
 return { main = function(dur, key)
-  local seen = key and store.get("lua.support:fn.counts")
-  if seen then seen:set(key, "begun") end
+  local function note(what) if key then store.get("lua.support:fn.counts"):set(key .. "-" .. what, what) end end
+  note("begun")
   time.sleep(dur)
-  if seen then seen:set(key, "slept") end
+  note("slept")
   return "slept"
 end }

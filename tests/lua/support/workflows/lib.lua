@@ -45,7 +45,7 @@ end
 
 function wf.noted(key, what)
   for _ = 1, 500 do
-    if funcs.call("lua.support:fn.attempts", key) == what then return end
+    if funcs.call("lua.support:fn.attempts", key .. "-" .. what) == what then return end
     time.sleep("10ms")
   end
   error("under " .. key .. " is never noted " .. tostring(what), 2)
