@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from mesh.errors import ServerRefused
-from mesh.events import Event, parse
+from mesh.events import Event, decode_end, parse
 from mesh.jetstream import JetStream, StoredMessage
 from mesh.subjects import WorkflowKey, stream_name
 
@@ -45,6 +45,11 @@ class RunOutcome(NamedTuple):
     run: int
     seq: int
     data: bytes
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another run follows, of which the start may not be stored yet."""
+        return bool(decode_end(self.data).next_start)
 
 
 class History:
@@ -74,6 +79,11 @@ class History:
         """Find the run that is open, None when the workflow never started or its last run has ended."""
         last = await self.last_run(key)
         return last[0] if last is not None and last[1] is None else None
+
+    async def is_running(self, key: WorkflowKey) -> bool:
+        """Whether a run is open, or about to be: the last one has ended, and its end says that another follows."""
+        last = await self.last_run(key)
+        return last is not None and (last[1] is None or last[1].goes_on)
 
     async def last_run(self, key: WorkflowKey) -> tuple[OpenRun, RunOutcome | None] | None:
         """The newest run and its end, None when the workflow never started."""

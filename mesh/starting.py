@@ -15,7 +15,7 @@ import anyio
 from mesh import codec
 from mesh.errors import Conflict, InvalidName, MeshError, OutcomeUnknown, ServerRefused, Undecodable
 from mesh.events import HEADER_FROM, StartSpec, decode_end, decode_start
-from mesh.history import History
+from mesh.history import History, OpenRun, RunOutcome
 from mesh.jetstream import JetStream, StoredMessage
 from mesh.subjects import WorkflowKey, stream_name
 from mesh.timers import cron_headers, cron_subject
@@ -83,7 +83,7 @@ async def start_workflow(
                 expected = 0
                 continue
             open_run, ended = found
-            if ended is None:
+            if ended is None or ended.goes_on:
                 if _is_ours(open_run.start, spec):
                     return Started(open_run.run, existing=False)
                 if conflict == "fail":
@@ -91,6 +91,8 @@ async def start_workflow(
                 if conflict == "use_existing":
                     await _deliver(js, key, spec, sender)
                     return Started(open_run.run, existing=True)
+                if ended is not None:  # between two runs of a chain: the next one is what runs
+                    open_run = await _following(history, key, ended)
                 await _terminate(js, history, key, open_run.run)
             else:
                 status = decode_end(ended.data).status
@@ -164,6 +166,16 @@ async def _terminate(js: JetStream, history: History, key: WorkflowKey, run: int
     raise AlreadyStarted(
         key, f"is running and did not end within {TERMINATE_WAIT_S:g} s of being terminated (no node up?)"
     )
+
+
+async def _following(history: History, key: WorkflowKey, ended: RunOutcome) -> OpenRun:
+    with anyio.move_on_after(TERMINATE_WAIT_S):
+        while True:
+            following = await history.start_after(key, ended.seq)
+            if following is not None:
+                return following
+            await anyio.sleep(0.005)
+    raise AlreadyStarted(key, f"goes on as a new run, which did not begin within {TERMINATE_WAIT_S:g} s (no node up?)")
 
 
 def _is_ours(start: StoredMessage, spec: StartSpec) -> bool:

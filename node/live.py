@@ -20,7 +20,6 @@ import anyio.abc
 from mesh import codec
 from mesh.client import Client
 from mesh.connection import parse_headers
-from mesh.duration import parse_duration_ns
 from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, RequestTimeout, Undecodable
 from mesh.failure import Failure, Kind
 from mesh.hosts import UnknownHost
@@ -34,13 +33,14 @@ from mesh.starting import (
     start_workflow,
 )
 from mesh.subjects import WorkflowKey, function_request, function_stop, function_who
+from mesh.timers import cron_subject
 from node.calls import encode_foreign
 from node.machine import Op
 from node.modules import Caller, Modules
 from node.names import Scope
 from node.others import start_spec
 from node.peers import Done
-from node.retry import MS_NS
+from node.retry import duration_option
 from node.run import service_error_kind
 from node.switchboard import SpawnRequest, Switchboard, failed
 from node.unit_logs import log_line
@@ -326,7 +326,12 @@ class LiveDriver:
 
     async def _signal(self, op: Op, options: Mapping[str, Any], pid: WorkflowPid, sender: str) -> bytes:
         key = WorkflowKey((await self._client.hosts.resolve(pid.worker)).queue, pid.workflow_id)
-        if await self._client.history(key.queue).open_run(key) is None:
+        history = self._client.history(key.queue)
+        # A cron workflow is there between its runs, too: as its schedule.
+        unscheduled = op.kind == "terminate" and await self._client.js.purge(history.stream, subject=cron_subject(key))
+        if not await history.is_running(key):
+            if unscheduled:
+                return _TRUE
             kind = Kind.NOT_FOUND if op.kind == "send" else Kind.INTERNAL
             return failed(f"process not found: no workflow {pid} is running", kind)
         if op.kind == "send":
@@ -444,19 +449,31 @@ def decode_retry(table: object) -> RetryOption | None:
     if table is None:
         return None
     if not isinstance(table, Mapping):
-        raise ValueError("retry must be a table")
+        raise ValueError(f"retry must be a table, got {table!r}")
     attempts = table.get("max_attempts", 1)
-    if not isinstance(attempts, int) or attempts <= 1:
-        return None
+    if isinstance(attempts, bool) or not isinstance(attempts, int):
+        raise ValueError(f"retry.max_attempts must be a whole number, got {attempts!r}")
 
     def seconds(key: str, default_ms: int) -> float:
-        return parse_duration_ns(table.get(key, default_ms), number_unit_ns=MS_NS) / 1e9
+        return duration_option(f"retry.{key}", table.get(key, default_ms)) / 1e9
 
-    kinds = table.get("retry_kinds")
-    return RetryOption(
-        attempts, seconds("initial_delay", 100), seconds("max_delay", 10_000), float(table.get("backoff_factor", 2.0)),
-        float(table.get("jitter", 0.1)), frozenset(kinds) if kinds else None, frozenset(table.get("skip_kinds") or ()),
+    def number(key: str, default: float) -> float:
+        value = table.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise ValueError(f"retry.{key} must be a number of at least 0, got {value!r}")
+        return float(value)
+
+    def kinds(key: str) -> frozenset[str]:
+        value = table.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(kind, str) for kind in value):
+            raise ValueError(f"retry.{key} must be a list of error kinds, got {value!r}")
+        return frozenset(value)
+
+    option = RetryOption(
+        attempts, seconds("initial_delay", 100), seconds("max_delay", 10_000), number("backoff_factor", 2.0),
+        number("jitter", 0.1), kinds("retry_kinds") if table.get("retry_kinds") else None, kinds("skip_kinds"),
     )  # fmt: skip
+    return option if attempts > 1 else None
 
 
 def now_ns() -> int:

@@ -194,6 +194,7 @@ class Loading:
     async def _replay(self, instance: Instance, run: Run, events: list[Event]) -> bool:
         last = last_step(events)
         early = [e for e in events if e.seq < run.run and e.kind in ("signal", "cancel")]
+        run.killed_early = any(e.seq < run.run and e.kind == "kill" for e in events)
         for i, event in enumerate(events):
             try:
                 if event.seq >= run.run:

@@ -98,7 +98,7 @@ class Others:
             target = WorkflowKey((await self._hosts.resolve(pid.worker)).queue, pid.workflow_id)
         except UnknownHost:
             return unresolved(op.target)
-        if await History(self._js, target.queue).open_run(target) is None:
+        if not await History(self._js, target.queue).is_running(target):
             return _failed(f"{op.target}: process not found (no such workflow is running)", Kind.NOT_FOUND)
         if op.kind == "send":
             await signal_workflow(

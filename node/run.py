@@ -142,6 +142,9 @@ class Run:
         self.delayed_until_ns = 0
         self.deadline_ns = 0
         self.cancel_requested = False
+        # The workflow was terminated after the former run had come to its end and before this one began. Set before the
+        # first event: a run that goes on in its first step would never see what came before it.
+        self.killed_early = False
         self.attrs = dict(spec.attrs)
         self.memo = dict(spec.memo)
         self._unrecorded: dict[str, bytes] = {}
@@ -200,6 +203,8 @@ class Run:
             return []  # a second start while a run is open
         self._count(event)
         self.started_ns = self.now_ns
+        if self.killed_early:
+            return self._on_kill(event, more)
         effects: list[Effect] = []
         begin_ns = self.now_ns + self.spec.start_delay_ns
         chain_ns = self.spec.chain_started_ns or self.now_ns

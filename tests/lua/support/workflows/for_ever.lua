@@ -1,6 +1,6 @@
--- Sleeps a little and goes on as a new run, for ever.
+-- Sleeps a little, if it is told how long, and goes on as a new run, for ever.
 local time = require("time")
-return { main = function()
-  time.sleep("5ms")
-  process.upgrade(nil)
+return { main = function(dur)
+  time.sleep(dur or "5ms")
+  process.upgrade(nil, dur)
 end }
