@@ -7,5 +7,6 @@ return function()
     local exit = wf.exit(pid)
     check.equal({ exit.kind, exit.from, exit.result.value }, { "pid.exit", pid, variant })
     check.is_nil(exit.result.error)
+    check.type_is(exit.at, "number")
   end
 end
