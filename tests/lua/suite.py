@@ -208,7 +208,7 @@ class Killing:
 
 
 class _KillAt:
-    """Kills a workflow's owner at its n-th event, and starts another node."""
+    """Kills a workflow's owner at its n-th event (or the next that is no end), and starts another node."""
 
     def __init__(self, fleet: Fleet, at: int) -> None:
         self.fleet = fleet
@@ -231,7 +231,8 @@ class _KillAt:
         if seen.id != self.workflow_id:
             return
         self._seen += 1
-        if self._seen == self.at and seen.label != "end":
+        # An end in the middle is that of a run which goes on as another one: the kill comes at the event after it.
+        if self._seen >= self.at and not self.whom and seen.label != "end":
             self.whom, self.label = self.fleet.watch.owners[seen.partition], seen.label
             # Another workflow's kill may have taken this owner already: nobody has taken over since.
             if self.whom in self.fleet.nodes:
