@@ -91,9 +91,7 @@ async def start_workflow(
                 if conflict == "use_existing":
                     await _deliver(js, key, spec, sender)
                     return Started(open_run.run, existing=True)
-                if ended is not None:  # between two runs of a chain: the next one is what runs
-                    open_run = await _following(history, key, ended)
-                await _terminate(js, history, key, open_run.run)
+                await _terminate_chain(js, history, key, open_run.run)
             else:
                 status = decode_end(ended.data).status
                 if reuse == "reject_duplicate":
@@ -153,6 +151,16 @@ async def _deliver(js: JetStream, key: WorkflowKey, spec: StartSpec, sender: str
         await signal_workflow(
             js, key, str(message.get("topic")), message.get("body") or codec.NIL_OUTCOME, sender=sender, once=once
         )
+
+
+async def _terminate_chain(js: JetStream, history: History, key: WorkflowKey, run: int) -> None:
+    """Terminate a workflow: this run, or the one it goes on as meanwhile. A start before the last has ended is ignored."""
+    while True:
+        await _terminate(js, history, key, run)
+        ended = await history.end_of(key, run)
+        if ended is None or not ended.goes_on:
+            return
+        run = (await _following(history, key, ended)).run
 
 
 async def _terminate(js: JetStream, history: History, key: WorkflowKey, run: int) -> None:
