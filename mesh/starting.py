@@ -154,7 +154,10 @@ async def _deliver(js: JetStream, key: WorkflowKey, spec: StartSpec, sender: str
 
 
 async def _terminate_chain(js: JetStream, history: History, key: WorkflowKey, run: int) -> None:
-    """Terminate a workflow: this run, or the one it goes on as meanwhile. A start before the last has ended is ignored."""
+    """Terminate a workflow: this run, or the one it goes on as meanwhile.
+
+    Until its last run has ended, the start of another one would be ignored.
+    """
     while True:
         await _terminate(js, history, key, run)
         ended = await history.end_of(key, run)

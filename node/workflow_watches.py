@@ -22,10 +22,12 @@ from mesh.failure import Failure, Kind
 from mesh.hosts import UnknownHost
 from mesh.pids import WorkflowPid
 from mesh.subjects import WorkflowKey
+from mesh.timers import cron_subject
 from node.units import LiveUnit
 
 SUSPENDED_PAUSE_S: Final = 1.0
 AGAIN_S: Final = 0.5
+SCHEDULED_PAUSE_S: Final = 1.0  # a cron schedule is no finer than that
 
 _log = logging.getLogger(__name__)
 
@@ -92,11 +94,22 @@ class WorkflowWatches:
             if "link" in watch.kinds and failure:
                 unit.post("link_down", None, outcome, source)
 
+    async def _waits_for_its_first_run(self, key: WorkflowKey) -> bool:
+        """Whether there is nothing of a workflow yet but its cron schedule."""
+        history = self._client.history(key.queue)
+        if await history.partition_of(key) is not None:
+            return False
+        return await self._client.js.get_last(history.stream, cron_subject(key)) is not None
+
     async def _end_of(self, pid: WorkflowPid, run: int) -> bytes:
         while True:
             try:
                 queue = (await self._client.hosts.resolve(pid.worker)).queue
-                return await self.outcome(WorkflowKey(queue, pid.workflow_id), run)
+                key = WorkflowKey(queue, pid.workflow_id)
+                if await self._waits_for_its_first_run(key):
+                    await anyio.sleep(SCHEDULED_PAUSE_S)
+                    continue
+                return await self.outcome(key, run)
             except (NotFound, UnknownHost) as error:
                 return codec.encode_failure(Failure(f"no such workflow: {pid} ({error})", Kind.NOT_FOUND, False))
             except MeshError as error:
