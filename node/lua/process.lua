@@ -148,7 +148,9 @@ function M.set_options(options)
       return false, K.new_error("Invalid", "trap_links must be a boolean", false)
     end
   end
-  K.current.trap_links = options.trap_links
+  if options.trap_links ~= nil then
+    K.current.trap_links = options.trap_links
+  end
   return true, nil
 end
 

@@ -1,0 +1,8 @@
+-- 7.2 An unknown entry gives `NotFound`, `factory not found`, for every way to start.
+return function()
+  for _, name in ipairs({ "spawn", "spawn_monitored", "spawn_linked", "spawn_linked_monitored", "exec" }) do
+    local err = check.fails("NotFound", "factory not found", process[name]("lua.support:nothing", "lua.support:processes"))
+    check.is_false(err:retryable(), name)
+  end
+  check.nothing(process.events(), "20ms")
+end

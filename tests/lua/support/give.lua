@@ -1,0 +1,2 @@
+-- Returns its arguments.
+return { main = function(...) return ... end }

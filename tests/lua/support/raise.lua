@@ -1,0 +1,2 @@
+-- Raises its argument.
+return { main = function(what) error(what) end }
