@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -398,7 +398,43 @@ class Switchboard:
         return self._hosts.runs(host_id) or bool(self._directory.nodes_with_host(host_id))
 
     def spawn(self, spawner: str, wish: SpawnRequest, done: Done) -> None:
-        """Spawn a process on this node if it runs the host, else on another one that does. The outcome is the PID."""
+        """Spawn a process on this node if it runs the host, else on another one that does. The outcome is the PID.
+
+        A name that is taken, as far as it is known here, gives the process that has it, wherever that is.
+        """
+        named = self._mesh_names.get(wish.name) or self.names.get(wish.name) if wish.name else None
+        holder = parse_pid(named) if named is not None else None
+        if isinstance(holder, ProcessPid):
+            self._deliver_to_holder(holder, spawner, wish, done)
+        else:
+            self._spawn(spawner, wish, done)
+
+    def _deliver_to_holder(self, holder: ProcessPid, spawner: str, wish: SpawnRequest, done: Done) -> None:
+        def delivered(outcome: bytes) -> None:
+            if outcome[:3] == codec.FAILURE_PREFIX:
+                # It has ended, which we have not been told yet.
+                self.names.release(str(holder))
+                self._mesh_names.forget(str(holder))
+                self._spawn(spawner, wish, done)
+            else:
+                done(codec.encode_success(str(holder)))
+
+        if self._local(holder) is None:
+            messages = [list(message) for message in wish.messages]
+            self._ask(holder, "deliver", [str(holder), messages], delivered, "process not found")
+        else:
+            self._deliver(str(holder), wish.messages, delivered)
+
+    def _deliver(self, pid: str, messages: Iterable[tuple[str, bytes]], done: Done) -> None:
+        unit = self._units.get(pid)
+        if unit is None:
+            done(failed(f"process not found: {pid}", Kind.NOT_FOUND))
+            return
+        for topic, body in messages:
+            unit.post("message", _lua(topic), body, b"")
+        done(TRUE)
+
+    def _spawn(self, spawner: str, wish: SpawnRequest, done: Done) -> None:
         if self._hosts.runs(wish.host_id):
             done(self.spawn_here(spawner, wish))
             return
@@ -455,7 +491,11 @@ class Switchboard:
             holder = self.names.get(wish.name)
             existing = self._units.get(holder) if holder is not None else None
             if existing is not None:
-                return codec.encode_success(existing.pid), True, lambda: self._deliver_first(existing, wish)
+                return (
+                    codec.encode_success(existing.pid),
+                    True,
+                    lambda: self._deliver(existing.pid, wish.messages, _nobody),
+                )
         unit = self._hosts.create(wish.entry_id, wish.host_id, wish.request)
         if isinstance(unit, Failure):
             return codec.encode_failure(unit), False, lambda: None
@@ -469,14 +509,11 @@ class Switchboard:
             self.links.link(spawner, unit.pid)
 
         def begin() -> None:
+            # The messages first: they have to be there before anything that the process says to itself.
+            self._deliver(unit.pid, wish.messages, _nobody)
             self._hosts.begin(unit)
-            self._deliver_first(unit, wish)
 
         return codec.encode_success(unit.pid), False, begin
-
-    def _deliver_first(self, unit: LiveUnit, wish: SpawnRequest) -> None:
-        for topic, body in wish.messages:
-            unit.post("message", _lua(topic), body, b"")
 
     # -- other nodes -------------------------------------------------------------------------------------------
 
@@ -486,6 +523,9 @@ class Switchboard:
             case "send":
                 sender, pid, topic, body, once = args
                 self.send(sender, self._parsed(pid), topic, body, done, once=once)
+            case "deliver":
+                pid, messages = args
+                self._deliver(pid, messages, done)
             case "spawn":
                 wish = SpawnRequest.from_wire(args[1:])
                 if not self._hosts.runs(wish.host_id):
@@ -661,6 +701,10 @@ def failed(message: str, kind: str, *, retryable: bool | None = False) -> bytes:
 def unresolved(dest: str) -> bytes:
     """The outcome of what was asked of a name that nobody has (contract 5.2)."""
     return failed(f"could not resolve '{dest}' as PID or registered name", Kind.NOT_FOUND)
+
+
+def _nobody(_outcome: bytes) -> None:
+    """What comes of it interests nobody."""
 
 
 def _lua(text: str) -> bytes:
