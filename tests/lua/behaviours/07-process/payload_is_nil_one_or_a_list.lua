@@ -1,0 +1,15 @@
+-- 8 `m:payload()` is nil without a body, one Payload for one, and a table of Payloads for several.
+return function()
+  local me, inbox = process.pid(), process.inbox()
+  process.send(me, "none")
+  process.send(me, "one", { a = 1 })
+  process.send(me, "several", 1, "two", { 3 })
+  check.is_nil(check.receive(inbox):payload())
+  local one = check.receive(inbox):payload()
+  check.type_is(one, "userdata")
+  check.equal(one:data(), { a = 1 })
+  local several = check.receive(inbox):payload()
+  check.type_is(several, "table")
+  check.equal(#several, 3)
+  check.equal({ several[1]:data(), several[2]:data(), several[3]:data() }, { 1, "two", { 3 } })
+end
