@@ -51,16 +51,25 @@ end
 
 local SIZE, CLOSED = K.key("size"), K.key("closed")
 local BUF, FIRST, LAST = K.key("buffer"), K.key("first"), K.key("last")
-local RECEIVERS, SENDERS = K.key("receivers"), K.key("senders")
+local RECEIVERS, SENDERS, READ = K.key("receivers"), K.key("senders"), K.key("read")
 local CH, OP, VALUE = K.key("channel"), K.key("op"), K.key("value")
 
 local methods, case_methods = {}, {}
 local new_object = K.class("channel", methods, { __tostring = function() return "channel" end })
 local new_case = K.class("channel.case", case_methods)
 
---- A channel. size 0 hands over directly, n buffers n values, math.huge never blocks a sender.
-function K.new_channel(size)
-  return new_object({ [SIZE] = size, [CLOSED] = false, [BUF] = {}, [FIRST] = 1, [LAST] = 0 })
+--- A channel. size 0 hands over directly, n buffers n values, math.huge never blocks a sender. read(value), if given, is
+--- what a receiver sees of a value.
+function K.new_channel(size, read)
+  return new_object({ [SIZE] = size, [CLOSED] = false, [BUF] = {}, [FIRST] = 1, [LAST] = 0, [READ] = read })
+end
+
+local function as_read(ch, value)
+  local read = ch[READ]
+  if read then
+    return read(value)
+  end
+  return value
 end
 
 -- Waiting queues are plain lists with a head; a waiter of a select that was answered elsewhere is skipped.
@@ -146,7 +155,7 @@ end
 local function try_send(ch, value)
   local waiter = pop(ch, RECEIVERS)
   if waiter then
-    answer_receiver(waiter, value, true)
+    answer_receiver(waiter, as_read(ch, value), true)
     return true
   end
   if ch[LAST] - ch[FIRST] + 1 < ch[SIZE] then
@@ -173,12 +182,12 @@ local function try_receive(ch)
       buf[last] = waiter.value
       answer_sender(waiter)
     end
-    return true, value, true
+    return true, as_read(ch, value), true
   end
   local waiter = pop(ch, SENDERS)
   if waiter then
     answer_sender(waiter)
-    return true, waiter.value, true
+    return true, as_read(ch, waiter.value), true
   end
   if ch[CLOSED] then
     return true, nil, false

@@ -45,7 +45,7 @@ local function opened(unit, number, pattern)
   local ch = K.new_channel(BUFFER)
   unit.listeners = unit.listeners or {}
   -- `channel` is that of ordinary listeners: never filled, and not the one `unlisten` could be given.
-  unit.listeners[topic] = { channel = K.new_channel(0), as_message = false, events = ch, full = false, pattern = pattern }
+  unit.listeners[topic] = { channel = K.new_channel(0), events = ch, full = false, pattern = pattern }
   return new_subscription({ [CHANNEL] = ch, [TOPIC] = topic, [NUMBER] = number, [CLOSED] = false })
 end
 

@@ -184,6 +184,19 @@ function K.message_value(message)
   return message[BODIES]
 end
 
+--- Whether a value is a Message.
+function K.is_message(v)
+  return K.class_of(v) == "Message"
+end
+
+--- What a reader of a plain listener's channel gets. What somebody else has put into that channel stays as it is.
+function K.plain_message(v)
+  if K.is_message(v) then
+    return K.message_value(v)
+  end
+  return v
+end
+
 --- A message's topic, sender and bodies, for whoever hands it on unread.
 function K.message_parts(message)
   return message[TOPIC], message[FROM], message[COUNT], message[BODIES]

@@ -14,7 +14,7 @@ local function route(unit, message)
   local topic = K.message_parts(message)
   local listener = unit.listeners and unit.listeners[topic]
   -- A channel that its reader has closed takes nothing: the message goes where it would go without it.
-  if listener and K.channel_offer(listener.channel, listener.as_message and message or K.message_value(message)) then
+  if listener and K.channel_offer(listener.channel, message) then
     return true
   end
   return unit.inbox ~= nil and raw.string.byte(topic, 1) ~= 64 and K.channel_offer(unit.inbox, message)
@@ -39,70 +39,49 @@ local function reroute(unit)
   end
 end
 
---- Messages that were never read, oldest first per channel: they go over to the next run.
-function K.unread(unit)
-  local list = {}
-  local function add(message)
-    local topic, from, n, bodies = K.message_parts(message)
-    list[#list + 1] = { topic = topic, from = from, body = K.encode_bodies(n, raw.table.unpack(bodies, 1, n)) }
-  end
-  if unit.inbox then
-    for _, message in raw.ipairs((K.channel_drain(unit.inbox))) do
-      add(message)
-    end
-  end
-  if unit.listeners then
-    local topics = {}
-    for topic in raw.next, unit.listeners do
-      topics[#topics + 1] = topic
-    end
-    raw.table.sort(topics)
-    for _, topic in raw.ipairs(topics) do
-      local listener = unit.listeners[topic]
-      if listener.holds then
-        list[#list + 1] = { topic = topic, from = "", body = K.encode_bodies(1, listener.held) }
-      end
-      local values, n = K.channel_drain(listener.channel)
-      for i = 1, n do
-        if listener.as_message then
-          add(values[i])
-        else
-          list[#list + 1] = { topic = topic, from = "", body = K.encode_bodies(1, values[i]) }
-        end
-      end
-    end
-  end
-  for _, message in raw.ipairs(unit.mailbox or {}) do
-    add(message)
-  end
-  return list
-end
-
---- The messages that were never read, as they came, for new code of the same process.
+--- The messages that were never read, in the order in which they came, for new code of the same unit. They are taken away.
 function K.unread_messages(unit)
   local list = {}
-  local function add(values, n, topic, as_message)
+  local function add(topic, value)
+    list[#list + 1] = K.is_message(value) and value or K.new_message(topic, "", 1, { value })
+  end
+  local function drain(topic, ch)
+    local values, n = K.channel_drain(ch)
     for i = 1, n do
-      list[#list + 1] = as_message and values[i] or K.new_message(topic, "", 1, { values[i] })
+      add(topic, values[i])
     end
   end
   if unit.inbox then
-    local values, n = K.channel_drain(unit.inbox)
-    add(values, n, nil, true)
+    drain("", unit.inbox)
   end
-  for topic, listener in raw.next, unit.listeners or {} do
+  local topics = {}
+  for topic in raw.next, unit.listeners or {} do
     if raw.string.byte(topic, 1) ~= 64 then -- what the runtime sends to an object of the old code goes with it
-      if listener.holds then
-        add({ listener.held }, 1, topic, false)
-      end
-      local values, n = K.channel_drain(listener.channel)
-      add(values, n, topic, listener.as_message)
+      topics[#topics + 1] = topic
     end
+  end
+  raw.table.sort(topics) -- objects that are made here are numbered
+  for _, topic in raw.ipairs(topics) do
+    local listener = unit.listeners[topic]
+    if listener.held then
+      add(topic, listener.held)
+    end
+    drain(topic, listener.channel)
   end
   for _, message in raw.ipairs(unit.mailbox or {}) do
     list[#list + 1] = message
   end
   raw.table.sort(list, function(x, y) return x[K.SEQ] < y[K.SEQ] end)
+  return list
+end
+
+--- The same as it is recorded for the next run of a workflow.
+function K.unread(unit)
+  local list = {}
+  for i, message in raw.ipairs(K.unread_messages(unit)) do
+    local topic, from, n, bodies = K.message_parts(message)
+    list[i] = { topic = topic, from = from, body = K.encode_bodies(n, raw.table.unpack(bodies, 1, n)) }
+  end
   return list
 end
 
@@ -193,7 +172,8 @@ function M.listen(topic, options)
   unit.listeners = unit.listeners or {}
   local listener = unit.listeners[topic]
   if not listener then
-    listener = { channel = K.new_channel(raw.math.huge), as_message = options ~= nil and options.message == true }
+    local as_message = options ~= nil and options.message == true
+    listener = { channel = K.new_channel(raw.math.huge, not as_message and K.plain_message or nil) }
     unit.listeners[topic] = listener
     reroute(unit)
   end
@@ -226,18 +206,18 @@ function K.subscribe(topic, ch)
   end
   local unit = K.current
   unit.listeners = unit.listeners or {}
-  local listener = { channel = K.new_channel(raw.math.huge), as_message = false, target = ch }
+  local listener = { channel = K.new_channel(raw.math.huge), target = ch }
   unit.listeners[topic] = listener
   reroute(unit)
   K.spawn_task(unit, function()
     while true do
-      local value, open = listener.channel:receive()
+      local message, open = listener.channel:receive()
       if not open or K.channel_closed(ch) then
         return
       end
-      listener.holds, listener.held = true, value
-      ch:send(value)
-      listener.holds, listener.held = false, nil
+      listener.held = message
+      ch:send(K.message_value(message))
+      listener.held = nil
     end
   end)
   return true
@@ -552,7 +532,9 @@ function M.upgrade(id, ...)
     return nil, failed
   end
   unit.finished = true
-  K.tell("end", "continue", request, K.encode({ entry = id or unit.entry_id, unread = K.unread(unit) }))
+  -- A process keeps its messages itself (A.upgrade in kernel.lua); those of a workflow are recorded.
+  local unread = unit.deterministic and K.unread(unit) or nil
+  K.tell("end", "continue", request, K.encode({ entry = id or unit.entry_id, unread = unread }))
   K.park()
 end
 
