@@ -65,7 +65,7 @@ class ServiceSpawner:
         """End a process without asking it."""
         unit = self._switchboard.get(pid)
         if unit is not None:
-            unit.kill(Failure("process terminated", Kind.INTERNAL, False))
+            unit.kill(Failure("process terminated", Kind.INTERNAL))
         self._leave(pid)
 
     async def _start_workflow(self, workflow: EntryId, host: EntryId, args: Sequence[Value], watcher: Watcher) -> str:

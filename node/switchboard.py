@@ -239,7 +239,7 @@ class Switchboard:
         if unit is None:
             done(failed(f"process not found: {pid}", Kind.INTERNAL))
             return
-        unit.kill(Failure("process terminated", Kind.INTERNAL, False))
+        unit.kill(Failure("process terminated", Kind.INTERNAL))
         done(TRUE)
 
     def monitor(self, watcher: str, to: ProcessPid, done: Done) -> None:

@@ -439,7 +439,7 @@ function verbs.link_down(unit, _, payload, from)
   if unit.trap_links then
     return lifecycle_event(unit, "pid.link.down", payload, from)
   end
-  fail(unit, K.new_error("Internal", "linked process failed", false))
+  fail(unit, K.new_error("Internal", "linked process failed"))
 end
 
 local function activate(unit, verb, a, b, c)
