@@ -1,0 +1,16 @@
+-- Registers a name and rises again: answers "ask" with its PID and arguments, returns an error on "fail", and links a
+-- process that fails on "link".
+--   name   a mesh-wide name
+return { main = function(name, ...)
+  local ok, err = process.registry.register(name, process.pid(), process.registry.CONSISTENT)
+  if not ok then return nil, err end
+  local inbox = process.inbox()
+  while true do
+    local message = inbox:receive()
+    if message:topic() == "fail" then
+      return nil, errors.new{ message = "told to fail", kind = errors.UNAVAILABLE }
+    end
+    if message:topic() == "link" then process.spawn_linked("lua.support:raise", "lua.support:processes", "no") end
+    process.send(message:from(), "phoenix", { pid = process.pid(), args = { ... } })
+  end
+end }
