@@ -1,12 +1,12 @@
 """The timers of an engine's runs: messages that the server publishes when they are due (`mesh.timers` is their form).
 
-The server looks at what is due every 250 ms at the soonest (measured, 2.15.1), and a scheduled message is a write of its
-own. So the owner publishes the tick of a short timer itself. Its wait is counted from the event being handled, so that it
-does not depend on how this machine's clock is set. Should the owner die, the next one finds no schedule and no tick, and
-has the server publish one.
+The server looks at what is due every 250 ms at the soonest (measured, 2.15.1), and a scheduled message is a write of
+its own. So the owner publishes the tick of a short timer itself. Its wait is counted from the event being handled, so
+that it does not depend on how this machine's clock is set. Should the owner die, the next one finds no schedule and no
+tick, and has the server publish one.
 
-Invariant: an instance counts a timer as unacknowledged until the server has the schedule, or the tick of a short one: it
-is busy as long, so a new owner loads it.
+Invariant: an instance counts a timer as unacknowledged until the server has the schedule, or the tick of a short one:
+it is busy as long, so a new owner loads it.
 """
 
 from __future__ import annotations
