@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,10 @@ def test_outcome_of_a_failure_shows_where_it_happened() -> None:
     stack = "x.lua:3: got 1, wanted 2\n\tx.lua:3: in main function"
     assert Outcome.of(Failure("x.lua:3: got 1, wanted 2", "Internal", stack=stack)).text == stack
     assert Outcome.of(Failure("sold out", "Conflict")).text.strip() == "Conflict: sold out"
+
+
+def test_every_section_of_the_contract_has_behaviours() -> None:
+    """Sections 1 to 15, by the numbers that the directories' names begin with."""
+    sections = Counter(int(file.parent.name.partition("-")[0]) for file in behaviour_files())
+    assert set(sections) == set(range(1, 16))
+    assert sections.total() >= 250
