@@ -98,7 +98,11 @@ class Others:
             target = WorkflowKey((await self._hosts.resolve(pid.worker)).queue, pid.workflow_id)
         except UnknownHost:
             return unresolved(op.target)
-        if not await History(self._js, target.queue).is_running(target):
+        history = History(self._js, target.queue)
+        if not await history.is_running(target):
+            # An owner that was lost may have said it, and the target may have ended on hearing it.
+            if await _was_told(history, target, once if op.kind == "send" else f"{once}/cancel"):
+                return codec.encode_success(True)
             return _failed(f"{op.target}: process not found (no such workflow is running)", Kind.NOT_FOUND)
         if op.kind == "send":
             await signal_workflow(
@@ -190,6 +194,16 @@ class Others:
         self._switchboard.with_target(dest, go, lambda _outcome: answered.set())
         await answered.wait()
         return found[0] if found else None
+
+
+async def _was_told(history: History, target: WorkflowKey, marker: str) -> bool:
+    """Whether the history of a target's last run holds what a header tells from everything else."""
+    found = await history.last_run(target)
+    if found is None:
+        return False
+    line_end = f"{marker}\r\n".encode("utf-8", "surrogateescape")
+    events = await history.events(target, found[0].run)
+    return any(event.raw_headers is not None and line_end in event.raw_headers for event in events)
 
 
 def start_spec(

@@ -1,0 +1,38 @@
+"""What a workflow says to others is said once and succeeds once, also when its owner dies before that is recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mesh import codec
+from mesh.failure import Kind
+from node.ops import OpState
+from node.others import Others
+from tests.apps import QUEUE, a_mesh, key, write_app
+from tests.conftest import ServerFactory
+
+ENDS_ON_ANYTHING = """
+return function()
+  local r = channel.select{ process.events():case_receive(), process.inbox():case_receive() }
+  return r.channel == process.events() and r.value.kind or r.value:payload():data()
+end
+"""
+
+
+@pytest.mark.parametrize(("kind", "result"), [("cancel", "pid.cancel"), ("send", "hello")])
+async def test_a_new_owner_that_says_it_again_to_who_has_ended_on_it_hears_that_it_was_said(
+    tmp_path: Path, nats_server: ServerFactory, kind: str, result: str
+) -> None:
+    app = write_app(tmp_path, workflows={"target": ENDS_ON_ANYTHING})
+    async with a_mesh(nats_server().url, app) as mesh:
+        handle = await mesh.start("target", id="t")
+        host = mesh.node.engines[QUEUE].host
+        others = Others(mesh.client.js, mesh.client.hosts, mesh.node.code, mesh.node.switchboard)
+        op = OpState(1, kind, host.pid("t"), "", codec.encode("hello"), {"topic": "x"} if kind == "send" else {})
+        assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
+        assert await handle.result(timeout_s=5) == result
+        assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
+        ok, failure = codec.decode_outcome(await others.perform(host, key("sender"), 8, op))
+        assert (ok, failure.kind) == (False, Kind.NOT_FOUND)
