@@ -34,6 +34,11 @@ KERNEL_FILES: Final = (
 INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings
 STEP_MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
 VM_MEMORY_BYTES_MAX: Final = 512 * 1024 * 1024
+# Kept free for what is handed over into a VM. That happens outside of Lua's protection: where a text does not fit, Lua ends
+# the whole operating system process (lupa 2.8).
+HANDOVER_BYTES: Final = 1024 * 1024
+# A VM of processes that holds this much lets none of them run before the driver has looked for the one to end.
+VM_CROWDED_KB: Final = 384 * 1024
 _OUT_OF_MEMORY: Final = "not enough memory"
 
 
@@ -60,6 +65,12 @@ class OutOfMemory(MachineFailed):
     """Raised when a whole VM has used up its memory; all its machines are lost and must be replayed elsewhere."""
 
     code = "vm-out-of-memory"
+
+
+class NoRoom(OutOfMemory):
+    """Raised when a VM has no memory for what is handed over into it; nothing has happened in it."""
+
+    code = "vm-has-no-room"
 
 
 class Machine(Protocol):
@@ -132,6 +143,7 @@ class LuaVM:
             encoding=None, register_eval=False, register_builtins=False, unpack_returned_tuples=True,
             attribute_filter=_no_attributes, max_memory=memory_bytes_max,
         )  # fmt: skip
+        self._room_bytes = memory_bytes_max - HANDOVER_BYTES
         self._compiled: set[str] = set()
         self._defined: dict[int, int] = {}
         self._specs: list[UnitSpec] = []
@@ -154,6 +166,7 @@ class LuaVM:
         limits[b"memory_kb"] = step_memory_bytes_max // 1024
         limits[b"vm_memory_kb"] = memory_bytes_max // 1024
         limits[b"string_bytes_max"] = step_memory_bytes_max
+        limits[b"crowded_kb"] = VM_CROWDED_KB
         kernel[b"limits"] = limits
         host = self._lua.table()
         for name, function in host_functions().items():
@@ -179,7 +192,7 @@ class LuaVM:
             plain = erase(source, name)
         except TypedSyntaxError as error:
             return str(error)
-        problem = self._compile(key.encode(), plain.encode("utf-8", "surrogateescape"), name.encode())
+        problem = self._guard(self._compile, key.encode(), plain.encode("utf-8", "surrogateescape"), name.encode())
         if problem is not None:
             return problem.decode("utf-8", "replace")
         self._compiled.add(key)
@@ -214,7 +227,15 @@ class LuaVM:
         self._specs.append(spec)  # so that its id is not used again
         return number
 
+    def make_room(self, size: int) -> None:
+        """See to it that `size` bytes can be handed over. Raises NoRoom."""
+        if self._lua.get_memory_used() + size > self._room_bytes:
+            self._lua.gccollect()
+            if self._lua.get_memory_used() + size > self._room_bytes:
+                raise NoRoom(f"a Lua VM has used up its memory: no room for {size} bytes")
+
     def _guard(self, call: Callable[..., Any], *args: object) -> Any:
+        self.make_room(sum(len(arg) for arg in args if isinstance(arg, bytes)))
         try:
             return call(*args)
         except lua54.LuaError as error:
@@ -236,6 +257,7 @@ class LuaMachine:
         length: int = 0, size: int = 0,
     ) -> Sequence[Op]:  # fmt: skip
         """One activation. Raises OutOfMemory when the whole VM is lost, MachineFailed when the kernel is at fault."""
+        self._vm.make_room(_size(a) + _size(b) + _size(c))
         try:
             flat = self._feed_raw(self._handle, _VERBS[verb], now_ns, replaying, length, size, a, b, c)
         except lua54.LuaError as error:
@@ -259,14 +281,17 @@ class ProcessVM(LuaVM):
     What is posted to a process is taken in order. A PID belongs to one process of one VM.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(
+        self, *, memory_bytes_max: int = VM_MEMORY_BYTES_MAX, instructions_max: int = INSTRUCTIONS_PER_STEP_MAX
+    ) -> None:
+        super().__init__(memory_bytes_max=memory_bytes_max, instructions_max=instructions_max)
         api = self._api
         self._load: Callable[..., bytes | None] = api[b"load"]
         self._turn: Callable[..., Any] = api[b"turn"]
         self._upgrade: Callable[..., bytes | None] = api[b"upgrade"]
         self._name: Callable[..., None] = api[b"name"]
         self._heaviest: Callable[..., tuple[int, int]] = api[b"heaviest"]
+        self._memory: Callable[..., float] = api[b"memory"]
         self.memory_kb = 0
 
     def spawn(self, spec: UnitSpec, identity: UnitIdentity, request: bytes, now_ns: int) -> tuple[int, bytes | None]:
@@ -299,6 +324,7 @@ class ProcessVM(LuaVM):
         Returns whether some have still something to do, and the ops that came up, by process, in order.
         Raises OutOfMemory when the whole VM is lost.
         """
+        self.make_room(_size(a) + _size(b) + _size(c))
         try:
             flat = self._turn(now_ns, slice_s, handle, _PROCESS_VERBS.get(verb), a, b, c)
         except lua54.LuaError as error:
@@ -315,11 +341,16 @@ class ProcessVM(LuaVM):
     def name(self, name: str, pid: str | None) -> None:
         """Say which PID a registered name stands for, so that messages to it need not leave Lua either."""
         text = pid.encode("utf-8", "surrogateescape") if pid is not None else None
-        self._name(name.encode("utf-8", "surrogateescape"), text)
+        self._guard(self._name, name.encode("utf-8", "surrogateescape"), text)
 
-    def heaviest(self, looks: int) -> tuple[int, int]:
-        """The process that holds the most memory: its handle (0: none) and about how many kilobytes; collects first."""
-        handle, kb = self._guard(self._heaviest, looks)
+    def heaviest(self, looks: int, seconds: float, kb_max: int) -> tuple[int, int]:
+        """The process that holds the most memory: its handle (0: none) and about how many kilobytes; collects first.
+
+        Looks at those that allocated the most, for about so many seconds at most, and no further than to one that holds
+        kb_max or more.
+        """
+        handle, kb = self._guard(self._heaviest, looks, seconds, kb_max)
+        self.memory_kb = int(self._guard(self._memory))
         return int(handle), int(kb)
 
     def stacks(self, handle: int) -> list[str]:
@@ -331,6 +362,10 @@ class ProcessVM(LuaVM):
         """Forget a process."""
         self.machines -= 1
         self._close(handle)
+
+
+def _size(value: object) -> int:
+    return len(value) if type(value) is bytes else 0
 
 
 def _read_ops(flat: Sequence[Any], at: int, end: int) -> list[Op]:

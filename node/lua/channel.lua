@@ -19,8 +19,8 @@ function K.wake(task, a, b)
   task.a, task.b = a, b
   local unit = task.unit
   local tail = unit.ready_tail + 1
+  unit.ready[tail] = task -- before the count: there may be no memory for it
   unit.ready_tail = tail
-  unit.ready[tail] = task
 end
 
 --- Wait until somebody wakes this task; returns the two values given to K.wake.

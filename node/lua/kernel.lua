@@ -100,20 +100,31 @@ end
 
 local OUT_OF_MEMORY = "not enough memory"
 
+-- Let go of all that a unit holds.
+local function release(unit)
+  unit.tasks, unit.ready, unit.ready_head, unit.ready_tail = {}, {}, 1, 0
+  unit.pending, unit.pending_count, unit.env, unit.main, unit.args = {}, 0, {}, nil, nil
+  unit.mailbox, unit.listeners, unit.inbox, unit.events, unit.early_events = nil, nil, nil, nil, nil
+  if unit.inbound then
+    unit.inbound = { first = 1, last = 0 }
+  end
+  collectgarbage()
+end
+
 -- The VM has no memory left. A unit that could have taken all that its step may have took more: it fails alone. Else it
--- may be somebody else's fault: the driver finds out.
+-- may be somebody else's fault: the driver finds out. Not so for a process: the others could not be run again elsewhere.
 local function fail_out_of_memory(unit, co)
-  if K.limits.vm_memory_kb - unit.memory_before <= K.limits.memory_kb then
+  local had_room = K.limits.vm_memory_kb - unit.memory_before > K.limits.memory_kb
+  if not had_room and unit.kind ~= "process" then
     raw.error(OUT_OF_MEMORY, 0)
   end
   local lines = K.user_frames(co)
   unit.doomed = OUT_OF_MEMORY -- handlers of to-be-closed variables do not get far
   raw.coroutine.close(co)
-  unit.tasks, unit.ready, unit.pending, unit.env, unit.main = {}, {}, {}, {}, nil
-  unit.mailbox, unit.listeners, unit.inbox, unit.events = nil, nil, nil, nil
-  collectgarbage()
-  unit.doomed = raw.string.format("%s: took more than %d MB of memory in one step",
-    raw.string.match(lines[1] or "", "^(.-:%d+)") or "?", K.limits.memory_kb // 1024)
+  release(unit)
+  local place = raw.string.match(lines[1] or "", "^(.-:%d+)") or "?"
+  unit.doomed = place .. (had_room and raw.string.format(": took more than %d MB of memory in one step", K.limits.memory_kb // 1024)
+    or ": no memory is left in the Lua VM that this process shares with others")
   fail(unit, K.new_error("Internal", unit.doomed, false, nil, raw.table.concat(lines, "\n\t")), "doomed")
 end
 
@@ -139,6 +150,10 @@ local function fail_raised(unit, co, value)
     -- Lua puts a position in front of texts only.
     local place = raw.string.match(lines[1] or "", "^(.-:%d+): ")
     value = (place and place .. ": " or "") .. "raised " .. text_of_object(value)
+    unit.finished = false -- whatever that did: the unit fails
+    if unit.ops[unit.ops_len - 3] == "end" then
+      unit.ops_len = unit.ops_len - 5
+    end
   end
   raw.table.insert(lines, 1, K.error_text(value) or value)
   fail(unit, K.error_from_raised(value, raw.table.concat(lines, "\n\t")), "raised")
@@ -328,8 +343,23 @@ local function read_outcome(payload)
     return false, K.new_error("Internal", "undecodable outcome: " .. value, false)
   elseif raw.string.byte(payload, 3) == 0 then
     return true, value
+  elseif raw.type(value) ~= "table" then
+    return false, K.new_error("Internal", "undecodable outcome: a failure is a map", false)
   end
   return false, K.error_from_wire(value)
+end
+
+-- The arguments and context values of a request, a payload [arguments, context]: ok, number, list, context; or the problem.
+local function read_request(request)
+  local ok, n, values, past = try(K.decode_list, request, 3)
+  if not ok then
+    return false, n
+  end
+  local read, context = try(K.decode, request, past)
+  if not read then
+    return false, context
+  end
+  return true, n, values, raw.type(context) == "table" and context or {}
 end
 
 local function begin(unit)
@@ -372,10 +402,14 @@ end
 --- Run the main function of a function for one request: a payload [arguments, context]. The unit may have served others.
 function verbs.request(unit, request, pid)
   unit.pid = pid
-  local n, values, past = K.decode_list(request, 3)
-  unit.context = K.decode(request, past) or {}
-  unit.context_bytes = nil
-  launch(unit, n, values)
+  local ok, n, values, context = read_request(request)
+  unit.context, unit.context_bytes = context or {}, nil
+  if ok then
+    launch(unit, n, values)
+  else
+    begin(unit)
+    fail(unit, K.new_error("Invalid", "the request cannot be read: " .. n, false))
+  end
 end
 
 --- The outcome of op n: a payload [0, value] or [1, failure].
@@ -457,16 +491,23 @@ local names = {} -- registered name -> pid
 local turns = { first = 1, last = 0 } -- the queue
 local EVENTS_PER_ACTIVATION = 32
 
+-- The sender may be stopped in here, by its budget or for want of memory, between any two writes: each leaves things that
+-- can go on. A unit that stands in the queue twice, or for nothing, does no harm; one that is left out would wait for ever.
+local function enqueue(unit)
+  local last = turns.last + 1
+  turns[last] = unit
+  turns.last = last
+  unit.queued = true
+end
+
 local function post(unit, verb, a, b, c)
+  if not unit.queued then
+    enqueue(unit)
+  end
   local inbound = unit.inbound
   local last = inbound.last
   inbound[last + 1], inbound[last + 2], inbound[last + 3], inbound[last + 4] = verb, a, b, c
   inbound.last = last + 4
-  if not unit.queued then
-    unit.queued = true
-    turns.last = turns.last + 1
-    turns[turns.last] = unit
-  end
 end
 
 --- Hand a message to a process of this VM; false when there is none of this PID or name here.
@@ -496,6 +537,17 @@ local function take_events(unit)
   end
 end
 
+-- What the kernel itself failed at costs the process it was busy with, not its neighbours.
+local function abandon(unit, problem)
+  release(unit)
+  unit.finished = false
+  if problem == OUT_OF_MEMORY then
+    fail(unit, K.new_error("Internal", "no memory was left in the Lua VM of this process", nil, nil, false))
+  else
+    fail(unit, K.new_error("Internal", "the runtime failed at this process: " .. K.tostring(problem), nil, nil, false), "broken")
+  end
+end
+
 -- One activation of a process: some of what was posted to it.
 local function serve(unit, now)
   unit.queued = false
@@ -503,10 +555,10 @@ local function serve(unit, now)
   unit.now, unit.budget, unit.memory_before = now, K.limits.instructions, before
   K.enter(unit)
   local ok, problem = raw.pcall(take_events, unit)
-  K.leave()
   if not ok then
-    raw.error(problem, 0)
+    abandon(unit, problem)
   end
+  K.leave()
   local grown = collectgarbage("count") - before
   if grown > 0 then
     unit.allocated = unit.allocated + grown
@@ -514,9 +566,7 @@ local function serve(unit, now)
   if unit.finished then
     processes[unit.pid] = nil
   elseif unit.inbound.first <= unit.inbound.last then
-    unit.queued = true
-    turns.last = turns.last + 1
-    turns[turns.last] = unit
+    enqueue(unit)
   end
 end
 
@@ -557,31 +607,40 @@ function A.open(handle, number, pid, seed, info, context, marks)
 end
 
 -- Run the chunks of a unit's code, under its limits, so that what fails there fails the spawn. Returns nil, or the failure.
-local function load_now(unit, now)
-  unit.now, unit.budget, unit.memory_before = now, K.limits.instructions, collectgarbage("count")
-  K.enter(unit)
+local function load_now(unit, request)
   begin(unit)
+  local read, n, values, context = read_request(request)
+  if not read then
+    return fail(unit, K.new_error("Invalid", "the request cannot be read: " .. n, false))
+  end
+  values.n = n
+  unit.args, unit.context = values, context
   local co = co_create(function() unit.main = load_main(unit) end)
   K.arm(co)
   local ok, problem = resume(co)
   if unit.doomed then
+    unit.finished = false
     fail(unit, K.new_error("Internal", unit.doomed, false, nil, unit.doomed), "doomed")
   elseif not ok then
     fail_raised(unit, co, problem)
+  elseif status(co) ~= "dead" then
+    fail(unit, K.new_error("Internal", "a file's top level may not wait or yield", false))
   end
-  K.leave()
   unit.loaded = true
-  return unit.finished and unit.ops[unit.ops_len - 1] or nil
 end
 
 --- Load a process and keep its arguments and context, a payload [arguments, context]. Returns nil, or a failure payload;
 --- then the process is no more.
 function A.load(handle, request, now)
   local unit = units[handle]
-  local n, values, past = K.decode_list(request, 3)
-  values.n = n
-  unit.args, unit.context = values, K.decode(request, past) or {}
-  local failure = load_now(unit, now)
+  unit.now, unit.budget, unit.memory_before = now, K.limits.instructions, collectgarbage("count")
+  K.enter(unit)
+  local ok, problem = raw.pcall(load_now, unit, request)
+  if not ok then
+    abandon(unit, problem)
+  end
+  K.leave()
+  local failure = unit.finished and unit.ops[unit.ops_len - 1] or nil
   if failure then
     A.close(handle)
   end
@@ -636,7 +695,7 @@ function A.turn(now, slice, handle, verb, a, b, c)
         unit.ops, unit.ops_len = {}, 0
       end
       count = count + 1
-      if len > OUT_VALUES_MAX then
+      if len > OUT_VALUES_MAX or collectgarbage("count") > K.limits.crowded_kb then
         break
       elseif turns.first <= turns.last then
         if ends == nil then
@@ -661,20 +720,36 @@ end
 
 --- Which process of this VM holds the most memory: its handle and about how many kilobytes. Looks at those that have
 --- allocated the most, as looking takes time; after a full collection.
-function A.heaviest(looks)
+--- Takes about `seconds` of the processor's time at most. Of one that holds more than kb_max no more is counted, and it is the
+--- answer; so is one that holds so many things that counting them would take more than half of the time.
+function A.heaviest(looks, seconds, kb_max)
   collectgarbage()
-  local candidates = {}
+  local candidates, ends = {}, raw.os.clock() + seconds
   for _, unit in raw.next, processes do
     candidates[#candidates + 1] = unit
   end
   raw.table.sort(candidates, function(x, y) return x.allocated > y.allocated end)
   local heaviest, most = 0, 0
   for i = 1, raw.math.min(looks, #candidates) do
-    local kb = K.weigh(candidates[i])
+    local begun = raw.os.clock()
+    local ok, kb, finished = raw.pcall(K.weigh, candidates[i], ends, kb_max)
+    if not ok then
+      kb, finished = raw.math.floor(candidates[i].allocated), true -- there was no memory to count in
+    elseif not finished and ends - begun > seconds / 2 then
+      kb = raw.math.max(kb, kb_max)
+    end
     if kb > most then
       heaviest, most = candidates[i].handle, kb
     end
+    if most >= kb_max or not finished then
+      break
+    end
   end
+  for _, unit in raw.next, candidates do
+    unit.allocated = unit.allocated / 2 -- what was allocated lately tells more
+  end
+  candidates = nil
+  collectgarbage()
   return heaviest, most
 end
 

@@ -1,6 +1,7 @@
 -- How much memory a unit holds, about: the sizes of everything its code can reach and no other unit shares.
 --
--- Lua counts memory for a whole VM only. Looking takes about a second per gigabyte, so it is done when a VM is nearly full.
+-- Lua counts memory for a whole VM only. Looking takes some two microseconds for each object, seconds for a VM full of small
+-- ones, so it is done when a VM is nearly full, and not for longer than a node may be silent.
 
 local K = ...
 local raw = K.raw
@@ -11,8 +12,10 @@ local TABLE, ENTRY, STRING, FUNCTION, THREAD = 56, 40, 25, 40, 1100
 local UNIT_PARTS = { "env", "tasks", "ready", "pending", "mailbox", "listeners", "inbox", "events", "early_events", "inbound",
   "main", "imports", "context", "args" }
 
---- Kilobytes that a unit holds.
-function K.weigh(unit)
+local LOOK_EVERY = 1000 -- objects between two looks at the clock
+
+--- Kilobytes that a unit holds, and whether all was counted: not beyond kb_max, and not when the processor clock shows `ends`.
+function K.weigh(unit, ends, kb_max)
   local bytes, seen, todo, n = 0, { [K] = true, [unit.spec] = true, [unit.env] = true }, {}, 0
   local function reach(value)
     local kind = raw.type(value)
@@ -40,7 +43,12 @@ function K.weigh(unit)
       reach(unit[part])
     end
   end
+  local looked = 0
   while n > 0 do
+    looked = looked + 1
+    if looked % LOOK_EVERY == 0 and (bytes > kb_max * 1024 or raw.os.clock() > ends) then
+      return bytes // 1024, false
+    end
     local value = todo[n]
     todo[n] = nil
     n = n - 1
@@ -79,5 +87,5 @@ function K.weigh(unit)
       end
     end
   end
-  return bytes // 1024
+  return bytes // 1024, true
 end
