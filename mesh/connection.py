@@ -50,6 +50,7 @@ from mesh.wire import (
     CRLF,
     PING,
     PONG,
+    SUBJECT_CHARS_MAX,
     Handler,
     Parser,
     check_subject,
@@ -249,9 +250,13 @@ class Connection:
         """
         if self._writer is None or self._congested:
             self._check_writable()
-        if not subject or " " in subject or not subject.isprintable() or " " in reply or not reply.isprintable():
+        if (
+            not subject or " " in subject or not subject.isprintable() or " " in reply or not reply.isprintable()
+            or len(subject) + len(reply) > SUBJECT_CHARS_MAX
+        ):  # fmt: skip
             check_subject(subject)
-            check_subject(reply)
+            if reply:
+                check_subject(reply)
         size = len(payload)
         if headers is None:
             if size > self.max_payload:

@@ -242,9 +242,10 @@ def parse_delivery(ack: str) -> tuple[int, int] | None:
 
 def bucket_key(name: str) -> str:
     """A name as a key of a KV bucket (`[A-Za-z0-9_=/-]`): the rest is encoded with `=`."""
-    return re.sub(rb"[^A-Za-z0-9_\-]", lambda m: b"=%02X" % m.group()[0], name.encode()).decode("ascii")
+    written = name.encode("utf-8", "surrogateescape")
+    return re.sub(rb"[^A-Za-z0-9_\-]", lambda m: b"=%02X" % m.group()[0], written).decode("ascii")
 
 
 def bucket_key_name(key: str) -> str:
     """The name behind a key."""
-    return unquote_to_bytes(key.replace("=", "%")).decode("utf-8", "replace")
+    return unquote_to_bytes(key.replace("=", "%")).decode("utf-8", "surrogateescape")

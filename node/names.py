@@ -28,6 +28,7 @@ from mesh.pids import ProcessPid, parse_pid
 from mesh.subjects import bucket_key, bucket_key_name
 
 BUCKET: Final = "mesh_names"
+NAME_BYTES_MAX: Final = 250  # a name is part of a subject, and a byte takes up to three characters there
 AGAIN_S: Final = 0.1
 READY_S: Final = 10.0
 
@@ -99,7 +100,8 @@ class LocalNames:
 class MeshNames:
     """The names of the mesh, as this node sees them.
 
-    is_alive(pid): whether the node of a PID lives. on_change(name): something about it may have changed.
+    is_alive(pid): whether the node of a PID lives. is_here(pid): whether a unit of this node is still there.
+    on_change(name): something about it may have changed.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class MeshNames:
         node_id: str,
         *,
         is_alive: Callable[[ProcessPid], bool],
+        is_here: Callable[[str], bool] = lambda _pid: True,
         on_change: Callable[[str], None],
         replicas: int = 1,
     ) -> None:
@@ -116,12 +119,14 @@ class MeshNames:
         self._js = js
         self._node_id = node_id
         self._is_alive = is_alive
+        self._is_here = is_here
         self._on_change = on_change
         self._replicas = replicas
         self._seen: dict[str, tuple[str, int]] = {}  # key -> PID ("" = deleted) and revision
         self._mine: dict[str, dict[str, None]] = {}  # PID of this node -> keys
         self._dead: set[str] = set()  # PIDs that are known to have ended, though their keys may be seen a while longer
         self._taken_away: list[tuple[str, str]] = []  # PID and key
+        self._uncertain: set[str] = set()  # keys that were written or are seen otherwise than expected
         self._wake = anyio.Event()
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -147,17 +152,18 @@ class MeshNames:
         return self._holder(_key(name, scope))
 
     async def get_fresh(self, name: str) -> str | None:
-        """The same, asking the server first."""
+        """The same, asking the server first. Raises one of TEMPORARY when it does not answer."""
         for prefix in "se":
             key = f"{prefix}.{bucket_key(name)}"
             await self._refresh(key)
         return self.get(name)
 
     async def register(self, name: str, pid: str, scope: Scope) -> None:
-        """Give a name to a process. Raises NameTaken."""
+        """Give a name to a process; waits for the server while it is away. Raises NameTaken."""
         key = _key(name, scope)
         value = json.dumps({"pid": pid}).encode()
         while True:
+            await self._look_again(key)
             _, revision = self._seen.get(key, ("", 0))
             holder = self._holder(key)
             if holder == pid:
@@ -166,14 +172,9 @@ class MeshNames:
                 raise NameTaken(name, holder)
             try:
                 written = await self._js.kv_update(BUCKET, key, value, revision)
-            except Conflict:
-                await self._refresh(key)
-                continue
-            except TEMPORARY:
+            except (Conflict, *TEMPORARY):
                 # Perhaps it was written all the same: then the next look shows it as ours.
-                await anyio.sleep(AGAIN_S)
-                await self._conn.wait_connected()
-                await self._refresh(key)
+                self._uncertain.add(key)
                 continue
             self._note(key, pid, written)
             break
@@ -183,7 +184,8 @@ class MeshNames:
         """Take a name away from its process, which must be `pid`; whether it had it."""
         key = _key(name, scope)
         if self._holder(key) != pid:
-            await self._refresh(key)
+            self._uncertain.add(key)
+            await self._look_again(key)
         if self._holder(key) != pid:
             return False
         _discard(self._mine, pid, key)
@@ -227,17 +229,25 @@ class MeshNames:
 
     async def _delete(self, key: str, pid: str) -> None:
         while True:
+            await self._look_again(key)
             holder, revision = self._seen.get(key, ("", 0))
             if holder != pid:
                 return
             try:
                 self._note(key, "", await self._js.kv_delete(BUCKET, key, revision=revision))
-            except Conflict:
+            except (Conflict, *TEMPORARY):
+                self._uncertain.add(key)
+
+    async def _look_again(self, key: str) -> None:
+        """If it is not certain who has a key, ask the server until it answers."""
+        while key in self._uncertain:
+            try:
                 await self._refresh(key)
             except TEMPORARY:
                 await anyio.sleep(AGAIN_S)
                 await self._conn.wait_connected()
-                await self._refresh(key)
+            else:
+                self._uncertain.discard(key)
 
     async def _refresh(self, key: str) -> None:
         message = await self._js.get_last(f"KV_{BUCKET}", f"$KV.{BUCKET}.{key}", from_leader=True)
@@ -271,10 +281,14 @@ class MeshNames:
             self._wake = anyio.Event()
             while self._taken_away:
                 pid, key = self._taken_away.pop()
+                if not self._is_here(pid):
+                    continue
                 try:
                     await self.register(_name(key), pid, Scope.EVENTUAL if key[0] == "e" else Scope.STRONG)
                 except NameTaken as error:
                     _log.warning("%s has lost its name while its node was cut off: %s", pid, error)
+                if not self._is_here(pid):
+                    await self.release(pid)  # it has ended meanwhile
 
 
 def _key(name: str, scope: Scope) -> str:

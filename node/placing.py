@@ -51,7 +51,7 @@ class ServicePlacing:
         self._single = [entry_id for entry_id, view in self._offered.items() if view.placement is Placement.ONE]
         self._names = names
         self._node_id = node_id
-        self._claim_pid = claim_pid
+        self.claim_pid = claim_pid
         self._may_act = may_act
         self._nodes_with = nodes_with
         self._mine: set[EntryId] = set()
@@ -94,7 +94,7 @@ class ServicePlacing:
         self._leaving = True
         for service_id in list(self._mine):
             self._mine.discard(service_id)
-            await self._names.unregister(_name(service_id), self._claim_pid, Scope.STRONG)
+            await self._names.unregister(_name(service_id), self.claim_pid, Scope.STRONG)
 
     async def _settle(self) -> None:
         before = set(self._mine)
@@ -114,12 +114,12 @@ class ServicePlacing:
         holder = self._names.holder(_name(service_id), Scope.STRONG)
         if holder is None and claimant(service_id, self._nodes_with(service_id)) == self._node_id:
             try:
-                await self._names.register(_name(service_id), self._claim_pid, Scope.STRONG)
+                await self._names.register(_name(service_id), self.claim_pid, Scope.STRONG)
             except (NameTaken, *TEMPORARY):
                 return False
             _log.info("service %s runs on this node", service_id)
             return True
-        return holder == self._claim_pid
+        return holder == self.claim_pid
 
 
 def _name(service_id: str) -> str:

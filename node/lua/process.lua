@@ -290,11 +290,15 @@ end
 
 M.registry = { LOCAL = 0, EVENTUAL = 1, CONSISTENT = 2, STRONG = 3 }
 
+local NAME_BYTES_MAX = 250 -- as in node/names.py
+
 local function check_name(what, name)
   if K.current.deterministic then
     return internal("process.registry." .. what .. " not supported in workflow context")
   elseif raw.type(name) ~= "string" or name == "" then
     return K.new_error("Invalid", "name must be a non-empty text", false)
+  elseif #name > NAME_BYTES_MAX then
+    return K.new_error("Invalid", "a name has at most " .. NAME_BYTES_MAX .. " bytes", false)
   end
   return nil
 end
