@@ -73,6 +73,7 @@ class Job:
     begun_s: float = 0.0
     unit: CallUnit | None = None
     stop: Callable[[], None] | None = None
+    unwanted: bool = False
     ended: bool = False
 
 
@@ -289,8 +290,18 @@ class FunctionHost:
             return
         for ret in unwanted if isinstance(unwanted, list) else ():
             job = self._jobs.get(ret) if isinstance(ret, str) else None
-            if job is not None and job.stop is not None:
-                job.stop()
+            if job is not None:
+                self._ask_to_stop(job)
+
+    def _ask_to_stop(self, job: Job) -> None:
+        job.unwanted = True
+        if job.stop is not None:
+            job.stop()
+        elif job in job.function.waiting:
+            job.function.waiting.remove(job)
+            job.function.running += 1  # `_leave` takes it back
+            job.begun_s = time.monotonic()
+            self._answer(job, codec.encode_failure(Failure("canceled", Kind.CANCELED, False)))
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -345,9 +356,10 @@ class FunctionHost:
             self._outbox.write(job.reply, outcome, None, on_ack)
             return
         try:
-            self._conn.publish_nowait(job.reply, outcome)
-        except PayloadTooLarge as error:
-            self._conn.publish_nowait(job.reply, _too_large(error))
+            try:
+                self._conn.publish_nowait(job.reply, outcome)
+            except PayloadTooLarge as error:
+                self._conn.publish_nowait(job.reply, _too_large(error))
         except Disconnected:
             _log.info("the caller of %s is not reached: the connection is down", job.function.id)
         self._leave(job)
@@ -479,6 +491,8 @@ class FunctionHost:
             self._switchboard.add(unit)
             job.stop = lambda: unit.post("cancel", None, None, TOPOLOGY.encode())
             self._perform(unit, ops)
+            if job.unwanted and not unit.ended:
+                job.stop()  # they asked before there was anybody to be told
 
         pid = self._switchboard.new_pid(f"{function_id}#lua.1")
         self._lanes.submit(begin, begun)

@@ -23,7 +23,7 @@ from mesh.connection import parse_headers
 from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, RequestTimeout, Undecodable
 from mesh.failure import Failure, Kind
 from mesh.hosts import UnknownHost
-from mesh.pids import ProcessPid, WorkflowPid
+from mesh.pids import ProcessPid, WorkflowPid, parse_pid
 from mesh.starting import (
     AlreadyStarted,
     ConflictPolicy,
@@ -49,6 +49,7 @@ from node.workflow_watches import WorkflowWatches
 
 CALL_LOOK_EVERY_S: Final = 1.0
 ANSWER_S: Final = 0.3
+PENDING_MAX: Final = 50_000  # ops of one unit that have no outcome yet: calls, timers, ...
 _NEVER_RETRIED: Final = frozenset({Kind.INVALID, Kind.PERMISSION_DENIED, Kind.INTERNAL})
 _TRUE: Final = codec.encode_success(True)
 
@@ -82,7 +83,10 @@ class LiveDriver:
     def carry_out(self, unit: LiveUnit, op: Op) -> None:
         """Carry an op out; its outcome, if it has one, is posted to the unit."""
         n, kind = op.n, op.kind
-        if kind == "timer":
+        if len(unit.pending) >= PENDING_MAX and n:
+            text = f"waits for {len(unit.pending)} things at once, which is the most that a process or a call may"
+            unit.kill(Failure(text, Kind.RATE_LIMITED, False))
+        elif kind == "timer":
             self._set_timer(unit, n, time.monotonic_ns() + int(op.target))
         elif kind == "cancel_op":
             unit.give_up(int(op.target))
@@ -366,6 +370,15 @@ class LiveDriver:
         def spawned(outcome: bytes) -> None:
             if outcome[:3] == codec.FAILURE_PREFIX:
                 watcher.post("ended", None, outcome)
+                return
+            # Under a name that was taken it is somebody else's process, which nobody monitors for us: wait for that.
+            pid = parse_pid(str(codec.decode_outcome(outcome)[1]))
+            if isinstance(pid, ProcessPid) and not watcher.ended:
+                self._switchboard.monitor(watcher.pid, pid, monitored)
+
+        def monitored(outcome: bytes) -> None:
+            if outcome[:3] == codec.FAILURE_PREFIX and not self._switchboard.links.is_watching(watcher.pid):
+                watcher.post("ended", None, outcome)
 
         self._switchboard.spawn(watcher.pid, replace(wish, monitor=True), spawned)
 
@@ -398,7 +411,12 @@ class LiveDriver:
                 self._watches.add(unit, pid, kind, run=started.run)
         if not spec.get("exec"):
             return codec.encode_success(str(pid))
-        return await self._watches.outcome(key, started.run)
+        if unit.ended:
+            return codec.NIL_OUTCOME  # nobody waits for it any more
+        with anyio.CancelScope() as scope:
+            unit.pending[op.n] = lambda _asked: scope.cancel()
+            return await self._watches.outcome(key, started.run)
+        return codec.NIL_OUTCOME
 
 
 class _Stop:

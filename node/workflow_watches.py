@@ -48,6 +48,8 @@ class WorkflowWatches:
 
     def add(self, unit: LiveUnit, pid: WorkflowPid, kind: str, *, run: int = 0) -> None:
         """Watch a workflow. kind: monitor or link. run: the one that was just started, 0 for the newest."""
+        if unit.ended:
+            return
         mine = self._watches.setdefault(unit.pid, {})
         watch = mine.get(str(pid))
         if watch is not None:
