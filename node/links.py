@@ -49,6 +49,14 @@ class Links:
         _discard(self._monitors, target, watcher)
         return found
 
+    def is_monitored(self, watcher: str, target: str) -> bool:
+        """Whether one monitors the other."""
+        return target in self._watched.get(watcher, ())
+
+    def is_watching(self, watcher: str) -> bool:
+        """Whether one monitors anybody."""
+        return watcher in self._watched
+
     def link(self, one: str, other: str) -> None:
         """Note a link; twice is as good as once."""
         self._links.setdefault(one, {})[other] = None

@@ -34,8 +34,8 @@ KERNEL_FILES: Final = (
 INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings
 STEP_MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
 VM_MEMORY_BYTES_MAX: Final = 512 * 1024 * 1024
-# Kept free for what is handed over into a VM. That happens outside of Lua's protection: where a text does not fit, Lua ends
-# the whole operating system process (lupa 2.8).
+# Kept free for what is handed over into a VM. That happens outside of Lua's protection: where a text does not fit,
+# Lua ends the whole operating system process (lupa 2.8).
 HANDOVER_BYTES: Final = 1024 * 1024
 # A VM of processes that holds this much lets none of them run before the driver has looked for the one to end.
 VM_CROWDED_KB: Final = 384 * 1024
@@ -192,7 +192,9 @@ class LuaVM:
             plain = erase(source, name)
         except TypedSyntaxError as error:
             return str(error)
-        problem = self._guard(self._compile, key.encode(), plain.encode("utf-8", "surrogateescape"), name.encode())
+        problem: bytes | None = self._guard(
+            self._compile, key.encode(), plain.encode("utf-8", "surrogateescape"), name.encode()
+        )
         if problem is not None:
             return problem.decode("utf-8", "replace")
         self._compiled.add(key)

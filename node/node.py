@@ -146,13 +146,16 @@ class Node:
             host_ids=host_ids if config.functions else (),
         )
         self.names = MeshNames(
-            conn, self.client.js, self.id, is_alive=self.switchboard.is_alive, on_change=self._on_mesh_name,
+            conn, self.client.js, self.id, is_alive=self.switchboard.is_alive, is_here=self._is_here,
+            on_change=self._on_mesh_name,
             replicas=config.replicas,
         )  # fmt: skip
         peers = Peers(
             conn, self.id, is_up=lambda node: self._boots.get(node) is not None, handle=self.switchboard.answer
         )
         self._boots: dict[str, str] = {}
+        self._lives: dict[str, tuple[str, str]] = {}  # boot and incarnation of the others
+        self._incarnation = ""
         self.switchboard.attach(hosts=self.processes, peers=peers, mesh_names=self.names)
         if config.functions:
             self.functions = FunctionHost(
@@ -325,16 +328,25 @@ class Node:
     def _on_change(self) -> None:
         self._changed.set()
         self.placing.look()
-        boots = {str(m.node_id): str(self.roster.details(m.node_id).get("boot", "")) for m in self.roster.members()}
-        if boots != self._boots:
-            gone = [node for node, boot in self._boots.items() if boots.get(node) != boot and node != self.id]
-            self._boots = boots
+        members = self.roster.members()
+        boots = {str(m.node_id): str(self.roster.details(m.node_id).get("boot", "")) for m in members}
+        # A node that was taken for lost and is back has a new incarnation. To the others its units have ended; so have
+        # theirs to it, or it would wait for ends that nobody tells it.
+        lives = {str(m.node_id): (boots[m.node_id], m.incarnation) for m in members if m.node_id != self.id}
+        was_lost = self._incarnation not in ("", self.roster.me.incarnation)
+        self._incarnation = self.roster.me.incarnation
+        if boots != self._boots or lives != self._lives or was_lost:
+            gone = [node for node, life in self._lives.items() if was_lost or lives.get(node) != life]
+            self._boots, self._lives = boots, lives
             for node in gone:
                 self.switchboard.node_lost(node)
             if gone:
-                self.switchboard.nodes_changed()
+                self.switchboard.nodes_changed(gone)
                 if self._tasks is not None and self.id == min(boots, default=""):
                     self._tasks.start_soon(self.names.purge)
+
+    def _is_here(self, pid: str) -> bool:
+        return self.switchboard.get(pid) is not None or pid == self.placing.claim_pid
 
     def _on_mesh_name(self, name: str) -> None:
         self.switchboard.on_mesh_name(name)

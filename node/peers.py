@@ -47,7 +47,12 @@ class Peers:
         """Answer nothing any more."""
         self._subscription.unsubscribe()
 
-    def ask(self, node: str, verb: str, args: list[Any], done: Done) -> None:
+    @property
+    def outcome_bytes_max(self) -> int:
+        """How large an outcome may be that is told to another node together with whom it concerns."""
+        return self._conn.max_payload // 2
+
+    def ask(self, node: str, verb: str, args: list[Any], done: Done, *, timeout_s: float = ANSWER_S) -> None:
         """Ask another node; done gets an outcome, once. Requests to one node arrive in the order they were made."""
         waiting = self._waiting.setdefault(node, {})
         number = next(self._numbers)
@@ -60,19 +65,19 @@ class Peers:
 
         def on_reply(data: bytes, raw_headers: bytes | None) -> None:
             if not data and raw_headers is not None and raw_headers.startswith(b"NATS/1.0 503"):
-                data = lost(node)
+                # While its member key stands it is only coming back to its server, or we were quicker than that.
+                data = _unreached(node, "it does not listen at the moment") if self._is_up(node) else lost(node)
             answer(data)
 
         def on_error(error: MeshError) -> None:
-            answer(codec.encode_failure(Failure(f"node {node} was not reached: {error}", Kind.UNAVAILABLE)))
+            answer(_unreached(node, str(error)))
 
         def late() -> None:
-            text = f"node {node} did not answer within {ANSWER_S:g} s"
-            answer(codec.encode_failure(Failure(text, Kind.UNAVAILABLE)))
+            answer(_unreached(node, f"it did not answer within {timeout_s:g} s"))
 
         waiting[number] = done
         token = ""
-        timeout = self._loop.call_later(ANSWER_S, late)
+        timeout = self._loop.call_later(timeout_s, late)
         try:
             payload = codec.encode([verb, *args])
             token = self._conn.request_nowait(node_request(node, "unit"), payload, on_reply, on_error=on_error)
@@ -81,22 +86,19 @@ class Peers:
         except Disconnected as error:
             on_error(error)
 
-    def tell(self, node: str, verb: str, args: list[Any]) -> None:
-        """Say something until it was heard or the node is lost."""
-        heard = False
+    def tell(self, node: str, verb: str, args: list[Any], *, still: Callable[[], bool] = lambda: True) -> None:
+        """Say something until it was heard or the node is lost, as long as it still holds."""
 
         def again() -> None:
-            if not heard and self._is_up(node) and not self._loop.is_closed():
-                self.ask(node, verb, args, done)
-                self._loop.call_later(SILENT_S, again)
+            if self._is_up(node) and still() and not self._loop.is_closed():
+                self.ask(node, verb, args, done, timeout_s=SILENT_S)
 
         def done(outcome: bytes) -> None:
-            nonlocal heard
             ok, failure = codec.decode_outcome(outcome)
-            if ok or failure.kind != Kind.UNAVAILABLE:
-                heard = True
-            else:
+            if not ok and failure.kind == Kind.UNAVAILABLE:
                 self._loop.call_later(AGAIN_S, again)
+            elif not ok and failure.kind != LOST:
+                _log.error("node %s does not understand %s: %s", node, verb, failure)
 
         again()
 
@@ -124,9 +126,13 @@ class Peers:
             if not isinstance(request, list) or not request or not isinstance(request[0], str):
                 raise Undecodable("not a list that begins with a verb")
             self._handle(request[0], request[1:], done)
-        except (Undecodable, ValueError, TypeError, LookupError, AttributeError) as error:
+        except (MeshError, ValueError, TypeError, LookupError, AttributeError) as error:
             _log.warning("a request that cannot be read is refused: %s", error)
             done(codec.encode_failure(Failure(f"the request cannot be read: {error}", Kind.INVALID, False)))
+
+
+def _unreached(node: str, why: str) -> bytes:
+    return codec.encode_failure(Failure(f"node {node} was not reached: {why}", Kind.UNAVAILABLE, False))
 
 
 def lost(node: str) -> bytes:

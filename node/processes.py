@@ -172,14 +172,14 @@ class Cell:
         self._look_at_kb = max(VM_LOOK_KB, min(self.vm.memory_kb * 4 // 3, VM_CROWDED_KB))
 
     def _end_heaviest(self, kb_max: int, crowded_kb: int) -> bool:
-        """End the heaviest process if it holds more than kb_max or the VM more than crowded_kb; whether it was ended."""
+        """End the heaviest process if it holds over kb_max, or the VM over crowded_kb; whether it was ended."""
         handle, kb = self.vm.heaviest(HEAVY_LOOKS, HEAVY_LOOK_S, PROCESS_KB_MAX)
         unit = self.units.get(handle)
         if unit is None or (kb < kb_max and self.vm.memory_kb < crowded_kb):
             return False
         text = (
-            f"the process holds about {kb // 1024} MB, at most {PROCESS_KB_MAX // 1024} MB are possible, less when many "
-            "hold much; keep large data in a store or in files"
+            f"the process holds about {kb // 1024} MB, at most {PROCESS_KB_MAX // 1024} MB are possible, less when "
+            "many hold much; keep large data in a store or in files"
         )
         self.end(unit, codec.encode_failure(Failure(text, Kind.INTERNAL, False)))
         return True

@@ -13,21 +13,23 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import anyio.abc
 
 from mesh import codec
+from mesh.errors import TEMPORARY, MeshError
 from mesh.failure import Failure, Kind
 from mesh.pids import BOOT_DIGITS, TOPOLOGY, ProcessPid, WorkflowPid, parse_pid
 from mesh.rendezvous import NodeId, owner
 from node.links import Links
-from node.names import LocalNames, MeshNames, NameTaken, Scope
+from node.names import NAME_BYTES_MAX, LocalNames, MeshNames, NameTaken, Scope
 from node.peers import LOST, Done, Peers
 from node.units import LiveUnit, Watcher
 
+TOLD_AT_ONCE: Final = 200  # watchers of one end in one message
 ONCE_KEPT: Final = 100_000  # messages of workflows that are recognised when they come again
 
 _log = logging.getLogger(__name__)
@@ -56,7 +58,12 @@ class SpawnRequest:
     def from_wire(cls, wire: list[Any]) -> SpawnRequest:
         """Read the arguments of a `spawn` request."""
         entry_id, host_id, request, name, messages, monitor, link = wire
-        return cls(entry_id, host_id, request, name, tuple((m[0], m[1]) for m in messages), monitor, link)
+        first = tuple((m[0], m[1]) for m in messages)
+        texts = (entry_id, host_id, name, *(topic for topic, _ in first))
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(body, bytes) for _, body in first):
+            raise ValueError("a spawn is [entry, host, request, name, messages, monitor, link]")
+        codec.decode(request)
+        return cls(entry_id, host_id, request, name, first, bool(monitor), bool(link))
 
 
 class ProcessHosts(Protocol):
@@ -179,7 +186,7 @@ class Switchboard:
     def resolve(self, dest: str) -> ProcessPid | WorkflowPid | None:
         """Whom a destination means: a PID, or a name as far as it is known here."""
         pid = parse_pid(dest)
-        if pid is None:
+        if pid is None and can_be_a_name(dest):
             named = self._mesh_names.get(dest) or self.names.get(dest)
             pid = parse_pid(named) if named is not None else None
         return pid
@@ -189,13 +196,17 @@ class Switchboard:
         pid = self.resolve(dest)
         if pid is not None:
             go(pid)
-        elif dest.startswith("{"):
+        elif dest.startswith("{") or not can_be_a_name(dest):
             done(unresolved(dest))
         else:
             self._tasks().start_soon(self._resolve_fresh, dest, go, done)
 
     async def _resolve_fresh(self, dest: str, go: Callable[[ProcessPid | WorkflowPid], None], done: Done) -> None:
-        named = await self._mesh_names.get_fresh(dest)
+        try:
+            named = await self._mesh_names.get_fresh(dest)
+        except TEMPORARY as error:
+            done(_names_away(error))
+            return
         pid = parse_pid(named) if named is not None else None
         if pid is None:
             done(unresolved(dest))
@@ -264,7 +275,8 @@ class Switchboard:
         pid = self._local(to)
         target = pid or str(to)
         if self.links.unmonitor(watcher, target) and pid is None:
-            self._tell(to, "unmonitor", [watcher, target])
+            # What is repeated must not undo a monitor that came after it.
+            self._tell(to, "unmonitor", [watcher, target], still=lambda: not self.links.is_monitored(watcher, target))
         done(TRUE)
 
     def link(self, unit: str, to: ProcessPid, done: Done) -> None:
@@ -290,7 +302,7 @@ class Switchboard:
         pid = self._local(to)
         other = pid or str(to)
         if self.links.unlink(unit, other) and pid is None:
-            self._tell(to, "unlink", [unit, other])
+            self._tell(to, "unlink", [unit, other], still=lambda: not self.links.is_linked(unit, other))
         done(TRUE)
 
     # -- names -------------------------------------------------------------------------------------------------
@@ -360,7 +372,11 @@ class Switchboard:
             return
 
         async def ask() -> None:
-            found = await self._mesh_names.get_fresh(name)
+            try:
+                found = await self._mesh_names.get_fresh(name)
+            except TEMPORARY as error:
+                done(_names_away(error))
+                return
             done(
                 codec.encode_success(found)
                 if found is not None
@@ -522,6 +538,8 @@ class Switchboard:
         match verb:
             case "send":
                 sender, pid, topic, body, once = args
+                if not (isinstance(sender, str) and isinstance(topic, str) and topic and isinstance(body, bytes)):
+                    raise ValueError("a message is [sender, PID, topic, bytes, mark]")
                 self.send(sender, self._parsed(pid), topic, body, done, once=once)
             case "deliver":
                 pid, messages = args
@@ -537,6 +555,7 @@ class Switchboard:
                 begin()
             case "ended":
                 pid, outcome, watchers = args
+                codec.decode_outcome(outcome)
                 self._heard_of_end(pid, outcome, watchers)
                 done(TRUE)
             case "register":
@@ -576,9 +595,9 @@ class Switchboard:
             return pid.boot == self.boot
         return self._directory.boot_of(pid.node) == pid.boot
 
-    def nodes_changed(self) -> None:
-        """The roster has changed: units of nodes that are gone have ended."""
-        for pid, farewell in self.links.lost(self._is_lost).items():
+    def nodes_changed(self, gone: Collection[str] = ()) -> None:
+        """The roster has changed: units of nodes that are gone have ended, also if those nodes are back meanwhile."""
+        for pid, farewell in self.links.lost(lambda pid: self._is_lost(pid, gone)).items():
             parsed = parse_pid(pid)
             node = parsed.node if isinstance(parsed, ProcessPid) else "?"
             outcome = failed(f"node {node} is gone, and with it {pid}", Kind.UNAVAILABLE)
@@ -590,9 +609,11 @@ class Switchboard:
         """A node is gone: what it was asked is answered."""
         self._peers.node_lost(node_id)
 
-    def _is_lost(self, pid: str) -> bool:
+    def _is_lost(self, pid: str, gone: Collection[str]) -> bool:
         parsed = parse_pid(pid)
-        return isinstance(parsed, ProcessPid) and not self._is_mine(pid) and not self.is_alive(parsed)
+        if not isinstance(parsed, ProcessPid) or self._is_mine(pid):
+            return False
+        return parsed.node in gone or not self.is_alive(parsed)
 
     async def _release_and_tell(self, pid: str, outcome: bytes) -> None:
         await self._mesh_names.release(pid)
@@ -612,11 +633,29 @@ class Switchboard:
                 there.setdefault(parsed.node, []).append([watcher, is_link])
         self._tell_locals(pid, outcome, here)
         for node, watchers in there.items():
-            self._peers.tell(node, "ended", [pid, outcome, watchers])
+            self._tell_node(node, pid, outcome, watchers)
         for target in farewell.watched:
             parsed = parse_pid(target)
             if isinstance(parsed, ProcessPid) and not self._is_mine(target):
                 self._tell(parsed, "unmonitor", [pid, target])
+
+    def _tell_node(self, node: str, pid: str, outcome: bytes, watchers: list[list[Any]]) -> None:
+        """Tell another node of an end; whom it concerns there in portions, and what is too large to be sent not."""
+        for_links = outcome
+        most = self._peers.outcome_bytes_max
+        if len(outcome) > most:
+            text = (
+                f"what {pid} ended with takes {len(outcome)} bytes, at most {most} can be sent to another node; "
+                "return a reference"
+            )
+            too_large = failed(text, Kind.INVALID)
+            for_links = too_large if outcome[:3] == codec.FAILURE_PREFIX else codec.NIL_OUTCOME
+            outcome = too_large
+        for is_link in (False, True):
+            found = [watcher for watcher in watchers if watcher[1] == is_link]
+            for i in range(0, len(found), TOLD_AT_ONCE):
+                told = for_links if is_link else outcome
+                self._peers.tell(node, "ended", [pid, told, found[i : i + TOLD_AT_ONCE]])
 
     def _tell_locals(self, pid: str, outcome: bytes, watchers: list[tuple[str, bool]]) -> None:
         from_ = _lua(pid)
@@ -667,13 +706,15 @@ class Switchboard:
                 _, failure = codec.decode_outcome(outcome)
                 if failure.kind == LOST:
                     outcome = failed(f"{gone}: {to} ({failure.message})", kind)
+                elif kind == Kind.INTERNAL:
+                    outcome = failed(failure.message, kind)
             done(outcome)
 
         self._peers.ask(to.node, verb, args, answered)
 
-    def _tell(self, to: ProcessPid, verb: str, args: list[Any]) -> None:
+    def _tell(self, to: ProcessPid, verb: str, args: list[Any], still: Callable[[], bool] = lambda: True) -> None:
         if self.is_alive(to):
-            self._peers.tell(to.node, verb, args)
+            self._peers.tell(to.node, verb, args, still=still)
 
     def _is_news(self, once: str) -> bool:
         if once in self._heard:
@@ -700,7 +741,17 @@ def failed(message: str, kind: str, *, retryable: bool | None = False) -> bytes:
 
 def unresolved(dest: str) -> bytes:
     """The outcome of what was asked of a name that nobody has (contract 5.2)."""
-    return failed(f"could not resolve '{dest}' as PID or registered name", Kind.NOT_FOUND)
+    shown = dest if can_be_a_name(dest) else f"{dest[:NAME_BYTES_MAX]}..."
+    return failed(f"could not resolve '{shown}' as PID or registered name", Kind.NOT_FOUND)
+
+
+def can_be_a_name(text: str) -> bool:
+    """Whether a process could have been registered under a text."""
+    return len(text.encode("utf-8", "surrogateescape")) <= NAME_BYTES_MAX
+
+
+def _names_away(error: MeshError) -> bytes:
+    return failed(f"who has a name cannot be found out at the moment: {error}", Kind.UNAVAILABLE)
 
 
 def _nobody(_outcome: bytes) -> None:

@@ -1,0 +1,179 @@
+"""Floods of processes and messages, and what is left of them in the node when they are over: nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import pytest
+
+from node import live, processes
+from node.node import Node
+from tests.apps import a_mesh, write_app
+from tests.conftest import ServerFactory
+from tests.test_processes import PRELUDE, PROCESSES
+from tests.waiting import wait_until
+
+MORE = {
+    **PROCESSES,
+    "waits": "return { main = function() process.events():receive() end }",
+    "bomb": """
+        return { main = function(host)
+          while true do process.spawn("app:bomb", host, host) end
+        end }""",
+    "timers": """
+        return { main = function()
+          local time = require("time")
+          while true do
+            for i = 1, 1000 do time.after("1h") end
+            time.sleep("1ms")
+          end
+        end }""",
+    "flood": """
+        return { main = function(to, n)
+          for i = 1, n do process.send(to, "x", i) end
+          process.send(to, "done", n)
+        end }""",
+}
+
+
+def functions(body: str) -> Mapping[str, str]:
+    return {"t": f"{PRELUDE} return {{ main = function(...) {body} end }}"}
+
+
+def held(node: Node) -> dict[str, int]:
+    """How much there is in every table that has to do with units."""
+    board = node.switchboard
+    links, names, mesh_names = board.links, board.names, node.names
+    cells = node.processes._cells
+    return {
+        "units": len(board.units),
+        "monitors": len(links._monitors), "watched": len(links._watched), "links": len(links._links),
+        "local names": len(names._pids), "named": len(names._names),
+        "mesh names": len(mesh_names._mine), "dead": len(mesh_names._dead),
+        "host names": len(node.processes._names),
+        "asked": sum(len(waiting) for waiting in board._peers._waiting.values()),
+        "waiters": len(node.conn._waiters),
+        "watches": len(node.live._watches._watches),
+        "processes": node.processes.running,
+        "machines": sum(cell.vm.machines for cell in cells),
+        "posted": sum(len(cell._posted) + len(cell._due) for cell in cells),
+        "calls": node.functions.running if node.functions else 0,
+        "running": sum(f.running for f in node.functions._functions.values()) if node.functions else 0,
+    }  # fmt: skip
+
+
+async def test_a_spawn_beyond_the_limit_of_a_node_is_refused(tmp_path: Path, nats_server: ServerFactory) -> None:
+    body = """
+      local pids, failed = {}, nil
+      for i = 1, 4 do
+        local pid, err = process.spawn("app:waits", HOST)
+        if pid then pids[#pids + 1] = pid else failed = err end
+      end
+      process.terminate(pids[1])
+      local again = process.spawn("app:waits", HOST)
+      return { #pids, failed:kind(), failed:retryable(), again ~= nil }"""
+    app = write_app(tmp_path, processes=MORE, functions=functions(body))
+    async with a_mesh(nats_server().url, app) as mesh:
+        mesh.node.processes.processes_max = 3
+        assert await mesh.client.call("app:t") == [3, "RateLimited", False, True]
+
+
+async def test_a_node_whose_vms_are_full_refuses_to_spawn(
+    tmp_path: Path, nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "VMS_MAX", 1)
+    monkeypatch.setattr(processes, "VM_FULL_KB", 0)
+    body = "process.spawn('app:waits', HOST) return select(2, process.spawn('app:waits', HOST)):kind()"
+    app = write_app(tmp_path, processes=MORE, functions=functions(body))
+    async with a_mesh(nats_server().url, app) as mesh:
+        assert await mesh.client.call("app:t") == "Unavailable"
+
+
+async def test_a_fork_bomb_leaves_the_node_answering(tmp_path: Path, nats_server: ServerFactory) -> None:
+    body = "process.spawn('app:bomb', HOST, HOST) return 'thrown'"
+    app = write_app(
+        tmp_path, processes=MORE, functions={**functions(body), "add": "return function(a) return a + 1 end"}
+    )
+    async with a_mesh(nats_server().url, app) as mesh:
+        mesh.node.processes.processes_max = 2000
+        await mesh.client.call("app:t")
+        await wait_until(lambda: mesh.node.processes.running == 2000, 20)
+        for _ in range(5):
+            with anyio.fail_after(2):
+                assert await mesh.client.call("app:add", 1) == 2
+        assert mesh.node.roster.may_act()
+
+
+async def test_a_process_that_asks_for_more_and_more_without_end_is_ended(
+    tmp_path: Path, nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "PENDING_MAX", 5000)
+    body = """
+      process.spawn_monitored("app:timers", HOST)
+      local failed = receive(process.events(), "end").result.error
+      return { failed:kind(), (tostring(failed):match("5000")) }"""
+    app = write_app(tmp_path, processes=MORE, functions=functions(body))
+    async with a_mesh(nats_server().url, app) as mesh:
+        assert await mesh.client.call("app:t") == ["RateLimited", "5000"]
+
+
+async def test_a_look_at_the_memory_loses_nothing_that_processes_asked_for(
+    tmp_path: Path, nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "VM_LOOK_KB", 0)
+    monkeypatch.setattr(
+        processes.Cell, "_look_at_kb", property(lambda _self: 0, lambda _self, _kb: None), raising=False
+    )
+    body = """
+      local time = require("time")
+      for i = 1, 200 do process.spawn_monitored("app:adder", HOST, i, 1) end
+      local sum = 0
+      for i = 1, 200 do sum = sum + receive(process.events(), "end").result.value end
+      return sum"""
+    app = write_app(tmp_path, processes=MORE, functions=functions(body))
+    async with a_mesh(nats_server().url, app) as mesh:
+        assert await mesh.client.call("app:t") == sum(range(1, 201)) + 200
+
+
+async def test_a_flood_of_messages_arrives_in_order(tmp_path: Path, nats_server: ServerFactory) -> None:
+    body = """
+      local n = 20000
+      process.spawn("app:flood", HOST, process.pid(), n)
+      receive(process.listen("done"), "end")
+      local inbox = process.inbox()
+      for i = 1, n do
+        local got = inbox:receive():payload():data()
+        if got ~= i then return got, i end
+      end
+      return n"""
+    app = write_app(tmp_path, processes=MORE, functions=functions(body))
+    async with a_mesh(nats_server().url, app) as mesh:
+        assert await mesh.client.call("app:t") == 20000
+
+
+async def test_nothing_is_left_of_processes_calls_names_and_monitors_that_have_ended(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    body = """
+      process.set_options{ trap_links = true }
+      local names = process.registry
+      for i = 1, 300 do
+        local pid = process.spawn_linked_monitored("app:waits", HOST)
+        names.register("l" .. i, pid)
+        if i % 10 == 0 then names.register("s" .. i, pid, names.STRONG) end
+        process.with_options({}):with_name("w" .. i):spawn("app:adder", HOST, 1, 2)
+        process.exec("app:adder", HOST, 1, 2)
+        if i % 3 == 0 then process.unmonitor(pid) end
+        if i % 2 == 0 then process.terminate(pid) else process.cancel(pid) end
+      end
+      return 'over'"""
+    app = write_app(tmp_path, processes=MORE, functions=functions(body))
+    async with a_mesh(nats_server().url, app) as mesh:
+        before = held(mesh.node)
+        begun = time.monotonic()
+        assert await mesh.client.call("app:t") == "over"
+        await wait_until(lambda: held(mesh.node) == before, 10)
+        assert time.monotonic() - begun < 60
