@@ -24,7 +24,16 @@ import anyio.abc
 from mesh import codec
 from mesh.client import Client
 from mesh.connection import Connection, ConnectOptions, connect
-from mesh.errors import TEMPORARY, Disconnected, InvalidName, MeshError, PayloadTooLarge, Undecodable
+from mesh.errors import (
+    TEMPORARY,
+    Disconnected,
+    InvalidName,
+    MeshError,
+    NoResponders,
+    PayloadTooLarge,
+    RequestTimeout,
+    Undecodable,
+)
 from mesh.failure import Failure, Kind
 from mesh.groups import unwrapped
 from mesh.hosts import HostRecord
@@ -52,11 +61,24 @@ DRAIN_TIMEOUT_S: Final = 10.0
 CANCEL_GRACE_S: Final = 1.0  # for processes that nobody supervises, when their node leaves
 LAST_WORDS_S: Final = 1.0  # for output that nobody takes
 PLAN_RETRY_S: Final = 0.5
+ID_IN_USE_S: Final = 1.0  # a node that runs answers its ping within this
 # A thread that wants Python's lock gets it after this; the default of 5 ms would be the latency of every call.
 SWITCH_INTERVAL_S: Final = 0.0005
 GC_THRESHOLDS: Final = (50_000, 20, 20)
 
 _log = logging.getLogger(__name__)
+
+
+class NodeIdInUse(MeshError):
+    """Raised when a node is about to start under the id of another one that runs."""
+
+    code = "node-id-in-use"
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        super().__init__(
+            f"a node {node_id!r} runs on this mesh already; give this one another id, or stop that one first"
+        )
 
 
 class NoWorkers(MeshError):
@@ -233,7 +255,8 @@ class Node:
         return self._defaults.get(function_id, {})
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled. Ready when the node is a member and answers."""
+        """Run until cancelled. Ready when the node is a member and answers. Raises NodeIdInUse."""
+        await self._check_id()
         js = self.client.js
         streams = {
             record.queue: await ensure_queue(
@@ -277,6 +300,17 @@ class Node:
             await tasks.start(run_consumers, self.registry, self.modules.queues, self.config.offers)
             task_status.started()
             _log.info("node %s is up", self.id)
+
+    async def _check_id(self) -> None:
+        """Two nodes of one id would answer for each other's units and take turns in being taken for lost."""
+        try:
+            await self.conn.request(node_request(self.id, "ping"), b"", timeout_s=ID_IN_USE_S)
+        except NoResponders:
+            return
+        except RequestTimeout:
+            _log.warning("something listens for node %s and is silent; if that is another node, stop it", self.id)
+            return
+        raise NodeIdInUse(self.id)
 
     async def _serve_services(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Run the services until the node leaves. Raises BootFailed when a required one does not start."""
@@ -532,4 +566,4 @@ def _host_records(registry: Registry, offers: Offers) -> list[HostRecord]:
     return records
 
 
-__all__ = ["NoWorkers", "Node", "NodeConfig", "running_node"]
+__all__ = ["NoWorkers", "Node", "NodeIdInUse", "NodeConfig", "running_node"]

@@ -38,6 +38,22 @@ PROCESSES = {
           local m = process.inbox():receive()
           process.send(to, "new", process.pid(), process.id(), m:payload():data())
         end }""",
+    "busy_before": """
+        return { main = function()
+          process.inbox()
+          process.listen("c")
+          process.listen("go"):receive()
+          process.upgrade("app:reads_three")
+        end }""",
+    "reads_three": """
+        return { main = function()
+          local got, inbox = {}, process.inbox()
+          for i = 1, 3 do
+            local m = inbox:receive()
+            got[i] = m:topic() .. m:payload():data()
+          end
+          return table.concat(got, " ")
+        end }""",
     "before": """
         return { main = function(to)
           process.send(to, "old", process.pid())
@@ -137,6 +153,16 @@ async def the_function_gives(tmp_path: Path, nats_server: ServerFactory, body: s
             return { old == pid, new[1] == pid, new[2], new[3], ev.kind }""",
             [True, True, "app:upgraded", "kept", "pid.exit"],
             id="upgrade keeps the PID, the mailbox and the monitors",
+        ),
+        pytest.param(
+            """local pid = process.spawn_monitored("app:busy_before", HOST)
+            process.send(pid, "b", 1)
+            process.send(pid, "b", 2)
+            process.send(pid, "c", 3)
+            process.send(pid, "go")
+            return receive(process.events(), "event").result.value""",
+            "b1 b2 c3",
+            id="an upgrade keeps what the inbox and the listeners hold",
         ),
         pytest.param(
             """local pid = process.spawn_monitored("app:endless", HOST)

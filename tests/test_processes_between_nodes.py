@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 import mesh.client
-from node.node import Offers
+from node.node import NodeIdInUse, Offers
 from tests.apps import a_mesh, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
@@ -111,6 +111,17 @@ async def test_callers_and_hosts_on_different_nodes(
     ):
         await wait_until(lambda: len(a.node.roster.members()) == 2)
         assert await a.client.call("app:t") == expected
+
+
+async def test_a_node_does_not_start_under_the_id_of_one_that_runs(tmp_path: Path, nats_server: ServerFactory) -> None:
+    app = write_app(tmp_path, processes=PROCESSES)
+    url = nats_server().url
+    async with a_mesh(url, app, node_id="a"):
+        with pytest.raises(NodeIdInUse, match="a node 'a' runs on this mesh already"):
+            async with a_mesh(url, app, node_id="a", settled=False):
+                pass
+    async with a_mesh(url, app, node_id="a"):
+        pass
 
 
 async def test_the_death_of_a_node_is_told_within_a_second(tmp_path: Path, nats_server: ServerFactory) -> None:
