@@ -566,4 +566,4 @@ def _host_records(registry: Registry, offers: Offers) -> list[HostRecord]:
     return records
 
 
-__all__ = ["NoWorkers", "Node", "NodeIdInUse", "NodeConfig", "running_node"]
+__all__ = ["NoWorkers", "Node", "NodeConfig", "NodeIdInUse", "running_node"]

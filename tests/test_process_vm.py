@@ -190,3 +190,24 @@ def test_a_message_that_does_not_fit_is_refused_and_the_vm_goes_on() -> None:
     host.message(handle)
     host.message(handle)
     assert host.ended(handle) == "both"
+
+
+@pytest.mark.parametrize(
+    ("keep", "mb"),
+    [
+        pytest.param("kept[i] = string.rep('x', 100000)", 20, id="equal texts made one by one"),
+        pytest.param("kept[i] = one", 0, id="one text kept many times"),
+        pytest.param("kept[i] = { i, tostring(i) .. string.rep('x', 100) }", 0, id="a few small things"),
+    ],
+)
+def test_the_weight_of_a_process_is_what_it_holds(keep: str, mb: int) -> None:
+    host = Host()
+    handle, _ = host.spawn(f"""return {{ main = function()
+      local kept, one = {{}}, string.rep("x", 100000)
+      for i = 1, 200 do {keep} end
+      process.inbox():receive()
+      return kept
+    end }}""")
+    heaviest, kb = host.vm.heaviest(8, 1.0, 96 * 1024)
+    assert heaviest == handle
+    assert mb * 900 <= kb <= mb * 1100 + 500

@@ -45,6 +45,16 @@ PROCESSES = {
           process.listen("go"):receive()
           process.upgrade("app:reads_three")
         end }""",
+    "upgrades_with_events": """
+        return { main = function()
+          process.events()
+          process.listen("go"):receive()
+          process.upgrade("app:reads_an_event")
+        end }""",
+    "reads_an_event": """
+        local events = process.events()
+        process.set_options{ trap_links = true }
+        return { main = function() return { events:receive().kind, process.get_options().trap_links } end }""",
     "reads_three": """
         return { main = function()
           local got, inbox = {}, process.inbox()
@@ -163,6 +173,14 @@ async def the_function_gives(tmp_path: Path, nats_server: ServerFactory, body: s
             return receive(process.events(), "event").result.value""",
             "b1 b2 c3",
             id="an upgrade keeps what the inbox and the listeners hold",
+        ),
+        pytest.param(
+            """local pid = process.spawn_monitored("app:upgrades_with_events", HOST)
+            process.cancel(pid, "early")
+            process.send(pid, "go")
+            return receive(process.events(), "event").result.value""",
+            ["pid.cancel", True],
+            id="an upgrade keeps events and options for code that looks at them when it is loaded",
         ),
         pytest.param(
             """local pid = process.spawn_monitored("app:endless", HOST)

@@ -647,6 +647,16 @@ function A.load(handle, request, now)
   return failure
 end
 
+-- What a process had not read goes over to its new code, which may have begun to listen when it was loaded.
+local function hand_over(old, unit)
+  for _, event in raw.ipairs(K.unread_events(old) or NONE) do
+    K.deliver_event(unit, event)
+  end
+  for _, message in raw.ipairs(K.unread_messages(old)) do
+    K.deliver_message(unit, message)
+  end
+end
+
 --- Put other code under a process: what it had not read stays, and so do its PID and whoever watches it. Returns nil, or
 --- a failure payload; then the process is no more.
 function A.upgrade(handle, number, seed, request, now)
@@ -656,13 +666,19 @@ function A.upgrade(handle, number, seed, request, now)
   unit.next_seq, unit.inbound, unit.allocated, unit.queued = old.next_seq, old.inbound, old.allocated, old.queued
   local failure = A.load(handle, request, now)
   if not failure then
-    unit.trap_links, unit.next_n, unit.early_events = old.trap_links, old.next_n, K.unread_events(old)
+    unit.next_n = old.next_n
+    if unit.trap_links == nil then
+      unit.trap_links = old.trap_links
+    end
     K.enter(unit)
-    for _, message in raw.ipairs(K.unread_messages(old)) do
-      K.deliver_message(unit, message)
+    local ok, problem = raw.pcall(hand_over, old, unit)
+    if not ok then
+      abandon(unit, problem)
+      failure = unit.ops[unit.ops_len - 1]
+      A.close(handle)
     end
     K.leave()
-    for i = 1, turns.last do
+    for i = turns.first, turns.last do
       if turns[i] == old then
         turns[i] = unit
       end

@@ -9,6 +9,8 @@ local getinfo, getlocal, getupvalue = raw.debug.getinfo, raw.debug.getlocal, raw
 
 -- Bytes, of Lua 5.4 on 64 bits; a table's part for each entry is between 16 (list) and 40 (fields with room to grow).
 local TABLE, ENTRY, STRING, FUNCTION, THREAD = 56, 40, 25, 40, 1100
+-- Longer texts are there as often as they were made, however equal they are: it is their address that tells them apart.
+local SHORT = 40
 local UNIT_PARTS = { "env", "tasks", "ready", "pending", "mailbox", "listeners", "inbox", "events", "early_events", "inbound",
   "main", "imports", "context", "args" }
 
@@ -19,8 +21,12 @@ function K.weigh(unit, ends, kb_max)
   local bytes, seen, todo, n = 0, { [K] = true, [unit.spec] = true, [unit.env] = true }, {}, 0
   local function reach(value)
     local kind = raw.type(value)
-    if (kind == "table" or kind == "function" or kind == "thread" or kind == "string") and not seen[value] then
-      seen[value] = true
+    local key = value
+    if kind == "string" and #value > SHORT then
+      key = raw.string.format("%p", value)
+    end
+    if (kind == "table" or kind == "function" or kind == "thread" or kind == "string") and not seen[key] then
+      seen[key] = true
       n = n + 1
       todo[n] = value
     end
