@@ -75,7 +75,7 @@ class Peers:
         def late() -> None:
             answer(_unreached(node, f"it did not answer within {timeout_s:g} s"))
 
-        waiting[number] = done
+        waiting[number] = answer
         token = ""
         timeout = self._loop.call_later(timeout_s, late)
         try:
@@ -104,11 +104,8 @@ class Peers:
 
     def node_lost(self, node: str) -> None:
         """Answer what a node was asked and will never answer."""
-        waiting = self._waiting.pop(node, {})
-        asked = list(waiting.values())
-        waiting.clear()
-        for done in asked:
-            done(lost(node))
+        for answer in list(self._waiting.pop(node, {}).values()):
+            answer(lost(node))
 
     def _on_request(self, _subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
         def done(outcome: bytes) -> None:

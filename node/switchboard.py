@@ -149,7 +149,7 @@ class Switchboard:
         """A unit has ended: release its names, then tell whom it concerns."""
         if self._units.pop(unit.pid, None) is None:
             return
-        unit.ended = True
+        unit.ended, unit.outcome = True, outcome
         unit.drop_pending()
         self._unit_ended(unit.pid)
         for name in self.names.release(unit.pid):
@@ -468,7 +468,7 @@ class Switchboard:
         if not nodes:
             done(failed(f"host not found: no node runs {wish.host_id}", Kind.NOT_FOUND))
             return
-        node = nodes[0]
+        node, parent = nodes[0], self._units.get(spawner)
 
         def spawned(outcome: bytes) -> None:
             ok, value = codec.decode_outcome(outcome)
@@ -479,7 +479,12 @@ class Switchboard:
                     done(outcome)
                 return
             pid, existed = value
-            if not existed:
+            if not existed and parent is not None and parent.ended:
+                # It has ended meanwhile, and nobody there knows that.
+                self._peers.tell(node, "unmonitor", [spawner, pid])
+                if wish.link:
+                    self._peers.tell(node, "ended", [spawner, parent.outcome or codec.NIL_OUTCOME, [[pid, True]]])
+            elif not existed:
                 if wish.monitor:
                     self.links.monitor(spawner, pid)
                 if wish.link:

@@ -14,13 +14,14 @@ class LiveUnit:
     pending: by number, the ops that have no outcome yet and how to give each up; True = somebody asks for that.
     """
 
-    __slots__ = ("ended", "entry_id", "pending", "pid")
+    __slots__ = ("ended", "entry_id", "outcome", "pending", "pid")
 
     def __init__(self, pid: str, entry_id: str) -> None:
         self.pid = pid
         self.entry_id = entry_id
         self.pending: dict[int, Callable[[bool], None]] = {}
         self.ended = False
+        self.outcome = b""  # once it has ended
 
     def post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
         """Hand over an event: verb as `node.machine` knows it; texts as bytes."""

@@ -188,6 +188,54 @@ async def test_nonsense_from_other_nodes_is_refused(tmp_path: Path, nats_server:
         assert held(mesh.node) == before
 
 
+async def test_a_process_that_fails_before_it_is_told_whom_it_has_spawned_takes_what_is_linked_with_it(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    body = """
+      coroutine.spawn(function() process.spawn_linked_monitored("app:waits", HOST) end)
+      coroutine.spawn(function() error("at once") end)
+      process.inbox():receive()"""
+    app = write_app(tmp_path, processes=PROCESSES, functions=functions(body))
+    async with caller_and_host(app, nats_server().url) as (a, b):
+        with pytest.raises(mesh.client.FunctionFailed, match="at once"):
+            await a.client.call("app:t")
+        await wait_until(lambda: b.node.switchboard._last_unique > 0)
+        await wait_until(lambda: b.node.processes.running == 0)
+        assert not b.node.switchboard.links._links
+        assert not b.node.switchboard.links._monitors
+
+
+async def test_what_was_asked_of_a_node_that_is_lost_is_answered_and_forgotten(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    body = """
+      local pid = process.spawn("app:waits", HOST)
+      receive(process.listen("stopped"), "stopped")
+      local _, err = process.send(pid, "x")
+      return err:kind()"""
+    url = nats_server().url
+    app = write_app(tmp_path, processes=PROCESSES, functions=functions(body))
+    async with (
+        a_mesh(url, app, node_id="a", offers=Offers(only=("app:t",)), workflows=False, settled=False) as a,
+        a_node(app, url, node_id="b", arguments=("--without", "app:t")) as b,
+        anyio.create_task_group() as tasks,
+    ):
+        given: list[Any] = []
+
+        async def ask() -> None:
+            given.append(await a.client.call("app:t"))
+
+        board = a.node.switchboard
+        await wait_until(lambda: len(a.node.roster.members()) == 2)
+        tasks.start_soon(ask)
+        await wait_until(lambda: board.units and board._peers._waiting.get("b") == {})
+        b.stop()
+        board.deliver(next(iter(board.units)), "stopped", True)
+        await wait_until(lambda: given, 10)
+        assert given == ["NotFound"]
+        await wait_until(lambda: a.node.conn.statistics().requests_in_flight == 0)
+
+
 async def test_exec_under_a_name_that_is_taken_waits_for_the_process_that_has_it(
     tmp_path: Path, nats_server: ServerFactory
 ) -> None:
