@@ -39,7 +39,22 @@ VM_MEMORY_BYTES_MAX: Final = 512 * 1024 * 1024
 HANDOVER_BYTES: Final = 1024 * 1024
 # A VM of processes that holds this much lets none of them run before the driver has looked for the one to end.
 VM_CROWDED_KB: Final = 384 * 1024
+# The same for what a function of the host returns: lupa does not give Python's lock back where that fails.
+RETURN_BYTES: Final = 64 * 1024
 _OUT_OF_MEMORY: Final = "not enough memory"
+_NO_ROOM: Final = b"\0no room for what the host returns\0"
+_CHECKED: Final = b"""
+function(f, no_room)
+  local error = error
+  local function check(first, ...)
+    if first == no_room then
+      error("not enough memory", 0)
+    end
+    return first, ...
+  end
+  return function(...) return check(f(...)) end
+end
+"""
 
 
 class Op(NamedTuple):
@@ -144,6 +159,7 @@ class LuaVM:
             attribute_filter=_no_attributes, max_memory=memory_bytes_max,
         )  # fmt: skip
         self._room_bytes = memory_bytes_max - HANDOVER_BYTES
+        self._return_room_bytes = memory_bytes_max - RETURN_BYTES
         self._compiled: set[str] = set()
         self._defined: dict[int, int] = {}
         self._specs: list[UnitSpec] = []
@@ -169,8 +185,9 @@ class LuaVM:
         limits[b"crowded_kb"] = VM_CROWDED_KB
         kernel[b"limits"] = limits
         host = self._lua.table()
+        checked = self._lua.eval(_CHECKED)
         for name, function in host_functions().items():
-            host[name.encode()] = function
+            host[name.encode()] = checked(self._within_memory(function), _NO_ROOM)
         kernel[b"host"] = host
         load = self._lua.eval(b"function(text, name, K) return assert(load(text, name, 't'))(K) end")
         api = None
@@ -229,12 +246,29 @@ class LuaVM:
         self._specs.append(spec)  # so that its id is not used again
         return number
 
+    def _within_memory(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, but what does not fit into this VM is not handed over to it."""
+
+        def call(*args: Any) -> Any:
+            if not self._has_room(0, self._return_room_bytes):
+                return _NO_ROOM
+            result = function(*args)
+            size = sum(map(_size, result)) if type(result) is tuple else _size(result)
+            return result if size == 0 or self._has_room(size, self._return_room_bytes) else _NO_ROOM
+
+        return call
+
+    def _has_room(self, size: int, bytes_max: int) -> bool:
+        if self._lua.get_memory_used() + size <= bytes_max:
+            return True
+        self._lua.gccollect()
+        fits: bool = self._lua.get_memory_used() + size <= bytes_max
+        return fits
+
     def make_room(self, size: int) -> None:
         """See to it that `size` bytes can be handed over. Raises NoRoom."""
-        if self._lua.get_memory_used() + size > self._room_bytes:
-            self._lua.gccollect()
-            if self._lua.get_memory_used() + size > self._room_bytes:
-                raise NoRoom(f"a Lua VM has used up its memory: no room for {size} bytes")
+        if not self._has_room(size, self._room_bytes):
+            raise NoRoom(f"a Lua VM has used up its memory: no room for {size} bytes")
 
     def _guard(self, call: Callable[..., Any], *args: object) -> Any:
         self.make_room(sum(len(arg) for arg in args if isinstance(arg, bytes)))

@@ -211,3 +211,24 @@ def test_the_weight_of_a_process_is_what_it_holds(keep: str, mb: int) -> None:
     heaviest, kb = host.vm.heaviest(8, 1.0, 96 * 1024)
     assert heaviest == handle
     assert mb * 900 <= kb <= mb * 1100 + 500
+
+
+def test_what_the_host_returns_into_a_full_vm_is_refused_before_the_node_would_hang() -> None:
+    """In a process of its own, as that is what would hang."""
+    code = """if True:
+        from mesh import codec
+        from node.machine import LuaVM, OutOfMemory, UnitSpec, UnitIdentity
+        vm = LuaVM(memory_bytes_max=48 * 1024 * 1024)
+        source = '''return { main = function()
+          local kept, crypto = {}, require("crypto")
+          for i = 1, 200 do kept[i] = crypto.random.bytes(1048576) end
+        end }'''
+        assert vm.compile("k", source, "t.lua") is None
+        machine = vm.open(UnitSpec("function", "app:k", "k", modules=("crypto",)), UnitIdentity(pid="p", seed=b"x" * 16))
+        try:
+            machine.feed("request", 1, codec.encode([[], None]), b"p")
+        except OutOfMemory:
+            print("refused")
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
