@@ -427,7 +427,10 @@ class Switchboard:
 
     def _deliver_to_holder(self, holder: ProcessPid, spawner: str, wish: SpawnRequest, done: Done) -> None:
         def delivered(outcome: bytes) -> None:
-            if outcome[:3] == codec.FAILURE_PREFIX:
+            ok, failure = codec.decode_outcome(outcome)
+            if not ok and failure.kind != Kind.NOT_FOUND:
+                done(outcome)  # whether it lives is not known: another one must not get its name
+            elif not ok:
                 # It has ended, which we have not been told yet.
                 self.names.release(str(holder))
                 self._mesh_names.forget(str(holder))
@@ -437,7 +440,7 @@ class Switchboard:
 
         if self._local(holder) is None:
             messages = [list(message) for message in wish.messages]
-            self._ask(holder, "deliver", [str(holder), messages], delivered, "process not found")
+            self._ask(holder, "deliver", [str(holder), messages], delivered, "process not found", kind=Kind.NOT_FOUND)
         else:
             self._deliver(str(holder), wish.messages, delivered)
 
@@ -548,6 +551,8 @@ class Switchboard:
                 self.send(sender, self._parsed(pid), topic, body, done, once=once)
             case "deliver":
                 pid, messages = args
+                if not all(isinstance(topic, str) and topic and isinstance(body, bytes) for topic, body in messages):
+                    raise ValueError("first messages are [topic, bytes]")
                 self._deliver(pid, messages, done)
             case "spawn":
                 wish = SpawnRequest.from_wire(args[1:])

@@ -169,7 +169,7 @@ NONSENSE: list[Any] = [
     ["spawn", "", 5, "app:processes", b"\xc1\x92\x90\xc0", "", [], False, False],
     ["ended", "{b@app:processes|0x1}", b"\xc1\x93", [["{a@app:processes|0x1}", True]]],
     ["ended", "{b@app:processes|0x1}", 5, [["x", True]]], ["monitor", [], {}], ["link", 5, 6], ["cancel", 1, "x", 2],
-    ["register", "n", "{a@app:processes|0x1}", 9], ["terminate", "{a:b@c:d|x}"], ["unlink", 1],
+    ["deliver", "{a@app:processes|0x1}", [["x", 5]]], ["deliver", {}, 5], ["register", "n", "{a@app:processes|0x1}", 9], ["terminate", "{a:b@c:d|x}"], ["unlink", 1],
 ]  # fmt: skip
 
 
@@ -234,6 +234,17 @@ async def test_what_was_asked_of_a_node_that_is_lost_is_answered_and_forgotten(
         await wait_until(lambda: given, 10)
         assert given == ["NotFound"]
         await wait_until(lambda: a.node.conn.statistics().requests_in_flight == 0)
+
+
+async def test_a_name_whose_holder_cannot_be_reached_is_not_given_to_another_process(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    body = """
+      local s = process.with_options({}):with_name("n"):with_message("x", string.rep("x", 2000000))
+      local pid = process.with_options({}):with_name("n"):spawn("app:waits", HOST)
+      local _, err = s:spawn("app:waits", HOST)
+      return { err:kind(), process.registry.lookup("n") == pid }"""
+    assert await two_nodes_give(tmp_path, nats_server().url, body) == ["Invalid", True]
 
 
 async def test_exec_under_a_name_that_is_taken_waits_for_the_process_that_has_it(
