@@ -50,7 +50,7 @@ from mesh.wire import (
     CRLF,
     PING,
     PONG,
-    SUBJECT_CHARS_MAX,
+    SUBJECT_BYTES_MAX,
     Handler,
     Parser,
     check_subject,
@@ -252,11 +252,10 @@ class Connection:
             self._check_writable()
         if (
             not subject or " " in subject or not subject.isprintable() or " " in reply or not reply.isprintable()
-            or len(subject) + len(reply) > SUBJECT_CHARS_MAX
+            or len(subject) + len(reply) > SUBJECT_BYTES_MAX // 4
         ):  # fmt: skip
+            check_subject(subject + reply)
             check_subject(subject)
-            if reply:
-                check_subject(reply)
         size = len(payload)
         if headers is None:
             if size > self.max_payload:

@@ -23,8 +23,8 @@ Handler = Callable[[str, str, bytes, bytes | None], None]
 # The server's own limit for a control line is 4 KiB, but an INFO line with the addresses of a large cluster is longer.
 CONTROL_LINE_BYTES_MAX = 1024 * 1024
 
-# And by default it hangs up on whoever writes a longer one. A character takes up to four bytes in a subject.
-SUBJECT_CHARS_MAX = 900
+# And by default it hangs up on whoever writes a longer one; the rest of the line is short.
+SUBJECT_BYTES_MAX = 3900  # of a subject and its reply together
 
 CRLF = b"\r\n"
 PING = b"PING\r\n"
@@ -127,8 +127,9 @@ class Parser:
 
 def check_subject(subject: str) -> None:
     """Raise InvalidName if the text could break a protocol line. The shape of tokens is left to `mesh.subjects`."""
-    if len(subject) > SUBJECT_CHARS_MAX:
-        raise InvalidName(f"{subject[:80]!r}... is too long for a subject: {len(subject)} characters")
+    size = len(subject.encode("utf-8", "surrogatepass"))
+    if size > SUBJECT_BYTES_MAX:
+        raise InvalidName(f"{subject[:80]!r}... is too long for a subject: {size} bytes, at most {SUBJECT_BYTES_MAX}")
     if not subject or " " in subject or not subject.isprintable():
         raise InvalidName(f"{subject!r} is no subject: it is empty or has a blank or a control character in it")
 
