@@ -41,20 +41,20 @@ from mesh.outbox import Outbox
 from mesh.pids import TOPOLOGY, node_id_fault
 from mesh.roster import Roster
 from mesh.subjects import node_request, token
-from node.code import Code
-from node.engine import Engine
-from node.functions import FunctionHost
-from node.live import LiveDriver
+from node.functions.host import FunctionHost
+from node.machine.code import Code
 from node.modules.standard import StandardModules
-from node.names import MeshNames
-from node.peers import Peers
-from node.placing import ServicePlacing
-from node.processes import ProcessHost
 from node.queues.running import run_consumers
 from node.registry import EntryId, NatsFunctionEntry, Placement, Registry
-from node.services import Services
-from node.spawning import ServiceSpawner
-from node.switchboard import Switchboard
+from node.services.placing import ServicePlacing
+from node.services.services import Services
+from node.services.spawning import ServiceSpawner
+from node.units.live import LiveDriver
+from node.units.names import MeshNames
+from node.units.peers import Peers
+from node.units.processes import ProcessHost
+from node.units.switchboard import Switchboard
+from node.workflows.engine import Engine
 from store.streams import PARTITIONS_DEFAULT, ensure_queue
 
 DRAIN_TIMEOUT_S: Final = 10.0

@@ -21,8 +21,8 @@ from mesh.errors import Undecodable
 from mesh.events import HEADER_FROM, HEADER_ONCE, Event, StartSpec, decode_start, parse
 from mesh.failure import Failure
 from mesh.subjects import WorkflowKey, token, untoken
-from node.machine import LuaVM, Machine, UnitIdentity, UnitSpec
-from node.ops import (
+from node.machine.vm import LuaVM, Machine, UnitIdentity, UnitSpec
+from node.workflows.ops import (
     Abandon,
     Dispatch,
     Effect,
@@ -35,7 +35,7 @@ from node.ops import (
     Suspend,
     WriteMark,
 )
-from node.run import Run, last_step
+from node.workflows.run import Run, last_step
 
 T0_NS: Final = 1_700_000_000_000_000_000
 RUN: Final = 100  # sequence of the start, which is the run's id

@@ -11,7 +11,7 @@ from typing import Any, Final  # what lupa hands out is untyped
 from lupa.lua54 import LuaRuntime
 
 import node
-from node.machine import KERNEL_FILES
+from node.machine.vm import KERNEL_FILES
 
 _CHUNKS = Path(node.__file__).parent / "lua"
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from mesh import codec
 from mesh.failure import Failure
-from node.machine import LuaMachine, LuaVM, Op, UnitSpec
+from node.machine.vm import LuaMachine, LuaVM, Op, UnitSpec
 from node.modules import Caller, LuaModule, Modules
 
 MODULES: Final = ("events", "registry", "env", "store", "errors", "channel")

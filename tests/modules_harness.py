@@ -19,7 +19,7 @@ import anyio
 
 from mesh import codec
 from mesh.failure import Failure, Kind
-from node.machine import LuaMachine, LuaVM, Op, UnitSpec
+from node.machine.vm import LuaMachine, LuaVM, Op, UnitSpec
 from node.modules import Caller, Modules
 
 Call = Callable[[str, list[Any], Mapping[str, Any]], Awaitable[bytes]]

@@ -35,10 +35,10 @@ from mesh.history import OpenRun
 from mesh.roster import BUCKET
 from mesh.subjects import WorkflowKey, bucket_key, bucket_key_name, stream_name, untoken
 from mesh.wire import parse_headers
-from node.code import Code
-from node.machine import LuaVM, Machine, UnitIdentity
+from node.machine.code import Code
+from node.machine.vm import LuaVM, Machine, UnitIdentity
 from node.registry import Registry, load_registry
-from node.run import Run
+from node.workflows.run import Run
 from tests.cluster import NodeProcess, a_node
 from tests.waiting import wait_until
 

@@ -11,7 +11,7 @@ import pytest
 from mesh.codec import encode
 from mesh.errors import InvalidName, MeshError, PayloadTooLarge
 from mesh.subjects import node_request
-from node.ops import fingerprint
+from node.workflows.ops import fingerprint
 from tests.apps import TIMEOUT_S, Mesh, a_mesh, key, write_app, write_files
 from tests.cluster import a_node
 from tests.conftest import ServerFactory

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from mesh import codec
-from node.machine import LuaVM, UnitSpec
+from node.machine.vm import LuaVM, UnitSpec
 from node.registry import AVAILABLE
 from tests.apps import a_mesh
 from tests.conftest import ServerFactory

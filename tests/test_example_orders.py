@@ -21,7 +21,7 @@ from examples.orders import children, demo
 from examples.orders.backoffice import ledger
 from mesh.client import Client, WorkflowHandle
 from mesh.subjects import stream_name
-from node.machine import LuaVM
+from node.machine.vm import LuaVM
 from node.node import NodeConfig, running_node
 from node.registry import check_registry, load_registry
 from tests.cluster import PROJECT, plain_environment

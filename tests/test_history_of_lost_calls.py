@@ -12,8 +12,8 @@ from mesh import codec
 from mesh.events import StartSpec
 from mesh.failure import Failure
 from mesh.subjects import WorkflowKey
-from node.ops import fingerprint
-from node.retry import LOST
+from node.workflows.ops import fingerprint
+from node.workflows.retry import LOST
 from store.streams import ensure_queue
 from tests.conftest import ServerFactory
 from tests.flows import Flow

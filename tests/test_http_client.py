@@ -241,6 +241,6 @@ async def test_texts_are_escaped_for_urls() -> None:
 
 
 def test_the_limit_a_caller_may_ask_for_fits_into_a_step() -> None:
-    from node.machine import STEP_MEMORY_BYTES_MAX
+    from node.machine.vm import STEP_MEMORY_BYTES_MAX
 
     assert RESPONSE_BYTES_MOST <= STEP_MEMORY_BYTES_MAX // 2

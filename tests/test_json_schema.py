@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mesh.failure import Failure
-from node.json_schema import fault
-from node.machine import LuaVM
+from node.machine.json_schema import fault
+from node.machine.vm import LuaVM
 from tests.units import run_unit
 
 VM = LuaVM()
@@ -165,7 +165,7 @@ def test_formats_are_checked(name: str, text: str, fits: bool) -> None:
 
 
 def test_schemas_are_compiled_once() -> None:
-    from node.json_schema import _compiled
+    from node.machine.json_schema import _compiled
 
     text = b'{"type": "number", "title": "compiled once"}'
     assert _compiled(text, False) is _compiled(text, False)

@@ -1,4 +1,4 @@
-"""The Lua kernel through `node.machine`: tasks, channels, select, mailbox, futures, timers, errors, stacks, limits.
+"""The Lua kernel through `node.machine.vm`: tasks, channels, select, mailbox, futures, timers, errors, stacks, limits.
 
 Not here: what ops mean for a run (tests/test_run.py), the standard library (tests/test_lua_stdlib.py), ways out of a unit
 (tests/test_sandbox.py).
@@ -13,7 +13,7 @@ import pytest
 
 from mesh.events import StartSpec
 from mesh.failure import Failure, Kind
-from node.machine import LuaVM, UnitIdentity, UnitSpec
+from node.machine.vm import LuaVM, UnitIdentity, UnitSpec
 from tests.flows import Flow, run_lua
 
 # -- channels ----------------------------------------------------------------------------------------------------

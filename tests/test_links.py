@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.links import Farewell, Links
+from node.units.links import Farewell, Links
 
 
 def test_an_end_concerns_monitors_then_links_in_the_order_they_came() -> None:

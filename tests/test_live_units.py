@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-import node.machine
+import node.machine.vm
 from mesh.failure import Failure
-from node.lua_host import host_functions
+from node.machine.host_functions import host_functions
 from tests.units import T0_NS, Unit, run_unit
 
 LIVE = ("function", "process")
@@ -55,7 +55,7 @@ def test_a_workflow_never_reaches_the_real_clock_or_the_systems_randomness(monke
     def without_doors() -> dict[str, Callable[..., Any]]:
         return {name: function for name, function in host_functions().items() if name not in ("now_ns", "entropy")}
 
-    monkeypatch.setattr(node.machine, "host_functions", without_doors)
+    monkeypatch.setattr(node.machine.vm, "host_functions", without_doors)
     draws = run_unit(
         f"math.randomseed() local t = crypto.jwt.encode({{exp = 1700000001}}, 'k') local ok = crypto.jwt.verify(t, 'k') local all = (function() {DRAWS} end)() all[#all + 1] = ok.exp return all"
     )

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from mesh import codec
 from mesh.failure import Failure
-from node.crypto import random_text
-from node.machine import LuaVM
+from node.machine.crypto import random_text
+from node.machine.vm import LuaVM
 from node.modules import Caller, Modules
 from node.modules.crypto import CryptoModule
 from tests.units import KINDS, T0_NS, Unit, run_unit
@@ -438,7 +438,7 @@ def test_bad_values_of_pbkdf2_are_invalid(arguments: str, text: str) -> None:
 def test_starting_a_node_or_asking_for_help_imports_no_cipher() -> None:
     script = (
         "import sys, node.cli, node.machine, node.modules.crypto; node.machine.LuaVM(); "
-        "print(sorted(sys.modules.keys() & {'jwt', 'jsonschema', 'node.crypto', 'node.json_schema'}))"
+        "print(sorted(sys.modules.keys() & {'jwt', 'jsonschema', 'node.machine.crypto', 'node.machine.json_schema'}))"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)
     assert said.stdout.strip() == "[]"

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.failure import Failure
-from node.machine import LuaVM
-from node.yaml_text import json_of_yaml, yaml_of_json
+from node.machine.vm import LuaVM
+from node.machine.yaml_text import json_of_yaml, yaml_of_json
 from tests.units import run_unit
 
 VM = LuaVM()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lupa.lua54 import LuaError
 
-from node.zones import zone_at
+from node.machine.zones import zone_at
 from tests.lua_chunks import TIME, Chunks
 
 NOW_NS = 1_712_345_678_123_456_789

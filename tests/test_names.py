@@ -11,7 +11,7 @@ import pytest
 from mesh.connection import Connection, connect
 from mesh.jetstream import JetStream
 from mesh.pids import ProcessPid, WorkflowPid, node_id_fault, parse_pid
-from node.names import BUCKET, LocalNames, MeshNames, NameTaken, Scope
+from node.units.names import BUCKET, LocalNames, MeshNames, NameTaken, Scope
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until
 

@@ -8,8 +8,8 @@ import pytest
 
 from mesh import codec
 from mesh.failure import Kind
-from node.ops import OpState
-from node.others import Others
+from node.workflows.ops import OpState
+from node.workflows.others import Others
 from tests.apps import QUEUE, a_mesh, key, write_app
 from tests.conftest import ServerFactory
 

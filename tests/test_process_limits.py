@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from node import live, processes
 from node.node import Node
+from node.units import live, processes
 from tests.apps import a_mesh, write_app
 from tests.conftest import ServerFactory
 from tests.test_processes import PRELUDE, PROCESSES

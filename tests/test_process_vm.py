@@ -11,7 +11,7 @@ import pytest
 
 from mesh import codec
 from mesh.failure import Kind
-from node.machine import NoRoom, Op, ProcessVM, UnitIdentity, UnitSpec
+from node.machine.vm import NoRoom, Op, ProcessVM, UnitIdentity, UnitSpec
 
 MB = 1024 * 1024
 WAITING = "return { main = function() local inbox = process.inbox() inbox:receive() inbox:receive() return 'both' end }"
@@ -167,7 +167,7 @@ def test_what_does_not_fit_into_a_vm_is_refused_before_lua_would_end_the_node() 
     """In a process of its own, as that is what would end."""
     code = """if True:
         from mesh import codec
-        from node.machine import LuaVM, NoRoom, UnitSpec, UnitIdentity
+        from node.machine.vm import LuaVM, NoRoom, UnitSpec, UnitIdentity
         vm = LuaVM(memory_bytes_max=64 * 1024 * 1024)
         assert vm.compile("k", "return { main = function() process.inbox():receive() end }", "t.lua") is None
         machine = vm.open(UnitSpec("function", "app:k", "k"), UnitIdentity(pid="p", seed=b"x" * 16))
@@ -217,7 +217,7 @@ def test_what_the_host_returns_into_a_full_vm_is_refused_before_the_node_would_h
     """In a process of its own, as that is what would hang."""
     code = """if True:
         from mesh import codec
-        from node.machine import LuaVM, OutOfMemory, UnitSpec, UnitIdentity
+        from node.machine.vm import LuaVM, OutOfMemory, UnitSpec, UnitIdentity
         vm = LuaVM(memory_bytes_max=48 * 1024 * 1024)
         source = '''return { main = function()
           local kept, crypto = {}, require("crypto")

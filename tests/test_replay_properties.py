@@ -19,8 +19,8 @@ from mesh import codec
 from mesh.events import StartSpec
 from mesh.failure import Failure, Kind
 from mesh.subjects import token
-from node.machine import LuaVM
-from node.ops import Effect, RetryLater, WriteMark
+from node.machine.vm import LuaVM
+from node.workflows.ops import Effect, RetryLater, WriteMark
 from tests.flows import RUN, Flow
 
 EVENTS_MAX: Final = 40

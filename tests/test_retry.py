@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mesh.failure import Failure, Kind
-from node.retry import LOST, UNKNOWN_OUTCOME, RetryPolicy, decode_policy, duration_option
+from node.workflows.retry import LOST, UNKNOWN_OUTCOME, RetryPolicy, decode_policy, duration_option
 
 MS_NS = 1_000_000
 SECOND_NS = 1_000 * MS_NS

@@ -14,9 +14,9 @@ import pytest
 from mesh import codec
 from mesh.events import StartSpec, decode_start
 from mesh.failure import Failure, Kind
-from node.machine import LuaVM
-from node.ops import Finish, Log, fingerprint
-from node.run import REFUSED_CALLS_MAX, TIMEOUT_TICK
+from node.machine.vm import LuaVM
+from node.workflows.ops import Finish, Log, fingerprint
+from node.workflows.run import REFUSED_CALLS_MAX, TIMEOUT_TICK
 from tests.flows import PID, RUN, T0_NS, Flow, run_lua
 
 SECOND_NS = 1_000_000_000

@@ -14,7 +14,7 @@ import pytest
 
 import node
 from mesh.failure import Failure
-from node.machine import LuaVM
+from node.machine.vm import LuaVM
 from tests.flows import Flow
 
 # What a neighbour can see of everything that is shared behind the scenes.

@@ -13,8 +13,8 @@ import pytest
 from mesh.errors import Disconnected, MeshError, NotFound
 from mesh.failure import Failure, Kind
 from node.registry import EntryId, Registry, Value, load_registry
-from node.services import BootFailed, Services, ServiceStatistics, SpawnFailed, Watcher
-from node.supervision import State
+from node.services.services import BootFailed, Services, ServiceStatistics, SpawnFailed, Watcher
+from node.services.supervision import State
 from tests.waiting import wait_until
 
 BROKEN = Failure("broken", "Internal")
@@ -192,7 +192,7 @@ async def test_a_process_that_cannot_be_killed_is_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The node goes down all the same."""
-    monkeypatch.setattr("node.services.KILL_WAIT_S", 0.01)
+    monkeypatch.setattr("node.services.services.KILL_WAIT_S", 0.01)
     spawner = MemorySpawner()
     spawner.deaf = spawner.immortal = {"b"}
     async with Services(

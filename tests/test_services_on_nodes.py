@@ -12,8 +12,8 @@ import pytest
 import mesh.client
 from mesh.client import Client
 from mesh.errors import RequestTimeout
-from node.services import BootFailed
-from node.supervision import State
+from node.services.services import BootFailed
+from node.services.supervision import State
 from tests.apps import a_mesh, write_app
 from tests.cluster import NodeProcess, a_node
 from tests.conftest import ServerFactory

@@ -13,8 +13,7 @@ import anyio
 import pytest
 
 from mesh.failure import Failure, Kind
-from node import sqlite
-from node.modules import Caller, Modules, Refused
+from node.modules import Caller, Modules, Refused, sqlite
 from node.modules.sql import SqlModule
 from node.registry import load_registry
 from tests.modules_harness import Units

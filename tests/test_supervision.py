@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mesh.failure import Failure, Kind
 from node.registry import LifecycleSpec, RestartSpec, Startup
-from node.supervision import (
+from node.services.supervision import (
     Action,
     Cancel,
     Ended,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.throttle import Throttle
+from node.functions.throttle import Throttle
 
 
 def test_as_many_as_the_limit_run_at_once_and_not_one_more() -> None:

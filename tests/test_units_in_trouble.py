@@ -15,7 +15,7 @@ from mesh import codec
 from mesh.failure import Failure, Kind
 from mesh.subjects import node_request
 from node.node import Offers
-from node.switchboard import SpawnRequest
+from node.units.switchboard import SpawnRequest
 from tests.apps import Mesh, a_mesh, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory

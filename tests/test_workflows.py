@@ -15,7 +15,7 @@ from mesh.client import WorkflowSuspended
 from mesh.client import connect as mesh_client
 from mesh.starting import AlreadyStarted
 from mesh.subjects import node_request
-from node.ops import fingerprint
+from node.workflows.ops import fingerprint
 from tests.apps import QUEUE, TIMEOUT_S, Mesh, a_mesh, write_app
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until, wait_until_async

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from mesh import codec
-from node.machine import LuaVM, Op, UnitIdentity, UnitSpec
+from node.machine.vm import LuaVM, Op, UnitIdentity, UnitSpec
 
 T0_NS: Final = 1_700_000_000_000_000_000
 MODULES: Final = (

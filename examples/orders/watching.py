@@ -20,7 +20,7 @@ from mesh.follower import Delivered, Follower
 from mesh.roster import BUCKET
 from mesh.subjects import bucket_key_name, parse_workflow, stream_name, untoken
 from mesh.wire import parse_headers
-from node.ops import fingerprint
+from node.workflows.ops import fingerprint
 
 CLIENT = "client"
 SERVER = "server"

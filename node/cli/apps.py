@@ -47,7 +47,7 @@ def check(app: Path, *, strict: bool, as_json: bool) -> None:
     Prints each problem as FILE:LINE: ENTRY: REASON. Exit status 1 when there is one. No server is needed.
     """
     from node.cli.printing import print_json
-    from node.machine import compile_error
+    from node.machine.vm import compile_error
     from node.registry import check_registry, load_registry
 
     add_to_path(app)
@@ -74,7 +74,7 @@ def check(app: Path, *, strict: bool, as_json: bool) -> None:
 
 def python_problems(registry: Registry) -> list[Problem]:
     """The Python functions of a registry that cannot be imported."""
-    from node.functions import PythonFunctionMissing, load_python
+    from node.functions.host import PythonFunctionMissing, load_python
     from node.registry import Problem, PythonFunctionEntry
 
     problems = []

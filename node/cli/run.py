@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from node.logs import LogFormat
     from node.node import Node, NodeConfig
     from node.registry import Registry
-    from node.units import LiveUnit
+    from node.units.unit import LiveUnit
 
 # The host of a program whose app has no `terminal.host`.
 BUILT_IN_HOST: Final = "mesh:terminal"
@@ -400,7 +400,7 @@ class _RunServices:
 
 def _summary(node: Node) -> str:
     """Which services run, which have done their work, and which do not run."""
-    from node.supervision import State
+    from node.services.supervision import State
 
     groups: dict[str, list[str]] = {}
     boot = set(node.registry.started_at_boot())
@@ -431,12 +431,12 @@ class _RunProgram:
         import anyio
 
         from mesh import codec
-        from node.switchboard import SpawnRequest
+        from node.units.switchboard import SpawnRequest
 
         program = self._program
         node.processes.host_ids.add(program.host_id)
         node.modules.io.attach(program.host_id, program.args)
-        logging.getLogger("node.live").addFilter(self._is_not_its_failure)
+        logging.getLogger("node.units.live").addFilter(self._is_not_its_failure)
         outcomes: list[bytes] = []
         ended = anyio.Event()
 

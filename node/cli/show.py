@@ -90,7 +90,7 @@ async def _targets(client: Client, state: WorkflowState) -> dict[str, str]:
     """What the fingerprints in the history stand for, as far as the nodes that are up and the open ops tell."""
     from mesh.errors import MeshError
     from node.cli.nodes import ask_nodes
-    from node.ops import fingerprint
+    from node.workflows.ops import fingerprint
 
     names = {item.get("target"): str(item.get("kind")) for item in state.detail.get("waiting") or ()}
     try:

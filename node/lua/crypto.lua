@@ -1,7 +1,7 @@
 -- The module `crypto` (contract section 13.3): random values, keyed digests, ciphers, tokens, derived keys.
 --
 -- Responsible for: checking arguments and where randomness comes from. Not responsible for: the algorithms, which are
--- the host's (`node.crypto`), pure functions that answer the value, or nil, a kind and a text.
+-- the host's (`node.machine.crypto`), pure functions that answer the value, or nil, a kind and a text.
 --
 -- Randomness of a workflow is drawn from its recorded seed through a hash, so that a replay draws the same and nobody
 -- who sees one value can compute another; that of every other unit is the system's.

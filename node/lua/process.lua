@@ -290,7 +290,7 @@ end
 
 M.registry = { LOCAL = 0, EVENTUAL = 1, CONSISTENT = 2, STRONG = 3 }
 
-local NAME_BYTES_MAX = 250 -- as in node/names.py
+local NAME_BYTES_MAX = 250 -- as in node/units/names.py
 
 local function check_name(what, name)
   if K.current.deterministic then

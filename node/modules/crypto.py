@@ -24,7 +24,7 @@ class CryptoModule:
         if verb != "pbkdf2":
             raise Refused(f"crypto.{verb}: there is no such call", Kind.INTERNAL)
         password, salt, iterations, length, digest = args
-        from node.crypto import pbkdf2  # slow to import, and few nodes need it
+        from node.machine.crypto import pbkdf2  # slow to import, and few nodes need it
 
         return await anyio.to_thread.run_sync(
             pbkdf2, _bytes(digest), _bytes(password), _bytes(salt), iterations, length,

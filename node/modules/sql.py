@@ -2,7 +2,7 @@
 
 A transaction belongs to the unit that began it: nobody else can use it, and it is rolled back when the unit ends.
 
-Not here: connections, limits, the errors of SQLite (`node.sqlite`).
+Not here: connections, limits, the errors of SQLite (`node.modules.sqlite`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import anyio.abc
 
 from mesh.failure import Kind
 from node.modules import Caller, Refused
+from node.modules.sqlite import Changed, Database, Parameters, Session
 from node.registry import EntryId, SqliteEntry, resolve_reference
-from node.sqlite import Changed, Database, Parameters, Session
 
 THREADS_MAX: Final = 8
 _LOST: Final = "the database has rolled the transaction back by itself after an error; begin it again"

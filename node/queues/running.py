@@ -1,7 +1,7 @@
 """Runs the consumers of a node: those that start at boot, each started again when its queue fails it.
 
-How long to wait before a new start is what `lifecycle.restart` says (`node.supervision`). Consumers stop before the
-functions of the node do, so that what they hold is settled.
+How long to wait before a new start is what `lifecycle.restart` says (`node.services.supervision`). Consumers stop
+before the functions of the node do, so that what they hold is settled.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mesh.errors import MeshError
 from mesh.groups import unwrapped
 from node.modules.queue import QueueModule
 from node.registry import ConsumerEntry, EntryId, Registry, Startup
-from node.services import BootFailed
-from node.supervision import restart_delay_s
+from node.services.services import BootFailed
+from node.services.supervision import restart_delay_s
 
 _log = logging.getLogger(__name__)
 

@@ -355,7 +355,7 @@ class Stages:
 
 def faults_of(app: Path) -> dict[str, str]:
     """What is wrong with an app, by the entry ID of the behaviour; "" is what is wrong for all of them."""
-    from node.machine import compile_error
+    from node.machine.vm import compile_error
     from node.registry import check_registry, load_registry
 
     faults: dict[str, str] = {}

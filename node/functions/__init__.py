@@ -1,0 +1,1 @@
+"""The function host: calls that arrive, and the threads that run them."""

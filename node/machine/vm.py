@@ -1,0 +1,440 @@
+"""The Lua machine: the only importer of lupa.
+
+A `LuaVM` is one Lua state with the kernel in it; it hosts many `Machine`s (units of user code). A machine is sans-IO:
+an event goes in by `feed`, the ops that came up come out. It sees no clock, no randomness and no I/O.
+
+Not responsible for: what an op means (`node.workflows.run` for workflows, `node.units.live` for functions).
+
+A VM may be used by one thread at a time. Lua code runs without Python's global lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgpack
+from lupa import lua54
+
+from mesh import codec
+from mesh.errors import MeshError
+from node.machine.host_functions import host_functions
+from node.machine.typed_lua import TypedSyntaxError, erase
+
+KERNEL_FILES: Final = (
+    "objects", "errors", "patterns", "views", "blame", "values", "order", "globals", "arguments", "text", "table",
+    "math", "random", "calendar", "date", "coroutine", "environment", "msgpack", "duration", "zones", "layout", "time",
+    "uuid", "encoding", "channel", "payload", "funcs", "process", "hash", "crypto", "logger", "io", "env", "events",
+    "registry", "store", "queue", "sql", "http_client", "weight",
+    "kernel",
+)  # fmt: skip
+
+INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings
+STEP_MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
+VM_MEMORY_BYTES_MAX: Final = 512 * 1024 * 1024
+# Kept free for what is handed over into a VM. That happens outside of Lua's protection: where a text does not fit,
+# Lua ends the whole operating system process (lupa 2.8).
+HANDOVER_BYTES: Final = 1024 * 1024
+# A VM of processes that holds this much lets none of them run before the driver has looked for the one to end.
+VM_CROWDED_KB: Final = 384 * 1024
+# The same for what a function of the host returns: lupa does not give Python's lock back where that fails.
+RETURN_BYTES: Final = 64 * 1024
+_OUT_OF_MEMORY: Final = "not enough memory"
+_NO_ROOM: Final = b"\0no room for what the host returns\0"
+_CHECKED: Final = b"""
+function(f, no_room)
+  local error = error
+  local function check(first, ...)
+    if first == no_room then
+      error("not enough memory", 0)
+    end
+    return first, ...
+  end
+  return function(...) return check(f(...)) end
+end
+"""
+
+
+class Op(NamedTuple):
+    """What a machine asks for. n is its number in the run, 0 for orders without an outcome.
+
+    target: text, or nanoseconds for a timer. payload and options: encoded bytes, None when there are none.
+    """
+
+    n: int
+    kind: str
+    target: str | int
+    payload: bytes | None
+    options: bytes | None
+
+
+class MachineFailed(MeshError):
+    """Raised when the kernel itself failed: our fault, never an outcome of the user's code."""
+
+    code = "machine-failed"
+
+
+class OutOfMemory(MachineFailed):
+    """Raised when a whole VM has used up its memory; all its machines are lost and must be replayed elsewhere."""
+
+    code = "vm-out-of-memory"
+
+
+class NoRoom(OutOfMemory):
+    """Raised when a VM has no memory for what is handed over into it; nothing has happened in it."""
+
+    code = "vm-has-no-room"
+
+
+class Machine(Protocol):
+    """A unit of user code, as the drivers see it."""
+
+    def feed(
+        self, verb: str, now_ns: int, a: Any = None, b: Any = None, c: Any = None, *, replaying: bool = False,
+        length: int = 0, size: int = 0,
+    ) -> Sequence[Op]:  # fmt: skip
+        """One activation: feed one event, get the ops that came up."""
+        ...
+
+    def stacks(self) -> list[str]:
+        """Where every task waits, one text per task."""
+        ...
+
+    def close(self) -> None:
+        """Forget the unit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSpec:
+    """What machines of one entry are made of. `code` and the libraries' code are keys given to `LuaVM.compile`."""
+
+    kind: str  # workflow, function, process
+    entry_id: str
+    code: str
+    method: str = "main"
+    modules: tuple[str, ...] = ()
+    imports: Mapping[str, str] = field(default_factory=dict)
+    libraries: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UnitIdentity:
+    """What tells one machine of an entry from another."""
+
+    pid: str = ""
+    seed: bytes = b""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, Any] = field(default_factory=dict)
+
+
+_VERBS: Final = {
+    verb: verb.encode() for verb in ("start", "request", "resolve", "message", "exit", "cancel", "ended", "link_down")
+}
+_PROCESS_VERBS: Final = {verb: verb.encode() for verb in ("go", "resolve", "message", "cancel", "ended", "link_down")}
+_KINDS: Final = {
+    kind.encode(): kind
+    for kind in (
+        "call", "timer", "cancel_op", "spawn", "send", "cancel", "terminate", "mark", "attrs", "end", "log", "ask",
+        "monitor", "unmonitor", "link", "unlink", "name.register", "name.lookup", "name.unregister",
+    )
+}  # fmt: skip
+
+
+class LuaVM:
+    """One Lua state with the kernel. Raises MachineFailed when the kernel cannot be loaded."""
+
+    def __init__(
+        self,
+        *,
+        memory_bytes_max: int = VM_MEMORY_BYTES_MAX,
+        step_memory_bytes_max: int = STEP_MEMORY_BYTES_MAX,
+        instructions_max: int = INSTRUCTIONS_PER_STEP_MAX,
+    ) -> None:
+        self._lua = lua54.LuaRuntime(
+            encoding=None, register_eval=False, register_builtins=False, unpack_returned_tuples=True,
+            attribute_filter=_no_attributes, max_memory=memory_bytes_max,
+        )  # fmt: skip
+        self._room_bytes = memory_bytes_max - HANDOVER_BYTES
+        self._return_room_bytes = memory_bytes_max - RETURN_BYTES
+        self._compiled: set[str] = set()
+        self._defined: dict[int, int] = {}
+        self._specs: list[UnitSpec] = []
+        self._next_handle = 1
+        self.machines = 0
+        self.prepared: dict[str, UnitSpec] = {}  # by entry; kept here because it is good for this VM only
+        api = self._api = self._load_kernel(memory_bytes_max, step_memory_bytes_max, instructions_max)
+        self._compile: Callable[..., bytes | None] = api[b"compile"]
+        self._open: Callable[..., None] = api[b"open"]
+        self._define_raw: Callable[..., None] = api[b"define"]
+        self._feed: Callable[..., Any] = api[b"feed"]
+        self._close: Callable[..., None] = api[b"close"]
+        self._stacks: Callable[..., bytes] = api[b"stacks"]
+
+    def _load_kernel(self, memory_bytes_max: int, step_memory_bytes_max: int, instructions_max: int) -> Any:
+        kernel = self._lua.table()
+        kernel[b"modules"] = self._lua.table()
+        limits = self._lua.table()
+        limits[b"instructions"] = instructions_max
+        limits[b"memory_kb"] = step_memory_bytes_max // 1024
+        limits[b"vm_memory_kb"] = memory_bytes_max // 1024
+        limits[b"string_bytes_max"] = step_memory_bytes_max
+        limits[b"crowded_kb"] = VM_CROWDED_KB
+        kernel[b"limits"] = limits
+        host = self._lua.table()
+        checked = self._lua.eval(_CHECKED)
+        for name, function in host_functions().items():
+            host[name.encode()] = checked(self._within_memory(function), _NO_ROOM)
+        kernel[b"host"] = host
+        load = self._lua.eval(b"function(text, name, K) return assert(load(text, name, 't'))(K) end")
+        api = None
+        for kernel_file in KERNEL_FILES:
+            file = resources.files("node") / "lua" / f"{kernel_file}.lua"
+            if file.is_file():
+                api = load(file.read_bytes(), f"=[{kernel_file}]".encode(), kernel)
+        # The state's own globals are gone from user code's reach; lupa's `python` table goes from the kernel's too.
+        self._lua.execute(b"python = nil")
+        if api is None:
+            raise MachineFailed("the kernel's files are missing from the installation; reinstall moonmesh")
+        return api
+
+    def compile(self, key: str, source: str, name: str) -> str | None:
+        """Compile a source under a key, once. Returns None, or the error text (`name:line: reason`)."""
+        if key in self._compiled:
+            return None
+        try:
+            plain = erase(source, name)
+        except TypedSyntaxError as error:
+            return str(error)
+        problem: bytes | None = self._guard(
+            self._compile, key.encode(), plain.encode("utf-8", "surrogateescape"), name.encode()
+        )
+        if problem is not None:
+            return problem.decode("utf-8", "replace")
+        self._compiled.add(key)
+        return None
+
+    def open(self, spec: UnitSpec, identity: UnitIdentity | None = None) -> LuaMachine:
+        """Make a machine. Its code must have been compiled."""
+        number = self._defined.get(id(spec))
+        if number is None:
+            number = self._define(spec)
+        handle = self._next_handle
+        self._next_handle += 1
+        who = identity or UnitIdentity()
+        self._guard(
+            self._open,
+            handle,
+            number,
+            who.pid.encode("utf-8", "surrogateescape"),
+            who.seed,
+            _packed(who.info),
+            _packed(who.context),
+            _packed(who.marks),
+        )
+        self.machines += 1
+        return LuaMachine(self, handle)
+
+    def _define(self, spec: UnitSpec) -> int:
+        number = len(self._defined) + 1
+        wire = {name: getattr(spec, name) for name in spec.__slots__}
+        self._guard(self._define_raw, number, _packed(wire))
+        self._defined[id(spec)] = number
+        self._specs.append(spec)  # so that its id is not used again
+        return number
+
+    def _within_memory(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, but what does not fit into this VM is not handed over to it."""
+
+        def call(*args: Any) -> Any:
+            if not self._has_room(0, self._return_room_bytes):
+                return _NO_ROOM
+            result = function(*args)
+            size = sum(map(_size, result)) if type(result) is tuple else _size(result)
+            return result if size == 0 or self._has_room(size, self._return_room_bytes) else _NO_ROOM
+
+        return call
+
+    def _has_room(self, size: int, bytes_max: int) -> bool:
+        if self._lua.get_memory_used() + size <= bytes_max:
+            return True
+        self._lua.gccollect()
+        fits: bool = self._lua.get_memory_used() + size <= bytes_max
+        return fits
+
+    def make_room(self, size: int) -> None:
+        """See to it that `size` bytes can be handed over. Raises NoRoom."""
+        if not self._has_room(size, self._room_bytes):
+            raise NoRoom(f"a Lua VM has used up its memory: no room for {size} bytes")
+
+    def _guard(self, call: Callable[..., Any], *args: object) -> Any:
+        self.make_room(sum(len(arg) for arg in args if isinstance(arg, bytes)))
+        try:
+            return call(*args)
+        except lua54.LuaError as error:
+            raise _classify(error) from error
+
+
+class LuaMachine:
+    """A unit inside a VM."""
+
+    __slots__ = ("_feed_raw", "_handle", "_vm")
+
+    def __init__(self, vm: LuaVM, handle: int) -> None:
+        self._vm = vm
+        self._handle = handle
+        self._feed_raw = vm._feed
+
+    def feed(
+        self, verb: str, now_ns: int, a: Any = None, b: Any = None, c: Any = None, *, replaying: bool = False,
+        length: int = 0, size: int = 0,
+    ) -> Sequence[Op]:  # fmt: skip
+        """One activation. Raises OutOfMemory when the whole VM is lost, MachineFailed when the kernel is at fault."""
+        self._vm.make_room(_size(a) + _size(b) + _size(c))
+        try:
+            flat = self._feed_raw(self._handle, _VERBS[verb], now_ns, replaying, length, size, a, b, c)
+        except lua54.LuaError as error:
+            raise _classify(error) from error
+        return () if flat is None else _read_ops(flat, 0, len(flat))
+
+    def stacks(self) -> list[str]:
+        """Where every task waits: the user's frames, innermost first, one text per task."""
+        packed = self._vm._guard(self._vm._stacks, self._handle)
+        return [str(text) for text in msgpack.unpackb(packed, raw=False, unicode_errors="replace")]
+
+    def close(self) -> None:
+        """Forget the unit; its memory is collected by and by."""
+        self._vm.machines -= 1
+        self._vm._close(self._handle)
+
+
+class ProcessVM(LuaVM):
+    """A VM whose units are processes. They take turns in it, and messages between them do not leave Lua.
+
+    What is posted to a process is taken in order. A PID belongs to one process of one VM.
+    """
+
+    def __init__(
+        self, *, memory_bytes_max: int = VM_MEMORY_BYTES_MAX, instructions_max: int = INSTRUCTIONS_PER_STEP_MAX
+    ) -> None:
+        super().__init__(memory_bytes_max=memory_bytes_max, instructions_max=instructions_max)
+        api = self._api
+        self._load: Callable[..., bytes | None] = api[b"load"]
+        self._turn: Callable[..., Any] = api[b"turn"]
+        self._upgrade: Callable[..., bytes | None] = api[b"upgrade"]
+        self._name: Callable[..., None] = api[b"name"]
+        self._heaviest: Callable[..., tuple[int, int]] = api[b"heaviest"]
+        self._memory: Callable[..., float] = api[b"memory"]
+        self.memory_kb = 0
+
+    def spawn(self, spec: UnitSpec, identity: UnitIdentity, request: bytes, now_ns: int) -> tuple[int, bytes | None]:
+        """Make a process and run its chunks. Returns its handle, or 0 and the failure of a chunk as an outcome.
+
+        request: a payload [arguments, context]. Its main function runs when "go" is posted.
+        """
+        number = self._defined.get(id(spec)) or self._define(spec)
+        handle = self._next_handle
+        self._next_handle += 1
+        pid = identity.pid.encode("utf-8", "surrogateescape")
+        self._guard(self._open, handle, number, pid, identity.seed, None, None, None)
+        failure = self._guard(self._load, handle, request, now_ns)
+        if failure is not None:
+            return 0, failure
+        self.machines += 1
+        return handle, None
+
+    def upgrade(self, handle: int, spec: UnitSpec, seed: bytes, request: bytes, now_ns: int) -> bytes | None:
+        """Put new code under a process; None, or the failure of a chunk: then the process is no more."""
+        number = self._defined.get(id(spec)) or self._define(spec)
+        failure: bytes | None = self._guard(self._upgrade, handle, number, seed, request, now_ns)
+        return failure
+
+    def turn(
+        self, now_ns: int, slice_s: float, handle: int = 0, verb: str = "", a: Any = None, b: Any = None, c: Any = None
+    ) -> tuple[bool, list[tuple[int, list[Op]]]]:
+        """Post an event to a process (or to none) and let processes take turns for about slice_s.
+
+        Returns whether some have still something to do, and the ops that came up, by process, in order.
+        Raises OutOfMemory when the whole VM is lost.
+        """
+        self.make_room(_size(a) + _size(b) + _size(c))
+        try:
+            flat = self._turn(now_ns, slice_s, handle, _PROCESS_VERBS.get(verb), a, b, c)
+        except lua54.LuaError as error:
+            raise _classify(error) from error
+        self.memory_kb = flat[1]
+        found = []
+        at, end = 2, len(flat)
+        while at < end:
+            last = at + 2 + flat[at + 1]
+            found.append((flat[at], _read_ops(flat, at + 2, last)))
+            at = last
+        return flat[0], found
+
+    def name(self, name: str, pid: str | None) -> None:
+        """Say which PID a registered name stands for, so that messages to it need not leave Lua either."""
+        text = pid.encode("utf-8", "surrogateescape") if pid is not None else None
+        self._guard(self._name, name.encode("utf-8", "surrogateescape"), text)
+
+    def heaviest(self, looks: int, seconds: float, kb_max: int) -> tuple[int, int]:
+        """The process that holds the most memory: its handle (0: none) and about how many kilobytes; collects first.
+
+        Looks at those that allocated the most, for about so many seconds at most, and no further than to one that holds
+        kb_max or more.
+        """
+        handle, kb = self._guard(self._heaviest, looks, seconds, kb_max)
+        self.memory_kb = int(self._guard(self._memory))
+        return int(handle), int(kb)
+
+    def stacks(self, handle: int) -> list[str]:
+        """Where every task of a process waits."""
+        packed = self._guard(self._stacks, handle)
+        return [str(text) for text in msgpack.unpackb(packed, raw=False, unicode_errors="replace")]
+
+    def close(self, handle: int) -> None:
+        """Forget a process."""
+        self.machines -= 1
+        self._close(handle)
+
+
+def _size(value: object) -> int:
+    return len(value) if type(value) is bytes else 0
+
+
+def _read_ops(flat: Sequence[Any], at: int, end: int) -> list[Op]:
+    ops = []
+    for i in range(at, end, 5):
+        target = flat[i + 2]
+        ops.append(
+            Op(
+                flat[i],
+                _KINDS.get(flat[i + 1]) or flat[i + 1].decode(),
+                target if type(target) is int else target.decode("utf-8", "surrogateescape"),
+                flat[i + 3] or None,
+                flat[i + 4] or None,
+            )
+        )
+    return ops
+
+
+def _packed(value: Any) -> bytes | None:
+    return codec.pack(value) if value else None
+
+
+def _classify(error: lua54.LuaError) -> MachineFailed:
+    text = str(error)
+    if isinstance(error, lua54.LuaMemoryError) or _OUT_OF_MEMORY in text:
+        return OutOfMemory("a Lua VM has used up its memory")
+    return MachineFailed(f"the Lua kernel failed: {text}")
+
+
+def compile_error(source: str, name: str) -> str | None:
+    """Whether a source compiles: None, or `name:line: reason`. For checks, in a throw-away state."""
+    return LuaVM().compile(name, source, name)
+
+
+def _no_attributes(_object: object, _name: object, _setting: bool) -> Any:
+    raise AttributeError("Python objects have no attributes here")

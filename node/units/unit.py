@@ -1,0 +1,68 @@
+"""What the drivers know of a live unit: a process or function call, in memory and outside of any history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mesh.failure import Failure
+
+
+class LiveUnit:
+    """A unit that runs on this node. `post` hands it an event, in order; `kill` ends it without asking.
+
+    pending: by number, the ops that have no outcome yet and how to give each up; True = somebody asks for that.
+    """
+
+    __slots__ = ("ended", "entry_id", "outcome", "pending", "pid")
+
+    def __init__(self, pid: str, entry_id: str) -> None:
+        self.pid = pid
+        self.entry_id = entry_id
+        self.pending: dict[int, Callable[[bool], None]] = {}
+        self.ended = False
+        self.outcome = b""  # once it has ended
+
+    def post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
+        """Hand over an event: verb as `node.machine.vm` knows it; texts as bytes."""
+        raise NotImplementedError
+
+    def kill(self, failure: Failure) -> None:
+        """End it now; whoever watches it is told this failure."""
+        raise NotImplementedError
+
+    def resolve(self, n: int, outcome: bytes) -> None:
+        """Hand over the outcome of op n, unless nobody waits for it any more."""
+        if self.pending.pop(n, None) is not None and not self.ended:
+            self.post("resolve", n, outcome)
+
+    def give_up(self, n: int) -> None:
+        """The unit itself does not want op n any more."""
+        cancel = self.pending.pop(n, None)
+        if cancel is not None:
+            cancel(True)
+
+    def drop_pending(self) -> None:
+        """Give up everything, as the unit is gone."""
+        pending, self.pending = self.pending, {}
+        for cancel in pending.values():
+            cancel(False)
+
+
+class Watcher(LiveUnit):
+    """A unit of the runtime's own that waits for the end of another one: told(outcome) is called once."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, pid: str, told: Callable[[bytes], None]) -> None:
+        super().__init__(pid, "")
+        self._told = told
+
+    def post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
+        """Take the end of what is watched; anything else is nothing to us."""
+        if verb in ("ended", "link_down") and not self.ended:
+            self.ended = True
+            self._told(b)
+
+    def kill(self, failure: Failure) -> None:
+        """Nobody else knows this PID."""

@@ -1,0 +1,1 @@
+"""The workflow engine: histories in, decisions of runs, effects out."""

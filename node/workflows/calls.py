@@ -1,0 +1,429 @@
+"""Calls in flight: dispatched to function hosts, asked after, given up (docs/architecture.md, "Calls to functions").
+
+A call is published with the outcome's subject as its reply: whoever runs it answers into the history. Nothing here
+waits for the answer. What is kept is when to look after a call again; a call that has its outcome by then is dropped
+without further ado.
+
+    published ── 1 s without outcome ──> "who has this call?" asked of all hosts of the function
+        somebody has it  ──> leave it, ask again in a second
+        nobody has it    ──> the attempt has failed (`HostLost`) and the retry policy decides; a call that may run only
+                             once is published again if no host has claimed it, else its outcome is unknown for ever
+        no host at all   ──> the attempt has failed (`NotFound`)
+
+After a takeover the question comes before the first dispatch. Of a call with a `heartbeat_timeout` it is asked more
+often, and when nobody has it any more it has timed out: that a host says it has the call is the call's heartbeat.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import anyio.abc
+
+from mesh import codec
+from mesh.connection import Connection
+from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, Undecodable
+from mesh.failure import Failure, Kind
+from mesh.subjects import WorkflowKey, function_request, function_stop, function_who
+from node.workflows.ops import OpState
+from node.workflows.retry import LOST, UNKNOWN_OUTCOME
+from node.workflows.run import DEFAULT_CALL_OPTIONS, CallOptions, Run
+
+ASK_AFTER_S: Final = 1.0
+# How long hosts have to answer. Once all live nodes that offer the function have answered, nothing is waited for; a
+# node that is gone leaves the roster within a fraction of a second. So this is for nodes that are paused or swamped.
+ANSWER_S: Final = 2.0
+NO_HOST_PATIENCE_S: Final = 5.0  # a call that may run once only is not failed because hosts are just restarting
+TICK_S: Final = 0.05
+TOGETHER_S: Final = 0.005  # after a takeover: calls that come up within this are asked after together
+ASK_AT_ONCE_MAX: Final = 500
+HEADER_ONCE: Final = "Mesh-Run-Once"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Watch:
+    """A call to look after. Times are monotonic seconds; 0 = no limit."""
+
+    key: WorkflowKey
+    run: Run
+    op: OpState
+    attempt: int
+    published: bool
+    begun_s: float
+    close_by_s: float
+    due_s: float = 0.0
+    no_host_since_s: float = 0.0
+    waits: bool = False  # a retry that is not due yet
+    waits_to_start: bool = True  # no host has said yet that it runs
+
+    @property
+    def ret(self) -> str:
+        """The subject of the outcome."""
+        return self.run.ret_subject(self.op, self.attempt)
+
+
+Failed = Callable[[WorkflowKey, Run, OpState, Failure], None]
+
+
+class Calls:
+    """The calls of one engine.
+
+    foreign: subject and encoding of the functions that services outside of the mesh serve.
+    hosts_of: how many live nodes offer a function.
+    failed: records a failure that we know of ourselves. is_open: whether a call still lacks its outcome.
+    may_act: whether this node's lease holds.
+    """
+
+    def __init__(
+        self,
+        conn: Connection,
+        *,
+        foreign: Mapping[str, tuple[str, str]],
+        hosts_of: Callable[[str], int],
+        failed: Failed,
+        may_act: Callable[[], bool],
+        is_open: Callable[[Run, OpState], bool],
+    ) -> None:
+        self._conn = conn
+        self._foreign_ids = foreign
+        self._hosts_of = hosts_of
+        self._failed = failed
+        self._may_act = may_act
+        self._is_open = is_open
+        # Calls just dispatched with the default options, oldest first; nearly all have their outcome within a second.
+        self._fresh: deque[tuple[float, WorkflowKey, Run, OpState, int]] = deque()
+        self._heap: list[tuple[float, int, Watch]] = []
+        self._order = itertools.count()
+        self._urgent = anyio.Event()  # there is something to look after before the next tick
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Look after calls until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            task_status.started()
+            while True:
+                with anyio.move_on_after(TICK_S):
+                    await self._urgent.wait()
+                    await anyio.sleep(TOGETHER_S)
+                self._urgent = anyio.Event()
+                self._look()
+
+    def dispatch(self, key: WorkflowKey, run: Run, op: OpState, *, recovering: bool) -> None:
+        """Call a function; when recovering, ask first whether somebody has the call already."""
+        now = time.monotonic()
+        options = run.call_options(op.n)
+        if options is DEFAULT_CALL_OPTIONS and not recovering and op.target not in self._foreign_ids:
+            # The hot path: nothing but the request, and a note to look after it if it is still open in a second.
+            try:
+                self._conn.publish_nowait(function_request(op.target), op.payload, run.ret_subject(op))
+            except MeshError:
+                pass
+            else:
+                self._fresh.append((now, key, run, op, op.attempt))
+                return
+        close_by = now + options.start_to_close_ns / 1e9 if options.start_to_close_ns else 0.0
+        watch = Watch(key, run, op, op.attempt, not recovering, now, close_by)
+        if recovering and op.target not in self._foreign_ids:
+            self._push(watch, now)
+            self._urgent.set()
+            return
+        if not self._publish(watch):
+            return
+        self._push(watch, _next_look_s(watch, now))
+
+    def retry_later(self, key: WorkflowKey, run: Run, op: OpState, due_ns: int) -> None:
+        """Dispatch the next attempt when it is due (a pause that a restart of the node may lengthen, not lose)."""
+        wait_s = max(0.0, (due_ns - time.time_ns()) / 1e9)
+        if wait_s == 0.0:
+            op.due_ns = 0
+            self.dispatch(key, run, op, recovering=False)
+            return
+        now = time.monotonic()
+        self._push(Watch(key, run, op, op.attempt, False, now, 0.0, waits=True), now + wait_s)
+
+    def abandon(self, run: Run, op: OpState) -> None:
+        """Ask whoever runs this call to stop. It need not obey."""
+        try:
+            self._conn.publish_nowait(function_stop(op.target), codec.encode([run.ret_subject(op)]))
+        except (Disconnected, InvalidName):
+            return
+
+    def stop(self, run: Run, op: OpState) -> None:
+        """Ask whoever runs this call to stop; its outcome is waited for all the same."""
+        op.told = True
+        self.abandon(run, op)
+
+    def _push(self, watch: Watch, due_s: float) -> None:
+        watch.due_s = due_s
+        heapq.heappush(self._heap, (due_s, next(self._order), watch))
+
+    def _publish(self, watch: Watch) -> bool:
+        """Publish the request. False when that showed the call to be impossible."""
+        op = watch.op
+        try:
+            foreign = self._foreign_ids.get(op.target)
+            if foreign is not None:
+                self._publish_foreign(watch, *foreign)
+                return True
+            headers = {HEADER_ONCE: "1"} if watch.run.call_options(op.n).policy.at_most_once else None
+            self._conn.publish_nowait(function_request(op.target), op.payload, watch.ret, headers)
+        except Disconnected:
+            watch.published = False  # looked after like a request that was lost
+            return True
+        except PayloadTooLarge as error:
+            self._fail(watch, Failure(f"the arguments are too large: {error}", Kind.INVALID, False))
+            return False
+        except InvalidName as error:
+            self._fail(watch, Failure(str(error), Kind.INVALID, False))
+            return False
+        except (TypeError, ValueError, OverflowError) as error:
+            self._fail(watch, Failure(f"the arguments cannot be sent to this service: {error}", Kind.INVALID, False))
+            return False
+        watch.published = True
+        return True
+
+    def _publish_foreign(self, watch: Watch, subject: str, encoding: str) -> None:
+        """A service that knows nothing of us: one argument as its body, several as a list.
+
+        Whether anybody listens is told by the server to a subscription of the reply subject only, so there is one for
+        the first message that comes.
+        """
+        args, _context = codec.decode(watch.op.payload)
+        value = args[0] if len(args) == 1 else (args or None)
+        ret = watch.ret
+
+        def on_first(_subject: str, _reply: str, data: bytes, raw_headers: bytes | None) -> None:
+            subscription.unsubscribe()
+            if not data and raw_headers is not None and raw_headers.startswith(b"NATS/1.0 503"):
+                self._fail(watch, Failure(f"nobody serves {subject}", Kind.UNAVAILABLE, True))
+
+        subscription = self._conn.subscribe_direct(ret, on_first)
+        self._conn.publish_nowait(subject, encode_foreign(value, encoding), ret)
+
+    def _fail(self, watch: Watch, failure: Failure) -> None:
+        if self._is_open(watch.run, watch.op) and watch.op.attempt == watch.attempt:
+            self._failed(watch.key, watch.run, watch.op, failure)
+
+    # -- looking after -----------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        if not self._may_act():
+            return  # looked after again once it is clear who owns what
+        now = time.monotonic()
+        ask: dict[str, list[Watch]] = defaultdict(list)
+        fresh = self._fresh
+        while fresh and fresh[0][0] + ASK_AFTER_S <= now:
+            begun, key, run, op, attempt = fresh.popleft()
+            if self._is_open(run, op) and op.attempt == attempt:
+                close_by = begun + DEFAULT_CALL_OPTIONS.start_to_close_ns / 1e9
+                ask[op.target].append(Watch(key, run, op, attempt, True, begun, close_by))
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            watch = heapq.heappop(heap)[2]
+            if not self._is_open(watch.run, watch.op) or watch.op.attempt != watch.attempt:
+                continue
+            if watch.waits:
+                watch.op.due_ns = 0
+                self.dispatch(watch.key, watch.run, watch.op, recovering=False)
+            elif self._timed_out(watch, now):
+                continue
+            elif watch.op.target in self._foreign_ids:
+                if not watch.published:
+                    self._publish(watch)
+                self._push(watch, now + ASK_AFTER_S)
+            else:
+                ask[watch.op.target].append(watch)
+        for function, watches in ask.items():
+            for i in range(0, len(watches), ASK_AT_ONCE_MAX):
+                self._group.start_soon(self._ask, function, watches[i : i + ASK_AT_ONCE_MAX])
+
+    def _timed_out(self, watch: Watch, now: float) -> bool:
+        options = watch.run.call_options(watch.op.n)
+        if options.schedule_to_close_ns and time.time_ns() >= watch.op.issued_ns + options.schedule_to_close_ns:
+            self._fail(watch, _timeout(watch, "schedule_to_close"))
+            return True
+        if watch.close_by_s and now >= watch.close_by_s:
+            self.abandon(watch.run, watch.op)
+            self._fail(watch, _timeout(watch, "start_to_close"))
+            return True
+        return False
+
+    async def _ask(self, function: str, watches: list[Watch]) -> None:
+        wanted = {watch.ret: watch for watch in watches}
+        running: dict[str, float] = {}
+        answers = 0
+
+        def note(data: bytes) -> bool:
+            nonlocal answers
+            answers += 1
+            running.update((ret, elapsed_s) for ret, elapsed_s in _read_answer(data) if ret in wanted)
+            return len(running) == len(wanted) or answers >= max(1, self._hosts_of(function))
+
+        nobody_listens = False
+        try:
+            await self._conn.request_many(
+                function_who(function),
+                codec.encode(list(wanted)),
+                timeout_s=ANSWER_S,
+                stop=lambda reply: note(reply.data),
+                no_responders_ok=False,
+            )
+        except NoResponders:
+            nobody_listens = True
+        except InvalidName as error:
+            for watch in watches:
+                self._fail(watch, Failure(str(error), Kind.INVALID, False))
+            return
+        except MeshError as error:
+            _log.info("hosts of %s not asked: %s", function, error)
+            for watch in watches:
+                self._push(watch, time.monotonic() + ASK_AFTER_S)
+            return
+        now = time.monotonic()
+        if not self._may_act():
+            for watch in watches:
+                self._push(watch, now)
+            return
+        for ret, watch in wanted.items():
+            if not self._is_open(watch.run, watch.op) or watch.op.attempt != watch.attempt:
+                continue
+            if ret in running:
+                self._found(watch, running[ret], now)
+            elif nobody_listens:
+                self._no_host(watch, now)
+            else:
+                self._lost(watch, now)
+
+    def _found(self, watch: Watch, elapsed_s: float, now: float) -> None:
+        stc_ns = watch.run.call_options(watch.op.n).start_to_close_ns
+        if not watch.published and stc_ns:
+            watch.close_by_s = now - elapsed_s + stc_ns / 1e9
+        watch.published = True
+        watch.waits_to_start = elapsed_s == 0.0
+        if watch.op.stopping and not watch.op.told:
+            self.stop(watch.run, watch.op)  # an owner before us was asked to do so
+        watch.no_host_since_s = 0.0
+        if not self._failed_to_start(watch):
+            self._push(watch, _next_look_s(watch, now))
+
+    def _failed_to_start(self, watch: Watch) -> bool:
+        limit_ns = watch.run.call_options(watch.op.n).schedule_to_start_ns
+        if not watch.waits_to_start or not limit_ns or time.time_ns() < watch.op.issued_ns + limit_ns:
+            return False
+        self.abandon(watch.run, watch.op)
+        self._fail(watch, _timeout(watch, "schedule_to_start"))
+        return True
+
+    def _heart_stopped(self, watch: Watch, *, begun: bool) -> bool:
+        """Whether a call that has a time for its heartbeat is lost by that; begun: somebody had it."""
+        if not begun or not watch.run.call_options(watch.op.n).heartbeat_ns:
+            return False
+        self._fail(watch, _timeout(watch, "heartbeat"))
+        return True
+
+    def _no_host(self, watch: Watch, now: float) -> None:
+        if self._failed_to_start(watch) or self._heart_stopped(watch, begun=not watch.waits_to_start):
+            return
+        once = watch.run.call_options(watch.op.n).policy.at_most_once
+        if once and watch.op.claimed:
+            self._fail(watch, _unknown(watch))
+            return
+        watch.no_host_since_s = watch.no_host_since_s or now
+        watch.published = False
+        if once and now - watch.no_host_since_s < NO_HOST_PATIENCE_S:
+            self._push(watch, now + ASK_AFTER_S)
+            return
+        self._fail(
+            watch,
+            Failure(f"no handler registered for target {watch.op.target}: no node offers it", Kind.NOT_FOUND, True),
+        )
+
+    def _lost(self, watch: Watch, now: float) -> None:
+        if self._failed_to_start(watch):
+            return
+        once = watch.run.call_options(watch.op.n).policy.at_most_once
+        if once and watch.op.claimed:
+            self._fail(watch, _unknown(watch))
+        elif once:
+            self._publish(watch)
+            self._push(watch, now + ASK_AFTER_S)
+        elif not self._heart_stopped(watch, begun=True):
+            _log.info("workflow %r: no host has call %d of %s any more", watch.key.id, watch.op.n, watch.op.target)
+            self._fail(watch, Failure(f"the host that ran {watch.op.target} is gone", LOST, True))
+
+    @property
+    def _group(self) -> anyio.abc.TaskGroup:
+        if self._tasks is None:
+            raise RuntimeError("the calls are not looked after")
+        return self._tasks
+
+
+def encode_foreign(value: object, encoding: str) -> bytes:
+    """The body for a service outside of the mesh: json (default), text or msgpack."""
+    if encoding == "msgpack":
+        return codec.pack(value)
+    if encoding == "text":
+        if isinstance(value, bytes):
+            return value
+        return value.encode() if isinstance(value, str) else codec.to_json(value).encode()
+    if value is None:
+        return b""
+    return codec.to_json(value).encode("utf-8", "replace")
+
+
+def _read_answer(data: bytes) -> list[tuple[str, float]]:
+    try:
+        wire = codec.decode(data)
+    except Undecodable:
+        return []
+    if not isinstance(wire, list):
+        return []
+    return [
+        (item[0], float(item[1])) for item in wire
+        if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], int | float)
+    ]  # fmt: skip
+
+
+def _next_look_s(watch: Watch, now: float) -> float:
+    """When to look after a call again (monotonic): in a second, or earlier where one of its limits ends."""
+    options = watch.run.call_options(watch.op.n)
+    looks = [now + _ask_every_s(options)]
+    if watch.close_by_s:
+        looks.append(watch.close_by_s)
+    since_issued_s = (time.time_ns() - watch.op.issued_ns) / 1e9
+    if options.schedule_to_close_ns:
+        looks.append(now + max(0.0, options.schedule_to_close_ns / 1e9 - since_issued_s))
+    if options.schedule_to_start_ns and watch.waits_to_start:
+        looks.append(now + max(0.0, options.schedule_to_start_ns / 1e9 - since_issued_s))
+    return min(looks)
+
+
+def _ask_every_s(options: CallOptions) -> float:
+    """How often it is asked who has a call. That somebody has it is its heartbeat."""
+    if not options.heartbeat_ns:
+        return ASK_AFTER_S
+    return min(ASK_AFTER_S, max(TICK_S, options.heartbeat_ns / 2e9))
+
+
+def _timeout(watch: Watch, which: str) -> Failure:
+    return Failure(
+        f"{watch.op.target} timed out ({which}, attempt {watch.attempt})", Kind.TIMEOUT, False, {"timeout_type": which}
+    )
+
+
+def _unknown(watch: Watch) -> Failure:
+    return Failure(
+        f"{watch.op.target} may run only once, its host began and is gone: whether it took effect is unknown",
+        UNKNOWN_OUTCOME, False,
+    )  # fmt: skip

@@ -1,0 +1,248 @@
+"""Carrying out what a run asks for: calls, timers, marks, what is done to other workflows, the end.
+
+Every effect may be carried out twice; what comes of it is written into the history and comes back as an event.
+
+Invariants:
+  * nothing that follows from a decision of the code becomes visible before its mark is recorded: effects behind a mark
+    wait in the instance's gate;
+  * whatever has to be written is counted in `unacked` until it is, so that the instance stays busy as long.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from mesh import codec
+from mesh.connection import Connection
+from mesh.errors import Conflict, Disconnected, MeshError
+from mesh.failure import Failure, Kind
+from mesh.hosts import HostRecord
+from mesh.jetstream import JetStream
+from mesh.outbox import Ack, Outbox
+from mesh.roster import Roster
+from mesh.subjects import WorkflowKey, stream_name
+from node.unit_logs import log_line
+from node.workflows.background import Background, insist
+from node.workflows.calls import Calls
+from node.workflows.ending import Ending
+from node.workflows.instances import Instance, Instances, InTrouble
+from node.workflows.ops import (
+    Abandon,
+    Dispatch,
+    Effect,
+    Finish,
+    Log,
+    OpState,
+    Perform,
+    RetryLater,
+    SetTimer,
+    Stop,
+    Suspend,
+    WriteMark,
+)
+from node.workflows.others import Others
+from node.workflows.run import Run
+from node.workflows.timers import Timers
+
+_log = logging.getLogger(__name__)
+
+
+class Effects:
+    """Carries out the effects of one queue's runs. reload: reads an instance's history again.
+
+    calls: for the engine to run.
+    """
+
+    def __init__(
+        self,
+        *,
+        conn: Connection,
+        js: JetStream,
+        outbox: Outbox,
+        roster: Roster,
+        host: HostRecord,
+        foreign: Mapping[str, tuple[str, str]],
+        hosts_of: Callable[[str], int],
+        instances: Instances,
+        others: Others,
+        timers: Timers,
+        ending: Ending,
+        background: Background,
+        reload: Callable[[Instance], None],
+        in_trouble: InTrouble,
+    ) -> None:
+        self.calls = Calls(
+            conn,
+            foreign=foreign,
+            hosts_of=hosts_of,
+            failed=self._call_failed,
+            may_act=roster.may_act,
+            is_open=self._call_is_open,
+        )
+        self._conn = conn
+        self._js = js
+        self._outbox = outbox
+        self._host = host
+        self._instances = instances
+        self._others = others
+        self._timers = timers
+        self._ending = ending
+        self._background = background
+        self._reload = reload
+        self._in_trouble = in_trouble
+
+    def carry_out(self, instance: Instance, run: Run, effects: list[Effect], *, recovering: bool = False) -> None:
+        """Carry out effects in order. recovering: they follow from a replay, and may be under way already."""
+        if instance.gate is not None:
+            instance.gate += effects
+            return
+        for i, effect in enumerate(effects):
+            if type(effect) is Dispatch:
+                # What came up in events that no owner before us has seen cannot be under way anywhere.
+                asked_before = recovering and (
+                    instance.reloaded
+                    or instance.partition.live_seq is None
+                    or effect.op.issued_seq <= instance.partition.live_seq
+                )
+                self.calls.dispatch(instance.key, run, effect.op, recovering=asked_before)
+            elif type(effect) is SetTimer:
+                self._timers.set(instance, run, effect.name, effect.due_ns, recovering=recovering)
+            elif type(effect) is Finish:
+                for op in run.open.values():
+                    if op.kind == "call":
+                        self.calls.abandon(run, op)
+                self._ending.finish(instance, run, effect)
+            elif type(effect) is RetryLater:
+                self._retry_later(instance, run, effect, recovering=recovering)
+            elif type(effect) is Perform:
+                instance.unacked += 1
+                self._background.start_soon(self._perform, instance, run, effect.op)
+            elif type(effect) is Abandon:
+                self._abandon(instance, run, effect.n, effect.op)
+            elif type(effect) is Stop:
+                self._stop(instance, run, effect.op)
+            elif type(effect) is WriteMark:
+                instance.gate = [*effects[i:]]
+                self._background.start_soon(self._write_marks, instance, run)
+                return
+            elif type(effect) is Suspend:
+                self._suspended(instance, effect)
+            elif type(effect) is Log and not recovering:
+                log_line(
+                    effect.level,
+                    effect.payload,
+                    effect.options,
+                    workflow=instance.key.id,
+                    run=run.run,
+                    stack=effect.stack,
+                )
+
+    def _retry_later(self, instance: Instance, run: Run, effect: RetryLater, *, recovering: bool) -> None:
+        if effect.op.durable:
+            self._timers.set(instance, run, run.retry_tick(effect.op), effect.due_ns, recovering=recovering)
+        elif recovering and effect.due_ns <= time.time_ns():
+            effect.op.due_ns = 0
+            self.calls.dispatch(instance.key, run, effect.op, recovering=True)
+        else:
+            self.calls.retry_later(instance.key, run, effect.op, effect.due_ns)
+        if effect.drop_seq:
+            self._background.start_soon(self._drop_attempt, instance.key, effect.drop_seq)
+
+    async def _drop_attempt(self, key: WorkflowKey, seq: int) -> None:
+        try:
+            await self._js.delete_message(stream_name(key.queue), seq)
+        except MeshError as error:
+            _log.debug("failed attempt at sequence %d kept: %s", seq, error)
+
+    def _abandon(self, instance: Instance, run: Run, n: int, op: OpState | None) -> None:
+        if op is None:
+            return
+        if op.kind == "timer":
+            self._timers.abandon(instance, run, str(n))
+        elif op.kind == "call":
+            self.calls.abandon(run, op)
+
+    def _stop(self, instance: Instance, run: Run, op: OpState) -> None:
+        if op.due_ns:  # between two attempts: nobody runs it
+            if op.durable:
+                self._timers.abandon(instance, run, run.retry_tick(op))
+            self._call_failed(instance.key, run, op, Failure("operation canceled", Kind.CANCELED, False))
+        else:
+            self.calls.stop(run, op)
+
+    def _suspended(self, instance: Instance, effect: Suspend) -> None:
+        _log.error("workflow %r is suspended: %s", instance.key.id, effect.reason)
+        try:
+            self._conn.publish_nowait(instance.key.note("suspended"), codec.encode(effect.reason))
+        except Disconnected:
+            return
+
+    async def _perform(self, instance: Instance, run: Run, op: OpState) -> None:
+        """Do something to another workflow, one after another per run, and record the outcome."""
+        try:
+            outcome = await self._others.perform(self._host, instance.key, run.run, op)
+            await self._outbox.write_acked(run.ret_subject(op), outcome)
+        except MeshError as error:
+            self._in_trouble(instance, run, error)
+        except Exception as error:
+            _log.exception("workflow %r op %d (%s)", instance.key.id, op.n, op.kind)
+            failure = Failure(f"{op.kind} failed in the node: {error}", Kind.INTERNAL, False)
+            self._outbox.write(run.ret_subject(op), codec.encode_failure(failure))
+        finally:
+            instance.unacked -= 1
+
+    # -- marks -------------------------------------------------------------------------------------------------
+
+    async def _write_marks(self, instance: Instance, run: Run) -> None:
+        """Record the marks in the gate, also those that come up meanwhile, then let everything else go."""
+        written: set[str] = set()
+        while instance.run is run and instance.gate is not None:
+            mark = next((e for e in instance.gate if isinstance(e, WriteMark) and e.name not in written), None)
+            if mark is None:
+                waiting, instance.gate = instance.gate, None
+                self.carry_out(instance, run, [e for e in waiting if not isinstance(e, WriteMark)])
+                return
+            write = functools.partial(self._write_mark, instance, run, mark)
+            fits = await insist(write, f"mark of workflow {instance.key.id!r}")
+            if not fits:
+                # Another owner has decided otherwise, and was first: think again with its decision.
+                if self._instances.holds(instance) and instance.run is run:
+                    self._reload(instance)
+                return
+            written.add(mark.name)
+            run.mark_recorded(mark.name)
+
+    async def _write_mark(self, instance: Instance, run: Run, mark: WriteMark) -> bool:
+        """Record a mark; False when another value was recorded first."""
+        subject = instance.key.mark(run.run, mark.name)
+        try:
+            await self._js.publish(subject, mark.payload, expect_last_subject_seq=0)
+        except Conflict:
+            stored = await self._js.get_last(
+                stream_name(instance.key.queue),
+                instance.key.stored(instance.partition.number, *subject.split(".")[4:]),
+            )
+            return stored is None or stored.data == mark.payload
+        return True
+
+    # -- what calls ask ----------------------------------------------------------------------------------------
+
+    def _call_is_open(self, run: Run, op: OpState) -> bool:
+        """Whether a call still lacks its outcome, and this instance is the one that waits for it."""
+        instance = self._instances.by_token.get(run.id_token)
+        if instance is None or instance.run is not run or run.finished is not None or run.suspended:
+            return False
+        return run.open.get(op.n) is op
+
+    def _call_failed(self, _key: WorkflowKey, run: Run, op: OpState, failure: Failure) -> None:
+        """A call has failed by our own knowledge (host lost, timeout, nobody offers it): say so in the history."""
+        instance = self._instances.by_token.get(run.id_token)
+
+        def on_ack(ack: Ack) -> None:
+            if ack.error is not None and instance is not None:
+                self._in_trouble(instance, run, ack.error)
+
+        self._outbox.write(run.ret_subject(op), codec.encode_failure(failure), None, on_ack)

@@ -1,0 +1,164 @@
+"""How a run ends: its children and its parent are told, the end is written, the run that follows is started.
+
+Invariants:
+  * notify, then end: once the end is in the history nobody looks after the run any more, so whoever must know has been
+    told before;
+  * every step is harmless to repeat, so an owner that comes after may do all of it again.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import replace
+
+from mesh import codec
+from mesh.errors import Conflict, InvalidName, MeshError, NotFound, PayloadTooLarge, Undecodable
+from mesh.events import HEADER_FROM, EndRecord
+from mesh.failure import Failure, Kind
+from mesh.history import History
+from mesh.hosts import HostRecord
+from mesh.jetstream import JetStream
+from mesh.outbox import Ack, Outbox
+from mesh.subjects import WorkflowKey
+from node.workflows.background import Background, insist
+from node.workflows.instances import Instance, Instances, InTrouble
+from node.workflows.ops import ChildAtEnd, Finish
+from node.workflows.others import Others
+from node.workflows.run import Run
+from node.workflows.timers import Timers
+
+_log = logging.getLogger(__name__)
+
+
+class Ending:
+    """Ends the runs of one queue."""
+
+    def __init__(
+        self,
+        *,
+        js: JetStream,
+        outbox: Outbox,
+        history: History,
+        host: HostRecord,
+        instances: Instances,
+        others: Others,
+        timers: Timers,
+        background: Background,
+        in_trouble: InTrouble,
+    ) -> None:
+        self._js = js
+        self._outbox = outbox
+        self._history = history
+        self._host = host
+        self._instances = instances
+        self._others = others
+        self._timers = timers
+        self._background = background
+        self._in_trouble = in_trouble
+
+    def finish(self, instance: Instance, run: Run, finish: Finish) -> None:
+        """End a run. What its calls were doing is somebody else's business by now."""
+        timers = run.deadline_ns or any(op.kind == "timer" for op in run.open.values())
+        instance.unacked += 1
+        if finish.children or run.spec.parent is not None or timers or finish.record.next_start:
+            self._instances.chains[instance.id_token] = instance.partition
+            self._background.start_soon(self._finish_slowly, instance, run, finish, bool(timers))
+            return
+
+        def on_ack(ack: Ack) -> None:
+            instance.unacked -= 1
+            if isinstance(ack.error, PayloadTooLarge):
+                self._outbox.write(instance.key.end(run.run), _too_large(ack.error).encode())
+            elif ack.error is not None:
+                self._in_trouble(instance, run, ack.error)
+
+        self._outbox.write(instance.key.end(run.run), finish.record.encode(), None, on_ack)
+
+    def refuse_start(self, instance: Instance, run: int, error: Undecodable) -> None:
+        """End a run whose start cannot be read."""
+        failure = Failure(f"the start of workflow {instance.key.id!r} cannot be read: {error}", Kind.INVALID, False)
+        _log.warning("%s", failure.message)
+        self._instances.forget(instance.id_token)
+        self._outbox.write(instance.key.end(run), EndRecord("failed", codec.encode_failure(failure)).encode())
+
+    async def start_next(self, key: WorkflowKey, record: EndRecord) -> None:
+        """Start the run that follows. Somebody else may have done it: then the expectation fails, and all is well."""
+        last = await self._history.last_start(key)
+        ended = await self._history.last_run(key)
+        if last is None or ended is None or ended[1] is None or last.run > ended[1].seq:
+            return
+        try:
+            await self._js.publish(key.start(), record.next_start, expect_last_subject_seq=last.run)
+        except Conflict:
+            return
+
+    async def _finish_slowly(self, instance: Instance, run: Run, finish: Finish, timers: bool) -> None:
+        """Children, parent, end, next run: in this order, each acknowledged, all of it harmless to repeat."""
+        key, what = instance.key, f"end of workflow {instance.key.id!r}"
+        try:
+            for child in finish.children:
+                await insist(functools.partial(self._tell_child, key, run, child), what)
+            record = await insist(lambda: self._tell_parent(key, run, finish.record), what)
+            await insist(lambda: self._write_end(key, run, record), what)
+            if timers:
+                await self._timers.take_back(instance, run, "*")
+            if record.next_start:
+                await insist(lambda: self.start_next(key, record), what)
+        except MeshError as error:
+            self._in_trouble(instance, run, error)
+        finally:
+            instance.unacked -= 1
+            self._instances.chains.pop(instance.id_token, None)
+
+    async def _tell_child(self, key: WorkflowKey, run: Run, child: ChildAtEnd) -> None:
+        try:
+            child_key = await self._others.child_key(self._host, key, run.run, child.op)
+            if child_key is not None:
+                once = f"{key.queue}/{key.id}/{run.run}/{child.op.n}/{child.verb}"
+                await self._outbox.write_acked(child_key.subject(child.verb), b"", {"Nats-Msg-Id": once})
+        except InvalidName:
+            return  # such a child was never started
+
+    async def _tell_parent(self, key: WorkflowKey, run: Run, record: EndRecord) -> EndRecord:
+        """Tell the parent, if there is one and this is the end; return the record as the parent has it."""
+        parent = run.spec.parent
+        if parent is None or record.next_start:
+            return record
+        subject, headers = parent.key.exit(parent.run, parent.n), {HEADER_FROM: self._host.pid(key.id)}
+        try:
+            await self._outbox.write_acked(subject, _wrapped(record.outcome, key, run), headers)
+        except PayloadTooLarge as error:
+            record = _too_large(error)
+            await self._outbox.write_acked(subject, record.outcome, headers)
+        except NotFound as error:
+            _log.warning("workflow %r: its parent cannot be told: %s", key.id, error)
+        return record
+
+    async def _write_end(self, key: WorkflowKey, run: Run, record: EndRecord) -> None:
+        try:
+            await self._outbox.write_acked(key.end(run.run), record.encode())
+        except PayloadTooLarge as error:
+            await self._outbox.write_acked(key.end(run.run), _too_large(error).encode())
+
+
+def _wrapped(outcome: bytes, key: WorkflowKey, run: Run) -> bytes:
+    """A child's outcome as its parent sees it: a failure says which child it was (contract 11.7)."""
+    ok, value = codec.decode_outcome(outcome)
+    if ok or not isinstance(value, Failure):
+        return outcome
+    details = {
+        **value.details, "_wrapper": "child_workflow", "_workflow_id": key.id, "_workflow_type": run.type_name,
+        "_run_id": str(run.run), "_retry_state": str(run.retry_state(value)),
+    }  # fmt: skip
+    return codec.encode_failure(replace(value, details=details))
+
+
+def _too_large(error: PayloadTooLarge) -> EndRecord:
+    failure = Failure(
+        f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; "
+        "return a reference",
+        Kind.INVALID,
+        False,
+    )
+    return EndRecord("failed", codec.encode_failure(failure))

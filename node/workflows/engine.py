@@ -1,0 +1,366 @@
+"""The workflow engine of one queue on one node: partitions in, runs fed, effects carried out.
+
+The hot path is synchronous: a partition's follower appends what came in, one loop takes it off in batches, feeds each
+event to its run (`node.workflows.run`, pure) and carries out what comes back. What has to wait (loading a history,
+starting a child, ending a run that others must be told of) is a task of its own; what it needs to say it writes into
+the history, where it comes back as an event. So there is one way in for everything that happens.
+
+Here are that loop and what puts the parts together:
+
+    following ──events──> engine ──feeds──> run ──effects──> effects ──> calls, timers, others, ending
+        │                   │
+        └─── instances ─────┴──> loading (histories; after a takeover, for news, when something went wrong)
+
+Invariants:
+  * a run is fed in stream order and each event once: `run.last_seq` decides;
+  * nothing is fed while the node's lease is over (`roster.may_act`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+
+from mesh.connection import Connection
+from mesh.errors import MeshError, Undecodable
+from mesh.events import Event, decode_end, decode_start, parse
+from mesh.follower import Delivered
+from mesh.history import History
+from mesh.hosts import HostRecord, Hosts
+from mesh.jetstream import JetStream
+from mesh.membership import Claim
+from mesh.outbox import Outbox
+from mesh.roster import Roster
+from mesh.subjects import WorkflowKey
+from mesh.wire import parse_headers
+from node.machine.code import Code, CodeMissing
+from node.machine.vm import MachineFailed, OutOfMemory
+from node.units.switchboard import Switchboard
+from node.workflows.background import Background
+from node.workflows.effects import Effects
+from node.workflows.ending import Ending
+from node.workflows.following import INBOX_EVENTS_MAX, Following
+from node.workflows.instances import Instance, Instances
+from node.workflows.loading import Loading
+from node.workflows.ops import Suspend
+from node.workflows.others import Others
+from node.workflows.partition import Partition
+from node.workflows.run import Run, child_pid
+from node.workflows.timers import Timers
+from node.workflows.vms import VMs
+from store.streams import QueueStream
+
+RESIDENT_MAX: Final = 2000  # quiet runs kept in memory; the least recently used go first
+LEASE_LOOK_S: Final = 0.05
+BATCH_EVENTS: Final = 128  # events handled before the loop lets I/O go on
+CHECKPOINT_EVERY_S: Final = 1.0
+DESCRIBE_LOAD_S: Final = 5.0
+
+_FIRST_START: Final = b"Nats-Expected-Last-Subject-Sequence: 0\r\n"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What an engine is doing at the moment."""
+
+    partitions: int
+    resident: int
+    calls_in_flight: int
+    replays: int
+    replayed_events: int
+    evictions: int
+    suspended: int
+
+
+class Engine:
+    """Runs the workflows of one queue whose partitions this node owns."""
+
+    def __init__(
+        self,
+        *,
+        conn: Connection,
+        js: JetStream,
+        outbox: Outbox,
+        roster: Roster,
+        hosts: Hosts,
+        host: HostRecord,
+        stream: QueueStream,
+        code: Code,
+        call_defaults: Callable[[str], Mapping[str, Any]],
+        foreign: Mapping[str, tuple[str, str]],
+        hosts_of: Callable[[str], int],
+        switchboard: Switchboard,
+        resident_max: int = RESIDENT_MAX,
+    ) -> None:
+        self.queue = stream.queue
+        self.stream = stream
+        self.host = host
+        self.history = History(js, stream.queue)
+        self._roster = roster
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+        self._failure: Exception | None = None
+        self._failed = anyio.Event()
+        self._background = background = Background()
+        self._instances = instances = Instances(stream.queue, resident_max, self._loop.time)
+        self._vms = VMs(code, host, call_defaults)
+        self._following = Following(
+            conn=conn, js=js, roster=roster, queue=stream.queue, instances=instances, background=background,
+            wake=self._wake,
+        )  # fmt: skip
+        others = Others(js, hosts, code, switchboard)
+        timers = Timers(js, outbox, stream.queue, background=background, in_trouble=self._in_trouble)
+        self._ending = Ending(
+            js=js, outbox=outbox, history=self.history, host=host, instances=instances, others=others, timers=timers,
+            background=background, in_trouble=self._in_trouble,
+        )  # fmt: skip
+        self._effects = Effects(
+            conn=conn, js=js, outbox=outbox, roster=roster, host=host, foreign=foreign, hosts_of=hosts_of,
+            instances=instances, others=others, timers=timers, ending=self._ending, background=background,
+            reload=self._reload, in_trouble=self._in_trouble,
+        )  # fmt: skip
+        self._loading = Loading(
+            history=self.history, instances=instances, vms=self._vms, ending=self._ending, effects=self._effects,
+            background=background, clock=self._loop.time, feed=self._feed, take=self._take,
+        )  # fmt: skip
+        # What the hot path uses of the parts, once per event.
+        self._inbox: deque[tuple[Partition, int, Delivered | None]] = self._following.inbox
+        self._by_token = instances.by_token
+        self._carry_out = self._effects.carry_out
+
+    @property
+    def partitions(self) -> dict[int, Partition]:
+        """The partitions this node runs, by number."""
+        return self._following.partitions
+
+    def statistics(self) -> Statistics:
+        """What this engine is doing."""
+        runs = [i.run for i in self._by_token.values() if i.run is not None]
+        suspended = sum(1 for run in runs if run.suspended)
+        calls = sum(run.calls for run in runs)
+        return Statistics(
+            len(self.partitions), len(self._by_token), calls, self._loading.replays, self._loading.replayed_events,
+            self._instances.evictions, suspended,
+        )  # fmt: skip
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled. Ready at once; partitions are added by `take`."""
+        async with anyio.create_task_group() as tasks:
+            self._background.begin(tasks)
+            await tasks.start(self._effects.calls.run)
+            tasks.start_soon(self._raise_failure)
+            tasks.start_soon(self._tidy_for_ever)
+            task_status.started()
+
+    def take(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool = False) -> None:
+        """Run a partition that was just claimed, from its checkpoint on; handed_over: its last owner released it."""
+        partition = self._following.take(claim, busy, handed_over=handed_over)
+        if handed_over:
+            # What the last owner named is exact: read while the follower is set up. What comes meanwhile waits for it.
+            partition.attention = deque(busy)
+            self._loading.attend(partition)
+
+    def drop(self, number: int) -> tuple[Claim, int, tuple[str, ...]] | None:
+        """Stop running a partition; return its claim, how far it was handled and which runs are busy."""
+        return self._following.drop(number)
+
+    async def describe(self, workflow_id: str) -> dict[str, Any] | None:
+        """What a workflow of an owned partition is doing; it is loaded for that. None when no run is open."""
+        key = WorkflowKey(self.queue, workflow_id)
+        number = await self.history.partition_of(key)
+        partition = self.partitions.get(number) if number is not None else None
+        if partition is None:
+            return None
+        id_token = key.stored(0).rsplit(".", 1)[1]
+        instance = self._by_token.get(id_token)
+        if instance is None:
+            instance = self._instances.add(id_token, partition)
+            self._loading.load_soon(instance)
+        with anyio.move_on_after(DESCRIBE_LOAD_S):
+            while instance.loading is not None and self._instances.holds(instance):  # noqa: ASYNC110
+                # People ask this now and then; an event for each load would cost every load.
+                await anyio.sleep(0.005)
+        return _described(instance.run) if instance.run is not None else None
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        """Have the events that came in handled in this turn of the loop, after the reading.
+
+        A callback and no task: waking a task for every event costs more than handling it.
+        """
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        if self._failure is not None:
+            return
+        try:
+            self._handle_batch()
+        except Exception as error:
+            # We are wrong: the engine ends, its histories stay as they are.
+            self._failure = error
+            self._failed.set()
+
+    def _handle_batch(self) -> None:
+        inbox = self._inbox
+        if not self._roster.may_act():
+            # Others may own what this node thinks it owns. What came in is kept until that is settled.
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_later(LEASE_LOOK_S, self._drain)
+            return
+        for _ in range(min(BATCH_EVENTS, len(inbox))):
+            partition, epoch, message = inbox.popleft()
+            if partition.stopped or epoch != partition.epoch:
+                continue
+            if message is None:
+                self._caught_up(partition)
+            else:
+                self._handle(partition, message)
+        self._instances.evict_surplus()
+        if self._following.paused and len(inbox) < INBOX_EVENTS_MAX // 2:
+            self._following.resume()
+        if inbox:
+            self._wake()
+
+    def _handle(self, partition: Partition, message: Delivered) -> None:
+        partition.handled_seq = message.seq
+        event = parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
+        if event is None:
+            _log.warning("ignored: %s (sequence %d) is no event of a workflow", message.subject, message.seq)
+            return
+        self._take(partition, event)
+
+    def _take(self, partition: Partition, event: Event) -> None:
+        if partition.catchup is not None:
+            partition.catchup.note(event)
+            if event.id_token not in self._by_token:
+                return
+        instance = self._by_token.get(event.id_token)
+        if instance is None:
+            self._first_news(partition, event)
+            return
+        if instance.loading is not None:
+            instance.loading.append(event)
+            return
+        run = instance.run
+        if run is None or event.seq <= run.last_seq:
+            return
+        self._by_token.move_to_end(event.id_token)
+        instance.used_s = self._loop.time()
+        self._feed(instance, run, event)
+
+    def _feed(self, instance: Instance, run: Run, event: Event) -> None:
+        try:
+            effects = run.apply(event)
+        except OutOfMemory:
+            self._loading.vm_lost(instance)
+            return
+        except (MachineFailed, CodeMissing) as error:
+            run.suspended = str(error)
+            effects = [Suspend(run.suspended)]
+        if run.closed:
+            self._instances.forget(instance.id_token)
+            return
+        if effects:
+            self._carry_out(instance, run, effects)
+
+    def _first_news(self, partition: Partition, event: Event) -> None:
+        """Something happens to a workflow that is not in memory."""
+        if event.kind in ("claim", "mark") or (event.kind == "end" and not decode_end(event.data).next_start):
+            return  # nothing follows from these alone
+        instance = self._instances.add(event.id_token, partition)
+        instance.used_s = self._loop.time()
+        if event.kind == "start" and event.raw_headers and _FIRST_START in event.raw_headers:
+            # Stored as the first start ever of this id: there is no history to read.
+            self._begin(instance, event)
+        else:
+            self._loading.load_soon(instance, event)
+
+    def _begin(self, instance: Instance, event: Event) -> None:
+        try:
+            spec = decode_start(event.data, parse_headers(event.raw_headers) if event.raw_headers else {})
+        except Undecodable as error:
+            self._ending.refuse_start(instance, event.seq, error)
+            return
+        if spec.since:
+            self._loading.load_soon(instance)
+            return
+        run = self._vms.new_run(instance, event.seq, spec, {})
+        instance.run = run
+        self._feed(instance, run, event)
+
+    def _caught_up(self, partition: Partition) -> None:
+        catchup, partition.catchup = partition.catchup, None
+        if catchup is None:
+            return
+        if partition.live_seq is None:
+            partition.live_seq = partition.handled_seq
+        partition.attention = deque(catchup.attention())
+        if partition.attention:
+            _log.info(
+                "queue %s partition %d: %d runs need attention", self.queue, partition.number, len(partition.attention)
+            )
+        self._loading.attend(partition)
+
+    # -- beside the loop ---------------------------------------------------------------------------------------
+
+    async def _raise_failure(self) -> None:
+        await self._failed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _tidy_for_ever(self) -> None:
+        while True:
+            await anyio.sleep(CHECKPOINT_EVERY_S)
+            self._instances.evict_idle()
+            await self._following.save_checkpoints()
+
+    # Effects come from loading and lead to it: they reach it through these two.
+
+    def _reload(self, instance: Instance) -> None:
+        self._loading.reload(instance)
+
+    def _in_trouble(self, instance: Instance, run: Run, error: MeshError) -> None:
+        self._loading.in_trouble(instance, run, error)
+
+
+def _described(run: Run) -> dict[str, Any]:
+    waiting = []
+    for op in run.open.values():
+        item: dict[str, Any] = {"n": op.n, "kind": op.kind, "since_ns": op.issued_ns}
+        if op.target:
+            item["target"] = op.target
+        if op.kind == "call":
+            item["attempt"] = op.attempt
+            if op.last_failure:
+                item["last_error"] = op.last_failure
+            if op.failed_seq and op.due_ns:
+                item["next_attempt_ns"] = op.due_ns
+        elif op.due_ns:
+            item["due_ns"] = op.due_ns
+        waiting.append(item)
+    machine = run.machine
+    stacks = machine.stacks() if machine is not None and not run.suspended else []
+    return {
+        "run": run.run, "workflow": run.spec.workflow, "status": "suspended" if run.suspended else "running",
+        "reason": run.suspended, "waiting": waiting, "children": [child_pid(op) for op in run.children.values()],
+        "stacks": stacks, "started_ns": run.started_ns, "attempt": run.spec.attempt,
+        "delayed_until_ns": run.delayed_until_ns, "deadline_ns": run.deadline_ns,
+        "cancel_requested": run.cancel_requested, "events": run.length,
+    }  # fmt: skip
+
+
+__all__ = ["Engine", "Statistics"]

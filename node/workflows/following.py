@@ -1,0 +1,177 @@
+"""Following the partitions an engine owns: their events into its inbox, their checkpoints into the roster.
+
+Not responsible for which partitions those are (`node.node`) or for what an event means (`node.workflows.engine`).
+
+Invariants:
+  * events of a partition are put into the inbox in stream order, each once per epoch; whoever takes one out drops it
+    when its partition has stopped or is in another epoch;
+  * a checkpoint and its list of busy runs are of one moment.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import anyio
+
+from mesh.connection import Connection
+from mesh.errors import TEMPORARY
+from mesh.follower import Delivered, Follower, StreamRegressed
+from mesh.groups import unwrapped
+from mesh.jetstream import JetStream
+from mesh.membership import Claim
+from mesh.roster import Roster
+from mesh.subjects import partition_filter, stream_name
+from node.workflows.background import Background
+from node.workflows.instances import Instances
+from node.workflows.partition import Partition
+from store.catchup import BUSY_MAX, CatchUp
+
+INBOX_EVENTS_MAX: Final = 4096
+FOLLOW_AGAIN_S: Final = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class Following:
+    """The partitions of one queue that this node runs. wake: called when something came into the inbox.
+
+    partitions: by number. inbox: partition, its epoch, and an event or None for "caught up".
+    paused: followers that wait because the inbox was full; `resume` lets them go on.
+    """
+
+    def __init__(
+        self,
+        *,
+        conn: Connection,
+        js: JetStream,
+        roster: Roster,
+        queue: str,
+        instances: Instances,
+        background: Background,
+        wake: Callable[[], None],
+    ) -> None:
+        self.partitions: dict[int, Partition] = {}
+        self.inbox: deque[tuple[Partition, int, Delivered | None]] = deque()
+        self.paused: list[Follower] = []
+        self._conn = conn
+        self._js = js
+        self._roster = roster
+        self._queue = queue
+        self._instances = instances
+        self._background = background
+        self._wake = wake
+
+    def take(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool) -> Partition:
+        """Follow a partition that was just claimed, from its checkpoint on."""
+        partition = Partition(claim, busy, handed_over=handed_over)
+        self.partitions[partition.number] = partition
+        self._background.start_soon(self._follow, partition)
+        return partition
+
+    def drop(self, number: int) -> tuple[Claim, int, tuple[str, ...]] | None:
+        """Stop following and forget what it has in memory; return claim, how far it was handled, and the busy runs."""
+        partition = self.partitions.get(number)
+        if partition is None:
+            return None
+        seq, busy = self._position(partition)  # while it is one of ours: what waits in it counts
+        del self.partitions[number]
+        partition.stopped = True
+        partition.scope.cancel()
+        if len(busy) > BUSY_MAX:
+            # Too many to list: the older checkpoint stays good, the next owner reads more.
+            seq, busy = partition.claim.checkpoint, self._roster.busy(partition.claim)
+        self._instances.forget_all(partition)
+        return partition.claim, seq, busy
+
+    def resume(self) -> None:
+        """There is room in the inbox again."""
+        paused, self.paused = self.paused, []
+        for follower in paused:
+            follower.resume()
+
+    async def save_checkpoints(self) -> None:
+        """Save how far each partition was handled, where that has changed."""
+        moved = [p for p in self.partitions.values() if p.catchup is None and p.handled_seq != p.saved_seq]
+        if not moved:
+            return
+        # Taken together, before anything is awaited: positions and busy runs are of one moment.
+        busy_now = self._busy()
+        positions = [(p, p.handled_seq, tuple(busy_now.get(p.number, ()))) for p in moved]
+        for partition, seq, busy in positions:
+            if partition.stopped or len(busy) > BUSY_MAX or not self._roster.may_act():
+                continue
+            try:
+                claim = await self._roster.save_checkpoint(partition.claim, seq, busy)
+            except TEMPORARY:
+                continue
+            if partition.stopped:
+                continue
+            if claim is not None:
+                partition.claim = claim
+                partition.saved_seq = seq
+            else:
+                # Perhaps our own write of which we never heard: go on from what the roster has seen.
+                partition.claim = self._roster.standing(partition.claim) or partition.claim
+
+    async def _follow(self, partition: Partition) -> None:
+        with partition.scope:
+            while True:
+                try:
+                    await self._follow_once(partition)
+                except StreamRegressed as error:
+                    _log.error("queue %s partition %d: %s", self._queue, partition.number, error)
+                    self._start_over(partition)
+                except TEMPORARY as error:
+                    _log.warning("queue %s partition %d: %s; following anew", self._queue, partition.number, error)
+                    partition.epoch += 1  # what came in and was not handled yet comes again
+                    await anyio.sleep(FOLLOW_AGAIN_S)
+
+    async def _follow_once(self, partition: Partition) -> None:
+        epoch = partition.epoch
+        inbox, wake = self.inbox, self._wake
+
+        def deliver(message: Delivered) -> None:
+            inbox.append((partition, epoch, message))
+            if len(inbox) > INBOX_EVENTS_MAX:
+                follower.pause()
+                self.paused.append(follower)
+            wake()
+
+        follower = Follower(
+            self._conn, self._js, stream_name(self._queue), [partition_filter(self._queue, partition.number)],
+            partition.handled_seq + 1, deliver, consumer_prefix=f"p{partition.number}-{self._roster.me.node_id}",
+        )  # fmt: skip
+        with unwrapped():
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(follower.run)
+                await follower.caught_up.wait()
+                inbox.append((partition, epoch, None))
+                wake()
+
+    def _start_over(self, partition: Partition) -> None:
+        """The stream lost messages that were seen: what is in memory may rest on them. Read everything anew."""
+        self._instances.forget_all(partition)
+        partition.epoch += 1
+        partition.claim = replace(partition.claim, checkpoint=0)
+        partition.handled_seq = partition.saved_seq = 0
+        partition.catchup = CatchUp(())
+        partition.live_seq = None
+
+    def _position(self, partition: Partition) -> tuple[int, tuple[str, ...]]:
+        # Up to where the partition needs nothing, and which runs are excepted. Still catching up: the old position.
+        if partition.catchup is not None:
+            return partition.claim.checkpoint, self._roster.busy(partition.claim)
+        return partition.handled_seq, tuple(self._busy().get(partition.number, ()))
+
+    def _busy(self) -> dict[int, list[str]]:
+        busy = self._instances.busy()
+        for partition in self.partitions.values():
+            waiting = [id_token for id_token in partition.attention if id_token not in self._instances.by_token]
+            if waiting:
+                busy.setdefault(partition.number, []).extend(waiting)
+        return busy

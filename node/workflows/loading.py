@@ -1,0 +1,263 @@
+"""Reading workflows from their histories: after a takeover, for news of one that is not in memory, and again.
+
+The history is read, replayed, and what still lacks an outcome is carried out again; events that come meanwhile wait in
+`instance.loading` and are fed after it.
+
+Invariants:
+  * an instance is loaded by one task at a time, and given up as soon as it is not the one of its workflow any more;
+  * after a takeover at most ATTENTION_AT_ONCE runs of a partition are loaded at a time, there may be very many.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+
+from mesh import codec
+from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable
+from mesh.events import EndRecord, Event, decode_end, decode_start
+from mesh.failure import Failure, Kind
+from mesh.history import History
+from mesh.subjects import untoken
+from mesh.wire import parse_headers
+from node.machine.code import CodeMissing
+from node.machine.vm import MachineFailed, OutOfMemory
+from node.workflows.background import Background
+from node.workflows.effects import Effects
+from node.workflows.ending import Ending
+from node.workflows.instances import Instance, Instances
+from node.workflows.ops import Finish
+from node.workflows.partition import Partition
+from node.workflows.run import Run, last_step
+from node.workflows.vms import VMs
+
+REPLAY_SLICE_EVENTS: Final = 100
+LOADS_MAX: Final = 16
+LOAD_AGAIN_S: Final = 5.0
+ATTENTION_AT_ONCE: Final = 64  # runs of one partition that are loaded at a time after a takeover
+TROUBLE_PAUSE_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Loading:
+    """Loads the instances of one queue.
+
+    feed: applies an event to a loaded run. take: hands in an event as if it had just come.
+    replays, replayed_events: how many there were.
+    """
+
+    def __init__(
+        self,
+        *,
+        history: History,
+        instances: Instances,
+        vms: VMs,
+        ending: Ending,
+        effects: Effects,
+        background: Background,
+        clock: Callable[[], float],
+        feed: Callable[[Instance, Run, Event], None],
+        take: Callable[[Partition, Event], None],
+    ) -> None:
+        self.replays = 0
+        self.replayed_events = 0
+        self._history = history
+        self._instances = instances
+        self._vms = vms
+        self._ending = ending
+        self._effects = effects
+        self._background = background
+        self._clock = clock
+        self._feed = feed
+        self._take = take
+        self._limit = anyio.CapacityLimiter(LOADS_MAX)
+
+    # -- reasons -----------------------------------------------------------------------------------------------
+
+    def load_soon(self, instance: Instance, news: Event | None = None) -> None:
+        """Read the history. news: the event that is the reason; a replica that answers may not have it yet."""
+        instance.loading = [] if news is None else [news]
+        self._background.start_soon(self._load, instance, news)
+
+    def attend(self, partition: Partition) -> None:
+        """Load the next runs that need attention, some at a time."""
+        while partition.attention and partition.loading < ATTENTION_AT_ONCE and not partition.stopped:
+            id_token = partition.attention.popleft()
+            if id_token not in self._instances.by_token:
+                instance = self._instances.add(id_token, partition)
+                partition.loading += 1
+                instance.loading = []
+                self._background.start_soon(self._load_attended, instance)
+
+    def reload(self, instance: Instance) -> None:
+        """Read the history again and redo what lacks an outcome."""
+        if instance.run is not None:
+            instance.run.close()
+            instance.run = None
+        instance.gate = None
+        instance.reloaded = True
+        self.load_soon(instance)
+
+    def in_trouble(self, instance: Instance, run: Run, error: MeshError) -> None:
+        """A write that the run rests on was refused for good: reload, a little later."""
+        _log.error("workflow %r: %s; its history is read again", instance.key.id, error)
+        self._background.start_soon(self._reload_later, instance, run)
+
+    def vm_lost(self, culprit: Instance) -> None:
+        """A VM is out of memory: its runs are replayed in a new one, the one that was running in one of its own."""
+        _log.warning("a Lua VM is out of memory in workflow %r; its runs are replayed", culprit.key.id)
+        if culprit.quarantined:
+            run = culprit.run
+            failure = Failure("the workflow took more memory than a run may have", Kind.INTERNAL, False)
+            if run is not None:
+                run.close()
+                run.finished = Finish(EndRecord("failed", codec.encode_failure(failure)), ())
+                culprit.loading = None
+                self._effects.carry_out(culprit, run, [run.finished])
+            return
+        culprit.quarantined = True
+        self._vms.replace_shared()
+        for instance in list(self._instances.by_token.values()):
+            if (instance.loading is None and not instance.quarantined) or instance is culprit:
+                self.reload(instance)
+
+    async def _reload_later(self, instance: Instance, run: Run) -> None:
+        await anyio.sleep(TROUBLE_PAUSE_S)
+        if self._instances.holds(instance) and instance.run is run and instance.loading is None:
+            self.reload(instance)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    async def _load_attended(self, instance: Instance) -> None:
+        partition = instance.partition
+        try:
+            await self._load(instance, None)
+        finally:
+            partition.loading -= 1
+        self._instances.evict_surplus()
+        self.attend(partition)
+
+    async def _load(self, instance: Instance, news: Event | None) -> None:
+        delay_s = 0.05
+        while not instance.partition.stopped and self._instances.holds(instance):
+            try:
+                async with self._limit:
+                    await self._load_once(instance, news)
+            except TEMPORARY as error:
+                _log.warning("workflow %r: history not read yet: %s", instance.key.id, error)
+            except Exception:
+                # We are wrong. This run stands still and is tried again now and then; all others go on.
+                _log.exception("workflow %r cannot be loaded", instance.key.id)
+                delay_s = LOAD_AGAIN_S
+            else:
+                return
+            await anyio.sleep(delay_s)
+            delay_s = min(delay_s * 2, LOAD_AGAIN_S)
+
+    async def _load_once(self, instance: Instance, news: Event | None) -> None:
+        key = instance.key
+        self._history.know_partition(key, instance.partition.number)
+        found = await self._history.only_run(key)
+        opened = found[0] if found is not None else await self._history.open_run(key)
+        if opened is None:
+            await self._go_on_chain(instance, news)
+            return
+        try:
+            start = opened.start
+            spec = decode_start(start.data, parse_headers(start.raw_headers) if start.raw_headers else {})
+        except Undecodable as error:
+            self._ending.refuse_start(instance, opened.run, error)
+            return
+        if found is not None and not spec.since:
+            events = found[1]
+        else:
+            events = await self._history.events(key, opened.run, since=spec.since)
+        if not self._instances.holds(instance):
+            return
+        run = self._vms.new_run(instance, opened.run, spec, _recorded_marks(opened.run, events))
+        begun = time.perf_counter()
+        if not await self._replay(instance, run, events):
+            return
+        self.replays += 1
+        self.replayed_events += len(events)
+        _log.debug(
+            "workflow %r: %d events replayed in %.1f ms", key.id, len(events), (time.perf_counter() - begun) * 1e3
+        )
+        self._go_live(instance, run)
+
+    async def _replay(self, instance: Instance, run: Run, events: list[Event]) -> bool:
+        last = last_step(events)
+        early = [e for e in events if e.seq < run.run and e.kind in ("signal", "cancel")]
+        run.killed_early = any(e.seq < run.run and e.kind == "kill" for e in events)
+        for i, event in enumerate(events):
+            try:
+                if event.seq >= run.run:
+                    run.apply(event, more=i < last)
+                    if event.seq == run.run:
+                        # What the former run had not seen belongs to this one.
+                        for before in early:
+                            run.apply(before, more=i < last)
+                        run.last_seq = event.seq
+            except OutOfMemory:
+                instance.run = run
+                self.vm_lost(instance)
+                return False
+            except (MachineFailed, CodeMissing) as error:
+                run.suspended = str(error)
+            if i % REPLAY_SLICE_EVENTS == REPLAY_SLICE_EVENTS - 1:
+                await anyio.lowlevel.checkpoint()
+        return True
+
+    def _go_live(self, instance: Instance, run: Run) -> None:
+        """From now on the run is fed as events come; first what came meanwhile."""
+        instance.run = run
+        instance.used_s = self._clock()
+        late, instance.loading = instance.loading or [], None
+        if run.closed:
+            self._instances.forget(instance.id_token)
+            return
+        self._effects.carry_out(instance, run, run.outstanding(), recovering=True)
+        for event in late:
+            if event.seq > run.last_seq and not run.closed and instance.run is run and instance.loading is None:
+                self._feed(instance, run, event)
+            elif instance.loading is not None:
+                instance.loading.append(event)
+
+    async def _go_on_chain(self, instance: Instance, news: Event | None) -> None:
+        """No run is open. If the last one ended with a follow-up that was never started, start it now."""
+        self._instances.chains[instance.id_token] = instance.partition
+        try:
+            last = await self._history.last_run(instance.key)
+            if news is not None and news.kind == "start" and (last is None or last[0].run < news.seq):
+                newest = await self._history.last_start(instance.key)
+                if newest is None or newest.run < news.seq:
+                    raise NotFound(f"the start at sequence {news.seq} is not there yet: a replica lags behind")
+            record = decode_end(last[1].data) if last is not None and last[1] is not None else None
+            if record is not None and record.next_start:
+                await self._ending.start_next(instance.key, record)
+        finally:
+            self._instances.chains.pop(instance.id_token, None)
+        late = [event for event in instance.loading or () if event is not news]
+        self._instances.forget(instance.id_token)
+        for event in late:
+            self._take(instance.partition, event)
+
+
+def _recorded_marks(run: int, events: list[Event]) -> dict[str, Any]:
+    marks: dict[str, Any] = {}
+    for event in events:
+        if event.kind == "mark" and event.run == run:
+            name = untoken(event.args[1])
+            try:
+                value = codec.decode(event.data)
+            except Undecodable:
+                value = event.data
+            # Somebody else's nonsense stands for ever: the code is told what it is. None would look like no mark.
+            marks.setdefault(name, b"" if value is None else value)
+    return marks

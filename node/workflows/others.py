@@ -1,0 +1,275 @@
+"""What a workflow does to other workflows: spawn, send, cancel, terminate. I/O; each call gives the op's outcome.
+
+Everything is done at least once and taken once: a start is recognised by its entropy, a message by its sender and op.
+Of one run, one thing is done after the other, so messages of one sender stay in order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Final
+
+import anyio
+
+from mesh import codec
+from mesh.errors import (
+    Disconnected,
+    InvalidName,
+    MeshError,
+    NoResponders,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    RequestTimeout,
+)
+from mesh.events import Parent, StartSpec
+from mesh.failure import Failure, Kind
+from mesh.history import History
+from mesh.hosts import HostRecord, Hosts, UnknownHost
+from mesh.jetstream import JetStream
+from mesh.pids import ProcessPid, WorkflowPid
+from mesh.starting import (
+    ENTROPY_BYTES,
+    AlreadyStarted,
+    ConflictPolicy,
+    publish_until_acked,
+    signal_workflow,
+    start_workflow,
+)
+from mesh.subjects import WorkflowKey
+from node.machine.code import Code, CodeMissing
+from node.units.switchboard import Switchboard, unresolved
+from node.workflows.ops import OpState
+from node.workflows.retry import decode_policy
+
+RETRY_EVERY_S: Final = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+class Others:
+    """Carries out what one node's workflows do to others."""
+
+    def __init__(self, js: JetStream, hosts: Hosts, code: Code, switchboard: Switchboard) -> None:
+        self._js = js
+        self._switchboard = switchboard
+        self._hosts = hosts
+        self._code = code
+        self._locks: defaultdict[tuple[str, int], anyio.Lock] = defaultdict(anyio.Lock)
+
+    async def perform(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> bytes:
+        """Do it, however often the server has to be asked, and return the outcome."""
+        lock = self._locks[key.id, run]
+        async with lock:
+            try:
+                return await self._persist(host, key, run, op)
+            finally:
+                if lock.statistics().tasks_waiting == 0:
+                    self._locks.pop((key.id, run), None)
+
+    async def _persist(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> bytes:
+        while True:
+            try:
+                return await self._once(host, key, run, op)
+            except (Disconnected, OutcomeUnknown, RequestTimeout, NoResponders) as error:
+                _log.info("workflow %r op %d (%s): %s; trying again", key.id, op.n, op.kind, error)
+                await anyio.sleep(RETRY_EVERY_S)
+            except AlreadyStarted as error:
+                return _failed(str(error), Kind.ALREADY_EXISTS)
+            except UnknownHost as error:
+                return _failed(f"host not found: {error}", Kind.NOT_FOUND)
+            except (InvalidName, PayloadTooLarge) as error:
+                return _failed(str(error), Kind.INVALID)
+            except MeshError as error:
+                return _failed(str(error), Kind.INTERNAL)
+
+    async def _once(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> bytes:
+        if op.kind == "spawn":
+            return await self._spawn(host, key, run, op)
+        pid = await self._resolve(op.target)
+        if pid is None:
+            return unresolved(op.target)
+        once = f"{key.queue}/{key.id}/{run}/{op.n}"
+        if isinstance(pid, ProcessPid):
+            return await self._tell_process(host.pid(key.id), pid, op, once)
+        try:
+            target = WorkflowKey((await self._hosts.resolve(pid.worker)).queue, pid.workflow_id)
+        except UnknownHost:
+            return unresolved(op.target)
+        history = History(self._js, target.queue)
+        if not await history.is_running(target):
+            # An owner that was lost may have said it, and the target may have ended on hearing it.
+            if await _was_told(history, target, once if op.kind == "send" else f"{once}/cancel"):
+                return codec.encode_success(True)
+            return _failed(f"{op.target}: process not found (no such workflow is running)", Kind.NOT_FOUND)
+        if op.kind == "send":
+            await signal_workflow(
+                self._js, target, str(op.options.get("topic", "")), op.payload, sender=host.pid(key.id), once=once
+            )
+        else:
+            # Inside a workflow, terminate is a request like cancel (contract 11.4).
+            await publish_until_acked(self._js, target.subject("cancel"), b"", {}, msg_id=f"{once}/cancel")
+        return codec.encode_success(True)
+
+    async def _tell_process(self, sender: str, to: ProcessPid, op: OpState, once: str) -> bytes:
+        """Say something to a process: once, as its node remembers what it has heard."""
+        answered = anyio.Event()
+        outcomes: list[bytes] = []
+
+        def done(outcome: bytes) -> None:
+            outcomes.append(outcome)
+            answered.set()
+
+        if op.kind == "send":
+            self._switchboard.send(sender, to, str(op.options.get("topic", "")), op.payload, done, once=once)
+        else:
+            self._switchboard.cancel(sender, to, op.options.get("reason"), done)
+        await answered.wait()
+        ok, failure = codec.decode_outcome(outcomes[0])
+        if not ok and failure.kind == Kind.UNAVAILABLE:
+            raise Disconnected(failure.message)  # asked again
+        return outcomes[0]
+
+    async def _spawn(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> bytes:
+        target = await self._target_host(host, op)
+        entry = op.target
+        if target.queue == host.queue:
+            try:
+                self._code.workflow_id(entry)
+            except CodeMissing as error:
+                return _failed(f"factory not found: {error}", Kind.NOT_FOUND)
+        elif target.workflows and entry not in target.workflows:
+            return _failed(f"factory not found: {target.worker} offers no workflow {entry}", Kind.NOT_FOUND)
+        child = WorkflowKey(target.queue, child_id(key, run, op))
+        options: Mapping[str, Any] = op.options.get("options") or {}
+        explicit = bool(options.get("id"))
+        conflict: ConflictPolicy = options.get("id_conflict_policy") or ("use_existing" if explicit else "fail")
+        if options.get("execution_error_when_already_started"):
+            conflict = "fail"
+        messages = tuple({**message, "from": host.pid(key.id)} for message in op.options.get("messages") or ())
+        await start_workflow(
+            self._js,
+            child,
+            start_spec(
+                entry,
+                target,
+                op.payload,
+                options,
+                messages,
+                parent=Parent(key.queue, key.id, run, op.n),
+                entropy=_entropy(key, run, op),
+            ),
+            conflict=conflict,
+            reuse=options.get("id_reuse_policy") or "allow_duplicate",
+            sender=host.pid(key.id),
+        )
+        return codec.encode_success({"pid": target.pid(child.id), "queue": child.queue, "id": child.id})
+
+    async def child_key(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> WorkflowKey | None:
+        """Which workflow a spawn op has started or would have; None when its host is unknown."""
+        child = op.options.get("child")
+        if isinstance(child, Mapping) and child.get("queue") and child.get("id"):
+            return WorkflowKey(str(child["queue"]), str(child["id"]))
+        try:
+            target = await self._target_host(host, op)
+        except UnknownHost:
+            return None
+        return WorkflowKey(target.queue, child_id(key, run, op))
+
+    async def _target_host(self, host: HostRecord, op: OpState) -> HostRecord:
+        options = op.options.get("options") or {}
+        name = options.get("task_queue") or op.options.get("host", "")
+        return host if name in (host.worker, host.queue) else await self._hosts.resolve(str(name))
+
+    async def _resolve(self, dest: str) -> ProcessPid | WorkflowPid | None:
+        answered = anyio.Event()
+        found: list[ProcessPid | WorkflowPid] = []
+
+        def go(pid: ProcessPid | WorkflowPid) -> None:
+            found.append(pid)
+            answered.set()
+
+        self._switchboard.with_target(dest, go, lambda _outcome: answered.set())
+        await answered.wait()
+        return found[0] if found else None
+
+
+async def _was_told(history: History, target: WorkflowKey, marker: str) -> bool:
+    """Whether the history of a target's last run holds what a header tells from everything else."""
+    found = await history.last_run(target)
+    if found is None:
+        return False
+    line_end = f"{marker}\r\n".encode("utf-8", "surrogateescape")
+    events = await history.events(target, found[0].run)
+    return any(event.raw_headers is not None and line_end in event.raw_headers for event in events)
+
+
+def start_spec(
+    workflow: str,
+    host: HostRecord,
+    request: bytes,
+    options: Mapping[str, Any],
+    messages: tuple[Mapping[str, Any], ...],
+    *,
+    entropy: bytes,
+    parent: Parent | None = None,
+) -> StartSpec:
+    """A start from a request body ([args, context]) and normalized start options (durations in ns).
+
+    Raises InvalidName for an option whose inside is wrong; types were checked by whoever gave them.
+    """
+    args, context = codec.decode(request)
+    _check_insides(options)
+    policy = options.get("retry_policy")  # an empty Lua table arrives as an empty list
+    return StartSpec(
+        workflow=workflow,
+        args=codec.pack(args),
+        host=host.worker,
+        client=host.client,
+        context=context or {},
+        entropy=entropy,
+        parent=parent,
+        messages=messages,
+        run_timeout_ns=options.get("run_timeout") or 0,
+        execution_timeout_ns=options.get("execution_timeout") or 0,
+        start_delay_ns=options.get("start_delay") or 0,
+        retry_policy={} if policy == [] else policy,
+        cron=options.get("cron_schedule") or "",
+        memo=options.get("memo") or {},
+        attrs=options.get("search_attributes") or {},
+    )
+
+
+def _check_insides(options: Mapping[str, Any]) -> None:
+    try:
+        decode_policy(options.get("retry_policy") or None)
+    except ValueError as error:
+        raise InvalidName(str(error)) from error
+    for name in ("memo", "search_attributes"):
+        values = options.get(name) or {}
+        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+            raise InvalidName(f"{name} must be a table with texts as keys")
+    for key, value in (options.get("search_attributes") or {}).items():
+        plain = isinstance(value, str | bool | int | float)
+        if not plain and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise InvalidName(
+                f"search_attributes must be strings, booleans, numbers or lists of strings; {key} is {value!r}"
+            )
+
+
+def child_id(key: WorkflowKey, run: int, op: OpState) -> str:
+    """The id of a child: what the code says, or one that follows from parent, run and op."""
+    options = op.options.get("options") or {}
+    return str(options.get("id") or f"{key.id}_{run}_{op.n}")
+
+
+def _entropy(key: WorkflowKey, run: int, op: OpState) -> bytes:
+    # Derived, so that a start that is repeated after a crash is recognised as the same.
+    text = f"{key.queue}/{key.id}/{run}/{op.n}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=ENTROPY_BYTES).digest()
+
+
+def _failed(message: str, kind: str) -> bytes:
+    return codec.encode_failure(Failure(message, kind, False))

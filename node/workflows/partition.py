@@ -1,0 +1,37 @@
+"""A partition that this node owns: how far it was read, and what is still to be done after its takeover.
+
+Values only; who follows it is in `node.workflows.following`, who loads its runs in `node.workflows.loading`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import anyio
+
+from mesh.membership import Claim
+from store.catchup import CatchUp
+
+
+class Partition:
+    """A partition that this node owns."""
+
+    __slots__ = (
+        "attention", "catchup", "claim", "epoch", "handled_seq", "live_seq", "loading", "number", "saved_seq", "scope",
+        "stopped",
+    )  # fmt: skip
+
+    def __init__(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool) -> None:
+        self.number = claim.partition
+        self.claim = claim
+        self.handled_seq = claim.checkpoint
+        self.saved_seq = claim.checkpoint
+        self.catchup: CatchUp | None = CatchUp(busy)
+        self.scope = anyio.CancelScope()
+        self.stopped = False
+        # What came after this was first seen by this owner. One that handed over says where it had come to; after a
+        # crash its checkpoint is older than that.
+        self.live_seq = claim.checkpoint if handed_over else None
+        self.attention: deque[str] = deque()  # id tokens of the runs still to be loaded after the takeover
+        self.loading = 0
+        self.epoch = 0  # grows when everything is read anew; what was read before is dropped
