@@ -15,6 +15,7 @@ from mesh import codec
 from mesh.errors import InvalidName, Undecodable
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey, token, untoken
+from mesh.wire import parse_headers
 
 # Headers a plain `nats pub` may use, and those our own writers set.
 HEADER_WORKFLOW: Final = "Mesh-Workflow"
@@ -60,6 +61,11 @@ class Event(NamedTuple):
     def topic(self) -> str:
         """The topic of a signal."""
         return ".".join(untoken(part) for part in self.args)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers, parsed anew each time."""
+        return parse_headers(self.raw_headers) if self.raw_headers else {}
 
 
 _NAMES_RUN: Final = frozenset({"ret", "claim", "tick", "exit", "mark", "end"})

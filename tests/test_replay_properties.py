@@ -20,6 +20,7 @@ from mesh.events import StartSpec
 from mesh.failure import Failure, Kind
 from mesh.subjects import token
 from node.machine.vm import LuaVM
+from node.workflows.attempts import retry_tick
 from node.workflows.ops import Effect, RetryLater, WriteMark
 from tests.flows import RUN, Flow
 
@@ -157,10 +158,10 @@ class Live:
         choices: list[Callable[[], object]] = [self.signal, self.noise, self.repeat]
         if flow.run.open:
             choices += [self.answer] * 8
-        if flow.run.children:
+        if flow.run.children.by_n:
             choices += [
                 lambda: flow.exit(
-                    random.choice(list(flow.run.children)), random.choice((1, Failure("child", Kind.CONFLICT)))
+                    random.choice(list(flow.run.children.by_n)), random.choice((1, Failure("child", Kind.CONFLICT)))
                 )
             ] * 2
         if flow.run.delayed_until_ns:
@@ -176,7 +177,7 @@ class Live:
         if op.kind == "timer":
             flow.tick(op.n)
         elif op.durable and random.random() < 0.8:
-            flow.tick(flow.run.retry_tick(op))
+            flow.tick(retry_tick(op))
         elif op.kind == "spawn" and random.random() < 0.2:
             flow.exit(op.n, random.choice(("early", Failure("early"))))
         else:
@@ -218,7 +219,7 @@ class Live:
     def noise(self) -> None:
         """Events that are of no concern, or of somebody else's."""
         flow, random = self.flow, self.random
-        n, other = str(random.randint(1, max(1, flow.run.next_n - 1))), str(random.choice((RUN - 1, RUN + 1)))
+        n, other = str(random.randint(1, max(1, flow.run.ops.next_n - 1))), str(random.choice((RUN - 1, RUN + 1)))
         kind = random.randint(0, 9)
         if kind == 0:
             flow.event("ret", other, n, "1", "0000000000", data=codec.encode_success("stale"))
@@ -265,7 +266,7 @@ JUNK: Final = (
 
 def opened(flow: Flow) -> list[tuple[object, ...]]:
     """The open ops and children, without what refers to events that may be deleted."""
-    ops = [*flow.run.open.values(), *flow.run.children.values()]
+    ops = [*flow.run.open.values(), *flow.run.children.by_n.values()]
     return [
         (
             op.n,

@@ -65,7 +65,7 @@ def test_a_call_is_dispatched_and_its_outcome_is_the_result() -> None:
     assert codec.decode(flow.run.open[1].payload) == [[21], None]
     assert flow.run.open[1].fp == fingerprint("call", "a:b")
     assert flow.ok(1, 42) == ["end completed 42"]
-    assert flow.run.calls == 0
+    assert flow.run.ops.calls == 0
     assert flow.outstanding() == ["end completed 42"]
 
 
@@ -91,7 +91,7 @@ def test_spawn_answers_with_the_pid_and_its_end_is_an_event() -> None:
     )
     assert flow.start() == ["spawn 1 a:child"]
     assert flow.ok(1, {"pid": "{c@w|kid}", "queue": "q", "id": "kid"}) == []
-    assert list(flow.run.children) == [1]
+    assert list(flow.run.children.by_n) == [1]
     assert flow.exit(1, "done") == ["end completed ['{c@w|kid}', 'pid.exit', '{c@w|kid}', 'done']"]
 
 
@@ -702,7 +702,7 @@ def test_refused_calls_do_not_disturb_the_numbers_of_the_others() -> None:
         "for i = 1, 3 do done:receive() end return 'ok' end"
     )
     assert flow.start() == ["call 2 a:2", "call 4 a:1", "call 5 a:3"]
-    assert flow.run.next_n == 6
+    assert flow.run.ops.next_n == 6
     flow.ok(5)
     assert flow.ok(5) == []
     flow.ok(2)
@@ -955,7 +955,7 @@ def test_a_child_ends_once() -> None:
     assert flow.exit(1, 1) == ["call 2 a:1"]
     assert flow.exit(1, 2) == []
     flow.ok(2)
-    assert flow.run.children == {}
+    assert flow.run.children.by_n == {}
 
 
 def test_a_child_that_could_not_be_started_has_no_end() -> None:

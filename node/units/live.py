@@ -44,8 +44,8 @@ from node.units.unit import LiveUnit
 from node.units.workflow_watches import WorkflowWatches
 from node.workflows.calls import encode_foreign
 from node.workflows.others import start_spec
+from node.workflows.outcomes import service_error_kind
 from node.workflows.retry import duration_option
-from node.workflows.run import service_error_kind
 
 CALL_LOOK_EVERY_S: Final = 1.0
 ANSWER_S: Final = 0.3

@@ -33,9 +33,10 @@ from mesh.connection import Connection
 from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, Undecodable
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey, function_request, function_stop, function_who
+from node.workflows.call_options import DEFAULT_CALL_OPTIONS, CallOptions
 from node.workflows.ops import OpState
 from node.workflows.retry import LOST, UNKNOWN_OUTCOME
-from node.workflows.run import DEFAULT_CALL_OPTIONS, CallOptions, Run
+from node.workflows.run import Run
 
 ASK_AFTER_S: Final = 1.0
 # How long hosts have to answer. Once all live nodes that offer the function have answered, nothing is waited for; a

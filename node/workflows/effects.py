@@ -25,6 +25,7 @@ from mesh.outbox import Ack, Outbox
 from mesh.roster import Roster
 from mesh.subjects import WorkflowKey, stream_name
 from node.unit_logs import log_line
+from node.workflows.attempts import retry_tick
 from node.workflows.background import Background, insist
 from node.workflows.calls import Calls
 from node.workflows.ending import Ending
@@ -142,7 +143,7 @@ class Effects:
 
     def _retry_later(self, instance: Instance, run: Run, effect: RetryLater, *, recovering: bool) -> None:
         if effect.op.durable:
-            self._timers.set(instance, run, run.retry_tick(effect.op), effect.due_ns, recovering=recovering)
+            self._timers.set(instance, run, retry_tick(effect.op), effect.due_ns, recovering=recovering)
         elif recovering and effect.due_ns <= time.time_ns():
             effect.op.due_ns = 0
             self.calls.dispatch(instance.key, run, effect.op, recovering=True)
@@ -168,7 +169,7 @@ class Effects:
     def _stop(self, instance: Instance, run: Run, op: OpState) -> None:
         if op.due_ns:  # between two attempts: nobody runs it
             if op.durable:
-                self._timers.abandon(instance, run, run.retry_tick(op))
+                self._timers.abandon(instance, run, retry_tick(op))
             self._call_failed(instance.key, run, op, Failure("operation canceled", Kind.CANCELED, False))
         else:
             self.calls.stop(run, op)

@@ -22,6 +22,7 @@ from mesh.jetstream import JetStream
 from mesh.outbox import Ack, Outbox
 from mesh.subjects import WorkflowKey
 from node.workflows.background import Background, insist
+from node.workflows.chain import retry_state
 from node.workflows.instances import Instance, Instances, InTrouble
 from node.workflows.ops import ChildAtEnd, Finish
 from node.workflows.others import Others
@@ -149,7 +150,7 @@ def _wrapped(outcome: bytes, key: WorkflowKey, run: Run) -> bytes:
         return outcome
     details = {
         **value.details, "_wrapper": "child_workflow", "_workflow_id": key.id, "_workflow_type": run.type_name,
-        "_run_id": str(run.run), "_retry_state": str(run.retry_state(value)),
+        "_run_id": str(run.run), "_retry_state": str(retry_state(run.spec, value)),
     }  # fmt: skip
     return codec.encode_failure(replace(value, details=details))
 

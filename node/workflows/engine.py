@@ -44,6 +44,7 @@ from node.machine.code import Code, CodeMissing
 from node.machine.vm import MachineFailed, OutOfMemory
 from node.units.switchboard import Switchboard
 from node.workflows.background import Background
+from node.workflows.children import child_pid
 from node.workflows.effects import Effects
 from node.workflows.ending import Ending
 from node.workflows.following import INBOX_EVENTS_MAX, Following
@@ -52,7 +53,7 @@ from node.workflows.loading import Loading
 from node.workflows.ops import Suspend
 from node.workflows.others import Others
 from node.workflows.partition import Partition
-from node.workflows.run import Run, child_pid
+from node.workflows.run import Run
 from node.workflows.timers import Timers
 from node.workflows.vms import VMs
 from store.streams import QueueStream
@@ -146,7 +147,7 @@ class Engine:
         """What this engine is doing."""
         runs = [i.run for i in self._by_token.values() if i.run is not None]
         suspended = sum(1 for run in runs if run.suspended)
-        calls = sum(run.calls for run in runs)
+        calls = sum(run.ops.calls for run in runs)
         return Statistics(
             len(self.partitions), len(self._by_token), calls, self._loading.replays, self._loading.replayed_events,
             self._instances.evictions, suspended,
@@ -356,7 +357,7 @@ def _described(run: Run) -> dict[str, Any]:
     stacks = machine.stacks() if machine is not None and not run.suspended else []
     return {
         "run": run.run, "workflow": run.spec.workflow, "status": "suspended" if run.suspended else "running",
-        "reason": run.suspended, "waiting": waiting, "children": [child_pid(op) for op in run.children.values()],
+        "reason": run.suspended, "waiting": waiting, "children": [child_pid(op) for op in run.children.by_n.values()],
         "stacks": stacks, "started_ns": run.started_ns, "attempt": run.spec.attempt,
         "delayed_until_ns": run.delayed_until_ns, "deadline_ns": run.deadline_ns,
         "cancel_requested": run.cancel_requested, "events": run.length,
