@@ -227,7 +227,7 @@ class Node:
 
     async def _call(self, function_id: str, args: list[Any], context: Mapping[str, Any]) -> bytes:
         """Call a function wherever it is, once; its outcome."""
-        return await self.live.call(function_id, codec.encode([args, dict(context)]))
+        return await self.live.calls.call(function_id, codec.encode([args, dict(context)]))
 
     def foreign(self, function_id: str) -> tuple[str, str] | None:
         """Subject and encoding of a function that a service outside of the mesh serves."""

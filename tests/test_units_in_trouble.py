@@ -302,7 +302,7 @@ async def test_an_end_while_the_server_is_away_is_told_once_when_it_is_back(
     async with caller_and_host(app, server.url) as (a, b), anyio.create_task_group() as tasks:
 
         async def ask() -> None:
-            await a.node.live.call("app:t", codec.encode([[], None]))
+            await a.node.live.calls.call("app:t", codec.encode([[], None]))
 
         tasks.start_soon(ask)
         board = b.node.switchboard

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import anyio
@@ -19,8 +18,7 @@ import anyio.abc
 
 from mesh import codec
 from mesh.client import Client
-from mesh.connection import parse_headers
-from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, RequestTimeout, Undecodable
+from mesh.errors import InvalidName, MeshError, PayloadTooLarge
 from mesh.failure import Failure, Kind
 from mesh.hosts import UnknownHost
 from mesh.pids import ProcessPid, WorkflowPid, parse_pid
@@ -32,34 +30,27 @@ from mesh.starting import (
     signal_workflow,
     start_workflow,
 )
-from mesh.subjects import WorkflowKey, function_request, function_stop, function_who
+from mesh.subjects import WorkflowKey
 from mesh.timers import cron_subject
 from node.machine.vm import Op
 from node.modules import Caller, Modules
 from node.unit_logs import log_line
+from node.units.calls import Foreign, LiveCalls, Stop
 from node.units.names import Scope
 from node.units.peers import Done
 from node.units.switchboard import SpawnRequest, Switchboard, failed
 from node.units.unit import LiveUnit
 from node.units.workflow_watches import WorkflowWatches
-from node.workflows.calls import encode_foreign
 from node.workflows.others import start_spec
-from node.workflows.outcomes import service_error_kind
-from node.workflows.retry import duration_option
 
-CALL_LOOK_EVERY_S: Final = 1.0
-ANSWER_S: Final = 0.3
 PENDING_MAX: Final = 50_000  # ops of one unit that have no outcome yet: calls, timers, ...
-_NEVER_RETRIED: Final = frozenset({Kind.INVALID, Kind.PERMISSION_DENIED, Kind.INTERNAL})
 _TRUE: Final = codec.encode_success(True)
 
 _log = logging.getLogger(__name__)
 
-Foreign = Callable[[str], tuple[str, str] | None]
-
 
 class LiveDriver:
-    """Performs ops for all live units of a node."""
+    """Performs ops for all live units of a node. calls: makes the calls among them."""
 
     def __init__(
         self,
@@ -75,8 +66,7 @@ class LiveDriver:
         self._switchboard = switchboard
         self._modules = modules
         self._tasks = tasks
-        self._foreign = foreign
-        self._call_defaults = call_defaults
+        self.calls = LiveCalls(client, foreign=foreign, call_defaults=call_defaults)
         self._watches = WorkflowWatches(client, tasks)
         self._loop = asyncio.get_running_loop()
 
@@ -93,8 +83,8 @@ class LiveDriver:
         elif kind == "log":
             log_line(str(op.target), op.payload or b"", op.options, pid=unit.pid)
         elif kind == "call":
-            stop = _Stop()
-            self._start(unit, op, lambda: self._call_with_retries(op, stop), stop)
+            stop = Stop()
+            self._start(unit, op, lambda: self.calls.call_with_retries(op, stop), stop)
         elif kind == "ask":
             caller = Caller(unit.pid, unit.entry_id)
             self._start(unit, op, lambda: self._modules.ask(str(op.target), op.payload or b"", caller))
@@ -132,7 +122,7 @@ class LiveDriver:
 
     # -- ops that take time ------------------------------------------------------------------------------------
 
-    def _start(self, unit: LiveUnit, op: Op, work: Callable[[], Awaitable[bytes]], stop: _Stop | None = None) -> None:
+    def _start(self, unit: LiveUnit, op: Op, work: Callable[[], Awaitable[bytes]], stop: Stop | None = None) -> None:
         scope = anyio.CancelScope()
 
         def cancel(asked: bool) -> None:
@@ -163,104 +153,6 @@ class LiveDriver:
         except Exception as error:
             _log.exception("%s failed in the node", what)
             return failed(f"{what} failed in the node: {error}", Kind.INTERNAL)
-
-    # -- calls -------------------------------------------------------------------------------------------------
-
-    async def _call_with_retries(self, op: Op, stop: _Stop) -> bytes:
-        given = codec.unpack(op.options) if op.options else {}
-        try:
-            retry = decode_retry(_merged_retry(self._call_defaults(str(op.target)).get("retry"), given.get("retry")))
-        except ValueError as error:
-            return failed(str(error), Kind.INVALID)
-        attempt = 1
-        while True:
-            outcome = await self.call(str(op.target), op.payload or b"", stop)
-            ok, failure = codec.decode_outcome(outcome)
-            if ok or retry is None or not retry.again(attempt, failure):
-                return outcome
-            await anyio.sleep(retry.delay_s(attempt, random.random()))  # noqa: S311 - jitter
-            attempt += 1
-
-    async def call(self, function_id: str, request: bytes, stop: _Stop | None = None) -> bytes:
-        """One attempt of a call by request and reply; a host that is lost is found out by asking."""
-        try:
-            foreign = self._foreign(function_id)
-            if foreign is not None:
-                return await self._call_foreign(foreign, request)
-            answers: list[bytes] = []
-            arrived = anyio.Event()
-
-            def on_reply(data: bytes, raw_headers: bytes | None) -> None:
-                if not data and raw_headers is not None and raw_headers.startswith(b"NATS/1.0 503"):
-                    data = failed(f"no handler registered for target {function_id}", Kind.NOT_FOUND)
-                answers.append(data)
-                arrived.set()
-
-            def on_error(error: MeshError) -> None:
-                answers.append(failed(str(error), Kind.UNAVAILABLE, retryable=True))
-                arrived.set()
-
-            token = self._client.conn.request_nowait(
-                function_request(function_id), request, on_reply, on_error=on_error
-            )
-            try:
-                while not answers:
-                    with anyio.move_on_after(CALL_LOOK_EVERY_S):
-                        await arrived.wait()
-                    if not answers and not await self._somebody_has(
-                        function_id, self._client.conn.reply_subject(token)
-                    ):
-                        return failed(f"the host that ran {function_id} is gone", "HostLost", retryable=True)
-            except anyio.get_cancelled_exc_class():
-                if stop is not None and stop.asked:
-                    self._ask_to_stop(function_id, self._client.conn.reply_subject(token))
-                raise
-            finally:
-                self._client.conn.forget(token)
-            codec.decode_outcome(answers[0])
-            return answers[0]
-        except InvalidName as error:
-            return failed(str(error), Kind.INVALID)
-        except PayloadTooLarge as error:
-            return failed(f"the arguments are too large: {error}", Kind.INVALID)
-        except Undecodable as error:
-            return codec.encode_failure(codec.undecodable_failure("outcome", error))
-        except Disconnected as error:
-            return failed(str(error), Kind.UNAVAILABLE, retryable=True)
-
-    def _ask_to_stop(self, function_id: str, reply: str) -> None:
-        try:
-            self._client.conn.publish_nowait(function_stop(function_id), codec.encode([reply]))
-        except Disconnected:
-            return  # it goes on to its end, and nobody hears of it
-
-    async def _somebody_has(self, function_id: str, reply: str) -> bool:
-        replies = await self._client.conn.request_many(
-            function_who(function_id),
-            codec.encode([reply]),
-            timeout_s=ANSWER_S,
-            stop=lambda r: bool(codec.decode(r.data)),
-        )
-        return any(codec.decode(reply.data) for reply in replies)
-
-    async def _call_foreign(self, foreign: tuple[str, str], request: bytes) -> bytes:
-        subject, encoding = foreign
-        args, _context = codec.decode(request)
-        value = args[0] if len(args) == 1 else (args or None)
-        try:
-            reply = await self._client.conn.request(subject, encode_foreign(value, encoding), timeout_s=600.0)
-        except NoResponders:
-            return failed(f"nobody serves {subject}", Kind.UNAVAILABLE, retryable=True)
-        except RequestTimeout as error:
-            return failed(str(error), Kind.TIMEOUT)
-        headers = parse_headers(reply.raw_headers) if reply.raw_headers else {}
-        code = headers.get("Nats-Service-Error-Code")
-        if code is not None:
-            return failed(
-                headers.get("Nats-Service-Error") or f"service error {code}", service_error_kind(code), retryable=True
-            )
-        ok, value = codec.decode_outcome(reply.data)
-        return codec.encode_success(value) if ok else codec.encode_failure(value)
 
     # -- other units -------------------------------------------------------------------------------------------
 
@@ -419,79 +311,8 @@ class LiveDriver:
         return codec.NIL_OUTCOME
 
 
-class _Stop:
-    """Whether somebody asks for the end of a call, rather than just not waiting for it any more."""
-
-    asked = False
-
-
 def _nothing_to_cancel(_asked: bool) -> None:
     return
-
-
-def _merged_retry(default: object, given: object) -> object:
-    """The retry options of a call: the entry's, those of the call over them key by key (contract 10.3)."""
-    if isinstance(default, Mapping) and isinstance(given, Mapping):
-        return {**default, **given}
-    return default if given is None else given
-
-
-@dataclass(frozen=True, slots=True)
-class RetryOption:
-    """The `retry` option of funcs (contract 10.3). Seconds."""
-
-    max_attempts: int
-    initial_s: float
-    max_s: float
-    factor: float
-    jitter: float
-    retry_kinds: frozenset[str] | None
-    skip_kinds: frozenset[str]
-
-    def again(self, attempt: int, failure: Failure) -> bool:
-        """Whether a call that failed in this attempt is made again."""
-        if attempt >= self.max_attempts or failure.retryable is False or failure.kind == Kind.CANCELED:
-            return False
-        if failure.kind in self.skip_kinds:
-            return False
-        return failure.kind in self.retry_kinds if self.retry_kinds is not None else failure.kind not in _NEVER_RETRIED
-
-    def delay_s(self, attempt: int, chance: float) -> float:
-        """The pause after an attempt; chance: 0 to 1."""
-        delay = min(self.initial_s * self.factor ** (attempt - 1), self.max_s)
-        return delay * (1 + self.jitter * (2 * chance - 1))
-
-
-def decode_retry(table: object) -> RetryOption | None:
-    """Read the `retry` option; None when it is not active. Raises ValueError that names the key."""
-    if table is None:
-        return None
-    if not isinstance(table, Mapping):
-        raise ValueError(f"retry must be a table, got {table!r}")
-    attempts = table.get("max_attempts", 1)
-    if isinstance(attempts, bool) or not isinstance(attempts, int):
-        raise ValueError(f"retry.max_attempts must be a whole number, got {attempts!r}")
-
-    def seconds(key: str, default_ms: int) -> float:
-        return duration_option(f"retry.{key}", table.get(key, default_ms)) / 1e9
-
-    def number(key: str, default: float) -> float:
-        value = table.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise ValueError(f"retry.{key} must be a number of at least 0, got {value!r}")
-        return float(value)
-
-    def kinds(key: str) -> frozenset[str]:
-        value = table.get(key) or []
-        if not isinstance(value, list) or not all(isinstance(kind, str) for kind in value):
-            raise ValueError(f"retry.{key} must be a list of error kinds, got {value!r}")
-        return frozenset(value)
-
-    option = RetryOption(
-        attempts, seconds("initial_delay", 100), seconds("max_delay", 10_000), number("backoff_factor", 2.0),
-        number("jitter", 0.1), kinds("retry_kinds") if table.get("retry_kinds") else None, kinds("skip_kinds"),
-    )  # fmt: skip
-    return option if attempts > 1 else None
 
 
 def now_ns() -> int:
