@@ -95,3 +95,40 @@ function K.weigh(unit, ends, kb_max)
   end
   return bytes // 1024, true
 end
+
+--- Which of the processes (handle -> unit) holds the most memory: its handle and about how many kilobytes. Looks at those
+--- that have allocated the most, as looking takes time; after a full collection.
+--- Takes about `seconds` of the processor's time at most. Of one that holds more than kb_max no more is counted, and it is the
+--- answer; so is one that holds so many things that counting them would take more than half of the time.
+function K.heaviest(units, looks, seconds, kb_max)
+  raw.collectgarbage()
+  local candidates, ends = {}, raw.os.clock() + seconds
+  for _, unit in raw.next, units do
+    if not unit.finished then
+      candidates[#candidates + 1] = unit
+    end
+  end
+  raw.table.sort(candidates, function(x, y) return x.allocated > y.allocated end)
+  local heaviest, most = 0, 0
+  for i = 1, raw.math.min(looks, #candidates) do
+    local begun = raw.os.clock()
+    local ok, kb, finished = raw.pcall(K.weigh, candidates[i], ends, kb_max)
+    if not ok then
+      kb, finished = raw.math.floor(candidates[i].allocated), true -- there was no memory to count in
+    elseif not finished and ends - begun > seconds / 2 then
+      kb = raw.math.max(kb, kb_max)
+    end
+    if kb > most then
+      heaviest, most = candidates[i].handle, kb
+    end
+    if most >= kb_max or not finished then
+      break
+    end
+  end
+  for _, unit in raw.next, candidates do
+    unit.allocated = unit.allocated / 2 -- what was allocated lately tells more
+  end
+  candidates = nil
+  raw.collectgarbage()
+  return heaviest, most
+end

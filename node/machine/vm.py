@@ -26,9 +26,9 @@ from node.machine.typed_lua import TypedSyntaxError, erase
 KERNEL_FILES: Final = (
     "objects", "errors", "patterns", "views", "blame", "values", "order", "globals", "arguments", "text", "table",
     "math", "random", "calendar", "date", "coroutine", "environment", "msgpack", "duration", "zones", "layout", "time",
-    "uuid", "encoding", "channel", "payload", "funcs", "process", "hash", "crypto", "logger", "io", "env", "events",
-    "registry", "store", "queue", "sql", "http_client", "weight",
-    "kernel",
+    "uuid", "encoding", "channel", "payload", "funcs", "mailbox", "process", "names", "spawner", "workflow",
+    "hash", "crypto", "logger", "io", "env", "events", "registry", "store", "queue", "sql", "http_client", "weight",
+    "budget", "failing", "loading", "activation", "turns", "kernel",
 )  # fmt: skip
 
 INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings
@@ -193,12 +193,14 @@ class LuaVM:
         api = None
         for kernel_file in KERNEL_FILES:
             file = resources.files("node") / "lua" / f"{kernel_file}.lua"
-            if file.is_file():
-                api = load(file.read_bytes(), f"=[{kernel_file}]".encode(), kernel)
+            try:
+                text = file.read_bytes()
+            except OSError as error:
+                reason = f"node/lua/{kernel_file}.lua cannot be read ({error})"
+                raise MachineFailed(f"{reason}: the installation is broken; reinstall moonmesh") from error
+            api = load(text, f"=[{kernel_file}]".encode(), kernel)
         # The state's own globals are gone from user code's reach; lupa's `python` table goes from the kernel's too.
         self._lua.execute(b"python = nil")
-        if api is None:
-            raise MachineFailed("the kernel's files are missing from the installation; reinstall moonmesh")
         return api
 
     def compile(self, key: str, source: str, name: str) -> str | None:

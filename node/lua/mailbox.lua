@@ -1,0 +1,101 @@
+-- What has arrived at a unit and was not read yet: messages (`K.deliver_message`) and lifecycle events (`K.deliver_event`).
+--
+-- Of a unit, written here: mailbox, events, early_events; read: listeners, inbox.
+
+local K = ...
+local raw = K.raw
+
+-- A message that nobody listens for waits in `unit.mailbox` until a listener of its topic or the inbox exists.
+local function route(unit, message)
+  local topic = K.message_parts(message)
+  local listener = unit.listeners and unit.listeners[topic]
+  -- A channel that its reader has closed takes nothing: the message goes where it would go without it.
+  if listener and K.channel_offer(listener.channel, message) then
+    return true
+  end
+  return unit.inbox ~= nil and raw.string.byte(topic, 1) ~= 64 and K.channel_offer(unit.inbox, message)
+end
+
+--- A message arrives.
+function K.deliver_message(unit, message)
+  if not route(unit, message) then
+    unit.mailbox = unit.mailbox or {}
+    unit.mailbox[#unit.mailbox + 1] = message
+  end
+end
+
+--- A listener or the inbox came to be: hand over what waited for it, in order.
+function K.reroute(unit)
+  local waiting = unit.mailbox
+  if waiting then
+    unit.mailbox = nil
+    for i = 1, #waiting do
+      K.deliver_message(unit, waiting[i])
+    end
+  end
+end
+
+--- The messages that were never read, in the order in which they came, for new code of the same unit. They are taken away.
+function K.unread_messages(unit)
+  local list = {}
+  local function add(topic, value)
+    list[#list + 1] = K.is_message(value) and value or K.new_message(topic, "", 1, { value })
+  end
+  local function drain(topic, ch)
+    local values, n = K.channel_drain(ch)
+    for i = 1, n do
+      add(topic, values[i])
+    end
+  end
+  if unit.inbox then
+    drain("", unit.inbox)
+  end
+  local topics = {}
+  for topic in raw.next, unit.listeners or {} do
+    if raw.string.byte(topic, 1) ~= 64 then -- what the runtime sends to an object of the old code goes with it
+      topics[#topics + 1] = topic
+    end
+  end
+  raw.table.sort(topics) -- objects that are made here are numbered
+  for _, topic in raw.ipairs(topics) do
+    local listener = unit.listeners[topic]
+    if listener.held then
+      add(topic, listener.held)
+    end
+    drain(topic, listener.channel)
+  end
+  for _, message in raw.ipairs(unit.mailbox or {}) do
+    list[#list + 1] = message
+  end
+  raw.table.sort(list, function(x, y) return x[K.SEQ] < y[K.SEQ] end)
+  return list
+end
+
+--- The same as it is recorded for the next run of a workflow.
+function K.unread(unit)
+  local list = {}
+  for i, message in raw.ipairs(K.unread_messages(unit)) do
+    local topic, from, n, bodies = K.message_parts(message)
+    list[i] = { topic = topic, from = from, body = K.encode_bodies(n, raw.table.unpack(bodies, 1, n)) }
+  end
+  return list
+end
+
+--- The lifecycle events that were never read.
+function K.unread_events(unit)
+  if unit.events then
+    local values = K.channel_drain(unit.events)
+    return values
+  end
+  return unit.early_events
+end
+
+--- A lifecycle event arrives.
+function K.deliver_event(unit, event)
+  if unit.events then
+    K.channel_offer(unit.events, event)
+  else
+    unit.early_events = unit.early_events or {}
+    unit.early_events[#unit.early_events + 1] = event
+  end
+end
