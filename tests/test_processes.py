@@ -187,8 +187,9 @@ async def the_function_gives(tmp_path: Path, nats_server: ServerFactory, body: s
             local other = process.spawn("app:echo", HOST)
             local ev = receive(process.events(), "event")
             process.send(other, "x", "alive")
-            return { (tostring(ev.result.error):gsub("%d+", "N")), receive(process.inbox(), "answer"):payload():data() }""",
-            ["endless.lua:N: ran N instructions in one step without waiting; an endless loop?", "alive"],
+            local failed = ev.result.error
+            return { (tostring(failed):gsub("%d+", "N")), failed:retryable() == nil, receive(process.inbox(), "answer"):payload():data() }""",
+            ["endless.lua:N: ran N instructions in one step without waiting; an endless loop?", True, "alive"],
             id="an endless loop ends its process and no other",
         ),
         pytest.param(
@@ -196,9 +197,9 @@ async def the_function_gives(tmp_path: Path, nats_server: ServerFactory, body: s
             local pid = process.spawn_monitored("app:hog", HOST)
             local r = channel.select{ process.events():case_receive(), time.after("20s"):case_receive() }
             process.send(other, "x", "alive")
-            local text = tostring(r.value.result.error):match("at most %d+ MB")
-            return { text, receive(process.inbox(), "answer"):payload():data() }""",
-            ["at most 96 MB", "alive"],
+            local failed = r.value.result.error
+            return { tostring(failed):match("at most %d+ MB"), failed:retryable() == nil, receive(process.inbox(), "answer"):payload():data() }""",
+            ["at most 96 MB", True, "alive"],
             id="a process that holds too much memory ends and no other",
         ),
         pytest.param(

@@ -85,6 +85,35 @@ async def test_a_service_that_fails_is_started_again_and_one_that_returns_is_not
         assert await mesh.client.call("app:whois", "s") is None
 
 
+@pytest.mark.parametrize(
+    "once",
+    [
+        pytest.param("while true do end", id="an endless loop"),
+        pytest.param("local t = {} for i = 1, 1e9 do t[i] = { i } end", id="too much memory in one step"),
+        pytest.param("for i = 1, 1e9 do time.after('1h') end", id="too much asked for without waiting"),
+        pytest.param(
+            "kept = {} for i = 1, 40 do kept[i] = ('x'):rep(10000000 + i) time.sleep('1ms') end inbox:receive()",
+            id="too much memory held",
+        ),
+    ],
+)
+async def test_a_service_that_was_stopped_by_its_limits_is_started_again(
+    tmp_path: Path, nats_server: ServerFactory, once: str
+) -> None:
+    """What runs away once need not do so the next time: the limits say nothing of `retryable`, so the restart rules decide."""
+    runs_away_when_told = SINGLE.replace(
+        'if r.value:topic() == "fail" then error("told to") end', f'if r.value:topic() == "fail" then {once} end'
+    ).replace("return {", "local time = require('time') return {", 1)
+    app = write_app(tmp_path, processes={"single": runs_away_when_told}, functions=FUNCTIONS, entries=[service("s")])
+    async with a_mesh(nats_server().url, app) as mesh:
+        first = await mesh.client.call("app:whois", "s")
+        await mesh.client.call("app:tell", "s", "fail")
+        await wait_until(lambda: mesh.node.services.statistics()[0].starts == 2, 20)
+        await wait_until(lambda: mesh.node.services.statistics()[0].state is State.RUNNING)
+        assert await mesh.client.call("app:whois", "s") not in (None, first)
+        await mesh.node.services.stop("app:s")
+
+
 async def test_a_required_service_that_does_not_start_fails_the_boot(
     tmp_path: Path, nats_server: ServerFactory
 ) -> None:

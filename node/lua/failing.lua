@@ -47,7 +47,13 @@ K.fail = fail
 --- End a unit that was stopped by its limits (`unit.doomed` says by which).
 local function fail_doomed(unit, stack)
   take_back_end(unit)
-  fail(unit, K.new_error("Internal", unit.doomed, false, nil, stack or unit.doomed), "doomed")
+  -- A workflow would do the same again. A process or a call may have met what has passed by its next start: nothing is said,
+  -- so that what supervises it may try.
+  local retryable
+  if unit.deterministic then
+    retryable = false
+  end
+  fail(unit, K.new_error("Internal", unit.doomed, retryable, nil, stack or unit.doomed), "doomed")
 end
 K.fail_doomed = fail_doomed
 

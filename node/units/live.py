@@ -75,7 +75,7 @@ class LiveDriver:
         n, kind = op.n, op.kind
         if len(unit.pending) >= PENDING_MAX and n:
             text = f"waits for {len(unit.pending)} things at once, which is the most that a process or a call may"
-            unit.kill(Failure(text, Kind.RATE_LIMITED, False))
+            unit.kill(Failure(text, Kind.RATE_LIMITED))
         elif kind == "timer":
             self._set_timer(unit, n, time.monotonic_ns() + int(op.target))
         elif kind == "cancel_op":

@@ -181,7 +181,8 @@ class Cell:
             f"the process holds about {kb // 1024} MB, at most {PROCESS_KB_MAX // 1024} MB are possible, less when "
             "many hold much; keep large data in a store or in files"
         )
-        self.end(unit, codec.encode_failure(Failure(text, Kind.INTERNAL, False)))
+        # Whether it would grow again nobody can say: what supervises it may start it again.
+        self.end(unit, codec.encode_failure(Failure(text, Kind.INTERNAL)))
         return True
 
     def lost(self, error: MachineFailed) -> None:
