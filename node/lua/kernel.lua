@@ -109,7 +109,7 @@ end
 function A.turn(now, slice, handle, verb, a, b, c)
   local unit = units[handle]
   if unit then
-    turns.post(unit, verb, a, b, c)
+    K.post(unit, verb, a, b, c)
   end
   return turns.take(now, slice)
 end

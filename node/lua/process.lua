@@ -132,8 +132,6 @@ function K.globals.unsubscribe(ch)
   return M.unlisten(ch)
 end
 
-local SCALARS = { ["nil"] = true, boolean = true, number = true, string = true }
-
 function M.send(dest, topic, ...)
   if raw.type(dest) ~= "string" or dest == "" then
     return nil, K.new_error("Invalid", "destination required", false)
@@ -142,23 +140,21 @@ function M.send(dest, topic, ...)
   if err then
     return nil, err
   end
-  local body, failed
-  local n, first = raw.select("#", ...), (...)
-  local unit = K.current
-  if unit.kind == "process" and n == 1 and SCALARS[raw.type(first)] then
-    -- To a process of this VM a plain value goes as it is.
-    if K.post_message(dest, topic, { n = 1, first }, unit.pid) then
-      return true, nil
+  local n, unit = raw.select("#", ...), K.current
+  local receiver = unit.kind == "process" and K.neighbour(dest)
+  local bodies = receiver and K.copy_bodies(n, ...)
+  if not bodies then
+    local failed
+    bodies, failed = K.encode_bodies(n, ...)
+    if not bodies then
+      return nil, K.new_error("Invalid", "message cannot be sent: " .. failed, false)
     end
   end
-  body, failed = K.encode_bodies(n, ...)
-  if not body then
-    return nil, K.new_error("Invalid", "message cannot be sent: " .. failed, false)
-  end
-  if unit.kind == "process" and K.post_message(dest, topic, body, unit.pid) then
+  if receiver then
+    K.post(receiver, "message", topic, bodies, unit.pid)
     return true, nil
   end
-  return K.op_wait("send", dest, body, K.encode_options({ topic = topic }))
+  return K.op_wait("send", dest, bodies, K.encode_options({ topic = topic }))
 end
 
 local function check_dest(dest)

@@ -7,7 +7,7 @@
 local K = ...
 local raw = K.raw
 local collectgarbage = raw.collectgarbage
-local verbs, run = K.verbs, K.run
+local verbs, run, grant, enter, leave = K.verbs, K.run, K.grant, K.enter, K.leave
 
 local OUT_VALUES_MAX = 50000 -- ops handed out in one turn, five values each; Lua's stack takes a million values
 local EVENTS_PER_ACTIVATION = 32
@@ -39,17 +39,11 @@ local function post(unit, verb, a, b, c)
   inbound[last + 1], inbound[last + 2], inbound[last + 3], inbound[last + 4] = verb, a, b, c
   inbound.last = last + 4
 end
+K.post = post
 
-turns.post = post
-
---- Hand a message to a process of this VM; false when there is none of this PID or name here.
-function K.post_message(dest, topic, body, from)
-  local unit = processes[dest] or processes[names[dest]]
-  if unit == nil then
-    return false
-  end
-  post(unit, "message", topic, body, from)
-  return true
+--- The process of this VM that has a PID or name; nil when there is none.
+function K.neighbour(dest)
+  return processes[dest] or processes[names[dest]]
 end
 
 local function take_events(unit)
@@ -73,13 +67,13 @@ end
 local function serve(unit, now)
   unit.queued = false
   unit.now = now
-  K.grant(unit)
-  K.enter(unit)
+  grant(unit)
+  enter(unit)
   local ok, problem = raw.pcall(take_events, unit)
   if not ok then
     K.abandon(unit, problem)
   end
-  K.leave()
+  leave()
   local grown = collectgarbage("count") - unit.memory_before
   if grown > 0 then
     unit.allocated = unit.allocated + grown

@@ -25,10 +25,10 @@ from node.machine.typed_lua import TypedSyntaxError, erase
 
 KERNEL_FILES: Final = (
     "objects", "errors", "patterns", "views", "blame", "values", "order", "globals", "arguments", "text", "table",
-    "math", "random", "calendar", "date", "coroutine", "environment", "msgpack", "duration", "zones", "layout", "time",
-    "uuid", "encoding", "channel", "payload", "funcs", "mailbox", "process", "names", "spawner", "workflow",
-    "hash", "crypto", "logger", "io", "env", "events", "registry", "store", "queue", "sql", "http_client", "weight",
-    "budget", "failing", "loading", "activation", "turns", "kernel",
+    "math", "random", "calendar", "date", "coroutine", "environment", "msgpack", "copies", "duration", "zones",
+    "layout", "time", "uuid", "encoding", "channel", "payload", "funcs", "mailbox", "process", "names", "spawner",
+    "workflow", "hash", "crypto", "logger", "io", "env", "events", "registry", "store", "queue", "sql", "http_client",
+    "weight", "budget", "failing", "loading", "activation", "turns", "kernel",
 )  # fmt: skip
 
 INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings
