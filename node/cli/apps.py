@@ -74,7 +74,7 @@ def check(app: Path, *, strict: bool, as_json: bool) -> None:
 
 def python_problems(registry: Registry) -> list[Problem]:
     """The Python functions of a registry that cannot be imported."""
-    from node.functions.host import PythonFunctionMissing, load_python
+    from node.functions.python_calls import PythonFunctionMissing, load_python
     from node.registry import Problem, PythonFunctionEntry
 
     problems = []

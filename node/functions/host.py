@@ -1,118 +1,52 @@
-"""The function host: runs calls that arrive on `mesh.fn` and answers on their reply subject.
+"""The function host: takes the calls that arrive on `mesh.fn`, queues them, has them run and answers them.
 
 A call of a workflow has the outcome's subject as its reply, so the answer is a stored event: it is repeated until the
 server acknowledges it. A call that may run only once is claimed in the history first; who does not get the claim
 stays silent. A host that is full passes the call on to another one of the queue group.
 
-Short Lua functions run on the event loop, which saves the two changes of thread that cost more than the call; those
-that compute for long or wait run in lanes (`node.functions.lanes`). Python functions run in worker threads or, when
-async, on the loop. What a Lua function asks of the world is carried out by the live driver.
+A call begins when its function has a place and, if it is a workflow's, the limits of the function's worker allow it
+(`node.functions.limits`). How calls run: `lua_calls`, `python_calls`, `process_calls`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import inspect
 import logging
+import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Collection
+from typing import Final
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from mesh import codec
 from mesh.connection import Connection, DirectSubscription
-from mesh.errors import Disconnected, MeshError, PayloadTooLarge, Undecodable
+from mesh.errors import Disconnected, PayloadTooLarge, Undecodable
 from mesh.failure import Failure, Kind
 from mesh.outbox import Ack, Outbox
-from mesh.pids import TOPOLOGY
 from mesh.subjects import claim_of_ret, function_request, function_stop, function_who
-from node.functions.lanes import Lane, Lanes
-from node.functions.micro import Endpoint, MicroService
-from node.machine.code import Code, CodeMissing
-from node.machine.vm import LuaMachine, LuaVM, MachineFailed, Op, OutOfMemory
-from node.registry import LuaFunctionEntry, ProcessEntry, PythonFunctionEntry
-from node.units.live import LiveDriver, now_ns
-from node.units.switchboard import SpawnRequest, Switchboard
-from node.units.unit import LiveUnit
+from node.functions.job import Function, Job, Runner
+from node.functions.limits import WorkerLimit, worker_limits
+from node.functions.lua_calls import LuaCalls
+from node.functions.micro import MicroService
+from node.functions.process_calls import ProcessCalls
+from node.functions.python_calls import PythonCalls, PythonFunctionMissing
+from node.machine.code import Code
+from node.registry import EntryId, LuaFunctionEntry, PoolSpec, PythonFunctionEntry, Registry
+from node.units.live import LiveDriver
+from node.units.switchboard import Switchboard
 from node.workflows.calls import HEADER_ONCE
 
 HOPS_MAX: Final = 5  # how often a call is passed on before it waits where it is
 HEADER_HOPS: Final = b"Mesh-Hops: "
-PYTHON_THREADS_MAX: Final = 64
 PROCESS_CALLS_MAX: Final = 10_000  # calls that run as processes: a process is light
+BUFFER_OF_UNLIMITED: Final = 10_000  # calls that wait for the limit of a worker, of a function that has none itself
+TIMER_S_MIN: Final = 0.001  # loops do not tell times apart that are closer
 QUEUE_GROUP: Final = "q"  # ADR-32
-# A call that runs on the event loop may take this much, about 2 ms, before it is moved to a lane.
-INLINE_INSTRUCTIONS_MAX: Final = 100_000
-INLINE_MEMORY_BYTES_MAX: Final = 8 * 1024 * 1024
-INLINE_PAUSE_S: Final = 60.0
-_REQUEST_PREFIX: Final = codec.MARKER + b"\x92"
+WORKFLOW_REPLY: Final = "mesh.wf."  # how the reply subject of a workflow's call begins
 
 _log = logging.getLogger(__name__)
-
-
-class PythonFunctionMissing(MeshError):
-    """Raised when a `function.python` entry names something that cannot be imported or called."""
-
-    code = "python-function-missing"
-
-
-@dataclass(slots=True)
-class Job:
-    """A call that was taken. reply: where the outcome goes; its identity too."""
-
-    function: Function
-    reply: str
-    request: bytes
-    once: bool
-    begun_s: float = 0.0
-    unit: CallUnit | None = None
-    stop: Callable[[], None] | None = None
-    unwanted: bool = False
-    ended: bool = False
-
-
-class CallUnit(LiveUnit):
-    """A call of a Lua function that runs on a lane, as a unit with a PID and a mailbox."""
-
-    __slots__ = ("_host", "job", "lane", "machine")
-
-    def __init__(self, pid: str, job: Job, host: FunctionHost, lane: Lane, machine: LuaMachine) -> None:
-        super().__init__(pid, job.function.id)
-        self.job = job
-        self.lane = lane
-        self.machine = machine
-        self._host = host
-
-    def post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
-        """Have it handle an event on its lane."""
-        self._host.feed_lua(self, verb, a, b, c)
-
-    def kill(self, failure: Failure) -> None:
-        """Answer the caller with this failure; what is still computing on the lane is heard no more."""
-        self._host.kill_lua(self, failure)
-
-
-@dataclass(slots=True)
-class Function:
-    """A function this node offers. running: calls under way; waiting: taken, not begun."""
-
-    id: str
-    entry: LuaFunctionEntry | PythonFunctionEntry | ProcessEntry
-    size_max: int
-    buffer: int
-    python: Callable[..., Any] | None = None
-    is_async: bool = False
-    running: int = 0
-    waiting: deque[Job] = field(default_factory=deque)
-    endpoint: Endpoint | None = None
-    inline: LuaMachine | None = None
-    inline_after_s: float = 0.0  # monotonic; not tried inline before
 
 
 class FunctionHost:
@@ -132,21 +66,21 @@ class FunctionHost:
     ) -> None:
         self._conn = conn
         self._outbox = outbox
-        self._code = code
-        self._live = live
-        self._switchboard = switchboard
         self._node_id = node_id
         self._functions: dict[str, Function] = {}
+        self._limits = worker_limits(code.registry)
+        self._stop_timeouts_s = [worker.options.stop_timeout_s for worker in code.registry.workers().values()]
         self._jobs: dict[str, Job] = {}
         self._subscriptions: list[DirectSubscription] = []
         self._requests: list[DirectSubscription] = []
         self._draining = False
-        self._closing = False
         self._idle = anyio.Event()
-        self._lanes = Lanes()
-        self._inline_vm = _inline_vm()
-        self._threads = anyio.CapacityLimiter(PYTHON_THREADS_MAX)
+        self._loop = asyncio.get_running_loop()
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._lua = LuaCalls(code=code, live=live, switchboard=switchboard, answer=self._answer)
+        self._python = PythonCalls(tasks=lambda: self._group, answer=self._answer)
+        self._processes = ProcessCalls(switchboard=switchboard, answer=self._answer)
+        self._switchboard = switchboard
         self.service = MicroService(
             conn,
             name="moonmesh",
@@ -154,17 +88,7 @@ class FunctionHost:
             description=f"Functions of node {node_id}",
             metadata={"node": node_id},
         )
-        for entry_id, entry in code.registry.functions().items():
-            if isinstance(entry, LuaFunctionEntry | PythonFunctionEntry) and offers(str(entry_id)):
-                try:
-                    self._functions[str(entry_id)] = _function(str(entry_id), entry)
-                except PythonFunctionMissing as error:
-                    _log.error("not offered: %s", error)
-        for entry_id, process in code.registry.processes().items():
-            # A process that says on which host it runs can be called (contract 10.5), by whoever has that host.
-            if process.default_host is not None and offers(str(process.default_host)):
-                size = PROCESS_CALLS_MAX
-                self._functions[str(entry_id)] = Function(str(entry_id), process, size, size)
+        self._add_functions(code.registry, offers)
 
     @property
     def offered(self) -> list[str]:
@@ -188,22 +112,41 @@ class FunctionHost:
                 task_status.started()
                 await anyio.sleep_forever()
         finally:
-            self._closing = True
+            self._python.close()
             self.service.stop()
             for subscription in [*self._requests, *self._subscriptions]:
                 subscription.unsubscribe()
-            self._lanes.close()
+            for limit in self._limits.values():
+                if limit.timer is not None:
+                    limit.timer.cancel()
+            self._lua.close()
+
+    def share_limits(self, nodes_with: Callable[[Collection[str]], int]) -> None:
+        """Take this node's share of what limits a whole task queue. nodes_with: how many live nodes offer any of these.
+
+        To be called when the nodes of the mesh have changed.
+        """
+        for limit in self._limits.values():
+            if limit.queue_per_second is not None:
+                limit.share(nodes_with([function.id for function in limit.functions]))
+                self._begin_limited(limit)
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no more calls and wait for those under way; what is left then is found lost by its owner."""
+        """Take no more calls and wait for those under way; what is left then is found lost by its owner.
+
+        timeout_s: how long it waits, or longer if a worker says so.
+        """
+        timeout_s = max([timeout_s, *self._stop_timeouts_s])
         self._draining = True
         for subscription in self._requests:
             subscription.unsubscribe()
         for function in self._functions.values():
-            while function.waiting:
-                job = function.waiting.popleft()
+            for job in [*function.waiting, *function.limited]:
+                if job.limit is not None:
+                    job.limit.release(job)
                 self._jobs.pop(job.reply, None)
                 self._pass_on(job, 0)
+            function.waiting.clear()
         with anyio.move_on_after(timeout_s):
             while self._jobs:
                 self._idle = anyio.Event()
@@ -211,6 +154,31 @@ class FunctionHost:
             await self._outbox.flush(timeout_s)
         if self._jobs:
             _log.warning("%d calls were still running after %g s and are left behind", len(self._jobs), timeout_s)
+
+    def _add_functions(self, registry: Registry, offers: Callable[[str], bool]) -> None:
+        for entry_id, entry in registry.functions().items():
+            if not offers(str(entry_id)):
+                continue
+            if isinstance(entry, LuaFunctionEntry):
+                self._add(entry_id, entry.activity_worker, self._lua, *_places(entry.pool))
+            elif isinstance(entry, PythonFunctionEntry):
+                try:
+                    self._python.add(entry)
+                except PythonFunctionMissing as error:
+                    _log.error("not offered: %s", error)
+                else:
+                    self._add(entry_id, entry.activity_worker, self._python, *_places(entry.pool))
+        for entry_id, process in registry.processes().items():
+            # A process that says on which host it runs can be called (contract 10.5), by whoever has that host.
+            if process.default_host is not None and offers(str(process.default_host)):
+                self._processes.add(process, process.default_host)
+                self._add(entry_id, process.activity_worker, self._processes, PROCESS_CALLS_MAX, PROCESS_CALLS_MAX)
+
+    def _add(self, entry_id: EntryId, worker: EntryId | None, runner: Runner, size_max: int, buffer: int) -> None:
+        limit = self._limits.get(worker) if worker is not None else None
+        function = self._functions[str(entry_id)] = Function(str(entry_id), runner, size_max, buffer, limit)
+        if limit is not None:
+            limit.functions.append(function)
 
     def _offer(self, function: Function) -> None:
         request = function_request(function.id)
@@ -244,17 +212,26 @@ class FunctionHost:
             if at >= 0:
                 digits = raw_headers[at + len(HEADER_HOPS) :].split(b"\r\n", 1)[0]
                 hops = int(digits) if digits.isdigit() else HOPS_MAX
-        job = Job(function, reply, data, once)
+        limit = function.limit
+        if limit is not None and not reply.startswith(WORKFLOW_REPLY):
+            limit = None
+        job = Job(function, reply, data, once, limit)
+        begins = function.running < function.size_max and (limit is None or limit.admits(function, time.monotonic()))
         if self._draining or (
-            function.running >= function.size_max and len(function.waiting) >= function.buffer and hops < HOPS_MAX
+            not begins and len(function.waiting) + len(function.limited) >= function.buffer and hops < HOPS_MAX
         ):
             self._pass_on(job, hops)
             return
         self._jobs[reply] = job
-        if function.running >= function.size_max:
+        if begins:
+            self._begin(job)
+            return
+        job.waits_since_s = time.monotonic()
+        if limit is None:
             function.waiting.append(job)
         else:
-            self._begin(job)
+            limit.hold(job)
+            self._begin_limited(limit)
 
     def _pass_on(self, job: Job, hops: int) -> None:
         headers = {"Mesh-Hops": str(hops + 1)}
@@ -297,9 +274,14 @@ class FunctionHost:
         job.unwanted = True
         if job.stop is not None:
             job.stop()
-        elif job in job.function.waiting:
-            job.function.waiting.remove(job)
-            job.function.running += 1  # `_leave` takes it back
+        elif job.waits_since_s and not job.begun_s:
+            function = job.function
+            if job.limit is None:
+                function.waiting.remove(job)
+            else:
+                job.limit.release(job)
+                job.limit = None  # it was never counted there
+            function.running += 1  # `_leave` takes it back
             job.begun_s = time.monotonic()
             self._answer(job, codec.encode_failure(Failure("canceled", Kind.CANCELED, False)))
 
@@ -307,14 +289,16 @@ class FunctionHost:
 
     def _begin(self, job: Job) -> None:
         job.function.running += 1
+        if job.limit is not None:
+            job.limit.throttle.begin()
         job.begun_s = time.monotonic()
-        if not job.once or not job.reply.startswith("mesh.wf."):
-            self._start(job)
+        if not job.once or not job.reply.startswith(WORKFLOW_REPLY):
+            job.function.runner.start(job)
             return
 
         def on_ack(ack: Ack) -> None:
             if ack.error is None:
-                self._start(job)
+                job.function.runner.start(job)
             else:
                 _log.info("call %s is another host's: %s", job.reply, ack.error)
                 self._leave(job)
@@ -322,16 +306,6 @@ class FunctionHost:
         self._outbox.write(
             claim_of_ret(job.reply), self._node_id.encode(), {"Nats-Expected-Last-Subject-Sequence": "0"}, on_ack
         )
-
-    def _start(self, job: Job) -> None:
-        function = job.function
-        if isinstance(function.entry, ProcessEntry):
-            self._spawn_process(job, function.entry)
-        elif function.python is None:
-            if not self._run_inline(job):
-                self._start_lua(job)
-        else:
-            self._group.start_soon(self._run_python, job)
 
     def _answer(self, job: Job, outcome: bytes) -> None:
         if job.ended:
@@ -343,7 +317,7 @@ class FunctionHost:
             function_endpoint.note(
                 time.monotonic() - job.begun_s, failed=outcome[:3] == codec.FAILURE_PREFIX, outcome=outcome
             )
-        if job.reply.startswith("mesh.wf."):
+        if job.reply.startswith(WORKFLOW_REPLY):
 
             def on_ack(ack: Ack) -> None:
                 if isinstance(ack.error, PayloadTooLarge):
@@ -368,188 +342,52 @@ class FunctionHost:
         self._jobs.pop(job.reply, None)
         function = job.function
         function.running -= 1
-        while function.waiting and function.running < function.size_max:
-            self._begin(function.waiting.popleft())
+        if job.limit is not None:
+            job.limit.throttle.leave()
+        if function.waiting:
+            self._begin_waiting(function)
+        if function.limit is not None and function.limit.waiting:
+            self._begin_limited(function.limit)
         if not self._jobs:
             self._idle.set()
 
-    # -- Python ------------------------------------------------------------------------------------------------
-
-    async def _run_python(self, job: Job) -> None:
-        outcome = codec.encode_failure(Failure("operation canceled", Kind.CANCELED, False))
-        with anyio.CancelScope() as scope:
-            job.stop = scope.cancel
-            try:
-                outcome = await self._python_outcome(job)
-            except (Exception, SystemExit) as error:  # the function's own failure is an outcome
-                outcome = _encode_failure_of(error)
-            except asyncio.CancelledError:
-                if scope.cancel_called or self._closing:
-                    raise
-                # Nobody cancelled this call: the function has let somebody else's cancellation out.
-                outcome = codec.encode_failure(Failure("the function was cancelled from inside", Kind.INTERNAL))
-        self._answer(job, outcome)
-
-    async def _python_outcome(self, job: Job) -> bytes:
-        call = job.function.python
-        try:
-            args = decode_request(job.request)
-        except Undecodable as error:
-            return codec.encode_failure(codec.undecodable_failure("request", error))
-        if call is None:
-            raise PythonFunctionMissing(job.function.id)
-        if job.function.is_async:
-            value = await call(*args)
-        else:
-            value = await anyio.to_thread.run_sync(lambda: call(*args), limiter=self._threads)
-        try:
-            return codec.encode_success(value)
-        except (TypeError, ValueError, OverflowError) as error:
-            return codec.encode_failure(Failure(f"the result cannot be sent: {error}", Kind.INVALID, False))
-
-    # -- Lua ---------------------------------------------------------------------------------------------------
-
-    def _spawn_process(self, job: Job, entry: ProcessEntry) -> None:
-        try:
-            request = _checked_request(job.request)
-        except Undecodable as error:
-            self._answer(job, codec.encode_failure(codec.undecodable_failure("request", error)))
+    def _begin_waiting(self, function: Function) -> None:
+        """Begin what waits for a place of a function and for nothing else."""
+        # A call that ends at once comes by here again while it is begun; going on from there would pile them up.
+        if function.beginning:
             return
-        watcher = self._switchboard.new_watcher(lambda outcome: self._answer(job, outcome))
-        wish = SpawnRequest(str(entry.id), str(entry.default_host), request, monitor=True)
-        outcome = self._switchboard.spawn_here(watcher.pid, wish)
-        ok, pid = codec.decode_outcome(outcome)
-        if not ok:
-            watcher.post("ended", None, outcome)
-            return
-
-        def stop() -> None:
-            unit = self._switchboard.get(pid)
-            if unit is not None:
-                unit.post("cancel", None, None, TOPOLOGY.encode())
-
-        job.stop = stop
-
-    def _run_inline(self, job: Job) -> bool:
-        """Try to run a Lua call right here. False when it has to go to a lane; then nothing has happened.
-
-        What a function does to the world leaves the kernel as ops at the end of an activation. So a call that takes
-        too long, or that waits for something, can be dropped before anything of it is visible, and be run again from
-        its beginning on a lane. Functions that turn out so go to lanes directly for a while.
-        """
-        function = job.function
-        now = time.monotonic()
-        if now < function.inline_after_s:
-            return False
-        pid = self._switchboard.new_pid(f"{function.id}#lua.0").encode()
+        function.beginning = True
         try:
-            request = _checked_request(job.request)
-            if function.inline is None:
-                function.inline = self._inline_vm.open(self._code.prepare(self._inline_vm, "function", function.id))
-            ops = function.inline.feed("request", now_ns(), request, pid)
-        except (Undecodable, CodeMissing) as error:
-            self._lua_failed(job, error)
-            return True
-        except MachineFailed:
-            self._inline_vm = _inline_vm()
-            for other in self._functions.values():
-                other.inline = None
-            function.inline_after_s = now + INLINE_PAUSE_S
-            return False
-        end = ops[-1] if ops else None
-        if end is None or end.kind != "end" or end.target == "doomed" or any(op.n for op in ops):
-            function.inline.close()
-            function.inline = None
-            function.inline_after_s = now + INLINE_PAUSE_S
-            return False
-        if end.target != "ok":
-            function.inline.close()
-            function.inline = None
-        unit = LiveUnit(pid.decode(), function.id)
-        for op in ops[:-1]:
-            self._live.carry_out(unit, op)
-        if end.target == "raised":
-            self._live.log_failure(unit, end.payload or codec.NIL_OUTCOME)
-        self._answer(job, end.payload or codec.NIL_OUTCOME)
-        return True
+            while function.waiting and not function.is_full:
+                if function.limit is not None and function.limited_first:
+                    waiting = len(function.limited)
+                    self._begin_limited(function.limit)
+                    if len(function.limited) < waiting:
+                        continue
+                self._begin(function.waiting.popleft())
+        finally:
+            function.beginning = False
 
-    def _start_lua(self, job: Job) -> None:
-        code, function_id, request = self._code, job.function.id, job.request
-
-        def begin(lane: Lane) -> tuple[Lane, LuaMachine, str, Sequence[Op]]:
-            marked = _checked_request(request)
-            idle = lane.idle.get(function_id)
-            machine = idle.pop() if idle else lane.vm.open(code.prepare(lane.vm, "function", function_id))
-            return lane, machine, pid, _feed(lane, machine, "request", marked, pid.encode())
-
-        def begun(result: tuple[Lane, LuaMachine, str, Sequence[Op]] | None, error: BaseException | None) -> None:
-            if error is not None or result is None:
-                self._lua_failed(job, error)
-                return
-            lane, machine, pid, ops = result
-            unit = job.unit = CallUnit(pid, job, self, lane, machine)
-            self._switchboard.add(unit)
-            job.stop = lambda: unit.post("cancel", None, None, TOPOLOGY.encode())
-            self._perform(unit, ops)
-            if job.unwanted and not unit.ended:
-                job.stop()  # they asked before there was anybody to be told
-
-        pid = self._switchboard.new_pid(f"{function_id}#lua.1")
-        self._lanes.submit(begin, begun)
-
-    def _perform(self, unit: CallUnit, ops: Sequence[Op]) -> None:
-        for op in ops:
-            if op.kind == "end":
-                self._end_lua(unit, op)
-                return
-            self._live.carry_out(unit, op)
-            if unit.ended:
-                return
-
-    def feed_lua(self, unit: CallUnit, verb: str, a: Any, b: Any, c: Any) -> None:
-        """Feed an event to a call on its lane and carry out what comes of it."""
-        if unit.ended:
+    def _begin_limited(self, limit: WorkerLimit) -> None:
+        """Begin what the limit of a worker allows by now; come back when it allows more."""
+        if limit.beginning:
             return
-        machine = unit.machine
-
-        def work(lane: Lane) -> Any:
-            return _feed(lane, machine, verb, a, b, c)
-
-        def done(ops: Sequence[Op] | None, error: BaseException | None) -> None:
-            if unit.ended:
-                return
-            if error is not None or ops is None:
-                self._lua_failed(unit.job, error)
-            else:
-                self._perform(unit, ops)
-
-        unit.lane.submit(work, done)
-
-    def _end_lua(self, unit: CallUnit, op: Op) -> None:
-        machine, function_id = unit.machine, unit.entry_id
-        if op.target in ("raised", "doomed"):
-            self._live.log_failure(unit, op.payload or codec.NIL_OUTCOME)
-        if op.target == "ok":
-            unit.lane.submit(lambda lane: lane.idle.setdefault(function_id, []).append(machine), lambda _r, _e: None)
-        else:
-            unit.lane.submit(lambda _lane: machine.close(), lambda _r, _e: None)
-        self._answer(unit.job, op.payload or codec.NIL_OUTCOME)
-
-    def kill_lua(self, unit: CallUnit, failure: Failure) -> None:
-        """End a call without asking it."""
-        machine = unit.machine
-        unit.lane.submit(lambda _lane: machine.close(), lambda _r, _e: None)
-        self._answer(unit.job, codec.encode_failure(failure))
-
-    def _lua_failed(self, job: Job, error: BaseException | None) -> None:
-        if isinstance(error, OutOfMemory):
-            failure = Failure(f"{job.function.id} took more memory than a function may have", Kind.INTERNAL)
-        elif isinstance(error, CodeMissing | Undecodable):
-            failure = Failure(str(error), Kind.INVALID, False)
-        else:
-            _log.error("call of %s failed in the host: %r", job.function.id, error)
-            failure = Failure(f"{job.function.id}: the host failed: {error}", Kind.INTERNAL)
-        self._answer(job, codec.encode_failure(failure))
+        limit.beginning = True
+        if limit.timer is not None:
+            limit.timer.cancel()
+            limit.timer = None
+        try:
+            while (job := limit.next()) is not None:
+                wait_s = limit.throttle.wait_s(time.monotonic())
+                if wait_s is None:
+                    return  # whoever leaves comes by here
+                if wait_s > 0.0:
+                    limit.timer = self._loop.call_later(max(wait_s, TIMER_S_MIN), self._begin_limited, limit)
+                    return
+                limit.release(job)
+                self._begin(job)
+        finally:
+            limit.beginning = False
 
     @property
     def _group(self) -> anyio.abc.TaskGroup:
@@ -558,83 +396,11 @@ class FunctionHost:
         return self._tasks
 
 
-def failure_of(error: BaseException) -> Failure:
-    """What a Python exception says as a failure: attributes kind, retryable, details when it has them."""
-    kind = getattr(error, "kind", None)
-    retryable = getattr(error, "retryable", None)
-    details = getattr(error, "details", None)
-    if kind is None:
-        kind = Kind.TIMEOUT if isinstance(error, TimeoutError) else Kind.INTERNAL
-    return Failure(
-        f"{type(error).__name__}: {error}" if not hasattr(error, "kind") else str(error),
-        str(kind),
-        retryable if isinstance(retryable, bool) else None,
-        details if isinstance(details, Mapping) else {},
-    )
-
-
-def _encode_failure_of(error: BaseException) -> bytes:
-    failure = failure_of(error)
-    try:
-        return codec.encode_failure(failure)
-    except (TypeError, ValueError, OverflowError) as problem:
-        note = {"note": f"details could not be sent: {problem}"}
-        return codec.encode_failure(Failure(failure.message, failure.kind, failure.retryable, note))
-
-
-def load_python(entry: PythonFunctionEntry) -> Callable[..., Any]:
-    """Import the callable of an entry. Raises PythonFunctionMissing."""
-    source = f"{entry.module}:{entry.attribute}"
-    try:
-        target: Any = importlib.import_module(entry.module)
-        for part in entry.attribute.split("."):
-            target = getattr(target, part)
-    except Exception as error:  # whatever importing somebody's module raises
-        raise PythonFunctionMissing(
-            f"{entry.id}: {source} cannot be imported ({error}); is its directory on PYTHONPATH?"
-        ) from error
-    if not callable(target):
-        raise PythonFunctionMissing(f"{entry.id}: {source} is no callable")
-    return target  # type: ignore[no-any-return]  # an imported object is untyped
-
-
-def _inline_vm() -> LuaVM:
-    return LuaVM(instructions_max=INLINE_INSTRUCTIONS_MAX, step_memory_bytes_max=INLINE_MEMORY_BYTES_MAX)
-
-
-def _function(function_id: str, entry: LuaFunctionEntry | PythonFunctionEntry) -> Function:
-    size = entry.pool.size_max or 1
-    function = Function(function_id, entry, size, entry.pool.buffer or size * 64)
-    if isinstance(entry, PythonFunctionEntry):
-        function.python = load_python(entry)
-        function.is_async = inspect.iscoroutinefunction(function.python)
-    return function
-
-
-def _feed(lane: Lane, machine: LuaMachine, verb: str, a: Any = None, b: Any = None, c: Any = None) -> Any:
-    try:
-        return machine.feed(verb, now_ns(), a, b, c)
-    except MachineFailed:
-        # The VM cannot be trusted any more, nor what waits in it.
-        lane.renew()
-        raise
-
-
-def _checked_request(data: bytes) -> bytes:
-    """A request as the kernel reads it, [arguments, context]. Somebody else's JSON is the only argument."""
-    if data[:2] == _REQUEST_PREFIX:
-        codec.unpack(data[1:])
-        return data
-    value = codec.decode(data)
-    return codec.encode([[] if value is None else [value], None])
-
-
-def decode_request(data: bytes) -> list[Any]:
-    """The arguments of a request. Raises Undecodable."""
-    value = codec.decode(data)
-    if data[:2] == _REQUEST_PREFIX and isinstance(value[0], list):
-        return list(value[0])
-    return [] if value is None else [value]
+def _places(pool: PoolSpec) -> tuple[int, int]:
+    """How many calls of a function run at once and how many wait."""
+    if not pool.size_max:
+        return sys.maxsize, pool.buffer or BUFFER_OF_UNLIMITED
+    return pool.size_max, pool.buffer or pool.size_max * 64
 
 
 def _too_large(error: PayloadTooLarge) -> bytes:

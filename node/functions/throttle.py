@@ -1,7 +1,7 @@
 """How many activities of a worker a node runs at once, and how many it begins in a second (contract 2.2).
 
 Pure: a token bucket and a counter, time is an argument. Not here: whose limit it is, and what waits
-(`node.functions.host`).
+(`node.functions.limits`).
 """
 
 from __future__ import annotations

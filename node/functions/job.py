@@ -1,0 +1,76 @@
+"""The functions that a host offers, and the calls of them that it has taken. Values: what happens is in the host."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from node.functions.micro import Endpoint
+from node.units.unit import LiveUnit
+
+if TYPE_CHECKING:
+    from node.functions.limits import WorkerLimit
+
+
+@dataclass(slots=True)
+class Job:
+    """A call that was taken. reply: where the outcome goes; its identity too.
+
+    limit: that of the function's worker, if it holds for this call. waits_since_s: monotonic, when it began to wait.
+    """
+
+    function: Function
+    reply: str
+    request: bytes
+    once: bool
+    limit: WorkerLimit | None = None
+    waits_since_s: float = 0.0
+    begun_s: float = 0.0
+    unit: LiveUnit | None = None
+    stop: Callable[[], None] | None = None
+    unwanted: bool = False
+    ended: bool = False
+
+
+Answer = Callable[[Job, bytes], None]  # gives a call its outcome; only the first one counts
+
+
+class Runner(Protocol):
+    """What runs the calls of a function."""
+
+    def start(self, job: Job) -> None:
+        """Run a call and answer it in the end."""
+        ...
+
+
+@dataclass(slots=True)
+class Function:
+    """A function this node offers. running: calls under way.
+
+    What is taken and not begun: waiting, for a place; limited, for a place and for leave of the limit of its worker.
+    """
+
+    id: str
+    runner: Runner
+    size_max: int
+    buffer: int
+    limit: WorkerLimit | None = None
+    running: int = 0
+    waiting: deque[Job] = field(default_factory=deque)
+    limited: deque[Job] = field(default_factory=deque)
+    beginning: bool = False  # what waits is being begun
+    endpoint: Endpoint | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more calls may begin for now."""
+        return self.running >= self.size_max
+
+    @property
+    def limited_first(self) -> bool:
+        """Whether the next place belongs to a call that needs leave of the worker's limit: it has waited longest."""
+        if not self.limited:
+            return False
+        return not self.waiting or self.limited[0].waits_since_s <= self.waiting[0].waits_since_s

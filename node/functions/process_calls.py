@@ -1,0 +1,46 @@
+"""Processes that are called like functions (contract 10.5): a call is a process, its end the answer."""
+
+from __future__ import annotations
+
+from mesh import codec
+from mesh.errors import Undecodable
+from mesh.pids import TOPOLOGY
+from node.functions.job import Answer, Job
+from node.functions.requests import checked_request
+from node.registry import EntryId, ProcessEntry
+from node.units.switchboard import SpawnRequest, Switchboard
+
+
+class ProcessCalls:
+    """Runs the calls of the processes that say on which host they run."""
+
+    def __init__(self, *, switchboard: Switchboard, answer: Answer) -> None:
+        self._switchboard = switchboard
+        self._answer = answer
+        self._hosts: dict[str, str] = {}  # by process
+
+    def add(self, entry: ProcessEntry, host: EntryId) -> None:
+        """Get a process ready to be called."""
+        self._hosts[str(entry.id)] = str(host)
+
+    def start(self, job: Job) -> None:
+        """Run a call."""
+        try:
+            request = checked_request(job.request)
+        except Undecodable as error:
+            self._answer(job, codec.encode_failure(codec.undecodable_failure("request", error)))
+            return
+        watcher = self._switchboard.new_watcher(lambda outcome: self._answer(job, outcome))
+        wish = SpawnRequest(job.function.id, self._hosts[job.function.id], request, monitor=True)
+        outcome = self._switchboard.spawn_here(watcher.pid, wish)
+        ok, pid = codec.decode_outcome(outcome)
+        if not ok:
+            watcher.post("ended", None, outcome)
+            return
+
+        def stop() -> None:
+            unit = self._switchboard.get(pid)
+            if unit is not None:
+                unit.post("cancel", None, None, TOPOLOGY.encode())
+
+        job.stop = stop

@@ -1,0 +1,125 @@
+"""Python functions: async ones run on the event loop, all others in worker threads.
+
+What a function raises is the failure of its call. Not here: who may call when (`node.functions.host`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from mesh import codec
+from mesh.errors import MeshError, Undecodable
+from mesh.failure import Failure, Kind
+from node.functions.job import Answer, Job
+from node.functions.requests import decode_request
+from node.registry import PythonFunctionEntry
+
+PYTHON_THREADS_MAX: Final = 64
+
+
+class PythonFunctionMissing(MeshError):
+    """Raised when a `function.python` entry names something that cannot be imported or called."""
+
+    code = "python-function-missing"
+
+
+class PythonCalls:
+    """Runs the calls of the Python functions of a node."""
+
+    def __init__(self, *, tasks: Callable[[], anyio.abc.TaskGroup], answer: Answer) -> None:
+        self._tasks = tasks
+        self._answer = answer
+        self._callables: dict[str, tuple[Callable[..., Any], bool]] = {}  # whether it is async
+        self._threads = anyio.CapacityLimiter(PYTHON_THREADS_MAX)
+        self._closing = False
+
+    def add(self, entry: PythonFunctionEntry) -> None:
+        """Get a function ready to be called. Raises PythonFunctionMissing."""
+        target = load_python(entry)
+        self._callables[str(entry.id)] = target, inspect.iscoroutinefunction(target)
+
+    def start(self, job: Job) -> None:
+        """Run a call."""
+        self._tasks().start_soon(self._run, job)
+
+    def close(self) -> None:
+        """From now on a cancellation is that of the node."""
+        self._closing = True
+
+    async def _run(self, job: Job) -> None:
+        outcome = codec.encode_failure(Failure("operation canceled", Kind.CANCELED, False))
+        with anyio.CancelScope() as scope:
+            job.stop = scope.cancel
+            try:
+                outcome = await self._outcome(job)
+            except (Exception, SystemExit) as error:  # the function's own failure is an outcome
+                outcome = _encode_failure_of(error)
+            except asyncio.CancelledError:
+                if scope.cancel_called or self._closing:
+                    raise
+                # Nobody cancelled this call: the function has let somebody else's cancellation out.
+                outcome = codec.encode_failure(Failure("the function was cancelled from inside", Kind.INTERNAL))
+        self._answer(job, outcome)
+
+    async def _outcome(self, job: Job) -> bytes:
+        call, is_async = self._callables[job.function.id]
+        try:
+            args = decode_request(job.request)
+        except Undecodable as error:
+            return codec.encode_failure(codec.undecodable_failure("request", error))
+        if is_async:
+            value = await call(*args)
+        else:
+            value = await anyio.to_thread.run_sync(lambda: call(*args), limiter=self._threads)
+        try:
+            return codec.encode_success(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            return codec.encode_failure(Failure(f"the result cannot be sent: {error}", Kind.INVALID, False))
+
+
+def load_python(entry: PythonFunctionEntry) -> Callable[..., Any]:
+    """Import the callable of an entry. Raises PythonFunctionMissing."""
+    source = f"{entry.module}:{entry.attribute}"
+    try:
+        target: Any = importlib.import_module(entry.module)
+        for part in entry.attribute.split("."):
+            target = getattr(target, part)
+    except Exception as error:  # whatever importing somebody's module raises
+        raise PythonFunctionMissing(
+            f"{entry.id}: {source} cannot be imported ({error}); is its directory on PYTHONPATH?"
+        ) from error
+    if not callable(target):
+        raise PythonFunctionMissing(f"{entry.id}: {source} is no callable")
+    return target  # type: ignore[no-any-return]  # an imported object is untyped
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What a Python exception says as a failure: attributes kind, retryable, details when it has them."""
+    kind = getattr(error, "kind", None)
+    retryable = getattr(error, "retryable", None)
+    details = getattr(error, "details", None)
+    if kind is None:
+        kind = Kind.TIMEOUT if isinstance(error, TimeoutError) else Kind.INTERNAL
+    return Failure(
+        f"{type(error).__name__}: {error}" if not hasattr(error, "kind") else str(error),
+        str(kind),
+        retryable if isinstance(retryable, bool) else None,
+        details if isinstance(details, Mapping) else {},
+    )
+
+
+def _encode_failure_of(error: BaseException) -> bytes:
+    failure = failure_of(error)
+    try:
+        return codec.encode_failure(failure)
+    except (TypeError, ValueError, OverflowError) as problem:
+        note = {"note": f"details could not be sent: {problem}"}
+        return codec.encode_failure(Failure(failure.message, failure.kind, failure.retryable, note))
