@@ -53,6 +53,7 @@ def write_app(
     functions: Mapping[str, str | Mapping[str, Any]] | None = None,
     processes: Mapping[str, str | Mapping[str, Any]] | None = None,
     entries: Sequence[Mapping[str, Any]] = (),
+    worker_options: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write an app and return its directory.
 
@@ -64,7 +65,7 @@ def write_app(
         {"name": "client", "kind": "mesh.client", "address": "nats://127.0.0.1:4222", "lifecycle": {"auto_start": True}},
         {
             "name": "worker", "kind": "mesh.worker", "client": "app:client", "task_queue": QUEUE,
-            "lifecycle": {"auto_start": True},
+            "lifecycle": {"auto_start": True}, "worker_options": dict(worker_options or {}),
         },
         {"name": "processes", "kind": "process.host", "lifecycle": {"auto_start": True}},
         *entries,

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from node.registry import Registry
 
 NODES_MAX: Final = 64
-# Longer than a node takes to finish the calls under way (10 s) and to write what is left (10 s).
+# Longer than a node takes to finish the calls under way (10 s) and to write what is left (10 s). What a worker says in
+# `worker_stop_timeout` comes on top.
 LEAVE_TIMEOUT_S: Final = 25.0
 
 _log = logging.getLogger(__name__)
@@ -107,7 +108,9 @@ def up(
 
         async with embedded_server(directory, host=host, port=port, sync=sync) as server:
             click.echo(f"server   {server.url}  pid {server.pid}  store {directory}  sync {sync}")
-            crew = [_Child(f"node-{i + 1}", app, server.url, tuple(arguments)) for i in range(nodes)]
+            stop_timeouts_s = [worker.options.stop_timeout_s for worker in registry.workers().values()]
+            leave_s = LEAVE_TIMEOUT_S + max(stop_timeouts_s, default=0.0)
+            crew = [_Child(f"node-{i + 1}", app, server.url, tuple(arguments), leave_s) for i in range(nodes)]
             hint = "" if port == 4222 else f" -s {server.url}"
             await _run(crew, _next_steps(registry, hint))
 
@@ -147,7 +150,7 @@ async def _on_signals(crew: list[_Child]) -> None:
                 if not first:
                     break
                 first = False
-                patience.deadline = anyio.current_time() + LEAVE_TIMEOUT_S
+                patience.deadline = anyio.current_time() + max(child.leave_timeout_s for child in crew)
                 say("the nodes leave, then the server stops; once more ends everything at once")
                 for child in crew:
                     child.leave()
@@ -163,6 +166,7 @@ class _Child:
     app: Path
     url: str
     arguments: tuple[str, ...]
+    leave_timeout_s: float
     killed: bool = False
     _leaving: bool = False
     _process: anyio.abc.Process | None = None
@@ -247,7 +251,7 @@ class _Child:
             return
         if self._process.returncode is None:
             self._send(signal.SIGTERM)
-            with anyio.move_on_after(LEAVE_TIMEOUT_S):
+            with anyio.move_on_after(self.leave_timeout_s):
                 await self._process.wait()
         if self._process.returncode is None:
             self._send(signal.SIGKILL)

@@ -34,12 +34,13 @@ local function decoded(bytes)
 end
 
 --- Make a unit. Nothing runs yet.
-function A.open(handle, number, pid, seed, info, context, marks)
+function A.open(handle, number, pid, seed, info, context, marks, logs_in_replay)
   local spec = specs[number]
   local unit = {
     spec = spec, kind = spec.kind, deterministic = spec.kind == "workflow", entry_id = spec.entry_id, listed = spec.listed,
     pid = pid, seed = seed, info = decoded(info), context = decoded(context), marks = decoded(marks),
     next_seq = 1, now = 0, ops = {}, ops_len = 0, imports = NONE, history_length = 0, history_size = 0,
+    logs_in_replay = logs_in_replay,
   }
   K.make_env(unit)
   units[handle] = unit

@@ -3,8 +3,9 @@
 -- A line leaves as the op `log`: level, text, and what else is known of it (fields, the logger's name, the place in the
 -- user's code). What becomes of it is the drivers' affair (`node.unit_logs`).
 --
--- Invariant: a workflow that replays is silent but does all the same work. Making a text may run code of the user's and
--- numbers the tables it shows, so it comes before the question whether anybody is told.
+-- Invariant: a workflow that replays is silent (unless its worker wants otherwise) but does all the same work. Making a
+-- text may run code of the user's and numbers the tables it shows, so it comes before the question whether anybody is
+-- told.
 
 local K = ...
 local raw = K.raw
@@ -29,7 +30,7 @@ end
 
 --- A line for the node's log. fields: a table of texts, numbers, booleans and tables of them, or nil.
 local function log(level, text, fields, name)
-  if K.current.replaying then
+  if K.current.replaying and not K.current.logs_in_replay then
     return
   end
   local options, problem = K.encode({ fields = fields, name = name, source = source_of_caller() })

@@ -122,13 +122,14 @@ class UnitSpec:
 
 @dataclass(frozen=True, slots=True)
 class UnitIdentity:
-    """What tells one machine of an entry from another."""
+    """What tells one machine of an entry from another. logs_in_replay: what it logs is not left out in a replay."""
 
     pid: str = ""
     seed: bytes = b""
     info: Mapping[str, Any] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
     marks: Mapping[str, Any] = field(default_factory=dict)
+    logs_in_replay: bool = False
 
 
 _VERBS: Final = {
@@ -236,6 +237,7 @@ class LuaVM:
             _packed(who.info),
             _packed(who.context),
             _packed(who.marks),
+            who.logs_in_replay,
         )
         self.machines += 1
         return LuaMachine(self, handle)

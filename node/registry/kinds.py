@@ -248,7 +248,10 @@ class ClientEntry:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """The `worker_options` that have an effect; None = no limit or not set."""
+    """The `worker_options` that are read; None = no limit or not set.
+
+    Without an effect here: workflow_steps_max, both pollers, deadlock_timeout_s, the heartbeat ones.
+    """
 
     activities_max: int
     workflow_steps_max: int

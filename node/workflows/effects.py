@@ -132,14 +132,13 @@ class Effects:
             elif type(effect) is Suspend:
                 self._suspended(instance, effect)
             elif type(effect) is Log and not recovering:
-                log_line(
-                    effect.level,
-                    effect.payload,
-                    effect.options,
-                    workflow=instance.key.id,
-                    run=run.run,
-                    stack=effect.stack,
-                )
+                self.log(instance, run, effect)
+
+    def log(self, instance: Instance, run: Run, effect: Log) -> None:
+        """Write what a workflow says to the log."""
+        log_line(
+            effect.level, effect.payload, effect.options, workflow=instance.key.id, run=run.run, stack=effect.stack
+        )
 
     def _retry_later(self, instance: Instance, run: Run, effect: RetryLater, *, recovering: bool) -> None:
         if effect.op.durable:

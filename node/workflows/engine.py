@@ -42,6 +42,7 @@ from mesh.subjects import WorkflowKey
 from mesh.wire import parse_headers
 from node.machine.code import Code, CodeMissing
 from node.machine.vm import MachineFailed, OutOfMemory
+from node.registry import WorkerOptions
 from node.units.switchboard import Switchboard
 from node.workflows.background import Background
 from node.workflows.children import child_pid
@@ -94,6 +95,7 @@ class Engine:
         roster: Roster,
         hosts: Hosts,
         host: HostRecord,
+        options: WorkerOptions,
         stream: QueueStream,
         code: Code,
         call_defaults: Callable[[str], Mapping[str, Any]],
@@ -112,8 +114,8 @@ class Engine:
         self._failure: Exception | None = None
         self._failed = anyio.Event()
         self._background = background = Background()
-        self._instances = instances = Instances(stream.queue, resident_max, self._loop.time)
-        self._vms = VMs(code, host, call_defaults)
+        self._instances = instances = Instances(stream.queue, resident_max, options.sticky_timeout_s, self._loop.time)
+        self._vms = VMs(code, host, call_defaults, log_in_replay=options.log_in_replay)
         self._following = Following(
             conn=conn, js=js, roster=roster, queue=stream.queue, instances=instances, background=background,
             wake=self._wake,
@@ -132,6 +134,7 @@ class Engine:
         self._loading = Loading(
             history=self.history, instances=instances, vms=self._vms, ending=self._ending, effects=self._effects,
             background=background, clock=self._loop.time, feed=self._feed, take=self._take,
+            log_in_replay=options.log_in_replay,
         )  # fmt: skip
         # What the hot path uses of the parts, once per event.
         self._inbox: deque[tuple[Partition, int, Delivered | None]] = self._following.inbox

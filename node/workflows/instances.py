@@ -24,7 +24,6 @@ from node.workflows.run import Run
 
 EVICT_PAUSE_S: Final = 0.25  # after a look that found nothing to evict
 EVICT_LOOK_MAX: Final = 512
-STICKY_S: Final = 5.0  # a quiet run that nothing happens to is kept in memory this long
 
 
 class Instance:
@@ -75,16 +74,18 @@ InTrouble = Callable[[Instance, Run, MeshError], None]
 class Instances:
     """The instances of one queue, least recently used first. clock: seconds, the one `used_s` is taken from.
 
+    sticky_s: a quiet run that nothing happens to is kept in memory this long.
     by_token: for looking up, and for `move_to_end` by whoever uses an instance; `add` and `forget` change it.
     chains: workflows whose end, or the run after it, is being written, and their partitions.
     """
 
-    def __init__(self, queue: str, resident_max: int, clock: Callable[[], float]) -> None:
+    def __init__(self, queue: str, resident_max: int, sticky_s: float, clock: Callable[[], float]) -> None:
         self.by_token: OrderedDict[str, Instance] = OrderedDict()
         self.chains: dict[str, Partition] = {}
         self.evictions = 0
         self._queue = queue
         self._resident_max = resident_max
+        self._sticky_s = sticky_s
         self._clock = clock
         self._evict_after_s = 0.0
 
@@ -136,7 +137,7 @@ class Instances:
 
     def evict_idle(self) -> None:
         """Forget quiet runs that nothing has happened to for a while, least recently used first."""
-        before = self._clock() - STICKY_S
+        before = self._clock() - self._sticky_s
         idle = []
         for id_token, instance in self.by_token.items():
             if instance.used_s > before:

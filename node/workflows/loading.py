@@ -31,7 +31,7 @@ from node.workflows.background import Background
 from node.workflows.effects import Effects
 from node.workflows.ending import Ending
 from node.workflows.instances import Instance, Instances
-from node.workflows.ops import Finish
+from node.workflows.ops import Finish, Log
 from node.workflows.partition import Partition
 from node.workflows.run import Run, last_step
 from node.workflows.vms import VMs
@@ -49,6 +49,7 @@ class Loading:
     """Loads the instances of one queue.
 
     feed: applies an event to a loaded run. take: hands in an event as if it had just come.
+    log_in_replay: whether what the code logged before is logged again when it is replayed.
     replays, replayed_events: how many there were.
     """
 
@@ -64,6 +65,7 @@ class Loading:
         clock: Callable[[], float],
         feed: Callable[[Instance, Run, Event], None],
         take: Callable[[Partition, Event], None],
+        log_in_replay: bool = False,
     ) -> None:
         self.replays = 0
         self.replayed_events = 0
@@ -76,6 +78,7 @@ class Loading:
         self._clock = clock
         self._feed = feed
         self._take = take
+        self._log_in_replay = log_in_replay
         self._limit = anyio.CapacityLimiter(LOADS_MAX)
 
     # -- reasons -----------------------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ class Loading:
             return
         run = self._vms.new_run(instance, opened.run, spec, _recorded_marks(opened.run, events))
         begun = time.perf_counter()
-        if not await self._replay(instance, run, events):
+        if not await self._replay(instance, run, events, news):
             return
         self.replays += 1
         self.replayed_events += len(events)
@@ -191,19 +194,24 @@ class Loading:
         )
         self._go_live(instance, run)
 
-    async def _replay(self, instance: Instance, run: Run, events: list[Event]) -> bool:
+    async def _replay(self, instance: Instance, run: Run, events: list[Event], news: Event | None) -> bool:
         last = last_step(events)
         early = [e for e in events if e.seq < run.run and e.kind in ("signal", "cancel")]
         run.killed_early = any(e.seq < run.run and e.kind == "kill" for e in events)
         for i, event in enumerate(events):
             try:
                 if event.seq >= run.run:
-                    run.apply(event, more=i < last)
+                    effects = run.apply(event, more=i < last)
                     if event.seq == run.run:
                         # What the former run had not seen belongs to this one.
                         for before in early:
-                            run.apply(before, more=i < last)
+                            effects = [*effects, *run.apply(before, more=i < last)]
                         run.last_seq = event.seq
+                    # Nobody has handled what is news, so nobody has logged what the code says to it.
+                    if self._log_in_replay or (news is not None and event.seq >= news.seq):
+                        for effect in effects:
+                            if isinstance(effect, Log):
+                                self._effects.log(instance, run, effect)
             except OutOfMemory:
                 instance.run = run
                 self.vm_lost(instance)

@@ -21,12 +21,20 @@ VM_UNITS_MAX: Final = 20_000  # a VM that has hosted that many is retired, so th
 
 
 class VMs:
-    """Opens runs. call_defaults: the call options of a function, by its id."""
+    """Opens runs. call_defaults: the call options of a function, by its id. log_in_replay: they log in replays too."""
 
-    def __init__(self, code: Code, host: HostRecord, call_defaults: Callable[[str], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        code: Code,
+        host: HostRecord,
+        call_defaults: Callable[[str], Mapping[str, Any]],
+        *,
+        log_in_replay: bool = False,
+    ) -> None:
         self._code = code
         self._host = host
         self._call_defaults = call_defaults
+        self._log_in_replay = log_in_replay
         self._shared = LuaVM()
         self._opened = 0
 
@@ -66,5 +74,9 @@ class VMs:
         marks = {name.removeprefix("version:"): value for name, value in run.marks.items()}
         unit = self._code.prepare(vm, "workflow", entry_id)
         return vm.open(
-            unit, UnitIdentity(pid=self._host.pid(key.id), seed=seed, info=info, context=spec.context, marks=marks)
-        )
+            unit,
+            UnitIdentity(
+                pid=self._host.pid(key.id), seed=seed, info=info, context=spec.context, marks=marks,
+                logs_in_replay=self._log_in_replay,
+            ),
+        )  # fmt: skip

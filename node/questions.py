@@ -1,0 +1,66 @@
+"""What a node is asked over the mesh: whether it is up, what it does, and what a workflow of its own is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from mesh import codec
+from mesh.connection import Connection
+from mesh.errors import Disconnected, MeshError, Undecodable
+from mesh.subjects import node_request, token
+from node.workflows.engine import Engine
+
+
+class Questions:
+    """Answers questions to one node. status: what it is doing, for `mesh nodes`."""
+
+    def __init__(self, conn: Connection, node_id: str, status: Callable[[], dict[str, Any]]) -> None:
+        self._conn = conn
+        self._node_id = node_id
+        self._status = status
+
+    def start(self) -> None:
+        """Answer questions about the node as long as the connection lives."""
+        self._conn.subscribe_direct(node_request(self._node_id, "ping"), self._on_ping)
+        self._conn.subscribe_direct(node_request(self._node_id, "status"), self._on_status)
+
+    def _on_ping(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply(reply, {"node": self._node_id})
+
+    def _on_status(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply(reply, self._status())
+
+    def _reply(self, reply: str, value: object) -> None:
+        if reply:
+            try:
+                self._conn.publish_nowait(reply, codec.encode(value))
+            except Disconnected:
+                return
+
+    async def serve_owner(self, engine: Engine) -> None:
+        """Answer questions about workflows whose partition this node owns."""
+        async with anyio.create_task_group() as tasks:
+
+            def on_request(subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+                number = subject.split(".")[3]
+                if reply and number.isdecimal() and int(number) in engine.partitions:
+                    tasks.start_soon(self._describe, engine, reply, data)
+
+            subject = f"mesh.queue.{token(engine.queue)}.*.describe"
+            subscription = self._conn.subscribe_direct(subject, on_request)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                subscription.unsubscribe()
+
+    async def _describe(self, engine: Engine, reply: str, data: bytes) -> None:
+        try:
+            wish = codec.decode(data)
+            described = await engine.describe(str(wish["id"])) if isinstance(wish, dict) and "id" in wish else None
+        except (Undecodable, MeshError) as error:
+            described = {"status": "running", "note": str(error)}
+        self._reply(reply, {**described, "node": self._node_id} if described else None)
