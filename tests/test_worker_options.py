@@ -74,6 +74,12 @@ async def note(i: int) -> int:
     return i
 
 
+async def nap(i: int) -> int:
+    """Take a while."""
+    await anyio.sleep(0.8)
+    return i
+
+
 def python(name: str, **fields: Any) -> dict[str, Any]:
     return {
         "kind": "function.python",
@@ -168,6 +174,30 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_its_worker_takes_no_p
         await handle.result(timeout_s=20)
         assert seen.ended == Counter({1: 1, 3: 1})
         await wait_until(lambda: idle(mesh.node))
+
+
+async def test_the_time_an_attempt_may_take_begins_when_its_worker_lets_it(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    source = """
+    return function()
+      local sum, futures = 0, {}
+      local limited = funcs.new():with_options{ start_to_close_timeout = "1500ms", retry_policy = { maximum_attempts = 1 } }
+      for i = 1, 3 do futures[i] = limited:async("app:a", i) end
+      for i = 1, 3 do
+        futures[i]:channel():receive()
+        local p, err = futures[i]:result()
+        if err then return tostring(err) end
+        sum = sum + p:data()
+      end
+      return sum
+    end"""
+    app = write_app(
+        tmp_path, workflows={"wf": source}, functions={"a": python("nap")},
+        worker_options={"max_concurrent_activity_execution_size": 1},
+    )  # fmt: skip
+    async with a_mesh(nats_server().url, app) as mesh:
+        assert await mesh.run("wf") == 6
 
 
 # -- how many a second ---------------------------------------------------------------------------------------------

@@ -308,7 +308,8 @@ class Calls:
 
     def _found(self, watch: Watch, elapsed_s: float, now: float) -> None:
         stc_ns = watch.run.call_options(watch.op.n).start_to_close_ns
-        if not watch.published and stc_ns:
+        if stc_ns and (watch.waits_to_start or not watch.published):
+            # From when it began; a call that waits for a place or for its worker's limits has not.
             watch.close_by_s = now - elapsed_s + stc_ns / 1e9
         watch.published = True
         watch.waits_to_start = elapsed_s == 0.0
