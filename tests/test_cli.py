@@ -730,6 +730,7 @@ async def test_up_runs_server_and_nodes_restarts_a_dead_one_and_ends_them_all(ap
         assert lines[0].startswith(f"server   {url}  pid ")
         assert lines[0].endswith("store .mesh/shop  sync relaxed")
         assert sorted(line.split()[0] for line in lines[1:3]) == ["node-1", "node-2"]
+        assert all(line.endswith("  queues orders") for line in lines[1:3])
         assert lines[3].startswith("next     mesh start shop:")
         assert f"-s {url}" in lines[3]
         started = await mesh_command("start", "shop:order", "--id", "o", "--input", "2", url=url)

@@ -384,6 +384,13 @@ async def test_nodes_shows_processes_and_services(nats_server: ServerFactory, tm
         assert states | {"app:d": ""} == {"app:a": "Running", "app:b": "Running", "app:c": "Running", "app:d": ""}
         [failed] = [service for service in record["services"] if service["id"] == "app:d"]
         assert failed["last_error"] == "Internal: _index.yaml#broken:1: no such luck"
+        # A terminal of the usual width has no room for all columns: some are left out, none is cut.
+        with on_terminal("nodes", "--nats", url, environ={"COLUMNS": "80", "TERM": "dumb"}) as terminal:
+            assert terminal.wait() == 0
+        headings, row, *rest = terminal.seen.splitlines()
+        assert " ".join(headings.split()) == "node state pid runs suspended calls processes services queues"
+        assert row.split() == ["a", "up", columns["PID"], "0", "0", "0", "3", "3/4", "-"]
+        assert rest == []
 
 
 # -- which mesh ------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
 def mesh() -> None:
-    """Durable workflows on a mesh of nodes.
+    """Functions, processes and durable workflows in Lua, on a mesh of nodes.
 
     The mesh is found as the `nats` tool finds its server: -s/--server (or --nats), NATS_URL, a NATS context, else
     nats://localhost:4222. Commands that read take --json.

@@ -82,8 +82,9 @@ def run_node(
 ) -> None:
     """Run a node with the registry and the code in the directory APP.
 
-    It joins the mesh of the NATS server and runs functions and workflows until it is told to stop. SIGTERM or Ctrl-C:
-    it hands its workflows over, finishes the calls under way and exits with 0. A second one: it exits at once.
+    It joins the mesh of the NATS server and runs functions, workflows, processes and services until it is told to
+    stop. SIGTERM or Ctrl-C: it hands its workflows over, finishes the calls under way and exits with 0. A second one:
+    it exits at once.
 
     When the node is ready, one line on standard output says so. Logs go to standard error.
     """
@@ -198,8 +199,8 @@ def list_nodes(*, as_json: bool, server: Server) -> None:
     """List the nodes of the mesh.
 
     For each: its state (up, leaving, or silent when it does not answer), how many partitions of each queue it owns,
-    the workflow runs it has in memory, those suspended, the function calls under way, its processes, and how many of
-    its services run.
+    the workflow runs it has in memory, those suspended, the function calls under way, the functions it offers, its
+    processes, and how many of its services run. A narrow terminal shows less of this; --json is everything.
     """
 
     async def main() -> None:
@@ -216,7 +217,14 @@ def list_nodes(*, as_json: bool, server: Server) -> None:
             "node", "state", "pid", "runs", "suspended", "calls", "functions", "processes", "services", "version",
             "queues",
         )  # fmt: skip
-        print_table(columns, [_node_row(record) for record in records], status_column=1)
+        rows = [_node_row(record) for record in records]
+        spare = [
+            "version",
+            "functions",
+            *([] if any(record["suspended"] for record in records) else ["suspended"]),
+            "pid",
+        ]
+        print_table(columns, rows, status_column=1, spare=spare)
 
     run(main)
 

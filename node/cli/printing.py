@@ -38,8 +38,13 @@ def print_json(value: Any) -> None:
     click.echo(codec.to_json(value, indent=2 if sys.stdout.isatty() else None))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, status_column: int = -1) -> None:
-    """Print rows below headings. status_column: the one whose words have colours."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, status_column: int = -1, spare: Sequence[str] = ()
+) -> None:
+    """Print rows below headings. status_column: the one whose words have colours.
+
+    spare: columns that a terminal leaves out when it is too narrow, the first one first; files and pipes get all.
+    """
     if not sys.stdout.isatty():
         lines = [[name.upper() for name in columns], *[[one_line(cell) for cell in row] for row in rows]]
         widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
@@ -50,16 +55,30 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, status
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(no_color=no_color())
+    texts = [[shortened(one_line(cell)) for cell in row] for row in rows]
+    shown = _fitting(columns, texts, spare, console.width)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in columns:
+    for i in shown:
         # What is long is folded; the other columns keep their width.
-        table.add_column(name, overflow="fold", no_wrap=name != columns[-1])
-    for row in rows:
-        cells = [Text(shortened(one_line(cell))) for cell in row]
-        if status_column >= 0:
-            cells[status_column].stylize(_COLORS.get(row[status_column], ""))
-        table.add_row(*cells)
-    Console(no_color=no_color()).print(table)
+        table.add_column(columns[i], overflow="fold", no_wrap=i != len(columns) - 1)
+    for row in texts:
+        table.add_row(*(Text(row[i], _COLORS.get(row[i], "") if i == status_column else "") for i in shown))
+    console.print(table)
+
+
+def _fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], characters: int
+) -> tuple[int, ...]:
+    """The columns that have room beside each other. The last one may be folded between words."""
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    widths[-1] = max(len(word) for row in (columns, *rows) for word in row[-1].split() or [""])
+    shown = list(range(len(columns)))
+    for name in spare:
+        if sum(widths[i] for i in shown) + 2 * (len(shown) - 1) <= characters:
+            break
+        shown.remove(columns.index(name))
+    return tuple(shown)
 
 
 def styled_status(status: str) -> str:

@@ -227,7 +227,9 @@ class _Child:
             async for text in TextReceiveStream(self._process.stdout):
                 seen += text
                 if " is ready" in seen and seen.endswith("\n"):
-                    click.echo(f"{self.node_id:8} pid {self._process.pid}  {seen.strip().rpartition(', ')[2]}")
+                    click.echo(
+                        f"{self.node_id:8} pid {self._process.pid}  queues {seen.strip().partition(', queues ')[2]}"
+                    )
                     return True
         # Waited for here: else our signal to the dead process would reap it first, and asyncio complains about that.
         await self._process.wait()
@@ -275,7 +277,7 @@ def _next_steps(registry: Registry, hint: str) -> list[str]:
     startable = [(entry_id, view.worker) for entry_id, view in registry.workflows().items() if view.worker]
     if startable:
         workflow, worker = startable[0]
-        lines.append(f"         mesh start {shlex.quote(workflow)} --host {shlex.quote(worker)} --input '{{}}'{hint}")
+        lines.append(f"         mesh start {shlex.quote(workflow)} --host {shlex.quote(worker)} --input JSON{hint}")
     lines.append(f"         mesh nodes{hint}")
     lines[0] = f"next{lines[0][4:]}"
     return [*lines, "Ctrl-C stops everything"]
