@@ -11,9 +11,9 @@ import anyio
 import pytest
 
 from mesh.failure import Failure, Kind
-from node.modules import Modules, http_client
+from node.modules import http_client
 from node.modules.http_client import RESPONSE_BYTES_MOST, HttpClientModule
-from tests.modules_harness import Units
+from tests.units import Units
 from tests.web_server import WebServer, a_web_server
 
 
@@ -28,7 +28,7 @@ async def client() -> AsyncIterator[Units]:
     module = HttpClientModule()
     async with anyio.create_task_group() as tasks:
         await tasks.start(module.run)
-        yield Units(Modules({"http_client": module}))
+        yield Units({"http_client": module})
         tasks.cancel_scope.cancel()
 
 

@@ -14,7 +14,7 @@ from node.modules import Refused, env
 from node.modules.env import VALUE_BYTES_MAX, write_variable
 from node.registry import Registry, load_registry
 from node.registry.environment import EnvFile, parse_env_file, with_variable
-from tests.lua_units import Units, failure_of
+from tests.units import Units, failure_of
 
 APP = """
 namespace: app
@@ -139,7 +139,7 @@ async def test_an_empty_name_is_invalid(units: Units, call: str) -> None:
     ],
 )
 async def test_wrong_types_are_raised(units: Units, call: str, text: str) -> None:
-    assert failure_of(await units.run(f"return function() env.{call} end")) == ("Internal", f"code.lua:1: {text}")
+    assert failure_of(await units.run(f"return function() env.{call} end")) == ("Internal", f"unit.lua:1: {text}")
 
 
 @pytest.mark.parametrize("call", ["get('\\xff')", "set('MODE', '\\xff')"])

@@ -16,7 +16,7 @@ from mesh.connection import Connection, connect
 from mesh.subjects import event_subject, event_system
 from node.modules.events import EventsModule, Pattern
 from tests.conftest import ServerFactory
-from tests.lua_units import Units, failure_of
+from tests.units import Units, failure_of
 from tests.waiting import wait_until, wait_until_async
 
 READ_UNTIL_LAST = (
@@ -193,7 +193,7 @@ async def test_empty_texts_are_invalid(call: str) -> None:
 )  # fmt: skip
 async def test_wrong_types_are_raised_at_the_caller(call: str, text: str) -> None:
     units, _ = bus()
-    assert failure_of(await units.run(f"return function() events.{call} end")) == ("Internal", f"code.lua:1: {text}")
+    assert failure_of(await units.run(f"return function() events.{call} end")) == ("Internal", f"unit.lua:1: {text}")
 
 
 @pytest.mark.parametrize(

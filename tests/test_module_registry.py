@@ -12,7 +12,7 @@ from node.modules.registry import RegistryModule
 from node.registry import EntryId, load_registry
 from node.registry.finding import PATTERN_CHARS_MAX, BadFilter, Item, read_filter
 from node.registry.versions import Unfit, Versions
-from tests.lua_units import Units, failure_of
+from tests.units import Units, failure_of
 
 APP = """
 namespace: app.shop
@@ -164,7 +164,7 @@ async def test_an_id_is_split_at_its_first_colon(units: Units, text: str, ns: st
     ],
 )  # fmt: skip
 async def test_wrong_types_are_raised(units: Units, call: str, text: str) -> None:
-    assert failure_of(await lua(units, call)) == ("Internal", f"code.lua:1: {text}")
+    assert failure_of(await lua(units, call)) == ("Internal", f"unit.lua:1: {text}")
 
 
 # -- versions and changes ----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from node.registry import (
 )
 from node.registry.decoding import bucket_of
 from tests.conftest import ServerFactory
-from tests.lua_units import Units, failure_of
+from tests.units import Units, failure_of
 from tests.waiting import wait_until, wait_until_async
 
 APP = """

@@ -17,13 +17,13 @@ from mesh.connection import Connection, connect
 from mesh.errors import NotFound
 from mesh.failure import Failure, Kind
 from mesh.jetstream import JetStream
-from node.modules import Caller, Modules
+from node.modules import Caller
 from node.modules.queue import QueueModule
 from node.queues.consuming import pause_s
 from node.registry import RedeliverySpec, Registry, load_registry
 from tests.conftest import ServerFactory
-from tests.modules_harness import Units
 from tests.servers import ServerProcess
+from tests.units import Units
 from tests.waiting import wait_until, wait_until_async
 
 DRIVERS = ("memory", "jetstream")
@@ -70,8 +70,7 @@ class Node:
         self.tasks = tasks
         self.gates: list[anyio.Event] = []
         self.call: Callable[[Any], Any] | None = None
-        self.modules = Modules({"queue": self.queues})
-        self.units = Units(self.modules)
+        self.units = Units({"queue": self.queues})
         self.elsewhere: Units | None = None  # where handlers run, if not here
         self.scopes: dict[str, anyio.CancelScope] = {}
 
@@ -185,7 +184,7 @@ async def test_the_message_does_not_travel_on_with_a_call_of_the_handler(
             contexts.append(dict(context))
             return codec.encode_success(None)
 
-        n.units = Units(n.modules, call=call)
+        n.units = Units({"queue": n.queues}, call=call)
         n.handler = "return function() funcs.call('app:g') funcs.new():with_context({k = 1}):call('app:g') end"
         await n.consume()
         await n.publish("x")
@@ -264,13 +263,13 @@ async def test_settling_reaches_the_consuming_node_from_another_one(
         await n.publish("x")
         await wait_until_async(n.is_empty)
         assert n.seen == ["x"]
-        gone = await n.modules.ask("queue.settle", codec.encode(["nowhere", "0" * 16, "ack"]), caller())
+        gone = await n.units.modules.ask("queue.settle", codec.encode(["nowhere", "0" * 16, "ack"]), caller())
         assert codec.decode_outcome(gone)[1].kind == Kind.UNAVAILABLE
-        late = await n.modules.ask("queue.settle", codec.encode(["n2", "0" * 16, "ack"]), caller())
+        late = await n.units.modules.ask("queue.settle", codec.encode(["n2", "0" * 16, "ack"]), caller())
         assert codec.decode_outcome(late)[1] == Failure(
             "the message is settled already, its handler has ended", Kind.INVALID, False
         )
-        wrong = await n.modules.ask("queue.settle", codec.encode(["n2", "0" * 16, "keep"]), caller())
+        wrong = await n.units.modules.ask("queue.settle", codec.encode(["n2", "0" * 16, "keep"]), caller())
         assert codec.decode_outcome(wrong)[1].kind == Kind.INVALID
 
 

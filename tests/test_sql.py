@@ -13,10 +13,10 @@ import anyio
 import pytest
 
 from mesh.failure import Failure, Kind
-from node.modules import Caller, Modules, Refused, sqlite
+from node.modules import Caller, Refused, sqlite
 from node.modules.sql import SqlModule
 from node.registry import load_registry
-from tests.modules_harness import Units
+from tests.units import Units
 from tests.waiting import wait_until
 
 T = "db:execute('CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, name TEXT UNIQUE, v)') "
@@ -34,7 +34,7 @@ async def databases(root: Path, entries: str = "") -> AsyncIterator[Units]:
     module = SqlModule(registry.databases())
     async with anyio.create_task_group() as tasks:
         await tasks.start(module.run)
-        yield Units(Modules({"sql": module}))
+        yield Units({"sql": module})
         tasks.cancel_scope.cancel()
 
 
@@ -260,7 +260,7 @@ async def test_a_transaction_of_another_unit_cannot_be_used(tmp_path: Path) -> N
         tasks.start_soon(units.run, f"return function() {DB} db:begin() time.sleep('10s') end")
         await wait_until(lambda: (tmp_path / "data/app.db").exists())
         # A handle is nothing but a number: the number of the other unit's transaction is guessed here.
-        module = units._modules._modules["sql"]
+        module = units.given["sql"]
         assert isinstance(module, SqlModule)
         await wait_until(lambda: module._transactions)
         with pytest.raises(Refused, match="it is another unit's"):
