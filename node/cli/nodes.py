@@ -34,6 +34,17 @@ _log = logging.getLogger(__name__)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+node_id_option = click.option(
+    "--id", "node_id", metavar="NAME", help="Name of this node in the mesh; by default one that is new."
+)
+strict_option = click.option("--strict", is_flag=True, help="Do not start when anything is wrong with the app.")
+store_option = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIRECTORY",
+    help="Where a server of our own keeps everything.  [default: .mesh/NAME OF APP]",
+)
+
 
 def log_options(command: Command) -> Command:
     """Give a command the options of `node.logs`."""
@@ -50,8 +61,8 @@ def log_options(command: Command) -> Command:
 
 @click.command("node")
 @click.argument("app", type=APP)
-@click.option("--id", "node_id", metavar="NAME", help="Name of this node in the mesh; by default one that is new.")
-@click.option("--strict", is_flag=True, help="Do not start when anything is wrong with the app.")
+@node_id_option
+@strict_option
 @click.option("--wait/--no-wait", "patient", default=True, help="Whether to wait for a server that is not up yet.")
 @click.option("--replicas", type=click.IntRange(1, 5), default=1, show_default=True, help="Copies of each new queue.")
 @click.option(

@@ -27,7 +27,15 @@ from click.core import ParameterSource
 from mesh.errors import MeshError, StoreInUse
 from node.cli.apps import APP
 from node.cli.connecting import Server, connection_options
-from node.cli.nodes import ask_nodes, load_app, log_options, new_node_id
+from node.cli.nodes import (
+    ask_nodes,
+    load_app,
+    log_options,
+    new_node_id,
+    node_id_option,
+    store_option,
+    strict_option,
+)
 from node.cli.printing import say
 
 if TYPE_CHECKING:
@@ -116,14 +124,9 @@ def with_separator(args: list[str], takes_value: dict[str, bool]) -> list[str]:
 @click.argument("args", nargs=-1, metavar="[ARGS]...")
 @click.option("-x", "--exec", "entry", metavar="ENTRY", help="The process.lua to run, such as app:cli.")
 @click.option("--host", "host_id", metavar="HOST", help="Its terminal.host, when the app has several.")
-@click.option("--id", "node_id", metavar="NAME", help="Name of this node in the mesh; by default one that is new.")
-@click.option(
-    "--store",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIRECTORY",
-    help="Where a server of our own keeps everything.  [default: .mesh/NAME OF APP]",
-)
-@click.option("--strict", is_flag=True, help="Do not start when anything is wrong with the app.")
+@node_id_option
+@store_option
+@strict_option
 @log_options
 @connection_options
 def run_app(

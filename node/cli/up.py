@@ -23,7 +23,7 @@ import click
 from mesh.errors import MeshError
 from node.cli.apps import APP
 from node.cli.connecting import run
-from node.cli.nodes import load_app, log_options
+from node.cli.nodes import load_app, log_options, store_option, strict_option
 from node.cli.printing import say
 
 if TYPE_CHECKING:
@@ -71,13 +71,8 @@ class NodeFailed(MeshError):
     show_default=True,
     help="always survives a power failure, relaxed is faster and survives crashes of processes only.",
 )
-@click.option(
-    "--store",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIRECTORY",
-    help="Where the server keeps everything.  [default: .mesh/NAME OF APP]",
-)
-@click.option("--strict", is_flag=True, help="Do not start when anything is wrong with the app.")
+@store_option
+@strict_option
 @log_options
 def up(
     app: Path,

@@ -10,7 +10,7 @@ local K = ...
 local raw = K.raw
 
 local raw_type, raw_tostring = raw.type, raw.tostring
-local getinfo = raw.debug.getinfo
+local getinfo, running = raw.debug.getinfo, raw.coroutine.running
 local raw_match, raw_gsub = raw.string.match, raw.string.gsub
 
 local function reworded(message, level_of)
@@ -28,24 +28,7 @@ local function place_of(info)
     and info.short_src .. ":" .. raw_tostring(info.currentline) .. ": "
 end
 
---- Message handler: a text raised inside the kernel gets the position of the user code that called it.
-function K.blame(message)
-  if raw_type(message) ~= "string" then
-    return message
-  end
-  return reworded(message, function()
-    for level = 3, 200 do
-      local info = getinfo(level, "Sl")
-      local place = info and place_of(info)
-      if place or not info then
-        return place
-      end
-    end
-    return nil
-  end)
-end
-
---- The same for the error that ended coroutine `co`.
+--- The error that ended coroutine `co`: a text raised inside the kernel gets the position of the user code that called it.
 function K.blame_thread(co, message)
   if raw_type(message) ~= "string" then
     return message
@@ -61,3 +44,6 @@ function K.blame_thread(co, message)
     return nil
   end)
 end
+
+--- The same as a message handler, while the code that raised it still stands.
+function K.blame(message) return K.blame_thread(running(), message) end

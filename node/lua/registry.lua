@@ -54,8 +54,13 @@ local function version_id(value)
   return nil
 end
 
-local function wrong_version(value, name)
-  raw.error("bad argument #1 to '" .. name .. "' (a version or its number expected, got " .. K.type(value) .. ")", 3)
+--- The number of a version that a function was given: itself, or a Version.
+local function version_number(value, name)
+  local number = version_id(value)
+  if number == nil then
+    raw.error("bad argument #1 to '" .. name .. "' (a version or its number expected, got " .. K.type(value) .. ")", 3)
+  end
+  return number
 end
 
 -- Snapshots --------------------------------------------------------------------------------------------------
@@ -174,19 +179,11 @@ end
 function history_methods:versions() return versions() end
 
 function history_methods:get_version(id)
-  local number = version_id(id)
-  if number == nil then
-    wrong_version(id, "get_version")
-  end
-  return version_or_error(K.ask("registry.version", number))
+  return version_or_error(K.ask("registry.version", version_number(id, "get_version")))
 end
 
 function history_methods:snapshot_at(version)
-  local number = version_id(version)
-  if number == nil then
-    wrong_version(version, "snapshot_at")
-  end
-  return snapshot_or_error(K.ask("registry.version", number))
+  return snapshot_or_error(K.ask("registry.version", version_number(version, "snapshot_at")))
 end
 
 -- Module -----------------------------------------------------------------------------------------------------
@@ -226,20 +223,12 @@ M.versions = versions
 function M.history() return new_history({}) end
 
 function M.snapshot_at(version)
-  local number = version_id(version)
-  if number == nil then
-    wrong_version(version, "snapshot_at")
-  end
-  return snapshot_or_error(K.ask("registry.version", number))
+  return snapshot_or_error(K.ask("registry.version", version_number(version, "snapshot_at")))
 end
 
 --- Go to another version, back or forth. What was made since stays in the history.
 function M.apply_version(version)
-  local number = version_id(version)
-  if number == nil then
-    wrong_version(version, "apply_version")
-  end
-  return K.ask("registry.apply_version", number)
+  return K.ask("registry.apply_version", version_number(version, "apply_version"))
 end
 
 -- One side of a delta: a list of entries, a snapshot or a version.

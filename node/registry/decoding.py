@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from mesh.duration import MILLISECOND
 from node.registry import kinds
@@ -135,12 +135,8 @@ def decode_entry(
 def _lua_function(reader: EntryReader) -> LuaFunctionEntry:
     fields = reader.fields()
     view = LuaFunctionEntry(
-        id=reader.entry.id,
-        source_text=_source(reader, fields),
-        source_name=reader.entry.source_name,
+        **_code(reader, fields),
         method=fields.required_text("method"),
-        modules=_modules(reader, fields),
-        imports=_imports(reader, fields),
         pool=_pool(fields),
         activity_worker=_meta_worker(reader, meta_keys.ACTIVITY_WORKER),
         options=_options(reader),
@@ -183,25 +179,14 @@ def _nats_function(reader: EntryReader) -> NatsFunctionEntry:
 
 def _library(reader: EntryReader) -> LibraryEntry:
     fields = reader.fields()
-    view = LibraryEntry(
-        id=reader.entry.id,
-        source_text=_source(reader, fields),
-        source_name=reader.entry.source_name,
-        modules=_modules(reader, fields),
-        imports=_imports(reader, fields),
-    )
-    return _closed(reader, fields, view, "method")
+    return _closed(reader, fields, LibraryEntry(**_code(reader, fields)), "method")
 
 
 def _process(reader: EntryReader) -> ProcessEntry:
     fields = reader.fields()
     view = ProcessEntry(
-        id=reader.entry.id,
-        source_text=_source(reader, fields),
-        source_name=reader.entry.source_name,
+        **_code(reader, fields),
         method=fields.text("method") or _METHOD_DEFAULT,
-        modules=_modules(reader, fields),
-        imports=_imports(reader, fields),
         default_host=_default_host(reader),
         activity_worker=_meta_worker(reader, meta_keys.ACTIVITY_WORKER),
         options=_options(reader),
@@ -215,12 +200,8 @@ def _workflow(reader: EntryReader) -> WorkflowEntry:
     if name is not None and not (isinstance(name[1], str) and name[1]):
         reader.report(name[0], f"{_dotted(name[0])} must be a text")
     view = WorkflowEntry(
-        id=reader.entry.id,
-        source_text=_source(reader, fields),
-        source_name=reader.entry.source_name,
+        **_code(reader, fields),
         method=fields.text("method") or _METHOD_DEFAULT,
-        modules=_modules(reader, fields),
-        imports=_imports(reader, fields),
         worker=_meta_worker(reader, meta_keys.WORKFLOW_WORKER),
         type_name=str(name[1]) if name is not None else reader.entry.id,
     )
@@ -389,6 +370,26 @@ def _pool(fields: Fields) -> PoolSpec:
     buffer = pool.count("buffer", size_max * POOL_BUFFER_PER_WORKER)
     pool.close()
     return PoolSpec(type=kind, workers=workers, size_max=size_max, buffer=buffer)
+
+
+class _Code(TypedDict):
+    """The fields of `kinds.LuaCode`."""
+
+    id: EntryId
+    source_text: str
+    source_name: str
+    modules: tuple[str, ...]
+    imports: tuple[tuple[str, EntryId], ...]
+
+
+def _code(reader: EntryReader, fields: Fields) -> _Code:
+    return _Code(
+        id=reader.entry.id,
+        source_text=_source(reader, fields),
+        source_name=reader.entry.source_name,
+        modules=_modules(reader, fields),
+        imports=_imports(reader, fields),
+    )
 
 
 def _source(reader: EntryReader, fields: Fields) -> str:

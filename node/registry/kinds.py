@@ -75,16 +75,22 @@ class PoolSpec:
     buffer: int
 
 
-@dataclass(frozen=True, slots=True)
-class LuaFunctionEntry:
-    """A `function.lua`: called by id, runs in a pooled VM."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LuaCode:
+    """What all Lua has. imports: what a library is called here, and which one it is."""
 
     id: EntryId
     source_text: str = field(repr=False)
     source_name: str
-    method: str
     modules: tuple[str, ...]
     imports: tuple[tuple[str, EntryId], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LuaFunctionEntry(LuaCode):
+    """A `function.lua`: called by id, runs in a pooled VM."""
+
+    method: str
     pool: PoolSpec
     activity_worker: EntryId | None
     options: Mapping[str, Value]
@@ -125,42 +131,26 @@ class NatsFunctionEntry:
 FunctionEntry: TypeAlias = LuaFunctionEntry | PythonFunctionEntry | NatsFunctionEntry
 
 
-@dataclass(frozen=True, slots=True)
-class LibraryEntry:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibraryEntry(LuaCode):
     """A `library.lua`: shared code, run once per VM."""
 
-    id: EntryId
-    source_text: str = field(repr=False)
-    source_name: str
-    modules: tuple[str, ...]
-    imports: tuple[tuple[str, EntryId], ...]
 
-
-@dataclass(frozen=True, slots=True)
-class ProcessEntry:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessEntry(LuaCode):
     """A `process.lua`: an actor. With a default host it can also be called like a function."""
 
-    id: EntryId
-    source_text: str = field(repr=False)
-    source_name: str
     method: str
-    modules: tuple[str, ...]
-    imports: tuple[tuple[str, EntryId], ...]
     default_host: EntryId | None
     activity_worker: EntryId | None
     options: Mapping[str, Value]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowEntry:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowEntry(LuaCode):
     """A `workflow.lua`. Without a worker it cannot be started by itself."""
 
-    id: EntryId
-    source_text: str = field(repr=False)
-    source_name: str
     method: str
-    modules: tuple[str, ...]
-    imports: tuple[tuple[str, EntryId], ...]
     worker: EntryId | None
     type_name: str
 
