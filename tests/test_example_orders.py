@@ -26,6 +26,7 @@ from node.node import NodeConfig, running_node
 from node.registry import check_registry, load_registry
 from tests.cluster import PROJECT, plain_environment
 from tests.conftest import ServerFactory
+from tests.servers import tied_to_us
 from tests.waiting import wait_until, wait_until_async
 
 APP = PROJECT / "examples" / "orders"
@@ -74,7 +75,9 @@ async def the_app(nats_server: ServerFactory, books: Path) -> AsyncIterator[App]
 async def the_shipping_service(app: App) -> AsyncIterator[psutil.Process]:
     """The shipping company, as a process of its own; it is ready when the block starts."""
     environ = plain_environment({"NATS_URL": app.url, ledger.ENVIRONMENT: str(app.books)})
-    process = await anyio.open_process([sys.executable, str(APP / "shipping_service.py")], env=environ, stderr=None)
+    process = await anyio.open_process(
+        tied_to_us(sys.executable, str(APP / "shipping_service.py")), env=environ, stderr=None
+    )
     try:
         assert process.stdout is not None
         with anyio.fail_after(TIMEOUT_S):

@@ -18,6 +18,7 @@ from node.cli.run import exit_code, with_separator
 from tests.apps import write_files
 from tests.cluster import Finished, a_node, mesh_command, plain_environment
 from tests.conftest import ServerFactory
+from tests.servers import tied_to_us
 from tests.terminals import CTRL_C, CTRL_D, on_terminal
 
 REGISTRY = """\
@@ -84,7 +85,7 @@ async def run(app: Path, *arguments: str, stdin: str = "", entry: str = "app:cli
 def in_background(*arguments: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
     """`mesh` with these arguments while the block runs; what it prints is in its `stdout`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "node", *arguments],
+        tied_to_us(sys.executable, "-m", "node", *arguments),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=directory, env=plain_environment(),
         text=True,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from node.modules.queue import QueueModule
 from node.queues.consuming import pause_s
 from node.registry import RedeliverySpec, Registry, load_registry
 from tests.conftest import ServerFactory
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, tied_to_us
 from tests.units import Units
 from tests.waiting import wait_until, wait_until_async
 
@@ -477,7 +477,7 @@ async def test_a_message_whose_node_was_killed_comes_to_another_node(
     """While the node lives it says that it works on the message, for longer than ack_wait; then that ends."""
     server = nats_server()
     async with node(server, tmp_path, "jetstream", node_id="n2", ack_wait="400ms") as survivor:
-        command = [sys.executable, "-m", "tests.queue_victim", server.url, str(tmp_path)]
+        command = tied_to_us(sys.executable, "-m", "tests.queue_victim", server.url, str(tmp_path))
         async with await anyio.open_process(command, cwd=Path(__file__).parent.parent, stderr=None) as victim:
             try:
                 assert victim.stdout is not None
