@@ -41,7 +41,7 @@ local function main()
     process.monitor(pid) -- so that we hear of it however it ends
     names[pid] = name
     tell("* " .. name .. " joined", pid)
-    logger:info("joined", { name = name, pid = pid })
+    logger:info("joined", { guest = name, from = pid })
   end
 
   function topics.say(pid, text)

@@ -35,6 +35,13 @@ class Refused(Exception):
         super().__init__(message)
 
 
+def text_of(value: object, what: str) -> str:
+    """An argument that must be text: Lua strings may be any bytes. Raises Refused, in words that begin with `what`."""
+    if not isinstance(value, str):
+        raise Refused(f"{what} must be UTF-8 text", Kind.INVALID)
+    return value
+
+
 class LuaModule(Protocol):
     """A module of one node. It is asked on the event loop and must not block it."""
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import anyio
 
 from mesh.failure import Kind
-from node.modules import Caller, Refused
+from node.modules import Caller, Refused, text_of
 from node.registry import EntryId, Environment, Registry
 from node.registry.environment import EnvFile, with_variable
 
@@ -36,9 +36,9 @@ class EnvModule:
         """Answer one call. Raises Refused."""
         match verb, args:
             case "get", [name]:
-                return self._get(_text(name, "a variable name"), caller)
+                return self._get(text_of(name, "env.get: the name"), caller)
             case "set", [name, value]:
-                await self._set(_text(name, "a variable name"), _text(value, "a value"), caller)
+                await self._set(text_of(name, "env.set: the name"), text_of(value, "env.set: the value"), caller)
                 return True
             case "get_all", []:
                 return self._environment.held()
@@ -132,12 +132,6 @@ def _make_directories(directory: Path, mode: int) -> None:
     for each in reversed(missing):
         each.mkdir(exist_ok=True)
         each.chmod(mode)  # mkdir's own mode is cut by the umask
-
-
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str):
-        raise Refused(f"{what} must be UTF-8 text", Kind.INVALID)
-    return value
 
 
 def build(registry: Registry) -> EnvModule:

@@ -26,7 +26,7 @@ from mesh.connection import Connection
 from mesh.errors import Disconnected, InvalidName, PayloadTooLarge, Undecodable
 from mesh.failure import Kind
 from mesh.subjects import EVERY_EVENT, event_subject, event_system
-from node.modules import Caller, Deliver, Refused
+from node.modules import Caller, Deliver, Refused, text_of
 
 SUBSCRIPTIONS_PER_UNIT_MAX: Final = 1000
 
@@ -95,12 +95,13 @@ class EventsModule:
         """Answer one call. Raises Refused."""
         match verb, args:
             case "subscribe", [system, kind]:
-                return self._subscribe(_text(system, "system"), _text(kind, "kind"), caller)
+                return self._subscribe(text_of(system, "events: system"), text_of(kind, "events: kind"), caller)
             case "close", [number]:
                 self._close(number, caller.pid)
                 return True
             case "send", [system, kind, path, data, mesh]:
-                event = {"system": _text(system, "system"), "kind": _text(kind, "kind"), "path": _text(path, "path")}
+                said = {"system": system, "kind": kind, "path": path}
+                event: dict[str, Any] = {name: text_of(value, f"events: {name}") for name, value in said.items()}
                 self._send(event if data is None else {**event, "data": data}, mesh=mesh)
                 return True
             case _:
@@ -174,12 +175,6 @@ class EventsModule:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
-
-
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str):
-        raise Refused(f"events: {what} must be UTF-8 text", Kind.INVALID)
-    return value
 
 
 def build(deliver: Deliver, conn: Connection) -> EventsModule:

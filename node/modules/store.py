@@ -15,7 +15,7 @@ import anyio.abc
 
 from mesh.failure import Kind
 from mesh.jetstream import JetStream
-from node.modules import Caller, Refused
+from node.modules import Caller, Refused, text_of
 from node.modules.kv_store import KvStore
 from node.modules.memory_store import MemoryStore
 from node.modules.stores import ALWAYS, KEY_BYTES_MAX, LIST_LIMIT, LIST_LIMIT_MAX, TTL_S_MAX, Condition, Held, Store
@@ -71,8 +71,7 @@ class StoreModule:
         """Nothing is held for a unit."""
 
     def _open(self, reference: object, caller: Caller) -> str:
-        if not isinstance(reference, str):
-            raise Refused("store.get: the id must be UTF-8 text", Kind.INVALID)
+        reference = text_of(reference, "store.get: the id")
         store_id = resolve_reference(reference, caller.namespace)
         if store_id in self._stores:
             return store_id
@@ -98,21 +97,17 @@ class StoreModule:
         limit = options.get("limit", LIST_LIMIT)
         if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= LIST_LIMIT_MAX:
             raise Refused(f"store:list: limit must be 1 to {LIST_LIMIT_MAX}", Kind.INVALID)
-        texts = {name: options.get(name, "") for name in ("prefix", "after")}
-        for name, text in texts.items():
-            if not isinstance(text, str):
-                raise Refused(f"store:list: {name} must be UTF-8 text", Kind.INVALID)
+        texts = {name: text_of(options.get(name, ""), f"store:list: {name}") for name in ("prefix", "after")}
         page = await store.list(texts["prefix"], texts["after"], limit)
         cursor = page.items[-1].key if page.items else texts["after"]
         return {"items": [held.shown() for held in page.items], "cursor": cursor, "has_more": page.has_more}
 
 
 def _key(given: object) -> str:
-    if not isinstance(given, str):
-        raise Refused("the key must be UTF-8 text", Kind.INVALID)
-    if len(given.encode("utf-8", "surrogatepass")) > KEY_BYTES_MAX:
+    key = text_of(given, "the key")
+    if len(key.encode("utf-8", "surrogatepass")) > KEY_BYTES_MAX:
         raise Refused(f"a key may have {KEY_BYTES_MAX} bytes", Kind.INVALID)
-    return given
+    return key
 
 
 def _value(given: object) -> object:
