@@ -291,7 +291,6 @@ async def test_an_end_while_the_server_is_away_is_told_once_when_it_is_back(
       process.set_options{ trap_links = true }
       local pid = process.spawn_linked_monitored("app:echo", HOST)
       process.registry.register("n", pid)
-      process.send(process.registry.lookup("n"), "ready")
       local one = process.events():receive()
       local two = receive(process.events(), "second")
       local r = channel.select{ process.events():case_receive(), time.after("1s"):case_receive() }
@@ -306,7 +305,8 @@ async def test_an_end_while_the_server_is_away_is_told_once_when_it_is_back(
 
         tasks.start_soon(ask)
         board = b.node.switchboard
-        await wait_until(lambda: board.links._links)
+        # The name is given when the answer to the spawn has come: without it there would be nobody to be told of.
+        await wait_until(lambda: board.links._links and a.node.switchboard.names.get("n"))
         (unit,) = b.node.processes.units
         server.kill()
         await wait_until(lambda: not b.node.conn.is_connected and not a.node.conn.is_connected)
