@@ -45,14 +45,19 @@ from node.questions import Questions
 from node.queues.running import run_consumers
 from node.registry import EntryId, NatsFunctionEntry, Placement, Registry
 from node.services.placing import ServicePlacing
+from node.services.service_spawner import ServiceSpawner
 from node.services.services import Services
 from node.services.serving import Serving
-from node.services.spawning import ServiceSpawner
+from node.units.answers import Answers
+from node.units.farewells import Farewells
 from node.units.live import LiveDriver
 from node.units.names import MeshNames
+from node.units.naming import Naming
 from node.units.peers import Peers
 from node.units.processes import ProcessHost
+from node.units.spawning import Spawning
 from node.units.switchboard import Switchboard
+from node.units.table import UnitTable
 from node.workflows.engine import Engine
 from node.workflows.ownership import Ownership
 from store.streams import PARTITIONS_DEFAULT, ensure_queue
@@ -139,16 +144,37 @@ class Node:
         self._workers = _host_records(registry, config.offers) if config.workflows else []
         self.functions: FunctionHost | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
-        self.switchboard = Switchboard(
-            node_id=self.id, directory=self.members, tasks=lambda: self._group, unit_ended=self._unit_ended
-        )
+        self.units = UnitTable(self.id, self.members.boot_of)
+        peers = Peers(
+            conn, self.id, is_up=lambda node: self.members.boot_of(node) is not None,
+            handle=lambda verb, args, done: self._answers.answer(verb, args, done),
+        )  # fmt: skip
+        self.names = MeshNames(
+            conn, self.client.js, self.id, is_alive=self.units.is_alive, is_here=self._is_here,
+            on_change=self._on_mesh_name,
+            replicas=config.replicas,
+        )  # fmt: skip
+        self.switchboard = Switchboard(self.units, peers)
+        self.naming = Naming(
+            self.units, self.switchboard, self.names, tasks=lambda: self._group,
+            name_changed=lambda name, pid: self.processes.name_changed(name, pid),
+        )  # fmt: skip
+        self.farewells = Farewells(self.units, self.switchboard, self.naming, peers, unit_ended=self._unit_ended)
+        self.spawning = Spawning(
+            self.units, self.switchboard, self.naming, peers,
+            hosts=lambda: self.processes, nodes_with_host=self.members.nodes_with_host,
+        )  # fmt: skip
+        self._answers = Answers(self.units, self.switchboard, self.naming, self.farewells, self.spawning)
         self.modules = StandardModules(
-            registry, self.client, node_id=self.id, deliver=self.switchboard.deliver, call=self._call,
+            registry, self.client, node_id=self.id, deliver=self.units.deliver, call=self._call,
             replicas=config.replicas,
         )  # fmt: skip
         self.live = LiveDriver(
             client=self.client,
+            units=self.units,
             switchboard=self.switchboard,
+            naming=self.naming,
+            spawning=self.spawning,
             modules=self.modules,
             tasks=lambda: self._group,
             foreign=self.foreign,
@@ -157,23 +183,15 @@ class Node:
         host_ids = [str(host) for host in registry.process_hosts() if config.offers(str(host))]
         self.processes = ProcessHost(
             code=self.code,
-            switchboard=self.switchboard,
+            units=self.units,
+            farewells=self.farewells,
             driver=self.live,
             host_ids=host_ids if config.functions else (),
         )
-        self.names = MeshNames(
-            conn, self.client.js, self.id, is_alive=self.switchboard.is_alive, is_here=self._is_here,
-            on_change=self._on_mesh_name,
-            replicas=config.replicas,
-        )  # fmt: skip
-        peers = Peers(
-            conn, self.id, is_up=lambda node: self.members.boot_of(node) is not None, handle=self.switchboard.answer
-        )
-        self.switchboard.attach(hosts=self.processes, peers=peers, mesh_names=self.names)
         if config.functions:
             self.functions = FunctionHost(
-                conn=conn, outbox=outbox, code=self.code, live=self.live, switchboard=self.switchboard, node_id=self.id,
-                version=moonmesh_version(), offers=config.offers,
+                conn=conn, outbox=outbox, code=self.code, live=self.live, units=self.units, farewells=self.farewells,
+                spawning=self.spawning, node_id=self.id, version=moonmesh_version(), offers=config.offers,
             )  # fmt: skip
         single = [
             str(entry_id)
@@ -190,7 +208,7 @@ class Node:
             replicas=config.replicas,
             details={
                 "pid": os.getpid(),
-                "boot": self.switchboard.boot,
+                "boot": self.units.boot,
                 "functions": self.functions.offered if self.functions is not None else [],
                 "hosts": sorted(self.processes.host_ids),
                 "services": single,
@@ -202,7 +220,7 @@ class Node:
             registry.services(),
             self.names,
             node_id=self.id,
-            claim_pid=self.switchboard.new_pid("#services"),
+            claim_pid=self.units.new_pid("#services"),
             offers=self._offers_service,
             may_act=lambda: self.roster.may_act(),
             nodes_with=self.members.nodes_with_service,
@@ -210,7 +228,11 @@ class Node:
         self.services = Services(
             registry,
             ServiceSpawner(
-                registry=registry, switchboard=self.switchboard, client=self.client, tasks=lambda: self._group
+                registry=registry,
+                units=self.units,
+                spawning=self.spawning,
+                client=self.client,
+                tasks=lambda: self._group,
             ),
             self.placing,
         )
@@ -267,6 +289,7 @@ class Node:
                     foreign=self._foreign,
                     hosts_of=self.members.hosts_of,
                     switchboard=self.switchboard,
+                    naming=self.naming,
                     resident_max=self.config.resident_max,
                 )
                 self.engines[record.queue] = engine
@@ -316,19 +339,19 @@ class Node:
         self.placing.look()
         gone = self.members.look()
         for node in gone:
-            self.switchboard.node_lost(node)
+            self.farewells.node_lost(node)
         if gone:
-            self.switchboard.nodes_changed(gone)
+            self.farewells.nodes_changed(gone)
             if self._tasks is not None and self.members.is_first:
                 self._tasks.start_soon(self.names.purge)
         if self.functions is not None:
             self.functions.share_limits(self.members.offering)
 
     def _is_here(self, pid: str) -> bool:
-        return self.switchboard.get(pid) is not None or pid == self.placing.claim_pid
+        return self.units.get(pid) is not None or pid == self.placing.claim_pid
 
     def _on_mesh_name(self, name: str) -> None:
-        self.switchboard.on_mesh_name(name)
+        self.naming.look_again(name)
         self.placing.look()
 
     def _unit_ended(self, pid: str) -> None:

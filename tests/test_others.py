@@ -29,7 +29,7 @@ async def test_a_new_owner_that_says_it_again_to_who_has_ended_on_it_hears_that_
     async with a_mesh(nats_server().url, app) as mesh:
         handle = await mesh.start("target", id="t")
         host = mesh.node.engines[QUEUE].host
-        others = Others(mesh.client.js, mesh.client.hosts, mesh.node.code, mesh.node.switchboard)
+        others = Others(mesh.client.js, mesh.client.hosts, mesh.node.code, mesh.node.switchboard, mesh.node.naming)
         op = OpState(1, kind, host.pid("t"), "", codec.encode("hello"), {"topic": "x"} if kind == "send" else {})
         assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
         assert await handle.result(timeout_s=5) == result

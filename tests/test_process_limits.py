@@ -46,10 +46,10 @@ def functions(body: str) -> Mapping[str, str]:
 def held(node: Node) -> dict[str, int]:
     """How much there is in every table that has to do with units."""
     board = node.switchboard
-    links, names, mesh_names = board.links, board.names, node.names
+    links, names, mesh_names = board.links, node.naming.local, node.names
     cells = node.processes._cells
     return {
-        "units": len(board.units),
+        "units": len(node.units.by_pid),
         "monitors": len(links._monitors), "watched": len(links._watched), "links": len(links._links),
         "local names": len(names._pids), "named": len(names._names),
         "mesh names": len(mesh_names._mine), "dead": len(mesh_names._dead),

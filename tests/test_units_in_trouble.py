@@ -15,7 +15,7 @@ from mesh import codec
 from mesh.failure import Failure, Kind
 from mesh.subjects import node_request
 from node.node import Offers
-from node.units.switchboard import SpawnRequest
+from node.units.spawn_request import SpawnRequest
 from tests.apps import Mesh, a_mesh, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
@@ -108,8 +108,8 @@ async def test_many_watchers_of_one_end_are_all_told(tmp_path: Path, nats_server
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
             await wait_until(lambda: sum(map(len, links._monitors.values())) == 1000, 30)
-            (asker,) = [pid for pid, unit in a.node.switchboard.units.items() if unit.entry_id == "app:t"]
-            a.node.switchboard.deliver(asker, "go", True)
+            (asker,) = [pid for pid, unit in a.node.units.by_pid.items() if unit.entry_id == "app:t"]
+            a.node.units.deliver(asker, "go", True)
         assert got == [1000]
         assert not links._monitors
 
@@ -199,7 +199,7 @@ async def test_a_process_that_fails_before_it_is_told_whom_it_has_spawned_takes_
     async with caller_and_host(app, nats_server().url) as (a, b):
         with pytest.raises(mesh.client.FunctionFailed, match="at once"):
             await a.client.call("app:t")
-        await wait_until(lambda: b.node.switchboard._last_unique > 0)
+        await wait_until(lambda: b.node.units._last_unique > 0)
         await wait_until(lambda: b.node.processes.running == 0)
         assert not b.node.switchboard.links._links
         assert not b.node.switchboard.links._monitors
@@ -225,12 +225,12 @@ async def test_what_was_asked_of_a_node_that_is_lost_is_answered_and_forgotten(
         async def ask() -> None:
             given.append(await a.client.call("app:t"))
 
-        board = a.node.switchboard
+        board, units = a.node.switchboard, a.node.units
         await wait_until(lambda: len(a.node.roster.members()) == 2)
         tasks.start_soon(ask)
-        await wait_until(lambda: board.units and board._peers._waiting.get("b") == {})
+        await wait_until(lambda: units.by_pid and board._peers._waiting.get("b") == {})
         b.stop()
-        board.deliver(next(iter(board.units)), "stopped", True)
+        units.deliver(next(iter(units.by_pid)), "stopped", True)
         await wait_until(lambda: given, 10)
         assert given == ["NotFound"]
         await wait_until(lambda: a.node.conn.statistics().requests_in_flight == 0)
@@ -289,7 +289,7 @@ async def test_an_end_while_the_server_is_away_is_told_once_when_it_is_back(
     """Also to whoever comes back to the server later than the other one."""
     body = """
       process.set_options{ trap_links = true }
-      local pid = process.spawn_linked_monitored("app:echo", HOST)
+      local pid = process.spawn_linked_monitored("app:waits", HOST)
       process.registry.register("n", pid)
       local one = process.events():receive()
       local two = receive(process.events(), "second")
@@ -306,7 +306,7 @@ async def test_an_end_while_the_server_is_away_is_told_once_when_it_is_back(
         tasks.start_soon(ask)
         board = b.node.switchboard
         # The name is given when the answer to the spawn has come: without it there would be nobody to be told of.
-        await wait_until(lambda: board.links._links and a.node.switchboard.names.get("n"))
+        await wait_until(lambda: board.links._links and a.node.naming.local.get("n"))
         (unit,) = b.node.processes.units
         server.kill()
         await wait_until(lambda: not b.node.conn.is_connected and not a.node.conn.is_connected)
@@ -314,7 +314,7 @@ async def test_an_end_while_the_server_is_away_is_told_once_when_it_is_back(
         await anyio.sleep(1.0)  # as long as it takes: the notice is repeated all the while
         assert len(board._peers._waiting.get("a", {})) <= 1
         server.start()
-        await wait_until(lambda: a.node.switchboard.names.get("pid.exitpid.link.down"), 20)
+        await wait_until(lambda: a.node.naming.local.get("pid.exitpid.link.down"), 20)
         assert a.node.switchboard.links._links == {}
         tasks.cancel_scope.cancel()
 
@@ -335,9 +335,8 @@ async def test_names_are_asked_for_and_given_while_the_server_is_away_without_ha
     async with a_mesh(server.url, app) as mesh:
         server.sigstop()
         ends: list[bytes] = []
-        board = mesh.node.switchboard
-        watcher = board.new_watcher(ends.append)
-        board.spawn(
+        watcher = mesh.node.units.new_watcher(ends.append)
+        mesh.node.spawning.spawn(
             watcher.pid, SpawnRequest("app:asks", "app:processes", codec.encode([[], None]), monitor=True),
             lambda _outcome: None,
         )  # fmt: skip
@@ -347,7 +346,7 @@ async def test_names_are_asked_for_and_given_while_the_server_is_away_without_ha
         server.start()
         await wait_until(lambda: ends, 20)
         assert codec.decode_outcome(ends[0]) == (True, ["Unavailable", "Unavailable", True, True, True])
-        await wait_until(lambda: board.units == {})
+        await wait_until(lambda: mesh.node.units.by_pid == {})
 
 
 async def test_a_node_that_stood_still_for_longer_than_its_lease_and_the_others_agree_that_links_have_broken(

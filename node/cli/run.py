@@ -434,7 +434,7 @@ class _RunProgram:
         import anyio
 
         from mesh import codec
-        from node.units.switchboard import SpawnRequest
+        from node.units.spawn_request import SpawnRequest
 
         program = self._program
         node.processes.host_ids.add(program.host_id)
@@ -447,16 +447,16 @@ class _RunProgram:
             outcomes.append(outcome)
             ended.set()
 
-        watcher = node.switchboard.new_watcher(told)
+        watcher = node.units.new_watcher(told)
         request = codec.encode([list(program.args), None])
         wish = SpawnRequest(program.entry_id, program.host_id, request, monitor=True)
-        spawned = node.switchboard.spawn_here(watcher.pid, wish)
+        spawned = node.spawning.spawn_here(watcher.pid, wish)
         ok, pid = codec.decode_outcome(spawned)
         if not ok:
-            node.switchboard.forget(watcher)
+            node.units.forget(watcher)
             tell_failure(program.entry_id, pid)
             return 1
-        unit = node.switchboard.get(pid)
+        unit = node.units.get(pid)
         async with anyio.create_task_group() as tasks:
             finishing = anyio.CancelScope()
             if unit is not None:

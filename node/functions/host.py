@@ -34,8 +34,10 @@ from node.functions.process_calls import ProcessCalls
 from node.functions.python_calls import PythonCalls, PythonFunctionMissing
 from node.machine.code import Code
 from node.registry import EntryId, LuaFunctionEntry, PoolSpec, PythonFunctionEntry, Registry
+from node.units.farewells import Farewells
 from node.units.live import LiveDriver
-from node.units.switchboard import Switchboard
+from node.units.spawning import Spawning
+from node.units.table import UnitTable
 from node.workflows.calls import HEADER_ONCE
 
 HOPS_MAX: Final = 5  # how often a call is passed on before it waits where it is
@@ -59,7 +61,9 @@ class FunctionHost:
         outbox: Outbox,
         code: Code,
         live: LiveDriver,
-        switchboard: Switchboard,
+        units: UnitTable,
+        farewells: Farewells,
+        spawning: Spawning,
         node_id: str,
         version: str,
         offers: Callable[[str], bool],
@@ -77,10 +81,10 @@ class FunctionHost:
         self._idle = anyio.Event()
         self._loop = asyncio.get_running_loop()
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._lua = LuaCalls(code=code, live=live, switchboard=switchboard, answer=self._answer)
+        self._lua = LuaCalls(code=code, live=live, units=units, answer=self._answer)
         self._python = PythonCalls(tasks=lambda: self._group, answer=self._answer)
-        self._processes = ProcessCalls(switchboard=switchboard, answer=self._answer)
-        self._switchboard = switchboard
+        self._processes = ProcessCalls(units=units, spawning=spawning, answer=self._answer)
+        self._farewells = farewells
         self.service = MicroService(
             conn,
             name="moonmesh",
@@ -312,7 +316,7 @@ class FunctionHost:
             return
         job.ended = True
         if job.unit is not None:
-            self._switchboard.ended(job.unit, outcome)
+            self._farewells.ended(job.unit, outcome)
         if function_endpoint := job.function.endpoint:
             function_endpoint.note(
                 time.monotonic() - job.begun_s, failed=outcome[:3] == codec.FAILURE_PREFIX, outcome=outcome

@@ -22,7 +22,7 @@ from node.functions.requests import checked_request
 from node.machine.code import Code, CodeMissing
 from node.machine.vm import LuaMachine, LuaVM, MachineFailed, Op, OutOfMemory
 from node.units.live import LiveDriver, now_ns
-from node.units.switchboard import Switchboard
+from node.units.table import UnitTable
 from node.units.unit import LiveUnit
 
 # A call that runs on the event loop may take this much, about 2 ms, before it is moved to a lane.
@@ -57,10 +57,10 @@ class CallUnit(LiveUnit):
 class LuaCalls:
     """Runs the calls of the Lua functions of a node."""
 
-    def __init__(self, *, code: Code, live: LiveDriver, switchboard: Switchboard, answer: Answer) -> None:
+    def __init__(self, *, code: Code, live: LiveDriver, units: UnitTable, answer: Answer) -> None:
         self._code = code
         self._live = live
-        self._switchboard = switchboard
+        self._units = units
         self._answer = answer
         self._lanes = Lanes()
         self._inline_vm = _inline_vm()
@@ -87,7 +87,7 @@ class LuaCalls:
         now = time.monotonic()
         if now < self._inline_after_s.get(function_id, 0.0):
             return False
-        pid = self._switchboard.new_pid(f"{function_id}#lua.0").encode()
+        pid = self._units.new_pid(f"{function_id}#lua.0").encode()
         try:
             request = checked_request(job.request)
             machine = self._inline.get(function_id)
@@ -133,13 +133,13 @@ class LuaCalls:
                 return
             lane, machine, pid, ops = result
             unit = job.unit = CallUnit(pid, job, self, lane, machine)
-            self._switchboard.add(unit)
+            self._units.add(unit)
             job.stop = lambda: unit.post("cancel", None, None, TOPOLOGY.encode())
             self._perform(unit, ops)
             if job.unwanted and not unit.ended:
                 job.stop()  # they asked before there was anybody to be told
 
-        pid = self._switchboard.new_pid(f"{function_id}#lua.1")
+        pid = self._units.new_pid(f"{function_id}#lua.1")
         self._lanes.submit(begin, begun)
 
     def _perform(self, unit: CallUnit, ops: Sequence[Op]) -> None:

@@ -8,14 +8,17 @@ from mesh.pids import TOPOLOGY
 from node.functions.job import Answer, Job
 from node.functions.requests import checked_request
 from node.registry import EntryId, ProcessEntry
-from node.units.switchboard import SpawnRequest, Switchboard
+from node.units.spawn_request import SpawnRequest
+from node.units.spawning import Spawning
+from node.units.table import UnitTable
 
 
 class ProcessCalls:
     """Runs the calls of the processes that say on which host they run."""
 
-    def __init__(self, *, switchboard: Switchboard, answer: Answer) -> None:
-        self._switchboard = switchboard
+    def __init__(self, *, units: UnitTable, spawning: Spawning, answer: Answer) -> None:
+        self._units = units
+        self._spawning = spawning
         self._answer = answer
         self._hosts: dict[str, str] = {}  # by process
 
@@ -30,16 +33,16 @@ class ProcessCalls:
         except Undecodable as error:
             self._answer(job, codec.encode_failure(codec.undecodable_failure("request", error)))
             return
-        watcher = self._switchboard.new_watcher(lambda outcome: self._answer(job, outcome))
+        watcher = self._units.new_watcher(lambda outcome: self._answer(job, outcome))
         wish = SpawnRequest(job.function.id, self._hosts[job.function.id], request, monitor=True)
-        outcome = self._switchboard.spawn_here(watcher.pid, wish)
+        outcome = self._spawning.spawn_here(watcher.pid, wish)
         ok, pid = codec.decode_outcome(outcome)
         if not ok:
             watcher.post("ended", None, outcome)
             return
 
         def stop() -> None:
-            unit = self._switchboard.get(pid)
+            unit = self._units.get(pid)
             if unit is not None:
                 unit.post("cancel", None, None, TOPOLOGY.encode())
 

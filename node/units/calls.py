@@ -18,8 +18,8 @@ from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, Payl
 from mesh.failure import Kind
 from mesh.subjects import function_request, function_stop, function_who
 from node.machine.vm import Op
+from node.units.outcomes import failed
 from node.units.retry_option import decode_retry, merged_retry
-from node.units.switchboard import failed
 from node.workflows.calls import encode_foreign
 from node.workflows.outcomes import service_error_kind
 

@@ -1,7 +1,8 @@
 """The live driver: carries out the ops of functions and processes at once (a workflow's go through its history).
 
 "Same code, different behaviour": the code of a function asks for the same things as that of a workflow; here a sleep
-is a sleep and a call a request. What concerns other units goes through the switchboard, in the order it was asked for.
+is a sleep and a call a request. What concerns other units goes to switchboard, naming and spawning, in the order it was
+asked for.
 """
 
 from __future__ import annotations
@@ -37,14 +38,18 @@ from node.modules import Caller, Modules
 from node.unit_logs import log_line
 from node.units.calls import Foreign, LiveCalls, Stop
 from node.units.names import Scope
+from node.units.naming import Naming
+from node.units.outcomes import TRUE, failed
 from node.units.peers import Done
-from node.units.switchboard import SpawnRequest, Switchboard, failed
+from node.units.spawn_request import SpawnRequest
+from node.units.spawning import Spawning
+from node.units.switchboard import Switchboard
+from node.units.table import UnitTable
 from node.units.unit import LiveUnit
 from node.units.workflow_watches import WorkflowWatches
 from node.workflows.others import start_spec
 
 PENDING_MAX: Final = 50_000  # ops of one unit that have no outcome yet: calls, timers, ...
-_TRUE: Final = codec.encode_success(True)
 
 _log = logging.getLogger(__name__)
 
@@ -56,14 +61,20 @@ class LiveDriver:
         self,
         *,
         client: Client,
+        units: UnitTable,
         switchboard: Switchboard,
+        naming: Naming,
+        spawning: Spawning,
         modules: Modules,
         tasks: Callable[[], anyio.abc.TaskGroup],
         foreign: Foreign,
         call_defaults: Callable[[str], Mapping[str, Any]],
     ) -> None:
         self._client = client
+        self._units = units
         self._switchboard = switchboard
+        self._naming = naming
+        self._spawning = spawning
         self._modules = modules
         self._tasks = tasks
         self.calls = LiveCalls(client, foreign=foreign, call_defaults=call_defaults)
@@ -160,17 +171,16 @@ class LiveDriver:
         """What concerns other units; done gets the outcome, now or later."""
         kind, target = op.kind, str(op.target)
         options = codec.unpack(op.options) if op.options else {}
-        board = self._switchboard
         try:
             match kind:
                 case "spawn":
                     self._spawn(unit, op, options, done)
                 case "name.register":
-                    board.register(target, str(options["pid"]), Scope(options["scope"]), done)
+                    self._naming.register(target, str(options["pid"]), Scope(options["scope"]), done)
                 case "name.lookup":
-                    board.lookup(target, done)
+                    self._naming.lookup(target, done)
                 case "name.unregister":
-                    board.unregister(target, unit.pid, Scope(options["scope"]), done)
+                    self._naming.unregister(target, unit.pid, Scope(options["scope"]), done)
                 case "send" | "cancel" | "terminate" | "monitor" | "unmonitor" | "link" | "unlink":
 
                     def go(pid: ProcessPid | WorkflowPid) -> None:
@@ -179,7 +189,7 @@ class LiveDriver:
                         else:
                             self._tell_workflow(unit, op, options, pid, done)
 
-                    board.with_target(target, go, done)
+                    self._naming.with_target(target, go, done)
                 case _:
                     done(failed(f"{kind} is not possible outside of a workflow", Kind.INTERNAL))
         except MeshError as error:
@@ -207,10 +217,10 @@ class LiveDriver:
         match op.kind:
             case "monitor" | "link":
                 self._watches.add(unit, pid, op.kind)
-                done(_TRUE)
+                done(TRUE)
             case "unmonitor" | "unlink":
                 self._watches.remove(unit, pid, op.kind.removeprefix("un"))
-                done(_TRUE)
+                done(TRUE)
             case _:
                 self._later(lambda: self._signal(op, options, pid, unit.pid), f"{op.kind} of {unit.pid}", done)
 
@@ -227,7 +237,7 @@ class LiveDriver:
         unscheduled = op.kind == "terminate" and await self._client.js.purge(history.stream, subject=cron_subject(key))
         if not await history.is_running(key):
             if unscheduled:
-                return _TRUE
+                return TRUE
             kind = Kind.NOT_FOUND if op.kind == "send" else Kind.INTERNAL
             return failed(f"process not found: no workflow {pid} is running", kind)
         if op.kind == "send":
@@ -236,13 +246,13 @@ class LiveDriver:
         else:
             verb = "cancel" if op.kind == "cancel" else "kill"
             await publish_until_acked(self._client.js, key.subject(verb), b"", {}, msg_id=new_entropy().hex())
-        return _TRUE
+        return TRUE
 
     def _spawn(self, unit: LiveUnit, op: Op, spec: Mapping[str, Any], done: Done) -> None:
         options = spec.get("options") or {}
         variant = str(spec.get("variant") or "")
         host = str(options.get("task_queue") or spec.get("host"))
-        if not self._switchboard.offers(host):
+        if not self._spawning.offers(host):
             self._later(lambda: self._spawn_workflow(unit, op, spec, host, variant), f"spawn of {unit.pid}", done)
             return
         spawner, wish = unit.pid, SpawnRequest(
@@ -255,9 +265,9 @@ class LiveDriver:
             link="link" in variant,
         )  # fmt: skip
         if not spec.get("exec"):
-            self._switchboard.spawn(spawner, wish, done)
+            self._spawning.spawn(spawner, wish, done)
             return
-        watcher = self._switchboard.new_watcher(done)
+        watcher = self._units.new_watcher(done)
 
         def spawned(outcome: bytes) -> None:
             if outcome[:3] == codec.FAILURE_PREFIX:
@@ -272,7 +282,7 @@ class LiveDriver:
             if outcome[:3] == codec.FAILURE_PREFIX and not self._switchboard.links.is_watching(watcher.pid):
                 watcher.post("ended", None, outcome)
 
-        self._switchboard.spawn(watcher.pid, replace(wish, monitor=True), spawned)
+        self._spawning.spawn(watcher.pid, replace(wish, monitor=True), spawned)
 
     # -- workflows ---------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ A VM's memory is shared. When one is nearly full, the process that holds most of
 its share; if all are modest, new processes go to another VM. When it is crowded all the same, the heaviest is ended,
 modest or not: with the VM all would be lost.
 
-Invariants: a process is in exactly one VM for as long as it lives; whatever ends it, the switchboard hears of it once.
+Invariants: a process is in exactly one VM for as long as it lives; whatever ends it, `Farewells` hears of it once.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from mesh import codec
 from mesh.failure import Failure, Kind
 from node.machine.code import Code, CodeMissing
 from node.machine.vm import VM_CROWDED_KB, MachineFailed, NoRoom, Op, OutOfMemory, ProcessVM, UnitIdentity
+from node.units.farewells import Farewells
 from node.units.live import LiveDriver, now_ns
-from node.units.switchboard import Switchboard
+from node.units.table import UnitTable
 from node.units.unit import LiveUnit
 
 SLICE_S: Final = 0.002  # processes run this long before the loop looks at the network again
@@ -205,10 +206,13 @@ class ProcessHost:
 
     processes_max = PROCESSES_MAX
 
-    def __init__(self, *, code: Code, switchboard: Switchboard, driver: LiveDriver, host_ids: Collection[str]) -> None:
+    def __init__(
+        self, *, code: Code, units: UnitTable, farewells: Farewells, driver: LiveDriver, host_ids: Collection[str]
+    ) -> None:
         self.host_ids = set(host_ids)
         self._code = code
-        self._switchboard = switchboard
+        self._units = units
+        self._farewells = farewells
         self._driver = driver
         self._entries = {str(entry_id) for entry_id in code.registry.processes()}
         self._cells: list[Cell] = []
@@ -239,7 +243,7 @@ class ProcessHost:
         if cell is None:
             text = f"the {VMS_MAX} Lua VMs of this node are full; let processes end, or run more nodes"
             return Failure(text, Kind.UNAVAILABLE, False)
-        pid = self._switchboard.new_pid(host_id)
+        pid = self._units.new_pid(host_id)
         try:
             spec = self._code.prepare(cell.vm, "process", entry_id)
             handle, failure = cell.vm.spawn(spec, UnitIdentity(pid=pid, seed=os.urandom(16)), request, now_ns())
@@ -323,4 +327,4 @@ class ProcessHost:
         unit.post("go")
 
     def _ended(self, unit: ProcessUnit, outcome: bytes) -> None:
-        self._switchboard.ended(unit, outcome)
+        self._farewells.ended(unit, outcome)

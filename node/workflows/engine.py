@@ -43,6 +43,7 @@ from mesh.wire import parse_headers
 from node.machine.code import Code, CodeMissing
 from node.machine.vm import MachineFailed, OutOfMemory
 from node.registry import WorkerOptions
+from node.units.naming import Naming
 from node.units.switchboard import Switchboard
 from node.workflows.background import Background
 from node.workflows.children import child_pid
@@ -102,6 +103,7 @@ class Engine:
         foreign: Mapping[str, tuple[str, str]],
         hosts_of: Callable[[str], int],
         switchboard: Switchboard,
+        naming: Naming,
         resident_max: int = RESIDENT_MAX,
     ) -> None:
         self.queue = stream.queue
@@ -120,7 +122,7 @@ class Engine:
             conn=conn, js=js, roster=roster, queue=stream.queue, instances=instances, background=background,
             wake=self._wake,
         )  # fmt: skip
-        others = Others(js, hosts, code, switchboard)
+        others = Others(js, hosts, code, switchboard, naming)
         timers = Timers(js, outbox, stream.queue, background=background, in_trouble=self._in_trouble)
         self._ending = Ending(
             js=js, outbox=outbox, history=self.history, host=host, instances=instances, others=others, timers=timers,

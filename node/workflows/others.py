@@ -40,7 +40,8 @@ from mesh.starting import (
 )
 from mesh.subjects import WorkflowKey
 from node.machine.code import Code, CodeMissing
-from node.units.switchboard import Switchboard, unresolved
+from node.units.naming import Naming, unresolved
+from node.units.switchboard import Switchboard
 from node.workflows.ops import OpState
 from node.workflows.retry import decode_policy
 
@@ -52,9 +53,10 @@ _log = logging.getLogger(__name__)
 class Others:
     """Carries out what one node's workflows do to others."""
 
-    def __init__(self, js: JetStream, hosts: Hosts, code: Code, switchboard: Switchboard) -> None:
+    def __init__(self, js: JetStream, hosts: Hosts, code: Code, switchboard: Switchboard, naming: Naming) -> None:
         self._js = js
         self._switchboard = switchboard
+        self._naming = naming
         self._hosts = hosts
         self._code = code
         self._locks: defaultdict[tuple[str, int], anyio.Lock] = defaultdict(anyio.Lock)
@@ -191,7 +193,7 @@ class Others:
             found.append(pid)
             answered.set()
 
-        self._switchboard.with_target(dest, go, lambda _outcome: answered.set())
+        self._naming.with_target(dest, go, lambda _outcome: answered.set())
         await answered.wait()
         return found[0] if found else None
 

@@ -1,4 +1,4 @@
-"""How services get their processes: through the switchboard, or as workflows that outlive every node.
+"""How services get their processes: as processes of this node, or as workflows that outlive every node.
 
 A service whose process is a workflow has one workflow on the mesh, whatever its placement: every node that starts the
 service finds it by its id. Stopping the service leaves it alone, for durable work does not end with a node.
@@ -19,7 +19,9 @@ from mesh.pids import TOPOLOGY, WorkflowPid
 from mesh.subjects import WorkflowKey
 from node.registry import EntryId, Registry, Value
 from node.services.services import SpawnFailed, Watcher
-from node.units.switchboard import SpawnRequest, Switchboard
+from node.units.spawn_request import SpawnRequest
+from node.units.spawning import Spawning
+from node.units.table import UnitTable
 from node.units.workflow_watches import WorkflowWatches
 
 
@@ -30,12 +32,14 @@ class ServiceSpawner:
         self,
         *,
         registry: Registry,
-        switchboard: Switchboard,
+        units: UnitTable,
+        spawning: Spawning,
         client: Client,
         tasks: Callable[[], anyio.abc.TaskGroup],
     ) -> None:
         self._registry = registry
-        self._switchboard = switchboard
+        self._units = units
+        self._spawning = spawning
         self._client = client
         self._tasks = tasks
         self._watches = WorkflowWatches(client, tasks)
@@ -45,25 +49,25 @@ class ServiceSpawner:
         """Spawn a process and return its PID. Raises SpawnFailed, or another MeshError."""
         if process_id in self._registry.workflows():
             return await self._start_workflow(process_id, host_id, args, watcher)
-        ours = self._switchboard.new_watcher(lambda outcome: watcher.ended(_failure(outcome)))
+        ours = self._units.new_watcher(lambda outcome: watcher.ended(_failure(outcome)))
         wish = SpawnRequest(str(process_id), str(host_id), codec.encode([list(args), None]), monitor=True)
-        outcome = self._switchboard.spawn_here(ours.pid, wish)
+        outcome = self._spawning.spawn_here(ours.pid, wish)
         ok, value = codec.decode_outcome(outcome)
         if not ok:
-            self._switchboard.forget(ours)
+            self._units.forget(ours)
             raise SpawnFailed(process_id, value)
         return str(value)
 
     async def cancel(self, pid: str, reason: str) -> None:
         """Ask a process to stop; a workflow is only left alone."""
-        unit = self._switchboard.get(pid)
+        unit = self._units.get(pid)
         if unit is not None:
             unit.post("cancel", None, reason.encode(), TOPOLOGY.encode())
         self._leave(pid)
 
     async def kill(self, pid: str) -> None:
         """End a process without asking it."""
-        unit = self._switchboard.get(pid)
+        unit = self._units.get(pid)
         if unit is not None:
             unit.kill(Failure("process terminated", Kind.INTERNAL))
         self._leave(pid)
