@@ -21,11 +21,12 @@ from typing import Any, Final
 import anyio
 
 from mesh import codec
+from mesh.calls import call_function
 from mesh.connection import Connection, ConnectOptions
 from mesh.connection import connect as connect_nats
 from mesh.errors import Disconnected, MeshError, NoResponders, NotFound, RequestTimeout, Undecodable
 from mesh.events import Event, StartSpec, decode_end, decode_start
-from mesh.failure import Failure, Kind
+from mesh.failure import Failure
 from mesh.history import History, OpenRun, RunOutcome
 from mesh.hosts import HostRecord, Hosts
 from mesh.jetstream import JetStream
@@ -245,17 +246,17 @@ class Client:
         return self.get(id, queue=found[0])
 
     async def call(self, function_id: str, *args: Any, timeout_s: float = 60.0) -> Any:
-        """Call a function and return its result. Raises FunctionFailed, RequestTimeout."""
-        try:
-            request = codec.encode([list(args), None])
-            reply = await self.conn.request(function_request(function_id), request, timeout_s=timeout_s)
-        except NoResponders:
-            failure = Failure(f"no handler registered for target {function_id}", Kind.NOT_FOUND, False)
-            raise FunctionFailed(function_id, failure) from None
-        ok, value = codec.decode_outcome(reply.data)
-        if not ok:
-            raise FunctionFailed(function_id, value)
-        return value
+        """Call a function and return its result. Raises RequestTimeout, and FunctionFailed.
+
+        The failure has kind `HostLost` when the node that ran the call is gone; whether it was carried out is unknown.
+        """
+        with anyio.move_on_after(timeout_s):
+            outcome = await call_function(self.conn, function_id, codec.encode([list(args), None]))
+            ok, value = codec.decode_outcome(outcome)
+            if not ok:
+                raise FunctionFailed(function_id, value)
+            return value
+        raise RequestTimeout(function_request(function_id), timeout_s)
 
     async def describe(self, key: WorkflowKey) -> WorkflowState:
         """What a workflow is doing, or how it ended. Raises NotFound."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 class Kind(StrEnum):
@@ -26,6 +26,10 @@ class Kind(StrEnum):
     CONFLICT = "Conflict"
     TIMEOUT = "Timeout"
     RATE_LIMITED = "RateLimited"
+
+
+# What a call has failed with whose host is gone: whether it was carried out is unknown.
+HOST_LOST: Final = "HostLost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import anyio
 
 from mesh import codec
+from mesh.calls import call_function
 from mesh.client import Client
 from mesh.connection import parse_headers
-from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, RequestTimeout, Undecodable
+from mesh.errors import (
+    Disconnected,
+    InvalidName,
+    NoResponders,
+    PayloadTooLarge,
+    RequestTimeout,
+    ServerRefused,
+    Undecodable,
+)
 from mesh.failure import Kind
-from mesh.subjects import function_request, function_stop, function_who
 from node.machine.vm import Op
 from node.units.outcomes import failed
 from node.units.retry_option import decode_retry, merged_retry
 from node.workflows.calls import encode_foreign
 from node.workflows.outcomes import service_error_kind
-
-CALL_LOOK_EVERY_S: Final = 1.0
-ANSWER_S: Final = 0.3
 
 Foreign = Callable[[str], tuple[str, str] | None]
 
@@ -53,46 +58,20 @@ class LiveCalls:
             foreign = self._foreign(function_id)
             if foreign is not None:
                 return await self._call_foreign(foreign, request)
-            answers: list[bytes] = []
-            arrived = anyio.Event()
-
-            def on_reply(data: bytes, raw_headers: bytes | None) -> None:
-                if not data and raw_headers is not None and raw_headers.startswith(b"NATS/1.0 503"):
-                    data = failed(f"no handler registered for target {function_id}", Kind.NOT_FOUND)
-                answers.append(data)
-                arrived.set()
-
-            def on_error(error: MeshError) -> None:
-                answers.append(failed(str(error), Kind.UNAVAILABLE, retryable=True))
-                arrived.set()
-
-            token = self._client.conn.request_nowait(
-                function_request(function_id), request, on_reply, on_error=on_error
+            outcome = await call_function(
+                self._client.conn, function_id, request, stop_on_cancel=lambda: stop is not None and stop.asked
             )
-            try:
-                while not answers:
-                    with anyio.move_on_after(CALL_LOOK_EVERY_S):
-                        await arrived.wait()
-                    if not answers and not await self._somebody_has(
-                        function_id, self._client.conn.reply_subject(token)
-                    ):
-                        return failed(f"the host that ran {function_id} is gone", "HostLost", retryable=True)
-            except anyio.get_cancelled_exc_class():
-                if stop is not None and stop.asked:
-                    self._ask_to_stop(function_id, self._client.conn.reply_subject(token))
-                raise
-            finally:
-                self._client.conn.forget(token)
-            codec.decode_outcome(answers[0])
-            return answers[0]
+            codec.decode_outcome(outcome)
         except InvalidName as error:
             return failed(str(error), Kind.INVALID)
         except PayloadTooLarge as error:
             return failed(f"the arguments are too large: {error}", Kind.INVALID)
         except Undecodable as error:
             return codec.encode_failure(codec.undecodable_failure("outcome", error))
-        except Disconnected as error:
+        except (Disconnected, ServerRefused) as error:
             return failed(str(error), Kind.UNAVAILABLE, retryable=True)
+        else:
+            return outcome
 
     async def call_with_retries(self, op: Op, stop: Stop) -> bytes:
         """Make the call that an op asks for, and again while it fails and its `retry` option says so; the outcome."""
@@ -109,21 +88,6 @@ class LiveCalls:
                 return outcome
             await anyio.sleep(retry.delay_s(attempt, random.random()))  # noqa: S311 - jitter
             attempt += 1
-
-    def _ask_to_stop(self, function_id: str, reply: str) -> None:
-        try:
-            self._client.conn.publish_nowait(function_stop(function_id), codec.encode([reply]))
-        except Disconnected:
-            return  # it goes on to its end, and nobody hears of it
-
-    async def _somebody_has(self, function_id: str, reply: str) -> bool:
-        replies = await self._client.conn.request_many(
-            function_who(function_id),
-            codec.encode([reply]),
-            timeout_s=ANSWER_S,
-            stop=lambda r: bool(codec.decode(r.data)),
-        )
-        return any(codec.decode(reply.data) for reply in replies)
 
     async def _call_foreign(self, foreign: tuple[str, str], request: bytes) -> bytes:
         subject, encoding = foreign

@@ -12,11 +12,11 @@ from enum import StrEnum
 from typing import Any, Final
 
 from mesh.duration import parse_duration_ns
-from mesh.failure import Failure, Kind
+from mesh.failure import HOST_LOST, Failure, Kind
 
 MS_NS: Final = 1_000_000
 DEFAULT_INITIAL_NS: Final = 1_000 * MS_NS
-LOST: Final = "HostLost"
+LOST: Final = HOST_LOST
 UNKNOWN_OUTCOME: Final = "UnknownOutcome"
 # Timeouts of one attempt: the next one may do better. The others end the call.
 _RETRYABLE_TIMEOUTS: Final = frozenset({"start_to_close", "heartbeat"})

@@ -1,0 +1,88 @@
+"""A call of a function: one request, one outcome, and the question who has the call when none comes.
+
+A host that dies with a call cannot say so, and the server does not know. So when a call is not answered for
+LOOK_EVERY_S it is asked for (`function_who`): each host of the function answers whether it has it. When none does, the
+host that had it is gone, and the call with it; when nobody listens at all, that is clear at once. The call is not made
+again here, as it may have been carried out.
+
+Invariant: a call ends in one outcome, or raises; what arrives later is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+
+from mesh import codec
+from mesh.connection import Connection
+from mesh.errors import Disconnected, MeshError
+from mesh.failure import HOST_LOST, Failure, Kind
+from mesh.subjects import function_request, function_stop, function_who
+from mesh.wire import is_no_responders
+
+LOOK_EVERY_S: Final = 1.0
+ANSWERS_S: Final = (0.3, 0.7)  # how long answers are waited for, time after time: a host may be busy for a moment
+
+
+async def call_function(
+    conn: Connection, function_id: str, request: bytes, *, stop_on_cancel: Callable[[], bool] = lambda: False
+) -> bytes:
+    """Call a function once and return its outcome, which is also that nobody offers it, or that its host is lost.
+
+    request: a payload [arguments, context]. Waits for as long as somebody has the call. stop_on_cancel: asked when the
+    wait is cancelled, whether the host is to be told to stop; else it goes on and nobody hears of it.
+    Raises InvalidName, PayloadTooLarge, Disconnected and ServerRefused.
+    """
+    answers: list[bytes | MeshError] = []
+    arrived = anyio.Event()
+
+    def answer(found: bytes | MeshError) -> None:
+        answers.append(found)
+        arrived.set()
+
+    def on_reply(data: bytes, raw_headers: bytes | None) -> None:
+        if is_no_responders(data, raw_headers):
+            failure = Failure(f"no handler registered for target {function_id}", Kind.NOT_FOUND, False)
+            data = codec.encode_failure(failure)
+        answer(data)
+
+    token = conn.request_nowait(function_request(function_id), request, on_reply, on_error=answer)
+    try:
+        while not answers:
+            with anyio.move_on_after(LOOK_EVERY_S):
+                await arrived.wait()
+            if not answers and not await _somebody_has(conn, function_id, token, arrived):
+                return codec.encode_failure(Failure(f"the host that ran {function_id} is gone", HOST_LOST, True))
+    except anyio.get_cancelled_exc_class():
+        if stop_on_cancel():
+            _ask_to_stop(conn, function_id, token)
+        raise
+    finally:
+        conn.forget(token)
+    found = answers[0]
+    if isinstance(found, MeshError):
+        raise found
+    return found
+
+
+async def _somebody_has(conn: Connection, function_id: str, token: str, answered: anyio.Event) -> bool:
+    """Whether some host has the call, or has answered it meanwhile."""
+    for timeout_s in ANSWERS_S:
+        replies = await conn.request_many(
+            function_who(function_id),
+            codec.encode([conn.reply_subject(token)]),
+            timeout_s=timeout_s,
+            stop=lambda reply: bool(codec.decode(reply.data)),
+        )
+        if answered.is_set() or any(codec.decode(reply.data) for reply in replies):
+            return True
+    return False
+
+
+def _ask_to_stop(conn: Connection, function_id: str, token: str) -> None:
+    try:
+        conn.publish_nowait(function_stop(function_id), codec.encode([conn.reply_subject(token)]))
+    except Disconnected:
+        return  # it goes on to its end, and nobody hears of it

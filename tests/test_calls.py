@@ -1,0 +1,63 @@
+"""Calls of functions by clients, and what they hear when the node that has the call is no more."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import anyio
+import pytest
+
+import mesh.client
+from mesh.client import FunctionFailed
+from mesh.errors import RequestTimeout
+from mesh.failure import HOST_LOST, Failure
+from tests.apps import a_mesh, write_app
+from tests.cluster import a_node
+from tests.conftest import ServerFactory
+from tests.waiting import wait_until
+
+SLEEPS = """
+return { main = function(seconds)
+  require("logger"):info("it has begun")
+  require("time").sleep(seconds * 1000000000)
+  return seconds
+end }"""
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["nobody else offers it", "another node does"])
+async def test_a_client_hears_soon_that_the_node_with_its_call_was_killed(
+    tmp_path: Path, nats_server: ServerFactory, others: bool
+) -> None:
+    app = write_app(tmp_path, functions={"sleeps": {"source": SLEEPS, "modules": ["time", "logger"]}})
+    url = nats_server().url
+    failures: list[Failure] = []
+    async with mesh.client.connect(url) as client, a_node(app, url, node_id="a") as a:
+
+        async def call() -> None:
+            with pytest.raises(FunctionFailed) as caught:
+                await client.call("app:sleeps", 60)
+            failures.append(caught.value.failure)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await wait_until(lambda: "it has begun" in a.log())
+            async with a_node(app, url, node_id="b") if others else nullcontext():
+                a.kill()
+                killed_s = time.monotonic()
+                await wait_until(lambda: failures, 5)
+                assert time.monotonic() - killed_s < 4
+    assert failures == [Failure("the host that ran app:sleeps is gone", HOST_LOST, retryable=True)]
+
+
+async def test_a_long_call_is_waited_for_and_given_up_when_its_time_is_over(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    app = write_app(tmp_path, functions={"sleeps": {"source": SLEEPS, "modules": ["time", "logger"]}})
+    async with a_mesh(nats_server().url, app) as mesh:
+        assert await mesh.client.call("app:sleeps", 2.5) == 2.5
+        with pytest.raises(RequestTimeout, match=r"within 1\.2 s"):
+            await mesh.client.call("app:sleeps", 10, timeout_s=1.2)
+        with pytest.raises(FunctionFailed, match="no handler registered for target app:nobody"):
+            await mesh.client.call("app:nobody")
