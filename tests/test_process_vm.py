@@ -213,6 +213,19 @@ def test_the_weight_of_a_process_is_what_it_holds(keep: str, mb: int) -> None:
     assert mb * 900 <= kb <= mb * 1100 + 500
 
 
+def test_a_look_at_a_vm_that_holds_only_garbage_collects_it_and_weighs_nobody() -> None:
+    host = Host()
+    host.spawn("""return { main = function()
+      local kept = string.rep("x", 2000000)
+      for i = 1, 20 do local garbage = string.rep("x", 1000000 + i) end
+      process.inbox():receive()
+      return kept
+    end }""")
+    assert host.vm.heaviest(8, 1.0, 96 * 1024, 10 * 1024) == (0, 0)
+    assert host.vm.memory_kb < 10 * 1024
+    assert host.vm.heaviest(8, 1.0, 96 * 1024, 1024)[0] > 0
+
+
 def test_what_the_host_returns_into_a_full_vm_is_refused_before_the_node_would_hang() -> None:
     """In a process of its own, as that is what would hang."""
     code = """if True:

@@ -199,7 +199,7 @@ async def the_function_gives(tmp_path: Path, nats_server: ServerFactory, body: s
             process.send(other, "x", "alive")
             local failed = r.value.result.error
             return { tostring(failed):match("at most %d+ MB"), failed:retryable() == nil, receive(process.inbox(), "answer"):payload():data() }""",
-            ["at most 96 MB", True, "alive"],
+            ["at most 64 MB", True, "alive"],
             id="a process that holds too much memory ends and no other",
         ),
         pytest.param(

@@ -118,8 +118,8 @@ end
 A.name = turns.name
 
 --- The process that holds the most memory (K.heaviest).
-function A.heaviest(looks, seconds, kb_max)
-  return K.heaviest(units, looks, seconds, kb_max)
+function A.heaviest(looks, seconds, kb_max, from_kb)
+  return K.heaviest(units, looks, seconds, kb_max, from_kb)
 end
 
 local function activate(unit, verb, a, b, c)

@@ -99,9 +99,13 @@ end
 --- Which of the processes (handle -> unit) holds the most memory: its handle and about how many kilobytes. Looks at those
 --- that have allocated the most, as looking takes time; after a full collection.
 --- Takes about `seconds` of the processor's time at most. Of one that holds more than kb_max no more is counted, and it is the
---- answer; so is one that holds so many things that counting them would take more than half of the time.
-function K.heaviest(units, looks, seconds, kb_max)
+--- answer; so is one that holds so many things that counting them would take more than half of the time. Looks at none when
+--- less than from_kb is in use after the collection.
+function K.heaviest(units, looks, seconds, kb_max, from_kb)
   raw.collectgarbage()
+  if raw.collectgarbage("count") < from_kb then
+    return 0, 0
+  end
   local candidates, ends = {}, raw.os.clock() + seconds
   for _, unit in raw.next, units do
     if not unit.finished then

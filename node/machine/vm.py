@@ -38,7 +38,7 @@ VM_MEMORY_BYTES_MAX: Final = 512 * 1024 * 1024
 # Lua ends the whole operating system process (lupa 2.8).
 HANDOVER_BYTES: Final = 1024 * 1024
 # A VM of processes that holds this much lets none of them run before the driver has looked for the one to end.
-VM_CROWDED_KB: Final = 384 * 1024
+VM_CROWDED_KB: Final = 192 * 1024
 # The same for what a function of the host returns: lupa does not give Python's lock back where that fails.
 RETURN_BYTES: Final = 64 * 1024
 _OUT_OF_MEMORY: Final = "not enough memory"
@@ -383,13 +383,13 @@ class ProcessVM(LuaVM):
         text = pid.encode("utf-8", "surrogateescape") if pid is not None else None
         self._guard(self._name, name.encode("utf-8", "surrogateescape"), text)
 
-    def heaviest(self, looks: int, seconds: float, kb_max: int) -> tuple[int, int]:
+    def heaviest(self, looks: int, seconds: float, kb_max: int, from_kb: int = 0) -> tuple[int, int]:
         """The process that holds the most memory: its handle (0: none) and about how many kilobytes; collects first.
 
         Looks at those that allocated the most, for about so many seconds at most, and no further than to one that holds
-        kb_max or more.
+        kb_max or more; at none when less than from_kb is in use after collecting.
         """
-        handle, kb = self._guard(self._heaviest, looks, seconds, kb_max)
+        handle, kb = self._guard(self._heaviest, looks, seconds, kb_max, from_kb)
         self.memory_kb = int(self._guard(self._memory))
         return int(handle), int(kb)
 

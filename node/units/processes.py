@@ -35,12 +35,14 @@ DRAIN_EVENTS: Final = 256
 OPS_AT_ONCE: Final = 64  # of one process, before the clock is looked at
 OPS_SLICE_S: Final = 0.01  # what processes ask for is carried out for this long before the loop looks at the network
 PROCESSES_MAX: Final = 100_000  # of a node, whatever their size
-VMS_MAX: Final = 8  # of a node, for processes: with VM_FULL_KB, its memory
-VM_LOOK_KB: Final = 192 * 1024  # a VM that holds this much is looked into, and again each time it has grown by a third
-VM_FULL_KB: Final = 320 * 1024  # above it, no new processes
-PROCESS_KB_MAX: Final = 96 * 1024
+VMS_MAX: Final = 20  # of a node, for processes: with VM_FULL_KB, its memory
+# Collecting 100 MB of small tables stops the loop for 30 to 50 ms, counting them for 400: so VMs are small, and a node
+# may have many.
+VM_LOOK_KB: Final = 96 * 1024  # a VM that holds this much is looked into, and again each time it has grown by a third
+VM_FULL_KB: Final = 128 * 1024  # above it, no new processes
+PROCESS_KB_MAX: Final = 64 * 1024
 HEAVY_LOOKS: Final = 8
-HEAVY_LOOK_S: Final = 1.0  # a node that is silent for longer than its lease is taken for gone
+HEAVY_LOOK_S: Final = 0.5  # calls are given up, and nodes taken for gone, that are silent for longer than a second
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class Cell:
         self._scheduled = False
         self._more = False
         self._look_at_kb = VM_LOOK_KB
+        self._weighed_kb = 0  # what was in use when processes were weighed
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -168,13 +171,20 @@ class Cell:
 
     def _look_for_hog(self) -> None:
         """Something has taken much memory: end it, if it is one process; when little is left, end the heaviest."""
-        while self._end_heaviest(PROCESS_KB_MAX, VM_CROWDED_KB):
+        # Garbage alone brings us here, too: collecting it is enough, unless more is in use than when they were weighed.
+        from_kb = min(max(VM_LOOK_KB, self._weighed_kb * 9 // 8), VM_CROWDED_KB)
+        while self._end_heaviest(PROCESS_KB_MAX, VM_CROWDED_KB, from_kb):
             pass
+        in_use_kb = self.vm.memory_kb
+        self._weighed_kb = in_use_kb if in_use_kb >= from_kb else min(self._weighed_kb, in_use_kb)
         self._look_at_kb = max(VM_LOOK_KB, min(self.vm.memory_kb * 4 // 3, VM_CROWDED_KB))
 
-    def _end_heaviest(self, kb_max: int, crowded_kb: int) -> bool:
-        """End the heaviest process if it holds over kb_max, or the VM over crowded_kb; whether it was ended."""
-        handle, kb = self.vm.heaviest(HEAVY_LOOKS, HEAVY_LOOK_S, PROCESS_KB_MAX)
+    def _end_heaviest(self, kb_max: int, crowded_kb: int, from_kb: int = 0) -> bool:
+        """End the heaviest process if it holds over kb_max, or the VM over crowded_kb; whether it was ended.
+
+        Nobody is looked at while less than from_kb is in use.
+        """
+        handle, kb = self.vm.heaviest(HEAVY_LOOKS, HEAVY_LOOK_S, PROCESS_KB_MAX, from_kb)
         unit = self.units.get(handle)
         if unit is None or (kb < kb_max and self.vm.memory_kb < crowded_kb):
             return False
@@ -194,7 +204,7 @@ class Cell:
         self._more = False
         units, self.units = list(self.units.values()), {}
         self.vm = ProcessVM()
-        self._look_at_kb = VM_LOOK_KB
+        self._look_at_kb, self._weighed_kb = VM_LOOK_KB, 0
         reason = "ran out of memory" if isinstance(error, OutOfMemory) else "failed"
         outcome = codec.encode_failure(Failure(f"the Lua VM of this process {reason}", Kind.INTERNAL))
         for unit in units:
