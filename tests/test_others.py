@@ -12,6 +12,7 @@ from node.workflows.ops import OpState
 from node.workflows.others import Others
 from tests.apps import QUEUE, a_mesh, key, write_app
 from tests.conftest import ServerFactory
+from tests.waiting import wait_until
 
 ENDS_ON_ANYTHING = """
 return function()
@@ -33,6 +34,24 @@ async def test_a_new_owner_that_says_it_again_to_who_has_ended_on_it_hears_that_
         op = OpState(1, kind, host.pid("t"), "", codec.encode("hello"), {"topic": "x"} if kind == "send" else {})
         assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
         assert await handle.result(timeout_s=5) == result
+        assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
+        ok, failure = codec.decode_outcome(await others.perform(host, key("sender"), 8, op))
+        assert (ok, failure.kind) == (False, Kind.NOT_FOUND)
+
+
+async def test_whoever_repeats_a_message_to_a_process_that_has_ended_on_it_hears_that_it_was_taken(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    one = "return { main = function() return process.inbox():receive():payload():data() end }"
+    spawn = "return { main = function() return process.spawn('app:one', 'app:processes') end }"
+    app = write_app(tmp_path, processes={"one": one}, functions={"spawn": spawn})
+    async with a_mesh(nats_server().url, app) as mesh:
+        pid = await mesh.client.call("app:spawn")
+        host = mesh.node.engines[QUEUE].host
+        others = Others(mesh.client.js, mesh.client.hosts, mesh.node.code, mesh.node.switchboard, mesh.node.naming)
+        op = OpState(1, "send", pid, "", codec.encode("hello"), {"topic": "x"})
+        assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
+        await wait_until(lambda: mesh.node.processes.running == 0)
         assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
         ok, failure = codec.decode_outcome(await others.perform(host, key("sender"), 8, op))
         assert (ok, failure.kind) == (False, Kind.NOT_FOUND)

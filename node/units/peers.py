@@ -50,7 +50,7 @@ class Peers:
     @property
     def outcome_bytes_max(self) -> int:
         """How large an outcome may be that is told to another node together with whom it concerns."""
-        return self._conn.max_payload // 2
+        return self._conn.max_payload * 3 // 4
 
     def ask(self, node: str, verb: str, args: list[Any], done: Done, *, timeout_s: float = ANSWER_S) -> None:
         """Ask another node; done gets an outcome, once. Requests to one node arrive in the order they were made."""

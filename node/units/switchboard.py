@@ -43,12 +43,16 @@ class Switchboard:
         if pid is None:
             self.ask(to, "send", [sender, str(to), topic, body, once], done, "process not found", kind=Kind.NOT_FOUND)
             return
+        if once and once in self._heard:
+            done(TRUE)  # also when the receiver has ended since
+            return
         unit = self._units.get(pid)
         if unit is None:
             done(failed(f"process not found: {pid}", Kind.NOT_FOUND))
             return
-        if not once or self._is_news(once):
-            unit.post("message", lua_text(topic), body, lua_text(sender))
+        if once:
+            self._note_heard(once)
+        unit.post("message", lua_text(topic), body, lua_text(sender))
         done(TRUE)
 
     def cancel(self, sender: str, to: ProcessPid, reason: str | None, done: Done) -> None:
@@ -155,13 +159,10 @@ class Switchboard:
         if self._is_alive(to):
             self._peers.tell(to.node, verb, args, still=still)
 
-    def _is_news(self, once: str) -> bool:
-        if once in self._heard:
-            return False
+    def _note_heard(self, once: str) -> None:
         self._heard[once] = None
         if len(self._heard) > ONCE_KEPT:
             self._heard.popitem(last=False)
-        return True
 
     @staticmethod
     def _or_else(done: Done, undo: Callable[[], object]) -> Done:
