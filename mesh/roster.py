@@ -35,6 +35,8 @@ BUCKET: Final = "mesh_roster"
 MEMBER_TTL_S: Final = 3
 RENEW_EVERY_S: Final = 0.8
 AGAIN_S: Final = 0.05
+# How long leaving waits for the server: as long as the member key would stand anyway.
+GOOD_BYE_S: Final = float(MEMBER_TTL_S)
 PING_EVERY_S: Final = 0.1
 # A neighbour that is slow to answer is left alone, its member key decides; only "nobody listens" counts. So the limit
 # is short: a ping that reached a process just before it died is never answered, and the next one tells.
@@ -77,6 +79,8 @@ class Roster:
         self._checkpoints: dict[tuple[str, int], tuple[str, ...]] = {}
         self._left = False
         self._member_seq = 0
+        # Whoever writes the member key expects it as the write before left it, so the next waits for its answer.
+        self._member_lock = anyio.Lock()
         self._patient_until_s = 0.0  # monotonic; nobody is pinged before
 
     # -- view --------------------------------------------------------------------------------------------------
@@ -143,9 +147,12 @@ class Roster:
         self._left = True
         self.me = replace(self.me, leaving=True)
         try:
-            await self._js.kv_delete(BUCKET, self._member_key(self.me.node_id))
-        except MeshError as error:
-            _log.warning("could not say good-bye, the member key will expire: %s", error)
+            with anyio.fail_after(GOOD_BYE_S):
+                # A renewal under way would write the key again, and the others would give work to nobody.
+                async with self._member_lock:
+                    await self._js.kv_delete(BUCKET, self._member_key(self.me.node_id))
+        except (MeshError, TimeoutError) as error:
+            _log.warning("could not say good-bye, the member key will expire: %s", error or "no answer")
 
     async def announce_leaving(self) -> None:
         """Tell the others that this node takes no partitions any more but still answers."""
@@ -182,8 +189,11 @@ class Roster:
         Were the old incarnation written again after others saw it vanish, its void claims would turn valid under the
         hands of whoever is taking them over.
         """
-        if self._left:
-            return
+        async with self._member_lock:
+            if not self._left:
+                await self._renew_or_rejoin()
+
+    async def _renew_or_rejoin(self) -> None:
         before = time.monotonic()
         if self.lease.may_act(before):
             try:

@@ -1,0 +1,57 @@
+"""The part of one node in the roster, on a real server. What follows from the roster is in `test_ownership`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+
+import anyio
+
+from mesh.connection import connect
+from mesh.jetstream import JetStream
+from mesh.roster import BUCKET, Roster
+from mesh.subjects import bucket_key
+from tests.conftest import ServerFactory
+
+NODE = "node-a"
+
+
+@asynccontextmanager
+async def a_roster(nats_server: ServerFactory) -> AsyncIterator[tuple[Roster, JetStream]]:
+    """A node's roster that runs, and what else can look into the bucket."""
+    numbers = count(1)
+    async with connect(nats_server().url, name="test") as conn:
+        js = JetStream(conn)
+        roster = Roster(
+            conn,
+            js,
+            node_id=NODE,
+            incarnation=lambda: f"life {next(numbers)}",
+            queues=frozenset({"orders"}),
+            on_change=lambda: None,
+        )
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(roster.run)
+            yield roster, js
+            tasks.cancel_scope.cancel()
+
+
+async def test_a_node_that_renews_twice_at_once_is_not_lost_to_itself(nats_server: ServerFactory) -> None:
+    """A second renewal that expects the key as it was before the first would end this incarnation and all its claims."""
+    async with a_roster(nats_server) as (roster, _):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(roster.announce_leaving)
+        assert roster.me.incarnation == "life 1"
+        assert roster.may_act()
+
+
+async def test_a_node_that_has_left_does_not_come_back_with_a_renewal_under_way(nats_server: ServerFactory) -> None:
+    """Its member key would stand for its whole life time, and the others would give it work."""
+    async with a_roster(nats_server) as (roster, js):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(roster.announce_leaving)
+            tasks.start_soon(roster.leave)
+        assert await js.kv_get(BUCKET, f"member.{bucket_key(NODE)}") is None
+        assert roster.me.incarnation == "life 1"
