@@ -71,6 +71,9 @@ function M.listen(topic, options)
   if err then
     return nil, err
   end
+  if options ~= nil and raw.type(options) ~= "table" then
+    K.raise("bad argument #2 to 'listen' (table expected, got " .. K.type(options) .. ")")
+  end
   local unit = K.current
   unit.listeners = unit.listeners or {}
   local listener = unit.listeners[topic]
