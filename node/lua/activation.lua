@@ -189,7 +189,9 @@ end
 --- A message: topic, bodies, sender. From a unit of the same VM the bodies may come as they are, in a list with `n`.
 function verbs.message(unit, topic, payload, from)
   if raw.type(payload) == "table" then
-    return K.deliver_message(unit, K.new_message(topic, from, payload.n, payload))
+    local count = payload.n
+    payload.n = nil -- what decoded bodies do not have: the code may get this very table
+    return K.deliver_message(unit, K.new_message(topic, from, count, payload))
   end
   local ok, n, bodies = try(K.decode_bodies, payload)
   if not ok then
