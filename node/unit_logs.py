@@ -42,6 +42,10 @@ def _fields(options: bytes | None, who: Mapping[str, object]) -> dict[str, objec
             said = codec.unpack(options)
         except Undecodable:
             said = {"fields": {"unreadable_fields": "undecodable"}}
+    if not isinstance(
+        said, Mapping
+    ):  # an empty table arrives as an empty list: no fields, and a tail call left no source
+        said = {}
     extra: dict[str, object] = {name: value for name, value in who.items() if value not in (None, "")}
     if said.get("source"):
         extra["source"] = _shown(said["source"])

@@ -1,0 +1,5 @@
+-- 3.2 `print` writes a log line also where a tail call has left no position to write beside it.
+-- as: workflow
+return function()
+  return print("the end")
+end
