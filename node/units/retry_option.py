@@ -44,7 +44,7 @@ class RetryOption:
 
 def decode_retry(table: object) -> RetryOption | None:
     """Read the `retry` option; None when it is not active. Raises ValueError that names the key."""
-    if table is None:
+    if table is None or table == []:  # an empty Lua table arrives as an empty list
         return None
     if not isinstance(table, Mapping):
         raise ValueError(f"retry must be a table, got {table!r}")
@@ -78,4 +78,4 @@ def merged_retry(default: object, given: object) -> object:
     """The retry options of a call: the entry's, those of the call over them key by key."""
     if isinstance(default, Mapping) and isinstance(given, Mapping):
         return {**default, **given}
-    return default if given is None else given
+    return default if given is None or given == [] else given
