@@ -12,6 +12,7 @@ import pytest
 
 import mesh.client
 from mesh import codec
+from mesh.client import FunctionFailed
 from mesh.failure import Failure, Kind
 from mesh.subjects import node_request
 from node.node import Offers
@@ -389,3 +390,24 @@ async def test_a_node_that_stood_still_for_longer_than_its_lease_and_the_others_
         async with mesh.client.connect(url) as client:
             status = codec.decode((await client.conn.request(node_request("b", "status"), timeout_s=2)).data)
         assert status["processes"] == 1  # `linked` has been told, too, and has returned; the echo is there
+
+
+@pytest.mark.parametrize("before", ["", "time.sleep('1ms')"], ids=["at once", "after a wait"])
+async def test_a_call_that_the_node_fails_at_is_answered(
+    tmp_path: Path, nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """An error of our own while carrying out what a call asked for must not leave its caller waiting for ever."""
+
+    def broken(*_args: object, **_who: object) -> None:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr("node.units.live.log_line", broken)
+    say = f"return {{ main = function() {before} print('x') return 5 end }}"
+    app = write_app(tmp_path, functions={"say": say, "quiet": "return { main = function() return 5 end }"})
+    async with a_mesh(nats_server().url, app) as mesh_:
+        with anyio.fail_after(15):
+            with pytest.raises(FunctionFailed) as caught:
+                await mesh_.client.call("app:say")
+            assert caught.value.failure.kind == Kind.INTERNAL
+            assert caught.value.failure.message == "the node failed at this call: no such thing"
+            assert await mesh_.client.call("app:quiet") == 5

@@ -111,8 +111,12 @@ class LuaCalls:
         if end.target != "ok":
             self._inline.pop(function_id).close()
         unit = LiveUnit(pid.decode(), function_id)
-        for op in ops[:-1]:
-            self._live.carry_out(unit, op)
+        try:
+            for op in ops[:-1]:
+                self._live.carry_out(unit, op)
+        except Exception as error:  # whatever it is, whoever called must not wait for ever
+            self._answer(job, codec.encode_failure(_node_failed(unit.pid, error)))
+            return True
         if end.target == "raised":
             self._live.log_failure(unit, end.payload or codec.NIL_OUTCOME)
         self._answer(job, end.payload or codec.NIL_OUTCOME)
@@ -147,7 +151,11 @@ class LuaCalls:
             if op.kind == "end":
                 self._end(unit, op)
                 return
-            self._live.carry_out(unit, op)
+            try:
+                self._live.carry_out(unit, op)
+            except Exception as error:  # whatever it is, whoever called must not wait for ever
+                self.kill(unit, _node_failed(unit.pid, error))
+                return
             if unit.ended:
                 return
 
@@ -195,6 +203,11 @@ class LuaCalls:
             _log.error("call of %s failed in the host: %r", job.function.id, error)
             failure = Failure(f"{job.function.id}: the host failed: {error}", Kind.INTERNAL)
         self._answer(job, codec.encode_failure(failure))
+
+
+def _node_failed(pid: str, error: Exception) -> Failure:
+    _log.exception("what %s asked for failed in the node", pid)
+    return Failure(f"the node failed at this call: {error}", Kind.INTERNAL)
 
 
 def _inline_vm() -> LuaVM:
