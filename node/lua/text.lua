@@ -87,6 +87,7 @@ function string.rep(s, n, sep)
   return raw_rep(s, n, sep)
 end
 
+local GSUB_FREE_BYTES = 64
 local is_risky, linear = K.is_risky, K.linear
 if not is_risky then
   raw_error("load patterns.lua before text.lua", 0)
@@ -128,6 +129,11 @@ function string.gsub(s, pattern, repl, times)
     if kind == "string" or kind == "number" or kind == "table" or kind == "function" then
       return linear.gsub(s, pattern, repl, times)
     end
+  end
+  -- A byte takes as long as some instructions. With a limit, or an anchor, most of the text is not looked at.
+  if times == nil and raw_type(s) == "string" and #s > GSUB_FREE_BYTES and raw_type(pattern) == "string"
+    and raw_byte(pattern, 1) ~= 94 then
+    K.spend(#s)
   end
   return raw_gsub(s, pattern, repl, times)
 end

@@ -1,0 +1,8 @@
+-- 3.1 Units take turns: one whose calls into the string library take ever longer ends before the others wait for it.
+local time = require("time")
+
+return function()
+  local began = time.now()
+  check.fails("Internal", "replaced in texts of more than", process.exec("lua.support:doubling", "lua.support:processes"))
+  check.is_true(time.now():sub(began):seconds() < 3)
+end
