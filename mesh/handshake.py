@@ -43,6 +43,7 @@ class ConnectOptions:
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_hostname: str | None = None
+    tls_insecure: bool = False  # take any certificate
     tls_first: bool = False
     inbox_prefix: str = "_INBOX"
     patience_s: float = 0.0
@@ -54,9 +55,12 @@ class ConnectOptions:
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Build the TLS context from the given files, None if there are none."""
-        if not (self.tls_ca or self.tls_cert):
+        if not (self.tls_ca or self.tls_cert or self.tls_insecure):
             return None
         context = ssl.create_default_context(cafile=self.tls_ca)
+        if self.tls_insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
         if self.tls_cert:
             context.load_cert_chain(self.tls_cert, self.tls_key)
         return context

@@ -93,7 +93,8 @@ def run_node(
 ) -> None:
     """Run a node with the registry and the code in the directory APP.
 
-    It joins the mesh of the NATS server and runs functions, workflows, processes and services until it is told to
+    It joins the mesh of the NATS server (without a flag, variable or context: the one that the app's client entry
+    names, else nats://localhost:4222) and runs functions, workflows, processes and services until it is told to
     stop. SIGTERM or Ctrl-C: it hands its workflows over, finishes the calls under way and exits with 0. A second one:
     it exits at once.
 
@@ -101,14 +102,18 @@ def run_node(
     """
     import anyio
 
+    from node.cli.client_entry import client_of, connection_of
     from node.logs import set_up
     from node.node import NodeConfig, Offers
 
     name = node_id or new_node_id()
     set_up(log_format, log_level, fields={"node": name})
     registry = load_app(app, strict=strict)
-    options = server.options(patience_s=float("inf") if patient else 0.0)
-    config = NodeConfig(server.url, node_id=name, replicas=replicas, options=options, offers=Offers(only, without))
+    url, options = server.url, server.options(patience_s=float("inf") if patient else 0.0)
+    entry = None if server.is_said else client_of(registry)
+    if entry is not None:
+        url, options = connection_of(entry, options, os.environ)
+    config = NodeConfig(url, node_id=name, replicas=replicas, options=options, offers=Offers(only, without))
     # A step waits for the loop several times; uvloop's turns are shorter.
     uvloop = importlib.util.find_spec("uvloop") is not None
     sys.exit(anyio.run(_serve, config, registry, with_parent, backend_options={"use_uvloop": uvloop}))
