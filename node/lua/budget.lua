@@ -64,7 +64,8 @@ function K.spend(bytes)
   end
   unit.budget = unit.budget - bytes
   if unit.budget < 0 then
-    K.doom(unit, raw.string.format("replaced in texts of more than %d bytes in one step without waiting", K.limits.instructions))
+    K.doom(unit, raw.string.format("did too much to long texts in one step without waiting (%d instructions or bytes)",
+      K.limits.instructions))
   end
 end
 
