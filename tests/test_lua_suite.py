@@ -10,13 +10,14 @@ import pytest
 from mesh.failure import Failure
 from tests.lua.behaviour import (
     FUNCTION_MODULES,
+    PROCESSES,
     WORKER,
     WORKFLOW_MODULES,
     BadBehaviour,
     behaviour_files,
     read_behaviour,
 )
-from tests.lua.suite import ONE_NODE, OWNER_KILLED, TWO_NODES, Outcome, modes_of
+from tests.lua.suite import AS_PROCESS, ONE_NODE, OWNER_KILLED, TWO_NODES, Outcome, modes_of
 
 RULE = "-- 6.2 The first ready case is taken."
 
@@ -31,18 +32,21 @@ def written(tmp_path: Path, *lines: str) -> Path:
 def test_behaviour_is_a_function_with_every_module_on_one_node_and_on_two(tmp_path: Path) -> None:
     behaviour = read_behaviour(written(tmp_path, RULE))
     assert (behaviour.section, behaviour.rule) == ("6.2", "The first ready case is taken.")
-    assert behaviour.entry() == {
+    fields = {
         "name": "06-channels.select_is_fair", "kind": "function.lua", "source": "file://06-channels/select_is_fair.lua",
         "method": "main", "modules": list(FUNCTION_MODULES), "imports": {"check": "lua.support:check"},
     }  # fmt: skip
-    assert modes_of(behaviour) == [ONE_NODE, TWO_NODES]
+    as_process = {"name": "06-channels.select_is_fair.as_process", "kind": "process.lua"}
+    assert behaviour.entries() == [fields, fields | as_process | {"meta": {"default_host": PROCESSES}}]
+    assert modes_of(behaviour) == [ONE_NODE, AS_PROCESS, TWO_NODES]
 
 
 def test_workflow_has_the_modules_it_may_use_and_its_owner_is_killed(tmp_path: Path) -> None:
     behaviour = read_behaviour(written(tmp_path, RULE, "-- Any further words.", "-- as: workflow"))
-    assert behaviour.entry()["kind"] == "workflow.lua"
-    assert behaviour.entry()["meta"] == {"mesh.workflow.worker": WORKER}
-    assert behaviour.entry()["modules"] == list(WORKFLOW_MODULES)
+    (entry,) = behaviour.entries()
+    assert entry["kind"] == "workflow.lua"
+    assert entry["meta"] == {"mesh.workflow.worker": WORKER}
+    assert entry["modules"] == list(WORKFLOW_MODULES)
     assert {"env", "store", "registry"}.isdisjoint(WORKFLOW_MODULES)
     assert modes_of(behaviour) == [ONE_NODE, OWNER_KILLED]
 
@@ -51,7 +55,8 @@ def test_workflow_has_the_modules_it_may_use_and_its_owner_is_killed(tmp_path: P
     ("directive", "modes"),
     [
         ("-- as: process", [ONE_NODE]),
-        ("-- nodes: one, because it looks at what is local", [ONE_NODE]),
+        ("-- nodes: one, because it looks at what is local", [ONE_NODE, AS_PROCESS]),
+        ("-- process: never, because it is about function calls", [ONE_NODE, TWO_NODES]),
     ],
 )
 def test_modes_can_be_narrowed(tmp_path: Path, directive: str, modes: list[str]) -> None:
@@ -67,7 +72,7 @@ def test_workflow_can_be_spared_the_kill_with_a_reason(tmp_path: Path) -> None:
 
 def test_modules_and_imports_are_as_they_are_said(tmp_path: Path) -> None:
     file = written(tmp_path, RULE, "-- modules: time, json", "-- imports: cash=lua.support:money")
-    entry = read_behaviour(file).entry()
+    entry = read_behaviour(file).entries()[0]
     assert entry["modules"] == ["time", "json"]
     assert entry["imports"] == {"check": "lua.support:check", "cash": "lua.support:money"}
 

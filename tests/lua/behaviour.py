@@ -31,6 +31,7 @@ DIRECTIVES: Final = {
     "imports": None,
     "nodes": None,
     "kill": None,
+    "process": None,
 }
 _RULE: Final = re.compile(r"-- (\d+(?:\.\d+)?) (\S.*)")
 _DIRECTIVE: Final = re.compile(r"-- (\w+): *(.*?) *")
@@ -47,8 +48,9 @@ class BadBehaviour(Exception):
 class Behaviour:
     """A behaviour.
 
-    form: function, process or workflow. modules, imports: of its entry. one_node, unkilled: why it is not run with the
-    callers on a node of their own, or not with its owner killed; "" = it is.
+    form: function, process or workflow. modules, imports: of its entry. one_node, unkilled, unspawned: why it is not
+    run with the callers on a node of their own, not with its owner killed, or as a function not as a process too;
+    "" = it is.
     """
 
     file: Path
@@ -59,6 +61,7 @@ class Behaviour:
     imports: dict[str, str]
     one_node: str
     unkilled: str
+    unspawned: str
 
     @property
     def source(self) -> str:
@@ -70,13 +73,23 @@ class Behaviour:
         """Its entry ID."""
         return f"{NAMESPACE}:{self.file.parent.name}.{self.file.stem}"
 
-    def entry(self) -> dict[str, Any]:
-        """Its registry entry."""
+    @property
+    def process_id(self) -> str:
+        """The entry ID of a function that is run as a process."""
+        return f"{self.id}.as_process"
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Its registry entry, and that of the process which a function is run as too."""
+        if self.form == "function" and not self.unspawned:
+            return [self._entry(self.id, "function"), self._entry(self.process_id, "process")]
+        return [self._entry(self.id, self.form)]
+
+    def _entry(self, entry_id: str, form: str) -> dict[str, Any]:
         fields: dict[str, Any] = {
-            "name": self.id.partition(":")[2], "kind": f"{self.form}.lua", "source": f"file://{self.source}",
+            "name": entry_id.partition(":")[2], "kind": f"{form}.lua", "source": f"file://{self.source}",
             "method": "main", "modules": list(self.modules), "imports": {"check": "lua.support:check"} | self.imports,
         }  # fmt: skip
-        match self.form:
+        match form:
             case "workflow":
                 fields["meta"] = {"mesh.workflow.worker": WORKER}
             case "process":
@@ -111,6 +124,7 @@ def read_behaviour(file: Path) -> Behaviour:
         imports=_imports(file, said.get("imports", "")),
         one_node=_reason(file, "nodes", "one", said.get("nodes")),
         unkilled=_reason(file, "kill", "never", said.get("kill")),
+        unspawned=_reason(file, "process", "never", said.get("process")),
     )
 
 
@@ -150,7 +164,7 @@ def write_suite_app(directory: Path, behaviours: Iterable[Behaviour]) -> Path:
         file = directory / behaviour.source
         file.parent.mkdir(exist_ok=True)
         shutil.copyfile(behaviour.file, file)
-        entries.append(behaviour.entry())
+        entries += behaviour.entries()
     index = {"version": "1.0", "namespace": NAMESPACE, "entries": entries}
     (directory / "behaviours.json").write_text(json.dumps(index), encoding="utf-8")
     return directory

@@ -50,6 +50,7 @@ from tests.waiting import wait_until
 from tests.web_server import WebServer, a_web_server
 
 ONE_NODE: Final = "one node"
+AS_PROCESS: Final = "as process"
 TWO_NODES: Final = "two nodes"
 OWNER_KILLED: Final = "owner killed"
 
@@ -96,13 +97,13 @@ class Stage:
         self._number = count(1)
         self.over = anyio.Event()
 
-    async def run(self, behaviour: Behaviour) -> Outcome:
-        """Run a behaviour once."""
+    async def run(self, behaviour: Behaviour, entry_id: str) -> Outcome:
+        """Run a behaviour once, by one of its entries."""
         try:
             if behaviour.form == "workflow":
                 await run_workflow(self._client, behaviour, f"{behaviour.file.stem}-{next(self._number)}", TIMEOUT_S)
             else:
-                await self._client.call(behaviour.id, timeout_s=TIMEOUT_S)
+                await self._client.call(entry_id, timeout_s=TIMEOUT_S)
         except (FunctionFailed, WorkflowFailed) as error:
             return Outcome.of(error.failure)
         except RequestTimeout:
@@ -267,6 +268,7 @@ class Stages:
 
     def stage(self, mode: str) -> Stage:
         """The stage of a mode."""
+        mode = ONE_NODE if mode == AS_PROCESS else mode
         if mode in self._failed:
             raise StageFailed(self._failed[mode])
         if mode not in self._stages:
@@ -298,7 +300,8 @@ class Stages:
                     self._failed[mode] = f"{type(error).__name__}: {error}"
                     raise
             return self._killed[behaviour.id]
-        return self._loop().call(self.stage(mode).run, behaviour)
+        entry_id = behaviour.process_id if mode == AS_PROCESS else behaviour.id
+        return self._loop().call(self.stage(mode).run, behaviour, entry_id)
 
     async def _kill(self) -> dict[str, Outcome]:
         server, app = self._server(), self._written_app()
@@ -422,8 +425,8 @@ def modes_of(behaviour: Behaviour) -> list[str]:
     if behaviour.form == "workflow":
         if not behaviour.unkilled:
             modes.append(OWNER_KILLED)
-    elif behaviour.form == "function" and not behaviour.one_node:
-        modes.append(TWO_NODES)
+    elif behaviour.form == "function":
+        modes += [AS_PROCESS] * (not behaviour.unspawned) + [TWO_NODES] * (not behaviour.one_node)
     return modes
 
 

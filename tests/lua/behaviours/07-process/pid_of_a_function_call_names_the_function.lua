@@ -1,4 +1,5 @@
 -- 5.1 The PID of a function call is `{[node@]<function ID>#lua.N|0x…}` and stays the same.
+-- process: never, because it is about function calls
 local time = require("time")
 
 return function()
