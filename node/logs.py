@@ -19,7 +19,6 @@ import structlog
 from structlog.typing import Processor, WrappedLogger
 
 LogFormat = Literal["auto", "text", "json"]
-LEVELS: Final = ("debug", "info", "warning", "error")
 # Fields that say what a line is about come first and in this order.
 _FIRST: Final = ("timestamp", "level", "event", "node", "queue", "workflow", "run", "function")
 

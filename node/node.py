@@ -43,7 +43,7 @@ from node.members import Members
 from node.modules.standard import StandardModules
 from node.questions import Questions
 from node.queues.running import run_consumers
-from node.registry import EntryId, NatsFunctionEntry, Placement, Registry
+from node.registry import EntryId, NatsFunctionEntry, Registry
 from node.services.placing import ServicePlacing
 from node.services.service_spawner import ServiceSpawner
 from node.services.services import Services
@@ -106,7 +106,7 @@ class Offers:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """How a node is run. url None: the address of the registry's client entry."""
+    """How a node is run. url: one or several addresses. offers: which part of the app it runs."""
 
     url: str | Sequence[str]
     node_id: str = ""
@@ -193,11 +193,15 @@ class Node:
                 conn=conn, outbox=outbox, code=self.code, live=self.live, units=self.units, farewells=self.farewells,
                 spawning=self.spawning, node_id=self.id, version=moonmesh_version(), offers=config.offers,
             )  # fmt: skip
-        single = [
-            str(entry_id)
-            for entry_id, view in registry.services().items()
-            if view.placement is Placement.ONE and self._offers_service(str(entry_id))
-        ]
+        self.placing = ServicePlacing(
+            registry.services(),
+            self.names,
+            node_id=self.id,
+            claim_pid=self.units.new_pid("#services"),
+            offers=self._offers_service,
+            may_act=lambda: self.roster.may_act(),
+            nodes_with=self.members.nodes_with_service,
+        )
         self.roster = Roster(
             conn,
             self.client.js,
@@ -211,20 +215,11 @@ class Node:
                 "boot": self.units.boot,
                 "functions": self.functions.offered if self.functions is not None else [],
                 "hosts": sorted(self.processes.host_ids),
-                "services": single,
+                "services": self.placing.single,
             },
         )
         self.members.attach(self.roster)
         self.ownership = Ownership(self.roster, self.engines)
-        self.placing = ServicePlacing(
-            registry.services(),
-            self.names,
-            node_id=self.id,
-            claim_pid=self.units.new_pid("#services"),
-            offers=self._offers_service,
-            may_act=lambda: self.roster.may_act(),
-            nodes_with=self.members.nodes_with_service,
-        )
         self.services = Services(
             registry,
             ServiceSpawner(

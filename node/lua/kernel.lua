@@ -81,9 +81,9 @@ end
 
 --- Put other code under a process: what it had not read stays, and so do its PID and whoever watches it. Returns nil, or
 --- a failure payload; then the process is no more.
-function A.upgrade(handle, number, seed, request, now)
+function A.upgrade(handle, number, request, now)
   local old = units[handle]
-  A.open(handle, number, old.pid, seed, nil, nil, nil)
+  A.open(handle, number, old.pid, old.seed, nil, nil, nil)
   local unit = units[handle]
   unit.next_seq = old.next_seq
   turns.inherit(old, unit)

@@ -343,17 +343,17 @@ class ProcessVM(LuaVM):
         handle = self._next_handle
         self._next_handle += 1
         pid = identity.pid.encode("utf-8", "surrogateescape")
-        self._guard(self._open, handle, number, pid, identity.seed, None, None, None)
+        self._guard(self._open, handle, number, pid, b"", None, None, None)
         failure = self._guard(self._load, handle, request, now_ns)
         if failure is not None:
             return 0, failure
         self.machines += 1
         return handle, None
 
-    def upgrade(self, handle: int, spec: UnitSpec, seed: bytes, request: bytes, now_ns: int) -> bytes | None:
+    def upgrade(self, handle: int, spec: UnitSpec, request: bytes, now_ns: int) -> bytes | None:
         """Put new code under a process; None, or the failure of a chunk: then the process is no more."""
         number = self._defined.get(id(spec)) or self._define(spec)
-        failure: bytes | None = self._guard(self._upgrade, handle, number, seed, request, now_ns)
+        failure: bytes | None = self._guard(self._upgrade, handle, number, request, now_ns)
         return failure
 
     def turn(
@@ -392,11 +392,6 @@ class ProcessVM(LuaVM):
         handle, kb = self._guard(self._heaviest, looks, seconds, kb_max, from_kb)
         self.memory_kb = int(self._guard(self._memory))
         return int(handle), int(kb)
-
-    def stacks(self, handle: int) -> list[str]:
-        """Where every task of a process waits."""
-        packed = self._guard(self._stacks, handle)
-        return [str(text) for text in msgpack.unpackb(packed, raw=False, unicode_errors="replace")]
 
     def close(self, handle: int) -> None:
         """Forget a process."""

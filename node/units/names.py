@@ -92,10 +92,6 @@ class LocalNames:
             del self._pids[name]
         return names
 
-    def holders(self) -> list[str]:
-        """The PIDs that have a name."""
-        return list(self._names)
-
 
 class MeshNames:
     """The names of the mesh, as this node sees them.

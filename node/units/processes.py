@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -50,13 +49,12 @@ _log = logging.getLogger(__name__)
 class ProcessUnit(LiveUnit):
     """A process of this node."""
 
-    __slots__ = ("cell", "handle", "host_id", "started_ns")
+    __slots__ = ("cell", "handle", "host_id")
 
     def __init__(self, pid: str, entry_id: str, host_id: str, cell: Cell, handle: int) -> None:
         super().__init__(pid, entry_id)
         self.host_id = host_id
         self.handle = handle
-        self.started_ns = now_ns()
         self.cell = cell
 
     def post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
@@ -66,10 +64,6 @@ class ProcessUnit(LiveUnit):
     def kill(self, failure: Failure) -> None:
         """End it now."""
         self.cell.end(self, codec.encode_failure(failure))
-
-    def stacks(self) -> list[str]:
-        """Where each of its coroutines waits."""
-        return self.cell.vm.stacks(self.handle)
 
 
 class Cell:
@@ -256,7 +250,7 @@ class ProcessHost:
         pid = self._units.new_pid(host_id)
         try:
             spec = self._code.prepare(cell.vm, "process", entry_id)
-            handle, failure = cell.vm.spawn(spec, UnitIdentity(pid=pid, seed=os.urandom(16)), request, now_ns())
+            handle, failure = cell.vm.spawn(spec, UnitIdentity(pid=pid), request, now_ns())
         except CodeMissing as error:
             return Failure(str(error), Kind.INVALID, False)
         except NoRoom as error:
@@ -324,7 +318,7 @@ class ProcessHost:
             return
         try:
             spec = self._code.prepare(cell.vm, "process", entry_id)
-            failure = cell.vm.upgrade(unit.handle, spec, os.urandom(16), op.payload or b"", now_ns())
+            failure = cell.vm.upgrade(unit.handle, spec, op.payload or b"", now_ns())
         except CodeMissing as error:
             failure = codec.encode_failure(Failure(str(error), Kind.INVALID, False))
         except MachineFailed as error:
