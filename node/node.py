@@ -14,7 +14,6 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -31,7 +30,6 @@ from mesh.errors import (
     RequestTimeout,
 )
 from mesh.groups import unwrapped
-from mesh.hosts import HostRecord
 from mesh.outbox import Outbox
 from mesh.pids import node_id_fault
 from mesh.roster import Roster
@@ -41,6 +39,7 @@ from node.leaving import leave
 from node.machine.code import Code
 from node.members import Members
 from node.modules.standard import StandardModules
+from node.offers import Offers, host_records
 from node.questions import Questions
 from node.queues.running import run_consumers
 from node.registry import EntryId, NatsFunctionEntry, Registry
@@ -89,22 +88,6 @@ class NoWorkers(MeshError):
 
 
 @dataclass(frozen=True, slots=True)
-class Offers:
-    """Which of an app's functions, hosts, workers and services a node runs: glob patterns over entry ids.
-
-    only: those that one of these fits; empty = all. without: but none that one of these fits.
-    """
-
-    only: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-
-    def __call__(self, entry_id: str) -> bool:
-        """Whether an entry is run."""
-        wanted = not self.only or any(fnmatchcase(entry_id, pattern) for pattern in self.only)
-        return wanted and not any(fnmatchcase(entry_id, pattern) for pattern in self.without)
-
-
-@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """How a node is run. url: one or several addresses. offers: which part of the app it runs."""
 
@@ -141,7 +124,7 @@ class Node:
             if isinstance(entry, NatsFunctionEntry)
         }
         self._defaults = {str(entry_id): dict(entry.options) for entry_id, entry in registry.functions().items()}
-        self._workers = _host_records(registry, config.offers) if config.workflows else []
+        self._workers = host_records(registry, config.offers) if config.workflows else []
         self.functions: FunctionHost | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self.units = UnitTable(self.id, self.members.boot_of)
@@ -383,23 +366,6 @@ def moonmesh_version() -> str:
         return version("moonmesh")
     except PackageNotFoundError:
         return "0.0.0"
-
-
-def _host_records(registry: Registry, offers: Offers) -> list[HostRecord]:
-    records = []
-    for worker_id, worker in registry.workers().items():
-        if not offers(str(worker_id)) or worker.options.disable_workflow_worker:
-            continue
-        names = sorted(
-            {str(entry_id) for entry_id, entry in registry.workflows().items() if entry.worker == worker_id}
-            | {
-                entry.type_name
-                for entry in registry.workflows().values()
-                if entry.worker == worker_id and entry.type_name
-            }
-        )
-        records.append(HostRecord(str(worker_id), str(worker.client), worker.task_queue, tuple(names)))
-    return records
 
 
 __all__ = ["NoWorkers", "Node", "NodeConfig", "NodeIdInUse", "running_node"]

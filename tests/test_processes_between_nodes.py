@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 import mesh.client
-from node.node import NodeIdInUse, Offers
+from node.node import NodeIdInUse
+from node.offers import Offers
 from tests.apps import a_mesh, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory

@@ -15,7 +15,7 @@ from mesh import codec
 from mesh.client import FunctionFailed
 from mesh.failure import Failure, Kind
 from mesh.subjects import node_request
-from node.node import Offers
+from node.offers import Offers
 from node.units.spawn_request import SpawnRequest
 from tests.apps import Mesh, a_mesh, write_app
 from tests.cluster import a_node

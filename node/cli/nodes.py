@@ -104,7 +104,8 @@ def run_node(
 
     from node.cli.client_entry import client_of, connection_of
     from node.logs import set_up
-    from node.node import NodeConfig, Offers
+    from node.node import NodeConfig
+    from node.offers import Offers
 
     name = node_id or new_node_id()
     set_up(log_format, log_level, fields={"node": name})

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from mesh import codec
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # A cell of a table on a terminal; the rest is one --json away.
 CELL_CHARACTERS_MAX: Final = 300
@@ -38,6 +41,12 @@ def print_json(value: Any) -> None:
     click.echo(codec.to_json(value, indent=2 if sys.stdout.isatty() else None))
 
 
+def print_json_lines(records: Iterable[Mapping[str, Any]]) -> None:
+    """Print a list as JSON, one object a line."""
+    for record in records:
+        click.echo(codec.to_json(record))
+
+
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, status_column: int = -1, spare: Sequence[str] = ()
 ) -> None:
@@ -52,19 +61,32 @@ def print_table(
             click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         return
     from rich.console import Console
+
+    console = Console(no_color=no_color())
+    console.print(table_of(columns, rows, console.width, status_column=status_column, spare=spare))
+
+
+def table_of(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    characters: int,
+    *,
+    status_column: int = -1,
+    spare: Sequence[str] = (),
+) -> Table:
+    """The same as a rich table for a terminal of so many characters; `node.cli.live` shows it again and again."""
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(no_color=no_color())
     texts = [[shortened(one_line(cell)) for cell in row] for row in rows]
-    shown = _fitting(columns, texts, spare, console.width)
+    shown = _fitting(columns, texts, spare, characters)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for i in shown:
         # What is long is folded; the other columns keep their width.
         table.add_column(columns[i], overflow="fold", no_wrap=i != len(columns) - 1)
     for row in texts:
         table.add_row(*(Text(row[i], _COLORS.get(row[i], "") if i == status_column else "") for i in shown))
-    console.print(table)
+    return table
 
 
 def _fitting(

@@ -365,7 +365,8 @@ async def _run(job: _Job, config: NodeConfig, registry: Registry, server: Server
     import anyio
 
     from mesh.groups import unwrapped
-    from node.node import Offers, running_node
+    from node.node import running_node
+    from node.offers import Offers
 
     status: int | None = None
     with unwrapped():

@@ -52,6 +52,7 @@ from node.workflows.ending import Ending
 from node.workflows.following import INBOX_EVENTS_MAX, Following
 from node.workflows.instances import Instance, Instances
 from node.workflows.loading import Loading
+from node.workflows.opening import Opening
 from node.workflows.ops import Suspend
 from node.workflows.others import Others
 from node.workflows.partition import Partition
@@ -117,7 +118,7 @@ class Engine:
         self._failed = anyio.Event()
         self._background = background = Background()
         self._instances = instances = Instances(stream.queue, resident_max, options.sticky_timeout_s, self._loop.time)
-        self._vms = VMs(code, host, call_defaults, log_in_replay=options.log_in_replay)
+        self._vms = VMs(Opening(code, host, call_defaults, log_in_replay=options.log_in_replay))
         self._following = Following(
             conn=conn, js=js, roster=roster, queue=stream.queue, instances=instances, background=background,
             wake=self._wake,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import anyio.lowlevel
@@ -23,17 +23,16 @@ from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable
 from mesh.events import EndRecord, Event, decode_end, decode_start
 from mesh.failure import Failure, Kind
 from mesh.history import History
-from mesh.subjects import untoken
 from mesh.wire import parse_headers
-from node.machine.code import CodeMissing
-from node.machine.vm import MachineFailed, OutOfMemory
+from node.machine.vm import OutOfMemory
 from node.workflows.background import Background
 from node.workflows.effects import Effects
 from node.workflows.ending import Ending
 from node.workflows.instances import Instance, Instances
 from node.workflows.ops import Finish, Log
 from node.workflows.partition import Partition
-from node.workflows.run import Run, last_step
+from node.workflows.replaying import recorded_marks, replay_steps
+from node.workflows.run import Run
 from node.workflows.vms import VMs
 
 REPLAY_SLICE_EVENTS: Final = 100
@@ -183,7 +182,7 @@ class Loading:
             events = await self._history.events(key, opened.run, since=spec.since)
         if not self._instances.holds(instance):
             return
-        run = self._vms.new_run(instance, opened.run, spec, _recorded_marks(opened.run, events))
+        run = self._vms.new_run(instance, opened.run, spec, recorded_marks(opened.run, events))
         begun = time.perf_counter()
         if not await self._replay(instance, run, events, news):
             return
@@ -195,31 +194,19 @@ class Loading:
         self._go_live(instance, run)
 
     async def _replay(self, instance: Instance, run: Run, events: list[Event], news: Event | None) -> bool:
-        last = last_step(events)
-        early = [e for e in events if e.seq < run.run and e.kind in ("signal", "cancel")]
-        run.killed_early = any(e.seq < run.run and e.kind == "kill" for e in events)
-        for i, event in enumerate(events):
-            try:
-                if event.seq >= run.run:
-                    effects = run.apply(event, more=i < last)
-                    if event.seq == run.run:
-                        # What the former run had not seen belongs to this one.
-                        for before in early:
-                            effects = [*effects, *run.apply(before, more=i < last)]
-                        run.last_seq = event.seq
-                    # Nobody has handled what is news, so nobody has logged what the code says to it.
-                    if self._log_in_replay or (news is not None and event.seq >= news.seq):
-                        for effect in effects:
-                            if isinstance(effect, Log):
-                                self._effects.log(instance, run, effect)
-            except OutOfMemory:
-                instance.run = run
-                self.vm_lost(instance)
-                return False
-            except (MachineFailed, CodeMissing) as error:
-                run.suspended = str(error)
-            if i % REPLAY_SLICE_EVENTS == REPLAY_SLICE_EVENTS - 1:
-                await anyio.lowlevel.checkpoint()
+        try:
+            for step in replay_steps(run, events):
+                # Nobody has handled what is news, so nobody has logged what the code says to it.
+                if self._log_in_replay or (news is not None and step.event.seq >= news.seq):
+                    for effect in step.effects:
+                        if isinstance(effect, Log):
+                            self._effects.log(instance, run, effect)
+                if step.number % REPLAY_SLICE_EVENTS == 0:
+                    await anyio.lowlevel.checkpoint()
+        except OutOfMemory:
+            instance.run = run
+            self.vm_lost(instance)
+            return False
         return True
 
     def _go_live(self, instance: Instance, run: Run) -> None:
@@ -255,17 +242,3 @@ class Loading:
         self._instances.forget(instance.id_token)
         for event in late:
             self._take(instance.partition, event)
-
-
-def _recorded_marks(run: int, events: list[Event]) -> dict[str, Any]:
-    marks: dict[str, Any] = {}
-    for event in events:
-        if event.kind == "mark" and event.run == run:
-            name = untoken(event.args[1])
-            try:
-                value = codec.decode(event.data)
-            except Undecodable:
-                value = event.data
-            # Somebody else's nonsense stands for ever: the code is told what it is. None would look like no mark.
-            marks.setdefault(name, b"" if value is None else value)
-    return marks

@@ -27,12 +27,16 @@ class DoesNotFit(Exception):
 
 
 class OpenOps:
-    """What a run waits for. call_defaults: the options that a function's registry entry sets."""
+    """What a run waits for. call_defaults: the options that a function's registry entry sets.
+
+    asked: where each op is noted when it comes up; None = nobody wants to know.
+    """
 
     def __init__(self, call_defaults: Callable[[str], Mapping[str, Any]]) -> None:
         self.by_n: dict[int, OpState] = {}
         self.calls = 0
         self.next_n = 1
+        self.asked: list[OpState] | None = None
         self._call_defaults = call_defaults
         self._options: dict[int, CallOptions] = {}
 
@@ -49,6 +53,8 @@ class OpenOps:
         self.next_n = n + 1
         if kind == "call":
             self.calls += 1
+        if self.asked is not None:
+            self.asked.append(state)
         return state
 
     def with_outcome(self, n: int, fp: str) -> OpState | None:

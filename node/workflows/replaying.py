@@ -1,0 +1,101 @@
+"""Replaying a history: recorded events go to a fresh run in their order, and what follows from each is told.
+
+Pure, as `run` is. The same for a node that takes a workflow over, for a look at how a workflow was at some event, and
+for checking changed code against what it has run before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from mesh import codec
+from mesh.errors import Undecodable
+from mesh.events import Event, StartSpec, decode_start
+from mesh.subjects import WorkflowKey, untoken
+from mesh.wire import parse_headers
+from node.machine.code import CodeMissing
+from node.machine.vm import LuaVM, MachineFailed, OutOfMemory
+from node.workflows.opening import Opening
+from node.workflows.ops import Effect, OpState, Suspend
+from node.workflows.run import Run, last_step
+
+
+class Step(NamedTuple):
+    """What one event did. number: of the event, from 1. asked: the ops that came up in it, when they are recorded."""
+
+    number: int
+    event: Event
+    effects: list[Effect]
+    asked: tuple[OpState, ...]
+
+
+class NoStart(ValueError):
+    """Raised when a list of events has no start of the run it is said to be of."""
+
+
+def replay_steps(run: Run, events: Sequence[Event], *, record_ops: bool = False) -> Iterator[Step]:
+    """Apply the events of a history to a fresh run, one at each turn.
+
+    Events before the run's own start (a continued run takes over what its predecessor had not seen) are applied right
+    behind it and come out with it. A machine that fails suspends the run. Raises OutOfMemory.
+    """
+    last = last_step(events)
+    early = [event for event in events if event.seq < run.run and event.kind in ("signal", "cancel")]
+    run.killed_early = any(event.seq < run.run and event.kind == "kill" for event in events)
+    asked: list[OpState] = []
+    if record_ops:
+        run.ops.asked = asked
+    for i, event in enumerate(events):
+        if event.seq < run.run:
+            continue
+        effects = _applied(run, event, i < last)
+        if event.seq == run.run:
+            for before in early:
+                effects = [*effects, *_applied(run, before, i < last)]
+            run.last_seq = event.seq
+        yield Step(i + 1, event, effects, tuple(asked))
+        asked.clear()
+
+
+def replayed(
+    opening: Opening, key: WorkflowKey, run_id: int, events: Sequence[Event], *, vm: LuaVM | None = None
+) -> tuple[Run, list[Step]]:
+    """Replay events in a VM of their own. Raises NoStart, Undecodable, OutOfMemory."""
+    spec = start_of(run_id, events)
+    machine_vm = vm or LuaVM()
+    run = opening.new_run(key, run_id, spec, recorded_marks(run_id, events), vm=lambda: machine_vm)
+    return run, list(replay_steps(run, events, record_ops=True))
+
+
+def start_of(run_id: int, events: Sequence[Event]) -> StartSpec:
+    """The start among a run's events. Raises NoStart, Undecodable."""
+    for event in events:
+        if event.kind == "start" and event.seq == run_id:
+            return decode_start(event.data, parse_headers(event.raw_headers) if event.raw_headers else {})
+    raise NoStart(f"the history has no start of run {run_id}")
+
+
+def recorded_marks(run_id: int, events: Sequence[Event]) -> dict[str, Any]:
+    """The decisions that a history has recorded for a run, by name."""
+    marks: dict[str, Any] = {}
+    for event in events:
+        if event.kind == "mark" and event.run == run_id:
+            name = untoken(event.args[1])
+            try:
+                value = codec.decode(event.data)
+            except Undecodable:
+                value = event.data
+            # Somebody else's nonsense stands for ever: the code is told what it is. None would look like no mark.
+            marks.setdefault(name, b"" if value is None else value)
+    return marks
+
+
+def _applied(run: Run, event: Event, more: bool) -> list[Effect]:
+    try:
+        return run.apply(event, more=more)
+    except OutOfMemory:
+        raise
+    except (MachineFailed, CodeMissing) as error:
+        run.suspended = str(error)
+        return [Suspend(run.suspended)]
