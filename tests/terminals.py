@@ -8,22 +8,29 @@ with on_terminal("run", str(app), "-x", "app:cli") as terminal:
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import pyte
 
 from tests.cluster import plain_environment
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
 TIMEOUT_S = 20.0
+COLUMNS = 120
+LINES = 40
 
 # The leader of a session gets the first terminal that it opens as its own: from then on Ctrl-C is a signal.
 _WITH_TERMINAL = """
@@ -36,10 +43,11 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 class Terminal:
     """The other side of the terminal."""
 
-    def __init__(self, process: subprocess.Popen[bytes], side: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], side: int, columns: int = COLUMNS) -> None:
         self.process = process
         self.seen = ""
         self._side = side
+        self._columns = columns
         self._read_to = 0
 
     def type(self, text: str) -> None:
@@ -53,6 +61,12 @@ class Terminal:
             if not self._read(deadline - time.monotonic()):
                 raise AssertionError(f"{text!r} did not appear; there is:\n{self.seen}")
         self._read_to = at + len(text)
+
+    def screen(self) -> str:
+        """What stands on the screen by now, without blank lines and what is behind the last letter of a line."""
+        screen = pyte.Screen(self._columns, LINES)
+        pyte.Stream(screen).feed(self.seen.replace("\n", "\r\n"))
+        return "\n".join(line.rstrip() for line in screen.display if line.strip())
 
     def wait(self, timeout_s: float = TIMEOUT_S) -> int:
         """Wait for the end of the program; returns its exit status."""
@@ -76,14 +90,24 @@ def on_terminal(
     *arguments: str, directory: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> Iterator[Terminal]:
     """Run `mesh` with these arguments on a terminal of its own while the block runs."""
+    with a_program_on_terminal("-m", "node", *arguments, directory=directory, environ=environ) as terminal:
+        yield terminal
+
+
+@contextmanager
+def a_program_on_terminal(
+    *arguments: str, directory: Path | None = None, environ: Mapping[str, str] | None = None, columns: int = COLUMNS
+) -> Iterator[Terminal]:
+    """Run Python with these arguments on a terminal of its own while the block runs."""
     ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", _WITH_TERMINAL, "-m", "node", *arguments],
+        [sys.executable, "-c", _WITH_TERMINAL, *arguments],
         stdin=its, stdout=its, stderr=its, cwd=directory, env=plain_environment(environ), start_new_session=True,
     )  # fmt: skip
     os.close(its)
     try:
-        yield Terminal(process, ours)
+        yield Terminal(process, ours, columns)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
