@@ -16,14 +16,15 @@ local unpack, setmetatable = raw.table.unpack, raw.setmetatable
 
 --- Put a task into the ready queue with the two values that its wait returns.
 function K.wake(task, a, b)
-  task.a, task.b = a, b
+  task.a, task.b, task.on = a, b, nil
   local unit = task.unit
   local tail = unit.ready_tail + 1
   unit.ready[tail] = task -- before the count: there may be no memory for it
   unit.ready_tail = tail
 end
 
---- Wait until somebody wakes this task; returns the two values given to K.wake.
+--- Wait until somebody wakes this task; returns the two values given to K.wake. What it waits for stands in `task.on`, for
+--- those who look (inspection.lua), unless it is the outcome of an op.
 function K.park()
   local task = K.current.task
   if task == nil then
@@ -256,7 +257,9 @@ function methods:send(value)
   if try_send(self, value) then
     return true
   end
-  push(self, SENDERS, { task = waiting_task(), value = value })
+  local waiter = { task = waiting_task(), value = value, ch = self, sends = true }
+  push(self, SENDERS, waiter)
+  waiter.task.on = waiter
   return K.park()
 end
 
@@ -266,7 +269,9 @@ function methods:receive()
   if ready then
     return value, ok
   end
-  push(self, RECEIVERS, { task = waiting_task() })
+  local waiter = { task = waiting_task(), ch = self }
+  push(self, RECEIVERS, waiter)
+  waiter.task.on = waiter
   return K.park()
 end
 
@@ -323,7 +328,8 @@ function M.select(cases, default)
   if default == true or cases.default == true then
     return { default = true, ok = true }
   end
-  local group, task = { done = false }, waiting_task()
+  local group, task = { done = false, cases = cases }, waiting_task()
+  task.on = group
   for i = 1, #cases do
     local case = cases[i]
     if K.class_of(case) == "channel.case" then
@@ -340,6 +346,26 @@ function M.select(cases, default)
 end
 
 K.modules.channel = M
+
+--- What there is to know about a channel: how many values it holds, how many it may hold, and whether it is closed.
+function K.channel_facts(ch)
+  return ch[LAST] - ch[FIRST] + 1, ch[SIZE], ch[CLOSED]
+end
+
+--- What a task that waits for channels stands at: a list of {channel, "send" or "receive", value}; `on` is its `task.on`.
+function K.waited_for(on)
+  if on.ch then
+    return { { on.ch, on.sends and "send" or "receive", on.value } }
+  end
+  local list = {}
+  for i = 1, raw.rawlen(on.cases) do
+    local case = raw.rawget(on.cases, i)
+    if K.class_of(case) == "channel.case" then
+      list[#list + 1] = { case[CH], case[OP], case[VALUE] }
+    end
+  end
+  return list
+end
 
 --- `coroutine.spawn(fn)`: a task of the unit; the spawner goes on first.
 function K.libs.coroutine.spawn(fn)

@@ -59,6 +59,21 @@ local function settle(co, ok, first, ...)
   return false, K.blame_thread(co, first)
 end
 
+--- The coroutine of the user's that waits inside coroutine `co`, nil when that one waits itself.
+function K.waiting_inside(co)
+  local info = raw.debug.getinfo(co, 1, "f")
+  if info and info.func == settle then
+    local _, inner = raw.debug.getlocal(co, 1, 1)
+    return inner
+  end
+  return nil
+end
+
+--- Whether user code made a coroutine, and may resume it now.
+function K.may_resume(co)
+  return made[co] == OWN
+end
+
 local function refusal(co)
   local state = made[co]
   if state == OWN then

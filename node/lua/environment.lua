@@ -34,6 +34,17 @@ string_meta.__metatable = false
 string_meta.__index = string
 
 local module_views = {}
+local view_names = {} -- metatable -> name of the module
+
+--- The name of the module or library that a table shows, "_G" for a unit's globals, nil for every other table.
+function K.view_name(t)
+  local mt = metatable_of(t)
+  return mt and view_names[mt]
+end
+
+for name, mt in raw_next, overlay_meta do
+  view_names[mt] = name
+end
 
 local function view_of(name, contents)
   local shown = {}
@@ -44,12 +55,14 @@ local function view_of(name, contents)
     end
     shown[k] = v
   end
-  return raw_setmetatable({}, guard({
+  local mt = guard({
     __newindex = function()
       raw_error("module " .. name .. " is read-only")
     end,
     __len = function() return #shown end,
-  }, shown))
+  }, shown)
+  view_names[mt] = name
+  return raw_setmetatable({}, mt)
 end
 
 --- The read-only form of K.modules[name] that user code gets, nil if there is no such module. Made on first use, when
@@ -117,6 +130,7 @@ raw_setmetatable(globals, {
 })
 
 local env_meta = guard({}, globals)
+view_names[env_meta] = "_G"
 
 -- `pairs(_G)` shows the library tables too, made or not.
 env_meta.__pairs = function(env)

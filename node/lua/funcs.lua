@@ -247,7 +247,9 @@ local function cancel_and_wait(future)
     future[WAITERS] = {}
     K.tell("cancel_op", future[N], nil, K.encode({ wait = true }))
   end
-  future[WAITERS][#future[WAITERS] + 1] = K.current.task
+  local task = K.current.task
+  future[WAITERS][#future[WAITERS] + 1] = task
+  task.on = future
   K.park()
 end
 
@@ -467,4 +469,16 @@ function ticker_methods:stop()
   stop_timer(self)
   K.channel_close(self[CHAN])
   return true
+end
+
+-- For those who look (inspection.lua) -------------------------------------------------------------------------
+
+--- The channel of a future, timer or ticker, and the number of the op that fills it; nil for every other object.
+function K.channel_of(object)
+  return raw.rawget(object, CHAN), raw.rawget(object, N)
+end
+
+--- What there is to know about a future: whether it has ended, the value (a Payload) or the Error it ended with.
+function K.future_facts(future)
+  return future[DONE], future[RESULT], future[FAILED]
 end

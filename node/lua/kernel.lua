@@ -4,7 +4,7 @@
 -- methods are its own. A unit sees events and nothing else: no clock, no randomness, no I/O.
 --
 -- The parts of the kernel: budget (how much a step may take), failing (how units end), loading (their code), activation
--- (what events do to them), turns (how processes share a VM).
+-- (what events do to them), turns (how processes share a VM), inspection (what people see of a unit).
 -- Not responsible for: what an op means (the drivers, in Python).
 
 local K = ...
@@ -169,6 +169,16 @@ function A.stacks(handle)
     list[#list + 1] = raw.table.concat(K.user_frames(tasks[id].co), "\n")
   end
   return K.encode(list)
+end
+
+--- What a unit is doing (K.inspect), as msgpack; nil and why not: a look may fail, for want of memory, and changes nothing.
+function A.inspect(handle, with_values)
+  local ok, found = raw.pcall(function() return K.encode(K.inspect(units[handle], with_values)) end)
+  if not ok then
+    collectgarbage()
+    return nil, K.tostring(found)
+  end
+  return found
 end
 
 --- Kilobytes in use by the whole VM.

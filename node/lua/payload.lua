@@ -29,6 +29,11 @@ end
 function methods:get_format() return self[FORMAT] end
 function methods:data() return self[VALUE] end
 
+--- The value in a Payload.
+function K.payload_value(payload)
+  return payload[VALUE]
+end
+
 function methods:unmarshal()
   local format, value = self[FORMAT], self[VALUE]
   if format == FORMATS.JSON then

@@ -28,7 +28,7 @@ KERNEL_FILES: Final = (
     "math", "random", "calendar", "date", "coroutine", "environment", "msgpack", "copies", "duration", "zones",
     "layout", "time", "uuid", "encoding", "channel", "payload", "funcs", "mailbox", "process", "names", "spawner",
     "workflow", "hash", "crypto", "logger", "io", "env", "events", "registry", "store", "queue", "sql", "http_client",
-    "weight", "budget", "failing", "loading", "activation", "turns", "kernel",
+    "weight", "budget", "failing", "loading", "activation", "turns", "inspection", "kernel",
 )  # fmt: skip
 
 INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings
@@ -100,6 +100,10 @@ class Machine(Protocol):
 
     def stacks(self) -> list[str]:
         """Where every task waits, one text per task."""
+        ...
+
+    def inspect(self, *, values: bool = True) -> dict[str, Any]:
+        """What every task waits for and where it stands, with what its variables hold."""
         ...
 
     def close(self) -> None:
@@ -174,6 +178,7 @@ class LuaVM:
         self._feed: Callable[..., Any] = api[b"feed"]
         self._close: Callable[..., None] = api[b"close"]
         self._stacks: Callable[..., bytes] = api[b"stacks"]
+        self._inspect: Callable[..., Any] = api[b"inspect"]
 
     def _load_kernel(self, memory_bytes_max: int, step_memory_bytes_max: int, instructions_max: int) -> Any:
         kernel = self._lua.table()
@@ -309,6 +314,23 @@ class LuaMachine:
         packed = self._vm._guard(self._vm._stacks, self._handle)
         return [str(text) for text in msgpack.unpackb(packed, raw=False, unicode_errors="replace")]
 
+    def inspect(self, *, values: bool = True) -> dict[str, Any]:
+        """Look at the unit; that changes nothing in it, and what comes back is bounded, whatever it holds.
+
+        {tasks: [{id, main, runtimes, waits: {kind, op, cases: [{verb, name, op, held, size, closed, value}]}, frames}],
+        tasks_total, coroutines: [{frames}], globals: [[name, text]]}, frames innermost first: {file, line, function,
+        locals: [[name, text]], upvalues: [[name, text]]}. kind: op, child, cancel, receive, send, select, nothing.
+        values: else without what variables hold. With `problem` when the VM has no memory left to look in.
+        """
+        try:
+            found = self._vm._guard(self._vm._inspect, self._handle, values)
+        except OutOfMemory as error:
+            return _nothing_seen(str(error))
+        if isinstance(found, tuple):
+            return _nothing_seen(found[1].decode("utf-8", "replace"))
+        seen: dict[str, Any] = msgpack.unpackb(found, raw=False, unicode_errors="replace")
+        return seen
+
     def close(self) -> None:
         """Forget the unit; its memory is collected by and by."""
         self._vm.machines -= 1
@@ -397,6 +419,10 @@ class ProcessVM(LuaVM):
         """Forget a process."""
         self.machines -= 1
         self._close(handle)
+
+
+def _nothing_seen(problem: str) -> dict[str, Any]:
+    return {"tasks": [], "tasks_total": 0, "coroutines": [], "globals": [], "problem": problem}
 
 
 def _size(value: object) -> int:
