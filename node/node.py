@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import anyio
 import anyio.abc
@@ -47,6 +47,7 @@ from node.services.placing import ServicePlacing
 from node.services.service_spawner import ServiceSpawner
 from node.services.services import Services
 from node.services.serving import Serving
+from node.telemetry.node_telemetry import NodeTelemetry
 from node.units.answers import Answers
 from node.units.farewells import Farewells
 from node.units.live import LiveDriver
@@ -89,7 +90,10 @@ class NoWorkers(MeshError):
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """How a node is run. url: one or several addresses. offers: which part of the app it runs."""
+    """How a node is run. url: one or several addresses. offers: which part of the app it runs.
+
+    metrics: [HOST]:PORT where /metrics, /healthz and /readyz are served; None = nowhere.
+    """
 
     url: str | Sequence[str]
     node_id: str = ""
@@ -101,16 +105,22 @@ class NodeConfig:
     functions: bool = True
     services: bool = True
     offers: Offers = field(default_factory=lambda: Offers())
+    metrics: str | None = None
 
 
 class Node:
     """A running node. Made by `running_node`."""
 
-    def __init__(self, config: NodeConfig, registry: Registry, conn: Connection, outbox: Outbox) -> None:
+    def __init__(
+        self, config: NodeConfig, registry: Registry, conn: Connection, outbox: Outbox, telemetry: NodeTelemetry
+    ) -> None:
         self.config = config
         self.id = config.node_id or f"node-{secrets.token_hex(3)}"
         if fault := node_id_fault(self.id):
             raise InvalidName(fault)
+        self.version = moonmesh_version()
+        self.state: Literal["starting", "up", "leaving"] = "starting"
+        self.telemetry = telemetry
         self.registry = registry
         self.code = Code(registry)
         self.client = Client(conn)
@@ -174,7 +184,7 @@ class Node:
         if config.functions:
             self.functions = FunctionHost(
                 conn=conn, outbox=outbox, code=self.code, live=self.live, units=self.units, farewells=self.farewells,
-                spawning=self.spawning, node_id=self.id, version=moonmesh_version(), offers=config.offers,
+                spawning=self.spawning, node_id=self.id, version=self.version, offers=config.offers,
             )  # fmt: skip
         self.placing = ServicePlacing(
             registry.services(),
@@ -280,6 +290,9 @@ class Node:
             await tasks.start(self.placing.run)
             await tasks.start(self.serving.run)
             await tasks.start(run_consumers, self.registry, self.modules.queues, self.config.offers)
+            if self.config.metrics is not None:
+                tasks.start_soon(self.telemetry.loop_lag.run)
+            self.state = "up"
             task_status.started()
             _log.info("node %s is up", self.id)
 
@@ -290,7 +303,7 @@ class Node:
             statistics = engine.statistics()
             queues[queue] = {name: getattr(statistics, name) for name in statistics.__slots__}
         return {
-            "node": self.id, "pid": os.getpid(), "version": moonmesh_version(), "queues": queues,
+            "node": self.id, "pid": os.getpid(), "version": self.version, "queues": queues,
             "calls": self.functions.running if self.functions is not None else 0,
             "functions": self.functions.offered if self.functions is not None else [],
             "processes": self.processes.running,
@@ -310,6 +323,7 @@ class Node:
 
     async def leave(self) -> None:
         """Hand everything over and finish what is under way. The node is of no use afterwards."""
+        self.state = "leaving"
         await leave(self)
 
     def _on_change(self) -> None:
@@ -352,8 +366,16 @@ async def running_node(config: NodeConfig, registry: Registry) -> AsyncIterator[
     gc.set_threshold(*GC_THRESHOLDS)
     name = f"moonmesh {config.node_id or 'node'}"
     with unwrapped():
-        async with connect(config.url, name=name, options=config.options) as conn, Outbox(conn) as outbox:
-            node = Node(config, registry, conn, outbox)
+        telemetry = NodeTelemetry()
+        async with (
+            telemetry.served(config.metrics) as served_at,
+            connect(config.url, name=name, options=config.options) as conn,
+            Outbox(conn) as outbox,
+        ):
+            node = Node(config, registry, conn, outbox, telemetry)
+            telemetry.attach(node)
+            if served_at:
+                _log.info("metrics are at %s/metrics", served_at)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(node.run)
                 yield node

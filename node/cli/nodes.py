@@ -17,6 +17,7 @@ import click
 from node.cli.apps import APP, add_to_path, has_work
 from node.cli.connecting import Server, connection_options, run
 from node.cli.printing import print_json, print_table, say
+from node.cli.values import METRICS_ADDRESS
 
 if TYPE_CHECKING:
     import anyio
@@ -38,6 +39,13 @@ node_id_option = click.option(
     "--id", "node_id", metavar="NAME", help="Name of this node in the mesh; by default one that is new."
 )
 strict_option = click.option("--strict", is_flag=True, help="Do not start when anything is wrong with the app.")
+metrics_option = click.option(
+    "--metrics",
+    envvar="MESH_METRICS",
+    type=METRICS_ADDRESS,
+    metavar="[HOST]:PORT",
+    help="Serve /metrics for Prometheus, /healthz and /readyz here; :9464 is that port on all interfaces.",
+)
 store_option = click.option(
     "--store",
     type=click.Path(file_okay=False, path_type=Path),
@@ -74,6 +82,7 @@ def log_options(command: Command) -> Command:
 @click.option(
     "--without", multiple=True, metavar="PATTERN", help="Run none whose entry ID fits, --only or not. Repeatable."
 )
+@metrics_option
 @click.option("--with-parent", is_flag=True, hidden=True, help="Leave when standard input is closed.")
 @log_options
 @connection_options
@@ -86,6 +95,7 @@ def run_node(
     replicas: int,
     only: tuple[str, ...],
     without: tuple[str, ...],
+    metrics: str | None,
     with_parent: bool,
     log_format: LogFormat,
     log_level: str,
@@ -114,7 +124,9 @@ def run_node(
     entry = None if server.is_said else client_of(registry)
     if entry is not None:
         url, options = connection_of(entry, options, os.environ)
-    config = NodeConfig(url, node_id=name, replicas=replicas, options=options, offers=Offers(only, without))
+    config = NodeConfig(
+        url, node_id=name, replicas=replicas, options=options, offers=Offers(only, without), metrics=metrics
+    )
     # A step waits for the loop several times; uvloop's turns are shorter.
     uvloop = importlib.util.find_spec("uvloop") is not None
     sys.exit(anyio.run(_serve, config, registry, with_parent, backend_options={"use_uvloop": uvloop}))

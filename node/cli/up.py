@@ -23,7 +23,7 @@ import click
 from mesh.errors import MeshError
 from node.cli.apps import APP
 from node.cli.connecting import run
-from node.cli.nodes import load_app, log_options, store_option, strict_option
+from node.cli.nodes import load_app, log_options, metrics_option, store_option, strict_option
 from node.cli.printing import say
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ NODES_MAX: Final = 64
 # Longer than a node takes to finish the calls under way (10 s) and to write what is left (10 s). What a worker says in
 # `worker_stop_timeout` comes on top.
 LEAVE_TIMEOUT_S: Final = 25.0
+
+_OURS: Final = ("NATS_", "MESH_METRICS")
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class NodeFailed(MeshError):
     show_default=True,
     help="always survives a power failure, relaxed is faster and survives crashes of processes only.",
 )
+@metrics_option
 @store_option
 @strict_option
 @log_options
@@ -81,6 +84,7 @@ def up(
     host: str,
     port: int,
     sync: Sync,
+    metrics: str | None,
     store: Path | None,
     strict: bool,
     log_format: LogFormat,
@@ -90,6 +94,8 @@ def up(
 
     A node or server that dies is started again. Ctrl-C or SIGTERM: the nodes finish what is under way and leave, then
     the server stops; everything goes on from there next time. A second Ctrl-C ends it at once.
+
+    With --metrics the first node serves at that port, each further one at the port after it.
     """
     from node.logs import set_up
 
@@ -105,11 +111,21 @@ def up(
             click.echo(f"server   {server.url}  pid {server.pid}  store {directory}  sync {sync}")
             stop_timeouts_s = [worker.options.stop_timeout_s for worker in registry.workers().values()]
             leave_s = LEAVE_TIMEOUT_S + max(stop_timeouts_s, default=0.0)
-            crew = [_Child(f"node-{i + 1}", app, server.url, tuple(arguments), leave_s) for i in range(nodes)]
+            crew = [
+                _Child(f"node-{i + 1}", app, server.url, (*arguments, *_metrics_of(metrics, i)), leave_s)
+                for i in range(nodes)
+            ]
             hint = "" if port == 4222 else f" -s {server.url}"
             await _run(crew, _next_steps(registry, hint))
 
     run(main)
+
+
+def _metrics_of(address: str | None, number: int) -> tuple[str, ...]:
+    """The options with which the node of this number, from 0, serves its metrics."""
+    from node.telemetry.address import following_address
+
+    return ("--metrics", following_address(address, number)) if address is not None else ()
 
 
 async def _run(crew: list[_Child], next_steps: list[str]) -> None:
@@ -212,8 +228,8 @@ class _Child:
 
         command = [sys.executable, "-m", "node", "node", str(self.app), "--nats", self.url, "--no-context"]
         command += ["--id", self.node_id, "--with-parent", *self.arguments]
-        # Nothing of a mesh elsewhere: the server is ours and asks for no password.
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("NATS_")}
+        # Nothing of a mesh elsewhere: the server is ours and asks for no password. Each node has metrics of its own.
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         self._process = await anyio.open_process(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, env=environ, start_new_session=True
         )

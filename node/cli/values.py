@@ -83,7 +83,24 @@ class Attribute(click.ParamType[tuple[str, Any]]):
             return key, text
 
 
+class MetricsAddress(click.ParamType[str]):
+    """`[HOST]:PORT`, an address to serve metrics on."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check an address."""
+        from node.telemetry.address import BadAddress, parse_address
+
+        try:
+            parse_address(str(value))
+        except BadAddress as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
 DURATION = Duration()
+METRICS_ADDRESS = MetricsAddress()
 JSON = JsonValue()
 ATTRIBUTE = Attribute()
 

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import anyio
@@ -98,6 +98,11 @@ class FunctionHost:
     def offered(self) -> list[str]:
         """The ids of the functions on offer."""
         return sorted(self._functions)
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """The functions on offer, by id."""
+        return self._functions
 
     @property
     def running(self) -> int:
@@ -238,6 +243,7 @@ class FunctionHost:
             self._begin_limited(limit)
 
     def _pass_on(self, job: Job, hops: int) -> None:
+        job.function.counts.passed_on += 1
         headers = {"Mesh-Hops": str(hops + 1)}
         if job.once:
             headers[HEADER_ONCE] = "1"
@@ -295,7 +301,8 @@ class FunctionHost:
         job.function.running += 1
         if job.limit is not None:
             job.limit.throttle.begin()
-        job.begun_s = time.monotonic()
+        job.begun_s = now = time.monotonic()
+        job.function.counts.waits.observe(now - job.waits_since_s if job.waits_since_s else 0.0)
         if not job.once or not job.reply.startswith(WORKFLOW_REPLY):
             job.function.runner.start(job)
             return
@@ -317,10 +324,11 @@ class FunctionHost:
         job.ended = True
         if job.unit is not None:
             self._farewells.ended(job.unit, outcome)
+        took_s, failed = time.monotonic() - job.begun_s, outcome[:3] == codec.FAILURE_PREFIX
+        counts = job.function.counts
+        (counts.failed if failed else counts.completed).observe(took_s)
         if function_endpoint := job.function.endpoint:
-            function_endpoint.note(
-                time.monotonic() - job.begun_s, failed=outcome[:3] == codec.FAILURE_PREFIX, outcome=outcome
-            )
+            function_endpoint.note(took_s, failed=failed, outcome=outcome)
         if job.reply.startswith(WORKFLOW_REPLY):
 
             def on_ack(ack: Ack) -> None:

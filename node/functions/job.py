@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from node.functions.micro import Endpoint
+from node.telemetry.counts import FunctionCounts
 from node.units.unit import LiveUnit
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Function:
     limited: deque[Job] = field(default_factory=deque)
     beginning: bool = False  # what waits is being begun
     endpoint: Endpoint | None = None
+    counts: FunctionCounts = field(default_factory=FunctionCounts)
 
     @property
     def is_full(self) -> bool:

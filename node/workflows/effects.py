@@ -24,6 +24,7 @@ from mesh.jetstream import JetStream
 from mesh.outbox import Ack, Outbox
 from mesh.roster import Roster
 from mesh.subjects import WorkflowKey, stream_name
+from node.telemetry.witness import Witness
 from node.unit_logs import log_line
 from node.workflows.attempts import retry_tick
 from node.workflows.background import Background, insist
@@ -74,6 +75,7 @@ class Effects:
         background: Background,
         reload: Callable[[Instance], None],
         in_trouble: InTrouble,
+        witness: Witness,
     ) -> None:
         self.calls = Calls(
             conn,
@@ -94,6 +96,7 @@ class Effects:
         self._background = background
         self._reload = reload
         self._in_trouble = in_trouble
+        self._witness = witness
 
     def carry_out(self, instance: Instance, run: Run, effects: list[Effect], *, recovering: bool = False) -> None:
         """Carry out effects in order. recovering: they follow from a replay, and may be under way already."""
@@ -130,7 +133,7 @@ class Effects:
                 self._background.start_soon(self._write_marks, instance, run)
                 return
             elif type(effect) is Suspend:
-                self._suspended(instance, effect)
+                self._suspended(instance, run, effect)
             elif type(effect) is Log and not recovering:
                 self.log(instance, run, effect)
 
@@ -173,7 +176,9 @@ class Effects:
         else:
             self.calls.stop(run, op)
 
-    def _suspended(self, instance: Instance, effect: Suspend) -> None:
+    def _suspended(self, instance: Instance, run: Run, effect: Suspend) -> None:
+        if run.does_not_fit:
+            self._witness.does_not_fit(run)
         _log.error("workflow %r is suspended: %s", instance.key.id, effect.reason)
         try:
             self._conn.publish_nowait(instance.key.note("suspended"), codec.encode(effect.reason))

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Final
 
 import anyio
@@ -43,6 +44,7 @@ from mesh.wire import parse_headers
 from node.machine.code import Code, CodeMissing
 from node.machine.vm import MachineFailed, OutOfMemory
 from node.registry import WorkerOptions
+from node.telemetry.witness import Witness
 from node.units.naming import Naming
 from node.units.switchboard import Switchboard
 from node.workflows.background import Background
@@ -106,18 +108,20 @@ class Engine:
         switchboard: Switchboard,
         naming: Naming,
         resident_max: int = RESIDENT_MAX,
+        witness: Witness | None = None,
     ) -> None:
         self.queue = stream.queue
         self.stream = stream
         self.host = host
         self.history = History(js, stream.queue)
+        self.witness = witness = witness or Witness()
         self._roster = roster
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._failure: Exception | None = None
         self._failed = anyio.Event()
         self._background = background = Background()
-        self._instances = instances = Instances(stream.queue, resident_max, options.sticky_timeout_s, self._loop.time)
+        self._instances = instances = Instances(host, resident_max, options.sticky_timeout_s, self._loop.time)
         self._vms = VMs(Opening(code, host, call_defaults, log_in_replay=options.log_in_replay))
         self._following = Following(
             conn=conn, js=js, roster=roster, queue=stream.queue, instances=instances, background=background,
@@ -132,17 +136,19 @@ class Engine:
         self._effects = Effects(
             conn=conn, js=js, outbox=outbox, roster=roster, host=host, foreign=foreign, hosts_of=hosts_of,
             instances=instances, others=others, timers=timers, ending=self._ending, background=background,
-            reload=self._reload, in_trouble=self._in_trouble,
+            reload=self._reload, in_trouble=self._in_trouble, witness=witness,
         )  # fmt: skip
         self._loading = Loading(
             history=self.history, instances=instances, vms=self._vms, ending=self._ending, effects=self._effects,
             background=background, clock=self._loop.time, feed=self._feed, take=self._take,
-            log_in_replay=options.log_in_replay,
+            log_in_replay=options.log_in_replay, witness=witness,
         )  # fmt: skip
         # What the hot path uses of the parts, once per event.
         self._inbox: deque[tuple[Partition, int, Delivered | None]] = self._following.inbox
         self._by_token = instances.by_token
         self._carry_out = self._effects.carry_out
+        self._note = witness.note
+        self._activated = witness.counts.activations.observe
 
     @property
     def partitions(self) -> dict[int, Partition]:
@@ -159,6 +165,16 @@ class Engine:
             self._instances.evictions, suspended,
         )  # fmt: skip
 
+    @property
+    def loading(self) -> int:
+        """How many workflows are being read from their histories."""
+        return sum(instance.loading is not None for instance in self._by_token.values())
+
+    def lags(self) -> dict[int, int]:
+        """Events that are stored and not handled yet, by partition, as far as this node knows."""
+        waiting = Counter(partition.number for partition, _, message in self._inbox if message is not None)
+        return {number: max(p.pending, waiting[number]) for number, p in self.partitions.items()}
+
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Ready at once; partitions are added by `take`."""
         async with anyio.create_task_group() as tasks:
@@ -171,6 +187,7 @@ class Engine:
     def take(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool = False) -> None:
         """Run a partition that was just claimed, from its checkpoint on; handed_over: its last owner released it."""
         partition = self._following.take(claim, busy, handed_over=handed_over)
+        partition.taken_s = self._loop.time()
         if handed_over:
             # What the last owner named is exact: read while the follower is set up. What comes meanwhile waits for it.
             partition.attention = deque(busy)
@@ -244,6 +261,7 @@ class Engine:
 
     def _handle(self, partition: Partition, message: Delivered) -> None:
         partition.handled_seq = message.seq
+        partition.pending = message.pending
         event = parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
         if event is None:
             _log.warning("ignored: %s (sequence %d) is no event of a workflow", message.subject, message.seq)
@@ -270,6 +288,7 @@ class Engine:
         self._feed(instance, run, event)
 
     def _feed(self, instance: Instance, run: Run, event: Event) -> None:
+        begun_s = perf_counter()
         try:
             effects = run.apply(event)
         except OutOfMemory:
@@ -278,6 +297,8 @@ class Engine:
         except (MachineFailed, CodeMissing) as error:
             run.suspended = str(error)
             effects = [Suspend(run.suspended)]
+        self._activated(perf_counter() - begun_s)
+        self._note(run, event, effects)
         if run.closed:
             self._instances.forget(instance.id_token)
             return

@@ -17,6 +17,7 @@ from typing import Final
 
 from mesh.errors import MeshError
 from mesh.events import Event
+from mesh.hosts import HostRecord
 from mesh.subjects import WorkflowKey, untoken
 from node.workflows.ops import Effect
 from node.workflows.partition import Partition
@@ -30,6 +31,7 @@ class Instance:
     """A workflow that this node has in memory."""
 
     __slots__ = (
+        "_host",
         "gate",
         "id_token",
         "key",
@@ -43,7 +45,8 @@ class Instance:
         "used_s",
     )
 
-    def __init__(self, key: WorkflowKey, id_token: str, partition: Partition) -> None:
+    def __init__(self, key: WorkflowKey, id_token: str, partition: Partition, host: HostRecord) -> None:
+        self._host = host
         self.key = key
         self.id_token = id_token
         self.partition = partition
@@ -55,6 +58,14 @@ class Instance:
         self.reloaded = False
         self.used_s = 0.0
         self.short_timers: dict[str, asyncio.TimerHandle] = {}  # by name; see `node.workflows.timers`
+
+    def about(self) -> dict[str, object]:
+        """What every log line about this workflow says in its fields."""
+        key, run = self.key, self.run
+        fields: dict[str, object] = {"queue": key.queue, "workflow": key.id, "pid": self._host.pid(key.id)}
+        if run is not None:
+            fields["run"] = run.run
+        return fields
 
     def busy(self) -> bool:
         """Whether this instance needs its owner."""
@@ -72,18 +83,18 @@ InTrouble = Callable[[Instance, Run, MeshError], None]
 
 
 class Instances:
-    """The instances of one queue, least recently used first. clock: seconds, the one `used_s` is taken from.
+    """The instances of a worker's queue, least recently used first. clock: seconds, the one `used_s` is taken from.
 
     sticky_s: a quiet run that nothing happens to is kept in memory this long.
     by_token: for looking up, and for `move_to_end` by whoever uses an instance; `add` and `forget` change it.
     chains: workflows whose end, or the run after it, is being written, and their partitions.
     """
 
-    def __init__(self, queue: str, resident_max: int, sticky_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, host: HostRecord, resident_max: int, sticky_s: float, clock: Callable[[], float]) -> None:
         self.by_token: OrderedDict[str, Instance] = OrderedDict()
         self.chains: dict[str, Partition] = {}
         self.evictions = 0
-        self._queue = queue
+        self._host = host
         self._resident_max = resident_max
         self._sticky_s = sticky_s
         self._clock = clock
@@ -91,7 +102,7 @@ class Instances:
 
     def add(self, id_token: str, partition: Partition) -> Instance:
         """A new instance, still without a run."""
-        instance = Instance(WorkflowKey(self._queue, untoken(id_token)), id_token, partition)
+        instance = Instance(WorkflowKey(self._host.queue, untoken(id_token)), id_token, partition, self._host)
         self.by_token[id_token] = instance
         return instance
 

@@ -25,13 +25,14 @@ from mesh.failure import Failure, Kind
 from mesh.history import History
 from mesh.wire import parse_headers
 from node.machine.vm import OutOfMemory
+from node.telemetry.witness import Witness
 from node.workflows.background import Background
 from node.workflows.effects import Effects
 from node.workflows.ending import Ending
 from node.workflows.instances import Instance, Instances
-from node.workflows.ops import Finish, Log
+from node.workflows.ops import Finish, Log, OpState
 from node.workflows.partition import Partition
-from node.workflows.replaying import recorded_marks, replay_steps
+from node.workflows.replaying import Step, recorded_marks, replay_steps
 from node.workflows.run import Run
 from node.workflows.vms import VMs
 
@@ -64,6 +65,7 @@ class Loading:
         clock: Callable[[], float],
         feed: Callable[[Instance, Run, Event], None],
         take: Callable[[Partition, Event], None],
+        witness: Witness,
         log_in_replay: bool = False,
     ) -> None:
         self.replays = 0
@@ -77,6 +79,7 @@ class Loading:
         self._clock = clock
         self._feed = feed
         self._take = take
+        self._witness = witness
         self._log_in_replay = log_in_replay
         self._limit = anyio.CapacityLimiter(LOADS_MAX)
 
@@ -96,6 +99,9 @@ class Loading:
                 partition.loading += 1
                 instance.loading = []
                 self._background.start_soon(self._load_attended, instance)
+        if partition.taken_s and not partition.attention and not partition.loading and partition.catchup is None:
+            self._witness.taken_over(self._clock() - partition.taken_s, handed_over=partition.handed_over)
+            partition.taken_s = 0.0
 
     def reload(self, instance: Instance) -> None:
         """Read the history again and redo what lacks an outcome."""
@@ -139,18 +145,18 @@ class Loading:
     async def _load_attended(self, instance: Instance) -> None:
         partition = instance.partition
         try:
-            await self._load(instance, None)
+            await self._load(instance, None, heard_seq=partition.heard_seq)
         finally:
             partition.loading -= 1
         self._instances.evict_surplus()
         self.attend(partition)
 
-    async def _load(self, instance: Instance, news: Event | None) -> None:
+    async def _load(self, instance: Instance, news: Event | None, *, heard_seq: int | None = None) -> None:
         delay_s = 0.05
         while not instance.partition.stopped and self._instances.holds(instance):
             try:
                 async with self._limit:
-                    await self._load_once(instance, news)
+                    await self._load_once(instance, news, heard_seq)
             except TEMPORARY as error:
                 _log.warning("workflow %r: history not read yet: %s", instance.key.id, error)
             except Exception:
@@ -162,7 +168,7 @@ class Loading:
             await anyio.sleep(delay_s)
             delay_s = min(delay_s * 2, LOAD_AGAIN_S)
 
-    async def _load_once(self, instance: Instance, news: Event | None) -> None:
+    async def _load_once(self, instance: Instance, news: Event | None, heard_seq: int | None) -> None:
         key = instance.key
         self._history.know_partition(key, instance.partition.number)
         found = await self._history.only_run(key)
@@ -184,18 +190,32 @@ class Loading:
             return
         run = self._vms.new_run(instance, opened.run, spec, recorded_marks(opened.run, events))
         begun = time.perf_counter()
-        if not await self._replay(instance, run, events, news):
+        if not await self._replay(instance, run, events, news, heard_seq):
             return
+        took_s = time.perf_counter() - begun
         self.replays += 1
         self.replayed_events += len(events)
+        self._witness.replayed(took_s, len(events))
         _log.debug(
-            "workflow %r: %d events replayed in %.1f ms", key.id, len(events), (time.perf_counter() - begun) * 1e3
+            "workflow %r: %d events replayed in %.1f ms", key.id, len(events), took_s * 1e3, extra=instance.about()
         )
         self._go_live(instance, run)
 
-    async def _replay(self, instance: Instance, run: Run, events: list[Event], news: Event | None) -> bool:
+    async def _replay(
+        self, instance: Instance, run: Run, events: list[Event], news: Event | None, heard_seq: int | None
+    ) -> bool:
+        """Apply a history; False when that has cost the VM. heard_seq: up to which event somebody has handled it."""
+        if news is not None:
+            heard_seq = news.seq - 1
+        unheard: list[tuple[Step, tuple[OpState, bytes] | None]] = []
         try:
             for step in replay_steps(run, events):
+                answered, run.answered = run.answered, None
+                if heard_seq is not None and step.event.seq > heard_seq:
+                    if answered is not None:
+                        # Whoever had this op carried out had handled what the code asked for it in, and all before.
+                        unheard = [item for item in unheard if item[0].event.seq > answered[0].issued_seq]
+                    unheard.append((step, answered))
                 # Nobody has handled what is news, so nobody has logged what the code says to it.
                 if self._log_in_replay or (news is not None and step.event.seq >= news.seq):
                     for effect in step.effects:
@@ -207,6 +227,9 @@ class Loading:
             instance.run = run
             self.vm_lost(instance)
             return False
+        for step, run.answered in unheard:
+            self._witness.note(run, step.event, step.effects)
+        run.answered = None
         return True
 
     def _go_live(self, instance: Instance, run: Run) -> None:

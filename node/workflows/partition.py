@@ -17,8 +17,8 @@ class Partition:
     """A partition that this node owns."""
 
     __slots__ = (
-        "attention", "catchup", "claim", "epoch", "handled_seq", "live_seq", "loading", "number", "saved_seq", "scope",
-        "stopped",
+        "attention", "catchup", "claim", "epoch", "handed_over", "handled_seq", "heard_seq", "live_seq", "loading",
+        "number", "pending", "saved_seq", "scope", "stopped", "taken_s",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool) -> None:
@@ -33,5 +33,10 @@ class Partition:
         # crash its checkpoint is older than that.
         self.live_seq = claim.checkpoint if handed_over else None
         self.attention: deque[str] = deque()  # id tokens of the runs still to be loaded after the takeover
+        # Up to here the owner before has handled everything: what came after it is counted by this one.
+        self.heard_seq = claim.checkpoint
+        self.handed_over = handed_over
+        self.taken_s = 0.0  # when this node began to take it over, by the loop's clock; 0 once that is done
+        self.pending = 0  # messages behind the one handled last, as the server knew when it sent that
         self.loading = 0
         self.epoch = 0  # grows when everything is read anew; what was read before is dropped

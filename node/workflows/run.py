@@ -61,6 +61,8 @@ class Run:
     call_defaults: the options that a function's registry entry sets.
     type_name: the workflow's type, which it tells about itself; by default what it was started as.
     ops, children: what it waits for. open: the ops by number, the same as `ops.by_n`.
+    answered: the last op that got its outcome, with that; taken out by whoever takes note of it.
+    does_not_fit: it is suspended because its code is not the code that wrote the history.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class Run:
         self.size = 0
         self.last_seq = 0
         self.suspended = ""
+        self.does_not_fit = False
         self.finished: Finish | None = None
         self.closed = False
+        self.answered: tuple[OpState, bytes] | None = None
         self.delayed_until_ns = 0
         self.deadline_ns = 0
         self.cancel_requested = False
@@ -126,7 +130,7 @@ class Run:
         try:
             return handler(self, event, more)
         except DoesNotFit as error:
-            self.suspended = str(error)
+            self.suspended, self.does_not_fit = str(error), True
             return [Suspend(self.suspended)]
 
     def close(self) -> None:
@@ -205,6 +209,7 @@ class Run:
 
     def _resolve(self, op: OpState, outcome: bytes, more: bool) -> list[Effect]:
         self.ops.drop(op)
+        self.answered = (op, outcome)
         if op.kind == "spawn" and outcome[:3] == codec.SUCCESS_PREFIX:
             self.children.started(op, outcome)
             outcome = codec.encode_success(child_pid(op))

@@ -1,0 +1,59 @@
+"""What a node shows of itself, put together: its figures, whether it is ready, where they are served.
+
+Others put in what only they know: `projection_lag` and `workflows_open` belong to whoever keeps a projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from node.telemetry.loop_lag import LoopLag
+from node.telemetry.readings import Reading, read
+from node.telemetry.serving import Status, serving
+
+if TYPE_CHECKING:
+    from node.node import Node
+
+
+class NodeTelemetry:
+    """The telemetry of one node, which is there before the node is.
+
+    projection_lag: by queue, how many events are not in this node's projection yet. workflows_open: by queue, how many
+    workflows have not ended, where a projection tells. Both are called on the event loop and must not wait.
+    """
+
+    def __init__(self) -> None:
+        self.loop_lag = LoopLag()
+        self.projection_lag: Callable[[], Mapping[str, float]] = dict
+        self.workflows_open: Callable[[], Mapping[str, int]] = dict
+        self.log_records_dropped: Callable[[], int] = int
+        self._node: Node | None = None
+
+    def attach(self, node: Node) -> None:
+        """The node that all this is about."""
+        self._node = node
+
+    @asynccontextmanager
+    async def served(self, address: str | None) -> AsyncIterator[str]:
+        """Serve metrics and health while the block runs; None = nowhere. Gives the address. Raises AddressTaken."""
+        if address is None:
+            yield ""
+            return
+        async with serving(address, Status(self._read, self._why_not_ready)) as url:
+            yield url
+
+    def _read(self) -> list[Reading]:
+        return read(self._node) if self._node is not None else []
+
+    def _why_not_ready(self) -> list[str]:
+        node = self._node
+        if node is None:
+            return ["not connected to NATS yet"]
+        reasons = [] if node.state == "up" else [f"the node is {node.state}"]
+        if not node.conn.is_connected:
+            reasons.append(f"not connected to {node.conn.address}")
+        if not node.roster.may_act():
+            reasons.append("it is no member of the mesh at the moment")
+        return reasons
