@@ -53,6 +53,24 @@ def new_entropy() -> bytes:
     return secrets.token_bytes(ENTROPY_BYTES)
 
 
+def on_existing(
+    key: WorkflowKey, ended: str | None, conflict: ConflictPolicy, reuse: ReusePolicy
+) -> Literal["use", "terminate", "start"]:
+    """What a start comes to when there is a workflow with its id. Raises AlreadyStarted. Pure.
+
+    ended: how the workflow has ended, None while it runs.
+    """
+    if ended is None:
+        if conflict == "fail":
+            raise AlreadyStarted(key, "is running") from None
+        return "use" if conflict == "use_existing" else "terminate"
+    if reuse == "reject_duplicate":
+        raise AlreadyStarted(key, "has run before") from None
+    if reuse == "allow_duplicate_failed_only" and ended == "completed":
+        raise AlreadyStarted(key, "has completed before") from None
+    return "start"
+
+
 async def start_workflow(
     js: JetStream,
     key: WorkflowKey,
@@ -86,18 +104,12 @@ async def start_workflow(
             if ended is None or ended.goes_on:
                 if _is_ours(open_run.start, spec):
                     return Started(open_run.run, existing=False)
-                if conflict == "fail":
-                    raise AlreadyStarted(key, "is running") from None
-                if conflict == "use_existing":
+                if on_existing(key, None, conflict, reuse) == "use":
                     await _deliver(js, key, spec, sender)
                     return Started(open_run.run, existing=True)
                 await _terminate_chain(js, history, key, open_run.run)
             else:
-                status = decode_end(ended.data).status
-                if reuse == "reject_duplicate":
-                    raise AlreadyStarted(key, "has run before") from None
-                if reuse == "allow_duplicate_failed_only" and status == "completed":
-                    raise AlreadyStarted(key, "has completed before") from None
+                on_existing(key, decode_end(ended.data).status, conflict, reuse)
             last = await js.get_last(stream_name(key.queue), key.stored("*", "start"))
             expected = last.seq if last is not None else 0
         else:

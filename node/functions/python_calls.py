@@ -61,7 +61,7 @@ class PythonCalls:
             try:
                 outcome = await self._outcome(job)
             except (Exception, SystemExit) as error:  # the function's own failure is an outcome
-                outcome = _encode_failure_of(error)
+                outcome = encode_failure_of(error)
             except asyncio.CancelledError:
                 if scope.cancel_called or self._closing:
                     raise
@@ -116,7 +116,8 @@ def failure_of(error: BaseException) -> Failure:
     )
 
 
-def _encode_failure_of(error: BaseException) -> bytes:
+def encode_failure_of(error: BaseException) -> bytes:
+    """What a Python exception says, as the outcome of a call; details that cannot be sent are left out."""
     failure = failure_of(error)
     try:
         return codec.encode_failure(failure)

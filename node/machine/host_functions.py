@@ -23,8 +23,13 @@ from typing import Any
 from node.machine.zones import zone_at
 
 
-def host_functions() -> dict[str, Callable[..., Any]]:
-    """The functions by name. Texts come and go as bytes; an exception becomes a Lua error."""
+def host_functions(
+    now_ns: Callable[[], int] = time.time_ns, entropy: Callable[[int], bytes] = os.urandom
+) -> dict[str, Callable[..., Any]]:
+    """The functions by name. Texts come and go as bytes; an exception becomes a Lua error.
+
+    now_ns, entropy: the clock and the randomness of live units.
+    """
     return {
         "zone": zone_at,
         "md5": _md5,
@@ -32,8 +37,8 @@ def host_functions() -> dict[str, Callable[..., Any]]:
         "digest": _digest,
         "hmac": _hmac,
         "same": hmac.compare_digest,
-        "now_ns": time.time_ns,
-        "entropy": os.urandom,
+        "now_ns": now_ns,
+        "entropy": entropy,
         "json_validate": _later("node.machine.json_schema", "fault"),
         "yaml_of_json": _later("node.machine.yaml_text", "yaml_of_json"),
         "json_of_yaml": _later("node.machine.yaml_text", "json_of_yaml"),

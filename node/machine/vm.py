@@ -10,6 +10,8 @@ A VM may be used by one thread at a time. Lua code runs without Python's global 
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -150,7 +152,10 @@ _KINDS: Final = {
 
 
 class LuaVM:
-    """One Lua state with the kernel. Raises MachineFailed when the kernel cannot be loaded."""
+    """One Lua state with the kernel. Raises MachineFailed when the kernel cannot be loaded.
+
+    now_ns, entropy: the clock and the randomness of functions and processes; a workflow has none of either.
+    """
 
     def __init__(
         self,
@@ -158,7 +163,10 @@ class LuaVM:
         memory_bytes_max: int = VM_MEMORY_BYTES_MAX,
         step_memory_bytes_max: int = STEP_MEMORY_BYTES_MAX,
         instructions_max: int = INSTRUCTIONS_PER_STEP_MAX,
+        now_ns: Callable[[], int] = time.time_ns,
+        entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        self._host_functions = host_functions(now_ns, entropy)
         self._lua = lua54.LuaRuntime(
             encoding=None, register_eval=False, register_builtins=False, unpack_returned_tuples=True,
             attribute_filter=_no_attributes, max_memory=memory_bytes_max,
@@ -192,7 +200,7 @@ class LuaVM:
         kernel[b"limits"] = limits
         host = self._lua.table()
         checked = self._lua.eval(_CHECKED)
-        for name, function in host_functions().items():
+        for name, function in self._host_functions.items():
             host[name.encode()] = checked(self._within_memory(function), _NO_ROOM)
         kernel[b"host"] = host
         load = self._lua.eval(b"function(text, name, K) return assert(load(text, name, 't'))(K) end")

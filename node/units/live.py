@@ -25,7 +25,6 @@ from mesh.hosts import UnknownHost
 from mesh.pids import ProcessPid, WorkflowPid, parse_pid
 from mesh.starting import (
     AlreadyStarted,
-    ConflictPolicy,
     new_entropy,
     publish_until_acked,
     signal_workflow,
@@ -47,7 +46,7 @@ from node.units.switchboard import Switchboard
 from node.units.table import UnitTable
 from node.units.unit import LiveUnit
 from node.units.workflow_watches import WorkflowWatches
-from node.workflows.others import start_spec
+from node.workflows.starts import policies, start_spec
 
 PENDING_MAX: Final = 50_000  # ops of one unit that have no outcome yet: calls, timers, ...
 
@@ -298,15 +297,8 @@ class LiveDriver:
         key = WorkflowKey(host.queue, str(options.get("id") or f"{workflow.rpartition(':')[2]}-{entropy.hex()}"))
         messages = tuple({**message, "from": unit.pid} for message in spec.get("messages") or ())
         start = start_spec(workflow, host, op.payload or b"", options, messages, entropy=entropy)
-        conflict: ConflictPolicy = options.get("id_conflict_policy") or (
-            "use_existing" if options.get("id") else "fail"
-        )
-        if options.get("execution_error_when_already_started"):
-            conflict = "fail"
-        started = await start_workflow(
-            self._client.js, key, start, conflict=conflict, reuse=options.get("id_reuse_policy") or "allow_duplicate",
-            sender=unit.pid,
-        )  # fmt: skip
+        conflict, reuse = policies(options)
+        started = await start_workflow(self._client.js, key, start, conflict=conflict, reuse=reuse, sender=unit.pid)
         pid = WorkflowPid(host.client, host.worker, key.id)
         for kind in ("monitor", "link"):
             if kind in variant:

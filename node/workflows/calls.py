@@ -33,9 +33,10 @@ from mesh.connection import Connection
 from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, Undecodable
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey, function_request, function_stop, function_who
+from node.workflows.call_failures import host_lost, nobody_offers, outcome_unknown, timed_out
 from node.workflows.call_options import DEFAULT_CALL_OPTIONS, CallOptions
 from node.workflows.ops import OpState
-from node.workflows.retry import LOST, UNKNOWN_OUTCOME
+from node.workflows.retry import LOST
 from node.workflows.run import Run
 
 ASK_AFTER_S: Final = 1.0
@@ -339,30 +340,26 @@ class Calls:
             return
         once = watch.run.call_options(watch.op.n).policy.at_most_once
         if once and watch.op.claimed:
-            self._fail(watch, _unknown(watch))
+            self._fail(watch, outcome_unknown(watch.op.target))
             return
         watch.no_host_since_s = watch.no_host_since_s or now
         watch.published = False
         if once and now - watch.no_host_since_s < NO_HOST_PATIENCE_S:
             self._push(watch, now + ASK_AFTER_S)
             return
-        self._fail(
-            watch,
-            Failure(f"no handler registered for target {watch.op.target}: no node offers it", Kind.NOT_FOUND, True),
-        )
+        self._fail(watch, nobody_offers(watch.op.target))
 
     def _lost(self, watch: Watch, now: float) -> None:
         if self._failed_to_start(watch):
             return
-        once = watch.run.call_options(watch.op.n).policy.at_most_once
-        if once and watch.op.claimed:
-            self._fail(watch, _unknown(watch))
-        elif once:
+        failure = host_lost(watch.op, watch.attempt, watch.run.call_options(watch.op.n))
+        if failure is None:
             self._publish(watch)
             self._push(watch, now + ASK_AFTER_S)
-        elif not self._heart_stopped(watch, begun=True):
+            return
+        if failure.kind == LOST:
             _log.info("workflow %r: no host has call %d of %s any more", watch.key.id, watch.op.n, watch.op.target)
-            self._fail(watch, Failure(f"the host that ran {watch.op.target} is gone", LOST, True))
+        self._fail(watch, failure)
 
     @property
     def _group(self) -> anyio.abc.TaskGroup:
@@ -419,13 +416,4 @@ def _ask_every_s(options: CallOptions) -> float:
 
 
 def _timeout(watch: Watch, which: str) -> Failure:
-    return Failure(
-        f"{watch.op.target} timed out ({which}, attempt {watch.attempt})", Kind.TIMEOUT, False, {"timeout_type": which}
-    )
-
-
-def _unknown(watch: Watch) -> Failure:
-    return Failure(
-        f"{watch.op.target} may run only once, its host began and is gone: whether it took effect is unknown",
-        UNKNOWN_OUTCOME, False,
-    )  # fmt: skip
+    return timed_out(watch.op.target, watch.attempt, which)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import logging
-from dataclasses import replace
 
 from mesh import codec
 from mesh.errors import Conflict, InvalidName, MeshError, NotFound, PayloadTooLarge, Undecodable
@@ -22,11 +21,10 @@ from mesh.jetstream import JetStream
 from mesh.outbox import Ack, Outbox
 from mesh.subjects import WorkflowKey
 from node.workflows.background import Background, insist
-from node.workflows.chain import retry_state
 from node.workflows.instances import Instance, Instances, InTrouble
 from node.workflows.ops import ChildAtEnd, Finish
 from node.workflows.others import Others
-from node.workflows.run import Run
+from node.workflows.run import Run, told_to_parent
 from node.workflows.timers import Timers
 
 _log = logging.getLogger(__name__)
@@ -128,7 +126,7 @@ class Ending:
             return record
         subject, headers = parent.key.exit(parent.run, parent.n), {HEADER_FROM: self._host.pid(key.id)}
         try:
-            await self._outbox.write_acked(subject, _wrapped(record.outcome, key, run), headers)
+            await self._outbox.write_acked(subject, told_to_parent(record.outcome, run), headers)
         except PayloadTooLarge as error:
             record = _too_large(error)
             await self._outbox.write_acked(subject, record.outcome, headers)
@@ -141,18 +139,6 @@ class Ending:
             await self._outbox.write_acked(key.end(run.run), record.encode())
         except PayloadTooLarge as error:
             await self._outbox.write_acked(key.end(run.run), _too_large(error).encode())
-
-
-def _wrapped(outcome: bytes, key: WorkflowKey, run: Run) -> bytes:
-    """A child's outcome as its parent sees it: a failure says which child it was (contract 11.7)."""
-    ok, value = codec.decode_outcome(outcome)
-    if ok or not isinstance(value, Failure):
-        return outcome
-    details = {
-        **value.details, "_wrapper": "child_workflow", "_workflow_id": key.id, "_workflow_type": run.type_name,
-        "_run_id": str(run.run), "_retry_state": str(retry_state(run.spec, value)),
-    }  # fmt: skip
-    return codec.encode_failure(replace(value, details=details))
 
 
 def _too_large(error: PayloadTooLarge) -> EndRecord:

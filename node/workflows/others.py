@@ -6,11 +6,10 @@ Of one run, one thing is done after the other, so messages of one sender stay in
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
@@ -24,26 +23,18 @@ from mesh.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
-from mesh.events import Parent, StartSpec
 from mesh.failure import Failure, Kind
 from mesh.history import History
 from mesh.hosts import HostRecord, Hosts, UnknownHost
 from mesh.jetstream import JetStream
 from mesh.pids import ProcessPid, WorkflowPid
-from mesh.starting import (
-    ENTROPY_BYTES,
-    AlreadyStarted,
-    ConflictPolicy,
-    publish_until_acked,
-    signal_workflow,
-    start_workflow,
-)
+from mesh.starting import AlreadyStarted, publish_until_acked, signal_workflow, start_workflow
 from mesh.subjects import WorkflowKey
 from node.machine.code import Code, CodeMissing
 from node.units.naming import Naming, unresolved
 from node.units.switchboard import Switchboard
 from node.workflows.ops import OpState
-from node.workflows.retry import decode_policy
+from node.workflows.starts import child_host, child_id, child_start, policies
 
 RETRY_EVERY_S: Final = 0.2
 
@@ -145,28 +136,9 @@ class Others:
         elif target.workflows and entry not in target.workflows:
             return _failed(f"factory not found: {target.worker} offers no workflow {entry}", Kind.NOT_FOUND)
         child = WorkflowKey(target.queue, child_id(key, run, op))
-        options: Mapping[str, Any] = op.options.get("options") or {}
-        explicit = bool(options.get("id"))
-        conflict: ConflictPolicy = options.get("id_conflict_policy") or ("use_existing" if explicit else "fail")
-        if options.get("execution_error_when_already_started"):
-            conflict = "fail"
-        messages = tuple({**message, "from": host.pid(key.id)} for message in op.options.get("messages") or ())
-        await start_workflow(
-            self._js,
-            child,
-            start_spec(
-                entry,
-                target,
-                op.payload,
-                options,
-                messages,
-                parent=Parent(key.queue, key.id, run, op.n),
-                entropy=_entropy(key, run, op),
-            ),
-            conflict=conflict,
-            reuse=options.get("id_reuse_policy") or "allow_duplicate",
-            sender=host.pid(key.id),
-        )
+        conflict, reuse = policies(op.options.get("options") or {})
+        start = child_start(key, host, run, op, target)
+        await start_workflow(self._js, child, start, conflict=conflict, reuse=reuse, sender=host.pid(key.id))
         return codec.encode_success({"pid": target.pid(child.id), "queue": child.queue, "id": child.id})
 
     async def child_key(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> WorkflowKey | None:
@@ -181,9 +153,8 @@ class Others:
         return WorkflowKey(target.queue, child_id(key, run, op))
 
     async def _target_host(self, host: HostRecord, op: OpState) -> HostRecord:
-        options = op.options.get("options") or {}
-        name = options.get("task_queue") or op.options.get("host", "")
-        return host if name in (host.worker, host.queue) else await self._hosts.resolve(str(name))
+        name = child_host(host, op)
+        return host if name is None else await self._hosts.resolve(name)
 
     async def _resolve(self, dest: str) -> ProcessPid | WorkflowPid | None:
         answered = anyio.Event()
@@ -206,71 +177,6 @@ async def _was_told(history: History, target: WorkflowKey, marker: str) -> bool:
     line_end = f"{marker}\r\n".encode("utf-8", "surrogateescape")
     events = await history.events(target, found[0].run)
     return any(event.raw_headers is not None and line_end in event.raw_headers for event in events)
-
-
-def start_spec(
-    workflow: str,
-    host: HostRecord,
-    request: bytes,
-    options: Mapping[str, Any],
-    messages: tuple[Mapping[str, Any], ...],
-    *,
-    entropy: bytes,
-    parent: Parent | None = None,
-) -> StartSpec:
-    """A start from a request body ([args, context]) and normalized start options (durations in ns).
-
-    Raises InvalidName for an option whose inside is wrong; types were checked by whoever gave them.
-    """
-    args, context = codec.decode(request)
-    _check_insides(options)
-    policy = options.get("retry_policy")  # an empty Lua table arrives as an empty list
-    return StartSpec(
-        workflow=workflow,
-        args=codec.pack(args),
-        host=host.worker,
-        client=host.client,
-        context=context or {},
-        entropy=entropy,
-        parent=parent,
-        messages=messages,
-        run_timeout_ns=options.get("run_timeout") or 0,
-        execution_timeout_ns=options.get("execution_timeout") or 0,
-        start_delay_ns=options.get("start_delay") or 0,
-        retry_policy={} if policy == [] else policy,
-        cron=options.get("cron_schedule") or "",
-        memo=options.get("memo") or {},
-        attrs=options.get("search_attributes") or {},
-    )
-
-
-def _check_insides(options: Mapping[str, Any]) -> None:
-    try:
-        decode_policy(options.get("retry_policy") or None)
-    except ValueError as error:
-        raise InvalidName(str(error)) from error
-    for name in ("memo", "search_attributes"):
-        values = options.get(name) or {}
-        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
-            raise InvalidName(f"{name} must be a table with texts as keys")
-    for key, value in (options.get("search_attributes") or {}).items():
-        plain = isinstance(value, str | bool | int | float)
-        if not plain and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-            raise InvalidName(
-                f"search_attributes must be strings, booleans, numbers or lists of strings; {key} is {value!r}"
-            )
-
-
-def child_id(key: WorkflowKey, run: int, op: OpState) -> str:
-    """The id of a child: what the code says, or one that follows from parent, run and op."""
-    options = op.options.get("options") or {}
-    return str(options.get("id") or f"{key.id}_{run}_{op.n}")
-
-
-def _entropy(key: WorkflowKey, run: int, op: OpState) -> bytes:
-    # Derived, so that a start that is repeated after a crash is recognised as the same.
-    text = f"{key.queue}/{key.id}/{run}/{op.n}"
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=ENTROPY_BYTES).digest()
 
 
 def _failed(message: str, kind: str) -> bytes:

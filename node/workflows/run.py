@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from mesh import codec
@@ -28,7 +29,7 @@ from mesh.subjects import WorkflowKey
 from node.machine.vm import Machine, Op
 from node.workflows.attempts import RETRY_TICK, attempt_failed, pause_over
 from node.workflows.call_options import CallOptions
-from node.workflows.chain import AtEnd, deadline_ns, end_record
+from node.workflows.chain import AtEnd, deadline_ns, end_record, retry_state
 from node.workflows.children import Children, child_pid
 from node.workflows.messages import Message, Messages
 from node.workflows.open_ops import PERFORMED, DoesNotFit, OpenOps
@@ -434,6 +435,18 @@ class Run:
     def mark_recorded(self, name: str) -> None:
         """The engine has the acknowledgement of a mark."""
         self._unrecorded.pop(name, None)
+
+
+def told_to_parent(outcome: bytes, run: Run) -> bytes:
+    """A child's outcome as its parent sees it: a failure says which child it was (contract 11.7)."""
+    ok, value = codec.decode_outcome(outcome)
+    if ok or not isinstance(value, Failure):
+        return outcome
+    details = {
+        **value.details, "_wrapper": "child_workflow", "_workflow_id": run.key.id, "_workflow_type": run.type_name,
+        "_run_id": str(run.run), "_retry_state": str(retry_state(run.spec, value)),
+    }  # fmt: skip
+    return codec.encode_failure(replace(value, details=details))
 
 
 def last_step(events: Sequence[Event]) -> int:
