@@ -75,6 +75,10 @@ class History:
         """Save the look-up: the caller knows the partition."""
         self._note_partition(key, key.stored(partition))
 
+    async def message(self, seq: int) -> StoredMessage | None:
+        """The message of the stream with this sequence, None if there is none (any more)."""
+        return await self._js.get_seq(self.stream, seq)
+
     async def open_run(self, key: WorkflowKey) -> OpenRun | None:
         """Find the run that is open, None when the workflow never started or its last run has ended."""
         last = await self.last_run(key)

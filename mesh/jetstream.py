@@ -64,10 +64,12 @@ _DIRECT = re.compile(
     rb"Nats-Subject: ([^\r]*)\r\nNats-Sequence: (\d+)\r\nNats-Time-Stamp: ([^\r]*)\r\n"
     rb"(?:Nats-Num-Pending: (\d+)\r\nNats-Last-Sequence: \d+\r\n)?\r\n\Z"
 )
+_STREAM_LINE = re.compile(rb"Nats-Stream: [^\r]*\r\n\Z")
 _PENDING = re.compile(rb"\r\nNats-Num-Pending: (\d+)\r\n")
 _UP_TO = re.compile(rb"\r\nNats-UpTo-Sequence: (\d+)\r\n")
 _MARKER = re.compile(rb"\r\n(?:KV-Operation: (?:DEL|PURGE)|Nats-Marker-Reason: [^\r]*)\r\n", re.IGNORECASE)
 _KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
+_NO_HEADERS = b"NATS/1.0\r\n"
 
 Config = Mapping[str, Any]  # the server's JSON; its fields are the server's business
 
@@ -559,6 +561,26 @@ def write_headers(
 def is_marker(raw_headers: bytes | None) -> bool:
     """Whether a message of a bucket says that the key is gone: deleted, purged or expired."""
     return raw_headers is not None and _MARKER.search(raw_headers) is not None
+
+
+def own_headers(raw_headers: bytes | None) -> bytes | None:
+    """The headers a message was stored with, without those that a direct read has added; None when it had none."""
+    if raw_headers is None:
+        return None
+    added = _DIRECT.search(raw_headers)
+    if added is None:
+        return raw_headers
+    own = raw_headers[: added.start()]
+    stream = _STREAM_LINE.search(own)
+    if stream is not None:
+        own = own[: stream.start()]
+    return own + b"\r\n" if own != _NO_HEADERS else None
+
+
+def timestamp_of(ns: int) -> str:
+    """A Unix time in nanoseconds as RFC 3339 in UTC with all nine digits: what `timestamp_ns_of` reads."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 def timestamp_ns_of(text: str) -> int:
