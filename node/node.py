@@ -10,7 +10,9 @@ import gc
 import logging
 import os
 import secrets
+import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -35,6 +37,7 @@ from mesh.pids import node_id_fault
 from mesh.roster import Roster
 from mesh.subjects import node_request
 from node.functions.host import FunctionHost
+from node.inventory import Inventory, memory_bytes
 from node.leaving import leave
 from node.machine.code import Code
 from node.members import Members
@@ -42,7 +45,7 @@ from node.modules.standard import StandardModules
 from node.offers import Offers, host_records
 from node.questions import Questions
 from node.queues.running import run_consumers
-from node.registry import EntryId, NatsFunctionEntry, Registry
+from node.registry import EntryId, NatsFunctionEntry, Registry, content_fingerprint
 from node.services.placing import ServicePlacing
 from node.services.service_spawner import ServiceSpawner
 from node.services.services import Services
@@ -62,6 +65,7 @@ from node.workflows.engine import Engine
 from node.workflows.ownership import Ownership
 from store.streams import PARTITIONS_DEFAULT, ensure_queue
 
+REGISTRY_HASH_DIGITS: Final = 12  # enough to see that two nodes differ
 ID_IN_USE_S: Final = 1.0  # a node that runs answers its ping within this
 # A thread that wants Python's lock gets it after this; the default of 5 ms would be the latency of every call.
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -225,6 +229,12 @@ class Node:
             self.placing,
         )
         self.serving = Serving(self.services)
+        self.inventory = Inventory(
+            self.id, registry, functions=self.functions, processes=self.processes, links=self.switchboard.links,
+            naming=self.naming, services=self.services.statistics,
+        )  # fmt: skip
+        self._registry_hash = content_fingerprint(registry)[:REGISTRY_HASH_DIGITS]
+        self._began_ns = time.time_ns()
 
     async def _call(self, function_id: str, args: list[Any], context: Mapping[str, Any]) -> bytes:
         """Call a function wherever it is, once; its outcome."""
@@ -254,7 +264,7 @@ class Node:
             )
             for record in self._workers
         }
-        questions = Questions(self.conn, self.id, self.status)
+        questions = Questions(self.conn, self.id, status=self.status, inventory=self.inventory)
         questions.start()
         await self.client.hosts.announce(self._workers, replicas=self.config.replicas)
         async with anyio.create_task_group() as tasks:
@@ -304,6 +314,12 @@ class Node:
             queues[queue] = {name: getattr(statistics, name) for name in statistics.__slots__}
         return {
             "node": self.id, "pid": os.getpid(), "version": self.version, "queues": queues,
+            "machine": socket.gethostname(), "memory_bytes": memory_bytes(),
+            "began_ns": self._began_ns, "now_ns": time.time_ns(), "registry": self._registry_hash,
+            "workers": [
+                {"worker": record.worker, "queue": record.queue, "workflows": list(record.workflows)}
+                for record in self._workers
+            ],
             "calls": self.functions.running if self.functions is not None else 0,
             "functions": self.functions.offered if self.functions is not None else [],
             "processes": self.processes.running,

@@ -10,23 +10,29 @@ import anyio.abc
 
 from mesh import codec
 from mesh.connection import Connection
-from mesh.errors import Disconnected, MeshError, Undecodable
+from mesh.errors import Disconnected, MeshError, PayloadTooLarge, Undecodable
 from mesh.subjects import node_request, token
+from node.inventory import Inventory
 from node.workflows.engine import Engine
 
 
 class Questions:
-    """Answers questions to one node. status: what it is doing, for `mesh nodes`."""
+    """Answers questions to one node. status: what it is doing. inventory: what it has."""
 
-    def __init__(self, conn: Connection, node_id: str, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, conn: Connection, node_id: str, *, status: Callable[[], dict[str, Any]], inventory: Inventory
+    ) -> None:
         self._conn = conn
         self._node_id = node_id
         self._status = status
+        self._inventory = inventory
 
     def start(self) -> None:
         """Answer questions about the node as long as the connection lives."""
         self._conn.subscribe_direct(node_request(self._node_id, "ping"), self._on_ping)
         self._conn.subscribe_direct(node_request(self._node_id, "status"), self._on_status)
+        self._conn.subscribe_direct(node_request(self._node_id, "functions"), self._on_functions)
+        self._conn.subscribe_direct(node_request(self._node_id, "processes"), self._on_processes)
 
     def _on_ping(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
         self._reply(reply, {"node": self._node_id})
@@ -34,12 +40,33 @@ class Questions:
     def _on_status(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
         self._reply(reply, self._status())
 
-    def _reply(self, reply: str, value: object) -> None:
+    def _on_functions(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply_list(reply, {}, "functions", self._inventory.functions())
+
+    def _on_processes(self, _subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+        try:
+            wish = codec.decode(data)
+        except Undecodable:
+            wish = None
+        answer = self._inventory.processes(wish if isinstance(wish, dict) else {})
+        self._reply_list(reply, {"total": answer["total"]}, "shown", answer["shown"])
+
+    def _reply_list(self, reply: str, head: dict[str, Any], name: str, items: list[dict[str, Any]]) -> None:
+        """Reply with as many items of a list as a message takes; `total` says how many there are."""
+        total = head.get("total", len(items))
+        while not self._reply(reply, {**head, "total": total, name: items}) and items:
+            items = items[: len(items) // 2]
+
+    def _reply(self, reply: str, value: object) -> bool:
+        """Reply, if somebody wants that; False when it is too large for a message."""
         if reply:
             try:
                 self._conn.publish_nowait(reply, codec.encode(value))
+            except PayloadTooLarge:
+                return False
             except Disconnected:
-                return
+                pass
+        return True
 
     async def serve_owner(self, engine: Engine) -> None:
         """Answer questions about workflows whose partition this node owns."""

@@ -9,6 +9,7 @@ shows it with the failure. `mesh_command` runs any other command of the command 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -45,6 +47,10 @@ class Finished:
     status: int
     out: str
     err: str
+
+    def records(self) -> list[dict[str, Any]]:
+        """What a command has printed as JSON, one object a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
 
 
 async def mesh_command(

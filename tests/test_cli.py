@@ -501,7 +501,7 @@ async def test_nodes_are_listed_with_what_they_own(nats_server: ServerFactory, a
 
         async def listed() -> dict[str, dict[str, Any]]:
             done = await mesh_command("nodes", "--json", url=url)
-            return {record["node"]: record for record in json.loads(done.out)}
+            return {record["node"]: record for record in done.records()}
 
         async def both_own_half() -> bool:
             found = await listed()
@@ -540,7 +540,7 @@ async def test_a_node_runs_only_what_it_is_told_to(nats_server: ServerFactory, a
         mesh.client.connect(url) as client,
     ):
         done = await mesh_command("nodes", "--json", url=url)
-        found = {record["node"]: record for record in json.loads(done.out)}
+        found = {record["node"]: record for record in done.records()}
         assert {name: (n["functions"], set(n["queues"])) for name, n in found.items()} == {
             a.id: (1, set()),
             b.id: (1, {"orders"}),
@@ -568,7 +568,7 @@ async def test_a_node_told_twice_goes_at_once(nats_server: ServerFactory, app: P
         await client.start("shop:order", 1, host="shop:worker", id="o")
 
         async def is_busy() -> bool:
-            return any(s["calls"] for s in json.loads((await mesh_command("nodes", "--json", url=url)).out))
+            return any(s["calls"] for s in (await mesh_command("nodes", "--json", url=url)).records())
 
         await wait_until_async(is_busy, timeout_s=10)
         os.kill(node.pid, signal.SIGTERM)
@@ -762,7 +762,7 @@ async def test_nodes_and_server_end_when_up_is_killed(app: Path) -> None:
         url = re.findall(r"nats://\S+", lines[0])[0]
 
         async def is_settled() -> bool:
-            [node] = json.loads((await mesh_command("nodes", "--json", url=url)).out)
+            [node] = (await mesh_command("nodes", "--json", url=url)).records()
             return bool(node["queues"] == {"orders": 32})
 
         await wait_until_async(is_settled, timeout_s=10)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -380,7 +379,7 @@ async def test_nodes_shows_processes_and_services(nats_server: ServerFactory, tm
         table = (await mesh_command("nodes", url=url)).out.splitlines()
         columns = dict(zip(table[0].split(), table[1].split(), strict=True))
         assert (columns["PROCESSES"], columns["SERVICES"]) == ("3", "3/4")
-        [record] = json.loads((await mesh_command("nodes", "--json", url=url)).out)
+        [record] = (await mesh_command("nodes", "--json", url=url)).records()
         states = {service["id"]: service["state"] for service in record["services"]}
         assert states | {"app:d": ""} == {"app:a": "Running", "app:b": "Running", "app:c": "Running", "app:d": ""}
         [failed] = [service for service in record["services"] if service["id"] == "app:d"]
@@ -389,8 +388,10 @@ async def test_nodes_shows_processes_and_services(nats_server: ServerFactory, tm
         with on_terminal("nodes", "--nats", url, environ={"COLUMNS": "80", "TERM": "dumb"}) as terminal:
             assert terminal.wait() == 0
         headings, row, *rest = terminal.seen.splitlines()
-        assert " ".join(headings.split()) == "node state pid runs suspended calls processes services queues"
-        assert row.split() == ["a", "up", columns["PID"], "0", "0", "0", "3", "3/4", "-"]
+        assert " ".join(headings.split()) == "node state pid runs calls processes services up memory queues"
+        *cells, _up, memory, queues = row.split()
+        assert (cells, queues) == (["a", "up", columns["PID"], "0", "0", "3", "3/4"], "-")
+        assert memory.endswith("MB")
         assert rest == []
 
 
@@ -410,7 +411,7 @@ async def test_a_second_run_joins_the_mesh_of_the_first_and_leaves_its_functions
         command = ("run", str(app), "--id", "passes", "-x", "app:cli", "calls")
         with in_background(*command, directory=app.parent) as program:
             assert [first_line(program), first_line(program)] == ["42\n", "ready\n"]
-            nodes = json.loads((await mesh_command("nodes", "--json", url=url[0])).out)
+            nodes = (await mesh_command("nodes", "--json", url=url[0])).records()
             assert {node["node"]: (node["functions"], node["processes"]) for node in nodes} == {
                 "stays": (1, 1), "passes": (0, 1),
             }  # fmt: skip

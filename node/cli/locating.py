@@ -49,8 +49,14 @@ async def workers(client: Client, url: str) -> list[HostRecord]:
     try:
         return await client.hosts.workers()
     except NotFound:
-        await client.js.api("INFO")
-        raise EmptyMesh(url) from None
+        await ensure_mesh(client, url)
+        raise
+
+
+async def ensure_mesh(client: Client, url: str) -> None:
+    """Say why a bucket of the mesh is not there. Raises EmptyMesh, NoResponders when the server has no JetStream."""
+    await client.js.api("INFO")
+    raise EmptyMesh(url) from None
 
 
 async def host_of(client: Client, url: str, workflow: str, host: str | None) -> str:

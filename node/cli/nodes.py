@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -16,7 +16,8 @@ import click
 
 from node.cli.apps import APP, add_to_path, has_work
 from node.cli.connecting import Server, connection_options, run
-from node.cli.printing import print_json, print_table, say
+from node.cli.live import ListView, show_list, watch_option
+from node.cli.printing import span
 from node.cli.values import METRICS_ADDRESS
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from node.registry import Registry
 
 LOG_FORMATS: Final = ("auto", "text", "json")
-STATUS_TIMEOUT_S: Final = 1.0
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 _log = logging.getLogger(__name__)
@@ -216,128 +216,92 @@ async def _leave(node: Node, scope: anyio.CancelScope) -> None:
 
 
 @click.command("nodes")
+@watch_option
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Print [{node, state, pid, version, queues: {name: partitions}, runs, suspended, calls, functions, processes, "
-    "services: [{id, state, starts, ...}]}].",
+    help="Print a line {node, state, machine, pid, version, registry, started, uptime_s, memory_bytes, queues: {name: "
+    "partitions}, runs, suspended, calls, functions, processes, services: [...], projection, metrics} for each.",
 )
 @connection_options
-def list_nodes(*, as_json: bool, server: Server) -> None:
+def list_nodes(*, watch: bool, every: float, as_json: bool, server: Server) -> None:
     """List the nodes of the mesh.
 
     For each: its state (up, leaving, or silent when it does not answer), how many partitions of each queue it owns,
     the workflow runs it has in memory, those suspended, the function calls under way, the functions it offers, its
-    processes, and how many of its services run. A narrow terminal shows less of this; --json is everything.
+    processes, how many of its services run, for how long it is up, its memory, and where its metrics are. A narrow
+    terminal shows less of this; --json is everything.
     """
 
     async def main() -> None:
         async with server.client() as client:
-            with server.deadline("the nodes"):
-                records = await _node_records(client, server.url)
-        if as_json:
-            print_json(records)
-            return
-        if not records:
-            say(f"no node is up; start one with: mesh node APP{server.hint}")
-            return
-        columns = (
-            "node", "state", "pid", "runs", "suspended", "calls", "functions", "processes", "services", "version",
-            "queues",
-        )  # fmt: skip
-        rows = [_node_row(record) for record in records]
-        spare = [
-            "version",
-            "functions",
-            *([] if any(record["suspended"] for record in records) else ["suspended"]),
-            "pid",
-        ]
-        print_table(columns, rows, status_column=1, spare=spare)
+
+            async def fetch() -> list[dict[str, Any]]:
+                with server.deadline("the nodes"):
+                    return await _nodes(client, server.url)
+
+            await show_list(
+                fetch, _nodes_view, empty=f"no node is up; start one with: mesh node APP{server.hint}",
+                as_json=as_json, watch=watch, every_s=every,
+            )  # fmt: skip
 
     run(main)
 
 
-async def ask_nodes(client: Client) -> dict[str, dict[str, Any]]:
-    """What every member of the mesh answers to "how are you?"; {} for one that does not answer."""
-    import anyio
-
-    from mesh import codec
-    from mesh.errors import Disconnected, NoResponders, RequestTimeout, Undecodable
-    from mesh.subjects import node_request
-
-    answers: dict[str, dict[str, Any]] = {}
-
-    async def ask(node_id: str) -> None:
-        try:
-            reply = await client.conn.request(node_request(node_id, "status"), b"", timeout_s=STATUS_TIMEOUT_S)
-            answer = codec.decode(reply.data)
-        except (Disconnected, NoResponders, RequestTimeout, Undecodable):
-            return
-        if isinstance(answer, dict):
-            answers[node_id] = answer
-
-    members = await _members(client)
-    async with anyio.create_task_group() as tasks:
-        for node_id in members:
-            tasks.start_soon(ask, node_id)
-    return {node_id: answers.get(node_id, {}) | {"member": member} for node_id, member in members.items()}
-
-
-async def _members(client: Client) -> dict[str, dict[str, Any]]:
-    """The member keys as they stand. Raises NotFound when no node has ever been up."""
-    from mesh.roster import BUCKET
-    from mesh.subjects import bucket_key_name
-
-    entries = await client.js.kv_entries(BUCKET, "member.>")
-    members = {}
-    for entry in entries:
-        try:
-            member = json.loads(entry.value)
-        except ValueError:
-            continue
-        if isinstance(member, dict):
-            members[bucket_key_name(entry.key.partition(".")[2])] = member
-    return dict(sorted(members.items()))
-
-
-async def _node_records(client: Client, url: str) -> list[dict[str, Any]]:
+async def _nodes(client: Client, url: str) -> list[dict[str, Any]]:
     from mesh.errors import NotFound
-    from node.cli.locating import EmptyMesh
+    from node.api import directory
+    from node.cli.locating import ensure_mesh
 
     try:
-        answers = await ask_nodes(client)
+        return await directory.nodes(client)
     except NotFound:
-        await client.js.api("INFO")
-        raise EmptyMesh(url) from None
-    return [_node_record(node_id, answer) for node_id, answer in answers.items()]
+        await ensure_mesh(client, url)
+        raise
 
 
-def _node_record(node_id: str, answer: dict[str, Any]) -> dict[str, Any]:
-    member = answer["member"]
-    queues = {
-        name: statistics for name, statistics in (answer.get("queues") or {}).items() if isinstance(statistics, dict)
-    }
-    return {
-        "node": node_id,
-        "state": "silent" if "pid" not in answer else "leaving" if member.get("leaving") else "up",
-        "pid": answer.get("pid") or member.get("pid"),
-        "version": answer.get("version"),
-        "queues": {name: statistics.get("partitions", 0) for name, statistics in queues.items()},
-        "runs": sum(int(statistics.get("resident", 0)) for statistics in queues.values()),
-        "suspended": sum(int(statistics.get("suspended", 0)) for statistics in queues.values()),
-        "calls": answer.get("calls", 0),
-        "functions": len(answer.get("functions") or ()),
-        "processes": answer.get("processes", 0),
-        "services": [service for service in answer.get("services") or () if isinstance(service, dict)],
-    }
+async def ask_nodes(client: Client) -> dict[str, dict[str, Any]]:
+    """What every member of the mesh answers to "how are you?" (`node.api.directory.ask_nodes`)."""
+    from node.api import directory
+
+    return await directory.ask_nodes(client)
 
 
-def _node_row(record: dict[str, Any]) -> tuple[str, ...]:
+def _nodes_view(records: Sequence[Mapping[str, Any]]) -> ListView:
+    columns = (
+        "node", "state", "pid", "runs", "suspended", "calls", "functions", "processes", "services", "up", "memory",
+        "projection", "metrics", "version", "queues",
+    )  # fmt: skip
+    # What there is nothing to say about goes first.
+    quiet = [
+        name for name in ("metrics", "projection", "suspended", "services") if not any(map(itemgetter(name), records))
+    ]
+    order = ("version", "metrics", "functions", "memory", "up", "pid", "projection", "processes", "services", "calls",
+             "suspended", "queues")  # fmt: skip
+    spare = [*quiet, *(name for name in order if name not in quiet)]
+    return ListView(columns, [_node_row(record) for record in records], status_column=1, spare=spare)
+
+
+def _node_row(record: Mapping[str, Any]) -> tuple[str, ...]:
     queues = " ".join(f"{name}:{partitions}" for name, partitions in sorted(record["queues"].items()))
     numbers = (record[name] for name in ("pid", "runs", "suspended", "calls", "functions", "processes"))
     services = _services_cell([str(service.get("state")) for service in record["services"]])
-    return (record["node"], record["state"], *map(str, numbers), services, record["version"] or "?", queues or "-")
+    up = span(record["uptime_s"]) if record["uptime_s"] is not None else "-"
+    memory = f"{record['memory_bytes'] / 1e6:.0f}MB" if record["memory_bytes"] else "-"
+    return (
+        record["node"], record["state"], *map(str, numbers), services, up, memory, _projection_cell(record),
+        str(record["metrics"] or "-"), record["version"] or "?", queues or "-",
+    )  # fmt: skip
+
+
+def _projection_cell(record: Mapping[str, Any]) -> str:
+    """How far a node's projection is behind the streams."""
+    projection = record["projection"]
+    if not isinstance(projection, Mapping):
+        return "-"
+    lag = projection.get("lag")
+    return "current" if lag == 0 else f"{lag} behind" if isinstance(lag, int) else "yes"
 
 
 def _services_cell(states: list[str]) -> str:

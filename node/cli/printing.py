@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mesh import codec
+from mesh.instants import iso as iso
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +29,10 @@ _COLORS: Final = {
     "up": "green",
     "leaving": "yellow",
     "silent": "red",
+    "Running": "green",
+    "Exited": "yellow",
+    "Failed": "red",
+    "Starting": "cyan",
 }
 
 
@@ -126,12 +131,6 @@ def shortened(text: str, characters_max: int = CELL_CHARACTERS_MAX) -> str:
     return text if len(text) <= characters_max else f"{text[:characters_max]}... ({len(text)} characters)"
 
 
-def iso(ns: int) -> str:
-    """A Unix time in nanoseconds as ISO 8601 in UTC, for machines."""
-    seconds, rest = divmod(ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
-
-
 def clock(ns: int) -> str:
     """The same for people: local date and time to the millisecond."""
     seconds, rest = divmod(ns, 1_000_000_000)
@@ -140,13 +139,18 @@ def clock(ns: int) -> str:
 
 def away(ns: int, now_ns: int) -> str:
     """How far an instant is: `in 3m20s`, `4.2s ago`."""
-    seconds = abs(ns - now_ns) / 1e9
-    if seconds < 60:
-        text = f"{seconds:.1f}s"
-    elif seconds < 3600:
-        text = f"{int(seconds // 60)}m{int(seconds % 60)}s"
-    elif seconds < 172_800:
-        text = f"{int(seconds // 3600)}h{int(seconds % 3600 // 60)}m"
-    else:
-        text = f"{int(seconds // 86_400)}d"
+    text = span(abs(ns - now_ns) / 1e9)
     return f"in {text}" if ns > now_ns else f"{text} ago"
+
+
+def span(seconds: float) -> str:
+    """How long something takes, for people: `1.3ms`, `4.2s`, `3m20s`, `2h5m`, `3d`."""
+    if seconds < 0.1:
+        return f"{seconds * 1e3:.1f}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)}m{int(seconds % 60)}s"
+    if seconds < 172_800:
+        return f"{int(seconds // 3600)}h{int(seconds % 3600 // 60)}m"
+    return f"{int(seconds // 86_400)}d"

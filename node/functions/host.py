@@ -101,8 +101,13 @@ class FunctionHost:
 
     @property
     def functions(self) -> Mapping[str, Function]:
-        """The functions on offer, by id."""
+        """The functions on offer by id, with what they have done."""
         return self._functions
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The calls this host has taken and not answered, the oldest first."""
+        return list(self._jobs.values())
 
     @property
     def running(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from node.functions.micro import Endpoint
 from node.telemetry.counts import FunctionCounts
@@ -30,6 +30,7 @@ class Job:
     waits_since_s: float = 0.0
     begun_s: float = 0.0
     unit: LiveUnit | None = None
+    pid: str = ""  # of the process that the call is, if it is one
     stop: Callable[[], None] | None = None
     unwanted: bool = False
     ended: bool = False
@@ -39,7 +40,9 @@ Answer = Callable[[Job, bytes], None]  # gives a call its outcome; only the firs
 
 
 class Runner(Protocol):
-    """What runs the calls of a function."""
+    """What runs the calls of a function. kind: of its functions, for people: lua, python or process."""
+
+    kind: ClassVar[str]
 
     def start(self, job: Job) -> None:
         """Run a call and answer it in the end."""

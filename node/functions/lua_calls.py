@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from mesh import codec
 from mesh.errors import Undecodable
@@ -56,6 +56,8 @@ class CallUnit(LiveUnit):
 
 class LuaCalls:
     """Runs the calls of the Lua functions of a node."""
+
+    kind: ClassVar = "lua"
 
     def __init__(self, *, code: Code, live: LiveDriver, units: UnitTable, answer: Answer) -> None:
         self._code = code

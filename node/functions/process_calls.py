@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mesh import codec
 from mesh.errors import Undecodable
 from mesh.pids import TOPOLOGY
@@ -15,6 +17,8 @@ from node.units.table import UnitTable
 
 class ProcessCalls:
     """Runs the calls of the processes that say on which host they run."""
+
+    kind: ClassVar = "process"
 
     def __init__(self, *, units: UnitTable, spawning: Spawning, answer: Answer) -> None:
         self._units = units
@@ -40,6 +44,8 @@ class ProcessCalls:
         if not ok:
             watcher.post("ended", None, outcome)
             return
+
+        job.pid = str(pid)
 
         def stop() -> None:
             unit = self._units.get(pid)

@@ -9,7 +9,7 @@ import asyncio
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import anyio
 import anyio.abc
@@ -33,6 +33,8 @@ class PythonFunctionMissing(MeshError):
 
 class PythonCalls:
     """Runs the calls of the Python functions of a node."""
+
+    kind: ClassVar = "python"
 
     def __init__(self, *, tasks: Callable[[], anyio.abc.TaskGroup], answer: Answer) -> None:
         self._tasks = tasks

@@ -232,6 +232,11 @@ function K.channel_closed(ch)
   return ch[CLOSED]
 end
 
+--- How many values wait in a channel's buffer.
+function K.channel_length(ch)
+  return ch[LAST] - ch[FIRST] + 1
+end
+
 --- The values that wait in a channel's buffer, oldest first, taken out.
 function K.channel_drain(ch)
   local values, n = {}, 0

@@ -122,6 +122,28 @@ function A.heaviest(looks, seconds, kb_max, from_kb)
   return K.heaviest(units, looks, seconds, kb_max, from_kb)
 end
 
+--- How many messages a process has not read; 0 for one that is no more.
+function A.unread(handle)
+  local unit = units[handle]
+  return unit and K.count_unread(unit) or 0
+end
+
+--- The processes that have most to read: a flat list of handle, number of messages.
+function A.longest_mailboxes(most)
+  local found, flat = {}, {}
+  for handle, unit in raw.next, units do
+    local n = K.count_unread(unit)
+    if n > 0 then
+      found[#found + 1] = { handle, n }
+    end
+  end
+  raw.table.sort(found, function(x, y) return x[2] > y[2] end)
+  for i = 1, raw.math.min(most, #found) do
+    flat[#flat + 1], flat[#flat + 2] = found[i][1], found[i][2]
+  end
+  return raw.table.unpack(flat)
+end
+
 local function activate(unit, verb, a, b, c)
   verb(unit, a, b, c)
   K.run(unit)

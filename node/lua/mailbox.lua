@@ -1,6 +1,6 @@
 -- What has arrived at a unit and was not read yet: messages (`K.deliver_message`) and lifecycle events (`K.deliver_event`).
 --
--- Of a unit, written here: mailbox, events, early_events; read: listeners, inbox.
+-- Of a unit, written here: mailbox, events, early_events; read: listeners, inbox, inbound.
 
 local K = ...
 local raw = K.raw
@@ -33,6 +33,24 @@ function K.reroute(unit)
       K.deliver_message(unit, waiting[i])
     end
   end
+end
+
+--- How many messages and events a process has that it has not read, with what was posted to it and has not reached it.
+function K.count_unread(unit)
+  local n = unit.mailbox and #unit.mailbox or 0
+  if unit.inbox then
+    n = n + K.channel_length(unit.inbox)
+  end
+  for _, listener in raw.next, unit.listeners or {} do
+    n = n + K.channel_length(listener.channel) + (listener.held and 1 or 0)
+  end
+  if unit.events then
+    n = n + K.channel_length(unit.events)
+  elseif unit.early_events then
+    n = n + #unit.early_events
+  end
+  local inbound = unit.inbound
+  return n + (inbound.last - inbound.first + 1) // 4
 end
 
 --- The messages that were never read, in the order in which they came, for new code of the same unit. They are taken away.

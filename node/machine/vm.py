@@ -362,6 +362,8 @@ class ProcessVM(LuaVM):
         self._name: Callable[..., None] = api[b"name"]
         self._heaviest: Callable[..., tuple[int, int]] = api[b"heaviest"]
         self._memory: Callable[..., float] = api[b"memory"]
+        self._unread: Callable[..., int] = api[b"unread"]
+        self._longest_mailboxes: Callable[..., Any] = api[b"longest_mailboxes"]
         self.memory_kb = 0
 
     def spawn(self, spec: UnitSpec, identity: UnitIdentity, request: bytes, now_ns: int) -> tuple[int, bytes | None]:
@@ -422,6 +424,16 @@ class ProcessVM(LuaVM):
         handle, kb = self._guard(self._heaviest, looks, seconds, kb_max, from_kb)
         self.memory_kb = int(self._guard(self._memory))
         return int(handle), int(kb)
+
+    def unread(self, handle: int) -> int:
+        """How many messages a process has that it has not read."""
+        return int(self._guard(self._unread, handle))
+
+    def longest_mailboxes(self, most: int) -> dict[int, int]:
+        """The processes with most to read, at most so many: how many messages, by handle, the longest first."""
+        flat = self._guard(self._longest_mailboxes, most)
+        # lupa gives None for nothing at all.
+        return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
 
     def close(self, handle: int) -> None:
         """Forget a process."""

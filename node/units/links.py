@@ -72,6 +72,10 @@ class Links:
         """Whether two units are linked."""
         return other in self._links.get(one, ())
 
+    def counts(self, pid: str) -> tuple[int, int, int]:
+        """How many monitor a unit, how many it monitors, and how many it is linked to."""
+        return len(self._monitors.get(pid, ())), len(self._watched.get(pid, ())), len(self._links.get(pid, ()))
+
     def ended(self, pid: str) -> Farewell:
         """A unit has ended: whom that concerns. It is forgotten."""
         monitors = tuple(self._monitors.pop(pid, ()))

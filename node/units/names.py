@@ -66,6 +66,10 @@ class LocalNames:
         """The PID behind a name."""
         return self._pids.get(name)
 
+    def names_of(self, pid: str) -> tuple[str, ...]:
+        """The names of a process."""
+        return tuple(self._names.get(pid, ()))
+
     def register(self, name: str, pid: str) -> None:
         """Give a name. Raises NameTaken; the same again is fine."""
         holder = self._pids.get(name)
@@ -191,6 +195,10 @@ class MeshNames:
     def has_names(self, pid: str) -> bool:
         """Whether a process of this node holds names."""
         return pid in self._mine
+
+    def names_of(self, pid: str) -> tuple[str, ...]:
+        """The mesh-wide names of a process of this node."""
+        return tuple(_name(key) for key in self._mine.get(pid, ()))
 
     async def release(self, pid: str) -> None:
         """Take all names away from a process of this node; returns when they are free."""

@@ -100,6 +100,10 @@ class Naming:
 
         self._tasks().start_soon(ask)
 
+    def names_of(self, pid: str) -> list[str]:
+        """The names of a process of this node, those of the mesh first."""
+        return list(dict.fromkeys([*self._mesh_names.names_of(pid), *self.local.names_of(pid)]))
+
     # -- how names come and go -----------------------------------------------------------------------------------
 
     def register(self, name: str, pid: str, scope: Scope, done: Done) -> None:

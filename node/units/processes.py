@@ -57,6 +57,11 @@ class ProcessUnit(LiveUnit):
         self.handle = handle
         self.cell = cell
 
+    @property
+    def unread(self) -> int:
+        """How many messages it has that it has not read."""
+        return self.cell.vm.unread(self.handle)
+
     def post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
         """Have it handle an event after those that it has already."""
         self.cell.post(self.handle, verb, a, b, c)
@@ -230,6 +235,16 @@ class ProcessHost:
     def units(self) -> list[ProcessUnit]:
         """The processes there are."""
         return [unit for cell in self._cells for unit in cell.units.values()]
+
+    def longest_mailboxes(self, most: int) -> list[tuple[ProcessUnit, int]]:
+        """The processes with most to read, at most so many, and how many messages that is."""
+        found = [
+            (unit, count)
+            for cell in self._cells
+            for handle, count in cell.vm.longest_mailboxes(most).items()
+            if (unit := cell.units.get(handle)) is not None
+        ]
+        return sorted(found, key=lambda item: -item[1])[:most]
 
     @property
     def running(self) -> int:

@@ -107,6 +107,7 @@ class Spawning:
         unit = self._hosts().create(wish.entry_id, wish.host_id, wish.request)
         if isinstance(unit, Failure):
             return codec.encode_failure(unit), False, lambda: None
+        unit.parent = spawner
         self._units.add(unit)
         if wish.name:
             self._naming.register_here(wish.name, unit.pid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,10 @@ class LiveUnit:
     """A unit that runs on this node. `post` hands it an event, in order; `kill` ends it without asking.
 
     pending: by number, the ops that have no outcome yet and how to give each up; True = somebody asks for that.
+    parent: the PID of who has spawned it, "" when that is no unit.
     """
 
-    __slots__ = ("ended", "entry_id", "outcome", "pending", "pid")
+    __slots__ = ("began_ns", "ended", "entry_id", "outcome", "parent", "pending", "pid")
 
     def __init__(self, pid: str, entry_id: str) -> None:
         self.pid = pid
@@ -22,6 +24,8 @@ class LiveUnit:
         self.pending: dict[int, Callable[[bool], None]] = {}
         self.ended = False
         self.outcome = b""  # once it has ended
+        self.parent = ""
+        self.began_ns = time.time_ns()
 
     def post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
         """Hand over an event: verb as `node.machine.vm` knows it; texts as bytes."""
