@@ -25,7 +25,7 @@ import math
 import random
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -39,9 +39,9 @@ from mesh.errors import (
     MeshError,
     NoResponders,
     NotFound,
+    NotPermitted,
     PayloadTooLarge,
     RequestTimeout,
-    ServerRefused,
     Undecodable,
     Unreachable,
 )
@@ -197,6 +197,8 @@ class Connection:
         self._waiters: dict[str, _Waiter] = {}
         self._state_listeners: list[Callable[[bool], None]] = []
         self._denied_listeners: list[Callable[[str], None]] = []
+        self._denied_subscriptions: set[str] = set()
+        self._unanswerable: NotPermitted | None = None  # why no answer to a request can arrive
         self._inbox = f"{self.new_inbox()}."
         self.subscribe_direct(f"{self._inbox}*", self._on_reply)
 
@@ -232,11 +234,22 @@ class Connection:
         self._denied_listeners.append(listener)
         return lambda: _discard(self._denied_listeners, listener)
 
+    def check_permitted(self, subscriptions: Iterable[DirectSubscription]) -> None:
+        """Raise NotPermitted if the server has refused one of these; it has said so by the next `flush`."""
+        for subscription in subscriptions:
+            if subscription.subject in self._denied_subscriptions:
+                raise NotPermitted(subscription.subject, "subscribe")
+
     def statistics(self) -> Statistics:
         """Return what the connection is doing."""
         return Statistics(
             self.is_connected, self.epoch, len(self._subscriptions), len(self._waiters), self._pending_bytes()
         )
+
+    @property
+    def js_api_prefix(self) -> str:
+        """The beginning of the subjects of the JetStream API, as this user reaches it."""
+        return self._options.js_api_prefix
 
     # ---- publish ---------------------------------------------------------------------------------------------------
 
@@ -335,18 +348,17 @@ class Connection:
     ) -> str:
         """Send a request and call on_reply(data, raw_headers) for each reply until `forget(token)`; return the token.
 
-        on_error is called at most once, with Disconnected when the connection breaks or ServerRefused when the
-        request is not permitted; nothing comes after it. There is no time limit. Raises as `publish_nowait`.
+        on_error is called at most once, with Disconnected when the connection breaks or NotPermitted when the
+        request is not permitted; nothing comes after it. There is no time limit. Raises as `publish_nowait`, and
+        NotPermitted when this user may not hear answers.
         """
+        if self._unanswerable is not None:
+            raise self._unanswerable
         self._token_last += 1
         token = str(self._token_last)
         self.publish_nowait(subject, payload, f"{self._inbox}{token}", headers)
         self._waiters[token] = _Waiter(subject, on_reply, on_error)
         return token
-
-    def reply_subject(self, token: str) -> str:
-        """Return the subject on which the replies to a request arrive."""
-        return f"{self._inbox}{token}"
 
     def forget(self, token: str) -> None:
         """Take no more replies for a request. Repeating is harmless."""
@@ -358,7 +370,7 @@ class Connection:
         """Send a request and return the first reply.
 
         Raises NoResponders, RequestTimeout, Disconnected (before it was sent or after: see the epoch), PayloadTooLarge,
-        ServerRefused when it is not permitted. After RequestTimeout and Disconnected it may have been carried out.
+        NotPermitted. After RequestTimeout and Disconnected it may have been carried out.
         """
         answer: asyncio.Future[Reply] = self._loop.create_future()
 
@@ -457,13 +469,29 @@ class Connection:
             _log.warning("the server %s reports %s", self.address, text)
             return
         action, subject = denied
-        _log.error("the server %s does not permit a %s: %s", self.address, action, subject)
         if action == "publish":
-            for token, waiter in list(self._waiters.items()):
-                if waiter.subject == subject:
-                    self._waiters.pop(token, None)
-                    _fail(waiter, ServerRefused(subject, 0, "permission denied"))
+            concerned = [token for token, waiter in self._waiters.items() if waiter.subject == subject]
+            # Whoever waits for it says it; what nobody waits for would be lost without a word.
+            level = logging.INFO if concerned else logging.ERROR
+            _log.log(level, "the server %s does not permit a publish: %s", self.address, subject)
+            self._fail_all(concerned, NotPermitted(subject))
             _call_all(self._denied_listeners, subject)
+            return
+        self._denied_subscriptions.add(subject)
+        if subject.startswith(self._inbox):
+            hint = "answers to requests would arrive there: pass the prefix of your role, such as "
+            self._unanswerable = NotPermitted(
+                subject, "subscribe", f"{hint}--inbox-prefix _INBOX_client (NATS_INBOX_PREFIX)"
+            )
+            self._fail_all(list(self._waiters), self._unanswerable)
+        else:
+            _log.error("the server %s does not permit a subscription: %s", self.address, subject)
+
+    def _fail_all(self, tokens: Iterable[str], error: MeshError) -> None:
+        for token in tokens:
+            waiter = self._waiters.pop(token, None)
+            if waiter is not None:
+                _fail(waiter, error)
 
     def _note_info(self, info: dict[str, object]) -> None:
         limit = info.get("max_payload")
@@ -568,6 +596,8 @@ class Connection:
         self._note_info(link.info)
         self._writer = link.writer
         self.epoch += 1
+        self._denied_subscriptions.clear()
+        self._unanswerable = None
         self._out = [_subscribe_line(subscription) for subscription in self._subscriptions.values()]
         self._write_out()
         self._up_event.set()

@@ -100,6 +100,22 @@ class ServerRefused(MeshError):
         super().__init__(f"{subject}: the server refused with {err_code}: {description}")
 
 
+class NotPermitted(ServerRefused):
+    """Raised when the user of this connection has no permission for a subject. It is no passing trouble."""
+
+    code = "not-permitted"
+
+    def __init__(self, subject: str, action: str = "publish", hint: str = "") -> None:
+        MeshError.__init__(
+            self,
+            f"{subject}: permission denied, this user may not {action} there; "
+            + (hint or "connect as a user whose role may, or have the server's accounts changed"),
+        )
+        self.subject = subject
+        self.err_code = 0
+        self.description = "permission denied"
+
+
 class NotFound(MeshError, LookupError):
     """Raised when a stream, bucket, message or workflow that was named does not exist."""
 

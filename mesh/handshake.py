@@ -46,6 +46,8 @@ class ConnectOptions:
     tls_insecure: bool = False  # take any certificate
     tls_first: bool = False
     inbox_prefix: str = "_INBOX"
+    # Where JetStream is asked; another one where the streams are in another account than the user's.
+    js_api_prefix: str = "$JS.API"
     patience_s: float = 0.0
     connect_timeout_s: float = 2.0
     # A server that has stopped without closing is noticed after two to three intervals.
@@ -149,6 +151,10 @@ class _HandshakeClient(nats.aio.client.Client):
         reader, writer = getattr(transport, "_io_reader", None), getattr(transport, "_io_writer", None)
         if reader is None or writer is None or reader.at_eof():
             raise ConnectionResetError("the server hung up during the handshake")
+        protocol = writer.transport.get_protocol()
+        if writer.get_extra_info("ssl_object") is not None and isinstance(protocol, asyncio.StreamReaderProtocol):
+            # It was made for a plain connection, and its answer to the end of a TLS one would be complained of.
+            protocol._over_ssl = True  # type: ignore[attr-defined]
         return Link(address, reader, writer, self._server_info)
 
     def abort(self) -> None:

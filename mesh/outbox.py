@@ -35,10 +35,10 @@ from mesh.errors import (
     InvalidName,
     MeshError,
     NotFound,
+    NotPermitted,
     OutcomeUnknown,
     PayloadTooLarge,
     RequestTimeout,
-    ServerRefused,
     Undecodable,
 )
 from mesh.jetstream import error_of
@@ -322,7 +322,7 @@ class Outbox:
     def _on_denied(self, subject: str) -> None:
         for token, write in [item for item in self._sent.items() if item[1].subject == subject]:
             del self._sent[token]
-            self._finish(write, Ack(0, False, ServerRefused(subject, 0, "permission denied")))
+            self._finish(write, Ack(0, False, NotPermitted(subject)))
 
     def _finish_refused(self, write: _Write, error: MeshError) -> None:
         self._refused_locally -= 1

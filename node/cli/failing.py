@@ -13,7 +13,6 @@ from mesh.errors import (
     NoResponders,
     OutcomeUnknown,
     RequestTimeout,
-    ServerRefused,
     Unreachable,
 )
 
@@ -36,8 +35,6 @@ def sentence(error: BaseException) -> str:
             return "the NATS server has no JetStream; start it with -js, or start one of ours with `mesh up APP`"
         case RequestTimeout():
             return f"{error}; it may be busy or unreachable: try again, or with a longer --timeout"
-        case ServerRefused() if "permission" in error.description.lower():
-            return f"{error}; the account you connect with may not do that"
         case MeshError():
             return str(error)
         case OSError():
