@@ -24,6 +24,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import anyio
+
 from mesh.connection import Connection, Headers, Reply, parse_headers, status_of
 from mesh.errors import (
     Conflict,
@@ -39,8 +41,8 @@ from mesh.errors import (
     Undecodable,
 )
 
-API = "$JS.API"
 TIMEOUT_S = 5.0
+REACHED_AGAIN_S = 0.005
 
 # The server's own limits: 1,000 messages in an atomic batch (ADR-50), 1,024 results of a multi-last read (ADR-31).
 BATCH_WRITES_MAX = 1000
@@ -137,9 +139,9 @@ def error_of(subject: str, error: Config, *, expected: int = -1, size: int = 0, 
 class JetStream:
     """The JetStream API over one connection. `timeout_s` is per request and can be given to each call."""
 
-    def __init__(self, conn: Connection, *, api: str = API, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, conn: Connection, *, timeout_s: float = TIMEOUT_S) -> None:
         self.conn = conn
-        self.api_prefix = api
+        self.api_prefix = conn.js_api_prefix
         self._timeout_s = timeout_s
 
     # ---- streams ---------------------------------------------------------------------------------------------------
@@ -162,23 +164,47 @@ class JetStream:
     async def ensure_stream(self, config: Config) -> StreamInfo:
         """Create the stream, or update it where it differs from the given fields; others stay as they are.
 
-        Doing it twice, or from several nodes at once, is harmless. Raises ServerRefused if the server cannot change
-        the stream that way.
+        Doing it twice, or from several nodes at once, is harmless. What is written after it reaches the stream. Raises
+        ServerRefused if the server cannot change the stream that way.
         """
-        name = str(config["name"])
+        answer = await self._ensure(str(config["name"]), config)
+        if "cluster" in answer:
+            await self._wait_reached(answer["config"])
+        return _stream_info(answer)
+
+    async def _ensure(self, name: str, config: Config) -> Config:
         try:
-            info = await self.stream_info(name)
+            answer = await self._call(f"STREAM.INFO.{name}")
         except NotFound:
             try:
-                return _stream_info(await self._call(f"STREAM.CREATE.{name}", config))
+                return await self._call(f"STREAM.CREATE.{name}", config)
             except ServerRefused as refused:
                 if refused.err_code != _STREAM_NAME_IN_USE:
                     raise
-            info = await self.stream_info(name)
-        merged = _merge(info.config, config)
-        if merged == info.config:
-            return info
-        return _stream_info(await self._call(f"STREAM.UPDATE.{name}", merged))
+            answer = await self._call(f"STREAM.INFO.{name}")
+        merged = _merge(answer["config"], config)
+        if merged == answer["config"]:
+            return answer
+        return await self._call(f"STREAM.UPDATE.{name}", merged)
+
+    async def _wait_reached(self, config: Config) -> None:
+        """Wait until the server that we are connected to has heard which server of its cluster takes the subjects.
+
+        That travels on another connection than the answer to who made the stream. Asked by a write that cannot succeed.
+        """
+        subjects = config.get("subjects") or []
+        if not subjects:
+            return
+        subject = str(subjects[0]).replace("*", "probe").replace(">", "probe")
+        with anyio.move_on_after(self._timeout_s):
+            while True:
+                try:
+                    await self._write(subject, b"", {"Nats-Expected-Stream": "probe"}, None, None)
+                except ServerRefused:
+                    return
+                except (NotFound, OutcomeUnknown):
+                    await anyio.sleep(REACHED_AGAIN_S)
+        raise NotFound(f"stream {config['name']} is there, but no server takes {subject}: does it have a leader?")
 
     async def delete_stream(self, stream: str) -> None:
         """Delete a stream and all that is in it. Raises NotFound."""

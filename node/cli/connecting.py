@@ -66,6 +66,7 @@ class Server:
             tls_key=c.tls_key or None,
             tls_first=c.tls_first,
             inbox_prefix=c.inbox_prefix or "_INBOX",
+            js_api_prefix=c.jetstream_api_prefix or "$JS.API",
             patience_s=patience_s,
             connect_timeout_s=min(2.0, self.timeout_s),
         )
@@ -119,7 +120,18 @@ def connection_options(command: Any = None, *, timeout: str | None = TIMEOUT_DEF
 
 
 def _with_options(command: Callable[..., Any], *, timeout: str | None) -> Callable[..., Any]:
-    names = ("url", "tls_cert", "tls_key", "tls_ca", "inbox_prefix", "context", "no_context", "timeout", *_AUTH)
+    names = (
+        "url",
+        "tls_cert",
+        "tls_key",
+        "tls_ca",
+        "inbox_prefix",
+        "js_api_prefix",
+        "context",
+        "no_context",
+        "timeout",
+        *_AUTH,
+    )
 
     @functools.wraps(command)
     def with_server(*args: Any, **given: Any) -> Any:
@@ -140,6 +152,8 @@ def _with_options(command: Callable[..., Any], *, timeout: str | None) -> Callab
         click.option("--tlskey", "tls_key", envvar="NATS_KEY", metavar="FILE", help="Key of the client certificate."),
         click.option("--tlsca", "tls_ca", envvar="NATS_CA", metavar="FILE", help="Authorities to trust."),
         click.option("--inbox-prefix", envvar="NATS_INBOX_PREFIX", metavar="SUBJECT", help="Prefix of reply subjects."),
+        click.option("--js-api-prefix", envvar="NATS_JS_API_PREFIX", metavar="SUBJECT",
+                     help="Prefix of the JetStream API, where it is another account's."),
         click.option("--timeout", envvar=None if waits else "NATS_TIMEOUT", type=DURATION, default=timeout,
                      show_default=not waits, metavar="DURATION",
                      help="How long to wait, such as 30s." if waits else "How long the mesh may take to answer."),
@@ -174,12 +188,13 @@ def server_of(
     tls_key: str | None,
     tls_ca: str | None,
     inbox_prefix: str | None,
+    js_api_prefix: str | None,
 ) -> Server:
     """Put flags, variables and a context together. Raises UnknownContext, BadContext."""
     if context and no_context:
         raise click.UsageError("--context and --no-context exclude each other")
     base = Context() if no_context else _chosen(context)
-    if base.jetstream_domain or base.jetstream_api_prefix:
+    if base.jetstream_domain:
         raise UnsupportedDomain(base.name)
     own_way = any((user, creds, nkey))
     token = user if user and not password else None
@@ -196,6 +211,7 @@ def server_of(
         tls_ca=tls_ca or base.tls_ca,
         tls_first=base.tls_first,
         inbox_prefix=inbox_prefix or base.inbox_prefix,
+        jetstream_api_prefix=(js_api_prefix or base.jetstream_api_prefix).rstrip("."),
     )
     is_said = bool(url or base.name or own_way or password)
     return Server(merged, math.inf if timeout is None else timeout, is_said=is_said)
