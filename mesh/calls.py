@@ -10,6 +10,7 @@ Invariant: a call ends in one outcome, or raises; what arrives later is dropped.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Final
 
@@ -23,6 +24,8 @@ from mesh.subjects import function_request, function_stop, function_who
 from mesh.wire import is_no_responders
 
 LOOK_EVERY_S: Final = 1.0
+# What a call is asked after by. Its reply subject would do, but a host in another account sees another one.
+HEADER_CALL: Final = "Mesh-Call"
 ANSWERS_S: Final = (0.3, 0.7)  # how long answers are waited for, time after time: a host may be busy for a moment
 
 
@@ -48,16 +51,18 @@ async def call_function(
             data = codec.encode_failure(failure)
         answer(data)
 
-    token = conn.request_nowait(function_request(function_id), request, on_reply, on_error=answer)
+    identity = f"call.{secrets.token_hex(11)}"
+    headers = {HEADER_CALL: identity}
+    token = conn.request_nowait(function_request(function_id), request, on_reply, headers, on_error=answer)
     try:
         while not answers:
             with anyio.move_on_after(LOOK_EVERY_S):
                 await arrived.wait()
-            if not answers and not await _somebody_has(conn, function_id, token, arrived):
+            if not answers and not await _somebody_has(conn, function_id, identity, arrived):
                 return codec.encode_failure(Failure(f"the host that ran {function_id} is gone", HOST_LOST, True))
     except anyio.get_cancelled_exc_class():
         if stop_on_cancel():
-            _ask_to_stop(conn, function_id, token)
+            _ask_to_stop(conn, function_id, identity)
         raise
     finally:
         conn.forget(token)
@@ -67,12 +72,12 @@ async def call_function(
     return found
 
 
-async def _somebody_has(conn: Connection, function_id: str, token: str, answered: anyio.Event) -> bool:
+async def _somebody_has(conn: Connection, function_id: str, identity: str, answered: anyio.Event) -> bool:
     """Whether some host has the call, or has answered it meanwhile."""
     for timeout_s in ANSWERS_S:
         replies = await conn.request_many(
             function_who(function_id),
-            codec.encode([conn.reply_subject(token)]),
+            codec.encode([identity]),
             timeout_s=timeout_s,
             stop=lambda reply: bool(codec.decode(reply.data)),
         )
@@ -81,8 +86,8 @@ async def _somebody_has(conn: Connection, function_id: str, token: str, answered
     return False
 
 
-def _ask_to_stop(conn: Connection, function_id: str, token: str) -> None:
+def _ask_to_stop(conn: Connection, function_id: str, identity: str) -> None:
     try:
-        conn.publish_nowait(function_stop(function_id), codec.encode([conn.reply_subject(token)]))
+        conn.publish_nowait(function_stop(function_id), codec.encode([identity]))
     except Disconnected:
         return  # it goes on to its end, and nobody hears of it

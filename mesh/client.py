@@ -24,7 +24,7 @@ from mesh import codec
 from mesh.calls import call_function
 from mesh.connection import Connection, ConnectOptions
 from mesh.connection import connect as connect_nats
-from mesh.errors import Disconnected, MeshError, NoResponders, NotFound, RequestTimeout, Undecodable
+from mesh.errors import Disconnected, MeshError, NoResponders, NotFound, NotPermitted, RequestTimeout, Undecodable
 from mesh.events import Event, StartSpec, decode_end, decode_start
 from mesh.failure import Failure
 from mesh.history import History, OpenRun, RunOutcome
@@ -139,7 +139,10 @@ class WorkflowHandle:
 
     async def terminate(self) -> None:
         """End the workflow now, without asking it; a cron schedule of this id ends too."""
-        await self._client.js.purge(self._client.history(self.key.queue).stream, subject=cron_subject(self.key))
+        stream = self._client.history(self.key.queue).stream
+        # Who may end workflows need not have the right to delete, unless there is something to delete.
+        if await self._client.js.get_last(stream, cron_subject(self.key), from_leader=True) is not None:
+            await self._client.js.purge(stream, subject=cron_subject(self.key))
         await self._tell("kill")
 
     async def _tell(self, verb: str) -> None:
@@ -238,7 +241,13 @@ class Client:
     async def find(self, id: str) -> WorkflowHandle:
         """A handle for a workflow on whichever queue has it. Raises NotFound; ambiguous ids need `get`."""
         queues = sorted({record.queue for record in await self.hosts.workers()})
-        found = [q for q in queues if await self.history(q).partition_of(WorkflowKey(q, id)) is not None]
+        found = []
+        for queue in queues:
+            try:
+                if await self.history(queue).partition_of(WorkflowKey(queue, id)) is not None:
+                    found.append(queue)
+            except NotPermitted:
+                continue  # what this user may not read is not there for it
         if not found:
             raise NotFound(f"no workflow {id!r} on any queue ({', '.join(queues) or 'there are none'})")
         if len(found) > 1:

@@ -5,6 +5,7 @@ the member key of its holder:
 
     member.<node>               one node; expires unless it is renewed
     claim.<queue>.<partition>   who owns a partition, and how far it is known to need nothing; stays for ever
+    host.<node>                 a function host that is no member (`mesh.presence`); expires unless it is renewed
 
 The decisions are in `mesh.membership`; here are the reads and writes. A node that dies is found out by its neighbour on
 the ring, which asks it for a sign of life: without a process there is no subscription, and the server answers at once
@@ -74,6 +75,7 @@ class Roster:
         self.lease = LeaseClock(float(ttl_s))
         self._members: dict[str, Member] = {}
         self._member_details: dict[str, dict[str, Any]] = {}
+        self._function_hosts: dict[str, dict[str, Any]] = {}
         self._claims: dict[tuple[str, int], Claim] = {}
         self._written: dict[tuple[str, int], Claim] = {}
         self._checkpoints: dict[tuple[str, int], tuple[str, ...]] = {}
@@ -92,6 +94,10 @@ class Roster:
     def details(self, node_id: str) -> dict[str, Any]:
         """What a member says of itself."""
         return self._member_details.get(node_id, {})
+
+    def function_hosts(self) -> list[dict[str, Any]]:
+        """What the function hosts say of themselves that are no members."""
+        return list(self._function_hosts.values())
 
     def claims(self) -> list[Claim]:
         """The claims, the newest version of each that this node knows."""
@@ -288,6 +294,10 @@ class Roster:
         value = None if message.raw_headers and _is_gone(message.raw_headers) else _json_object(message.data)
         if kind == "member":
             self._see_member(bucket_key_name(rest), value, message.seq)
+        elif kind == "host" and value is not None:
+            self._function_hosts[rest] = value
+        elif kind == "host":
+            self._function_hosts.pop(rest, None)
         elif kind == "claim":
             queue, _, partition = rest.rpartition(".")
             if partition.isdecimal():

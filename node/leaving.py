@@ -16,6 +16,7 @@ from mesh.failure import Failure, Kind
 from mesh.pids import TOPOLOGY
 
 if TYPE_CHECKING:
+    from mesh.presence import Presence
     from node.node import Node
 
 DRAIN_TIMEOUT_S: Final = 10.0
@@ -28,6 +29,9 @@ _log = logging.getLogger(__name__)
 async def leave(node: Node) -> None:
     """Hand everything over and finish what is under way. The node is of no use afterwards."""
     _log.info("node %s leaves", node.id)
+    if node.presence is not None:
+        await _leave_functions(node, node.presence)
+        return
     node.ownership.leave()
     try:
         await node.roster.announce_leaving()
@@ -41,6 +45,19 @@ async def leave(node: Node) -> None:
         await node.roster.leave()
     except* (*TEMPORARY, PayloadTooLarge) as group:
         _log.warning("node %s leaves without handing over, the others find out: %s", node.id, group.exceptions[0])
+
+
+async def _leave_functions(node: Node, presence: Presence) -> None:
+    """A node that serves functions only finishes them; nobody is told before, for calls go to others at once."""
+    try:
+        if node.functions is not None:
+            await node.functions.drain(DRAIN_TIMEOUT_S)
+        with anyio.move_on_after(LAST_WORDS_S):
+            await node.modules.io.flush()
+        await node.outbox.flush(DRAIN_TIMEOUT_S)
+        await presence.leave()
+    except* (*TEMPORARY, PayloadTooLarge) as group:
+        _log.warning("node %s leaves without finishing, the callers find out: %s", node.id, group.exceptions[0])
 
 
 async def _end_processes(node: Node) -> None:

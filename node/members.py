@@ -60,14 +60,19 @@ class Members:
 
     def offering(self, function_ids: Collection[str]) -> int:
         """How many nodes offer any of these functions and are not about to leave."""
-        return len(self._nodes_with("functions", function_ids))
+        return len(self._nodes_with("functions", function_ids)) + self._hosts_with(function_ids)
 
     def hosts_of(self, function_id: str) -> int:
         """How many nodes offer a function or have just stopped to, and may still run calls of it."""
-        return sum(self._has(member, "functions", [function_id]) for member in self._all())
+        members = sum(self._has(member, "functions", [function_id]) for member in self._all())
+        return members + self._hosts_with([function_id])
 
     def _nodes_with(self, what: str, wanted: Collection[str]) -> list[str]:
         return [str(m.node_id) for m in self._all() if not m.leaving and self._has(m, what, wanted)]
+
+    def _hosts_with(self, function_ids: Collection[str]) -> int:
+        hosts = self._roster.function_hosts() if self._roster is not None else []
+        return sum(any(name in (host.get("functions") or ()) for name in function_ids) for host in hosts)
 
     def _has(self, member: Member, what: str, wanted: Collection[str]) -> bool:
         offered = self._roster.details(member.node_id).get(what, ()) if self._roster is not None else ()

@@ -34,6 +34,7 @@ from mesh.errors import (
 from mesh.groups import unwrapped
 from mesh.outbox import Outbox
 from mesh.pids import node_id_fault
+from mesh.presence import Presence
 from mesh.roster import Roster
 from mesh.subjects import node_request
 from node.functions.host import FunctionHost
@@ -97,6 +98,8 @@ class NodeConfig:
     """How a node is run. url: one or several addresses. offers: which part of the app it runs.
 
     metrics: [HOST]:PORT where /metrics, /healthz and /readyz are served; None = nowhere.
+    functions_only: it serves functions and is no member of the mesh: it owns no workflows, runs no processes and
+    services, and needs no right to do so.
     """
 
     url: str | Sequence[str]
@@ -108,6 +111,7 @@ class NodeConfig:
     workflows: bool = True
     functions: bool = True
     services: bool = True
+    functions_only: bool = False
     offers: Offers = field(default_factory=lambda: Offers())
     metrics: str | None = None
 
@@ -138,13 +142,14 @@ class Node:
             if isinstance(entry, NatsFunctionEntry)
         }
         self._defaults = {str(entry_id): dict(entry.options) for entry_id, entry in registry.functions().items()}
-        self._workers = host_records(registry, config.offers) if config.workflows else []
+        self._workers = host_records(registry, config.offers) if config.workflows and not config.functions_only else []
         self.functions: FunctionHost | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self.units = UnitTable(self.id, self.members.boot_of)
         peers = Peers(
             conn, self.id, is_up=lambda node: self.members.boot_of(node) is not None,
             handle=lambda verb, args, done: self._answers.answer(verb, args, done),
+            listens=not config.functions_only,
         )  # fmt: skip
         self.names = MeshNames(
             conn, self.client.js, self.id, is_alive=self.units.is_alive, is_here=self._is_here,
@@ -164,7 +169,7 @@ class Node:
         self._answers = Answers(self.units, self.switchboard, self.naming, self.farewells, self.spawning)
         self.modules = StandardModules(
             registry, self.client, node_id=self.id, deliver=self.units.deliver, call=self._call,
-            replicas=config.replicas,
+            replicas=config.replicas, is_member=not config.functions_only,
         )  # fmt: skip
         self.live = LiveDriver(
             client=self.client,
@@ -183,12 +188,13 @@ class Node:
             units=self.units,
             farewells=self.farewells,
             driver=self.live,
-            host_ids=host_ids if config.functions else (),
+            host_ids=host_ids if config.functions and not config.functions_only else (),
         )
         if config.functions:
             self.functions = FunctionHost(
                 conn=conn, outbox=outbox, code=self.code, live=self.live, units=self.units, farewells=self.farewells,
                 spawning=self.spawning, node_id=self.id, version=self.version, offers=config.offers,
+                process_calls=not config.functions_only,
             )  # fmt: skip
         self.placing = ServicePlacing(
             registry.services(),
@@ -235,6 +241,12 @@ class Node:
         )  # fmt: skip
         self._registry_hash = content_fingerprint(registry)[:REGISTRY_HASH_DIGITS]
         self._began_ns = time.time_ns()
+        self.presence: Presence | None = None
+        if config.functions_only and self.functions is not None:
+            if not self.functions.offered:
+                raise NoWorkers(f"node {self.id} is to serve functions only, and the app offers it none")
+            details = {"pid": os.getpid(), "boot": self.units.boot, "functions": self.functions.offered}
+            self.presence = Presence(self.client.js, self.id, details)
 
     async def _call(self, function_id: str, args: list[Any], context: Mapping[str, Any]) -> bytes:
         """Call a function wherever it is, once; its outcome."""
@@ -257,6 +269,9 @@ class Node:
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Ready when the node is a member and answers. Raises NodeIdInUse."""
         await self._check_id()
+        if self.presence is not None:
+            await self._serve_functions(self.presence, task_status)
+            return
         js = self.client.js
         streams = {
             record.queue: await ensure_queue(
@@ -306,6 +321,21 @@ class Node:
             task_status.started()
             _log.info("node %s is up", self.id)
 
+    async def _serve_functions(self, presence: Presence, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Serve functions and nothing else. Ready when calls arrive."""
+        Questions(self.conn, self.id, status=self.status, inventory=self.inventory).start()
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            await tasks.start(self.modules.run)
+            if self.functions is not None:
+                await tasks.start(self.functions.run)
+            tasks.start_soon(presence.run)
+            if self.config.metrics is not None:
+                tasks.start_soon(self.telemetry.loop_lag.run)
+            self.state = "up"
+            task_status.started()
+            _log.info("node %s is up and serves functions only", self.id)
+
     def status(self) -> dict[str, Any]:
         """What this node is doing, for `mesh nodes`."""
         queues = {}
@@ -328,6 +358,8 @@ class Node:
 
     async def _check_id(self) -> None:
         """Two nodes of one id would answer for each other's units and take turns in being taken for lost."""
+        if self.config.functions_only:
+            return  # has no units that others know of, and need not be allowed to ask
         try:
             await self.conn.request(node_request(self.id, "ping"), b"", timeout_s=ID_IN_USE_S)
         except NoResponders:

@@ -164,7 +164,8 @@ async def ask_each(
 async def members(client: Client) -> dict[str, dict[str, Any]]:
     """The member keys as they stand, by node. Raises NotFound when no node has ever been up."""
     found = {}
-    for entry in await client.js.kv_entries(BUCKET, "member.>"):
+    entries = [*await client.js.kv_entries(BUCKET, "member.>"), *await client.js.kv_entries(BUCKET, "host.>")]
+    for entry in entries:
         try:
             member = json.loads(entry.value)
         except ValueError:

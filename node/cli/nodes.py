@@ -83,6 +83,11 @@ def log_options(command: Command) -> Command:
     "--without", multiple=True, metavar="PATTERN", help="Run none whose entry ID fits, --only or not. Repeatable."
 )
 @metrics_option
+@click.option(
+    "--functions-only",
+    is_flag=True,
+    help="Serve functions and nothing else: no workflows, processes or services, and no right to them needed.",
+)
 @click.option("--with-parent", is_flag=True, hidden=True, help="Leave when standard input is closed.")
 @log_options
 @connection_options
@@ -96,6 +101,7 @@ def run_node(
     only: tuple[str, ...],
     without: tuple[str, ...],
     metrics: str | None,
+    functions_only: bool,
     with_parent: bool,
     log_format: LogFormat,
     log_level: str,
@@ -125,7 +131,13 @@ def run_node(
     if entry is not None:
         url, options = connection_of(entry, options, os.environ)
     config = NodeConfig(
-        url, node_id=name, replicas=replicas, options=options, offers=Offers(only, without), metrics=metrics
+        url,
+        node_id=name,
+        replicas=replicas,
+        options=options,
+        offers=Offers(only, without),
+        functions_only=functions_only,
+        metrics=metrics,
     )
     # A step waits for the loop several times; uvloop's turns are shorter.
     uvloop = importlib.util.find_spec("uvloop") is not None

@@ -15,12 +15,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Final
 
 import anyio
 import anyio.abc
 
 from mesh import codec
+from mesh.calls import HEADER_CALL
 from mesh.connection import Connection, DirectSubscription
 from mesh.errors import Disconnected, PayloadTooLarge, Undecodable
 from mesh.failure import Failure, Kind
@@ -47,6 +49,8 @@ BUFFER_OF_UNLIMITED: Final = 10_000  # calls that wait for the limit of a worker
 TIMER_S_MIN: Final = 0.001  # loops do not tell times apart that are closer
 QUEUE_GROUP: Final = "q"  # ADR-32
 WORKFLOW_REPLY: Final = "mesh.wf."  # how the reply subject of a workflow's call begins
+OTHER_ACCOUNT: Final = "_R_."  # how that of a caller in another account of the server does
+_CALL_LINE: Final = f"\r\n{HEADER_CALL}: ".encode()
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class FunctionHost:
         node_id: str,
         version: str,
         offers: Callable[[str], bool],
+        process_calls: bool = True,
     ) -> None:
         self._conn = conn
         self._outbox = outbox
@@ -92,7 +97,7 @@ class FunctionHost:
             description=f"Functions of node {node_id}",
             metadata={"node": node_id},
         )
-        self._add_functions(code.registry, offers)
+        self._add_functions(code.registry, offers, process_calls=process_calls)
 
     @property
     def offered(self) -> list[str]:
@@ -123,6 +128,7 @@ class FunctionHost:
                     self._offer(function)
                 self.service.start()
                 await self._conn.flush()
+                self._conn.check_permitted(self._requests)
                 task_status.started()
                 await anyio.sleep_forever()
         finally:
@@ -158,7 +164,7 @@ class FunctionHost:
             for job in [*function.waiting, *function.limited]:
                 if job.limit is not None:
                     job.limit.release(job)
-                self._jobs.pop(job.reply, None)
+                self._jobs.pop(job.identity, None)
                 self._pass_on(job, 0)
             function.waiting.clear()
         with anyio.move_on_after(timeout_s):
@@ -169,7 +175,7 @@ class FunctionHost:
         if self._jobs:
             _log.warning("%d calls were still running after %g s and are left behind", len(self._jobs), timeout_s)
 
-    def _add_functions(self, registry: Registry, offers: Callable[[str], bool]) -> None:
+    def _add_functions(self, registry: Registry, offers: Callable[[str], bool], *, process_calls: bool) -> None:
         for entry_id, entry in registry.functions().items():
             if not offers(str(entry_id)):
                 continue
@@ -184,7 +190,7 @@ class FunctionHost:
                     self._add(entry_id, entry.activity_worker, self._python, *_places(entry.pool))
         for entry_id, process in registry.processes().items():
             # A process that says on which host it runs can be called (contract 10.5), by whoever has that host.
-            if process.default_host is not None and offers(str(process.default_host)):
+            if process_calls and process.default_host is not None and offers(str(process.default_host)):
                 self._processes.add(process, process.default_host)
                 self._add(entry_id, process.activity_worker, self._processes, PROCESS_CALLS_MAX, PROCESS_CALLS_MAX)
 
@@ -217,26 +223,33 @@ class FunctionHost:
         if not reply:
             _log.warning("a call of %s without a reply subject is ignored", function.id)
             return
-        if reply in self._jobs:
-            return  # asked again for what is under way here
-        hops, once = 0, False
+        if not may_be_answered(reply):
+            _log.error("a call of %s that is to be answered on %s is ignored: nobody's inbox", function.id, reply)
+            return
+        hops, once, identity = 0, False, reply
         if raw_headers is not None:
             once = HEADER_ONCE.encode() in raw_headers
+            identity = _named(raw_headers) or reply
             at = raw_headers.find(HEADER_HOPS)
             if at >= 0:
                 digits = raw_headers[at + len(HEADER_HOPS) :].split(b"\r\n", 1)[0]
                 hops = int(digits) if digits.isdigit() else HOPS_MAX
+        if identity in self._jobs:
+            return  # asked again for what is under way here
         limit = function.limit
         if limit is not None and not reply.startswith(WORKFLOW_REPLY):
             limit = None
-        job = Job(function, reply, data, once, limit)
+        job = Job(function, reply, data, once, identity, limit)
         begins = function.running < function.size_max and (limit is None or limit.admits(function, time.monotonic()))
         if self._draining or (
-            not begins and len(function.waiting) + len(function.limited) >= function.buffer and hops < HOPS_MAX
+            not begins
+            and len(function.waiting) + len(function.limited) >= function.buffer
+            and hops < HOPS_MAX
+            and not reply.startswith(OTHER_ACCOUNT)
         ):
             self._pass_on(job, hops)
             return
-        self._jobs[reply] = job
+        self._jobs[identity] = job
         if begins:
             self._begin(job)
             return
@@ -249,7 +262,15 @@ class FunctionHost:
 
     def _pass_on(self, job: Job, hops: int) -> None:
         job.function.counts.passed_on += 1
+        if job.reply.startswith(OTHER_ACCOUNT):
+            # The way back is the server's own, and a client may not name it as the reply of another request.
+            failure = Failure(f"the node that was to run {job.function.id} leaves; call again", Kind.UNAVAILABLE, True)
+            with suppress(Disconnected):
+                self._conn.publish_nowait(job.reply, codec.encode_failure(failure))
+            return
         headers = {"Mesh-Hops": str(hops + 1)}
+        if job.identity != job.reply:
+            headers[HEADER_CALL] = job.identity
         if job.once:
             headers[HEADER_ONCE] = "1"
         try:
@@ -262,7 +283,7 @@ class FunctionHost:
             wanted = codec.decode(data)
         except Undecodable:
             wanted = None
-        if not reply or not isinstance(wanted, list):
+        if not reply or not isinstance(wanted, list) or not may_be_answered(reply, outcomes=False):
             return
         now = time.monotonic()
         mine = []
@@ -356,7 +377,7 @@ class FunctionHost:
         self._leave(job)
 
     def _leave(self, job: Job) -> None:
-        self._jobs.pop(job.reply, None)
+        self._jobs.pop(job.identity, None)
         function = job.function
         function.running -= 1
         if job.limit is not None:
@@ -411,6 +432,26 @@ class FunctionHost:
         if self._tasks is None:
             raise RuntimeError("the function host is not running")
         return self._tasks
+
+
+def may_be_answered(reply: str, *, outcomes: bool = True) -> bool:
+    """Whether an answer may be published there: in somebody's inbox or, with outcomes, as that of a workflow's call.
+
+    The server does not check the reply subject of a request, so who may only ask could have us publish an answer as a
+    signal or an end of a workflow, which it may not publish itself.
+    """
+    if not reply.startswith(("mesh.", "$")):
+        return True
+    return outcomes and reply.startswith(WORKFLOW_REPLY) and reply.count(".") == 8 and reply.split(".", 5)[4] == "ret"
+
+
+def _named(raw_headers: bytes) -> str:
+    """The identity that the caller gave a call; not that of a workflow's call, which is its reply."""
+    at = raw_headers.find(_CALL_LINE)
+    if at < 0:
+        return ""
+    named = raw_headers[at + len(_CALL_LINE) :].split(b"\r\n", 1)[0].decode("ascii", "replace")
+    return "" if named.startswith(WORKFLOW_REPLY) else named
 
 
 def _places(pool: PoolSpec) -> tuple[int, int]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Job:
-    """A call that was taken. reply: where the outcome goes; its identity too.
+    """A call that was taken. reply: where the outcome goes. identity: what it is asked after by; mostly that, too.
 
     limit: that of the function's worker, if it holds for this call. waits_since_s: monotonic, when it began to wait.
     """
@@ -26,6 +26,7 @@ class Job:
     reply: str
     request: bytes
     once: bool
+    identity: str
     limit: WorkerLimit | None = None
     waits_since_s: float = 0.0
     begun_s: float = 0.0

@@ -19,12 +19,22 @@ from node.registry import Registry
 class StandardModules(Modules):
     """The modules of a node.
 
-    deliver: hands a message to one of its units. call: calls a function, for consumers of queues.
+    deliver: hands a message to one of its units. call: calls a function, for consumers of queues. is_member: else it
+    hears no other node: no events, nothing about messages of queues that were given to units elsewhere.
     """
 
     def __init__(
-        self, app: Registry, client: Client, *, node_id: str, deliver: Deliver, call: Call, replicas: int
+        self,
+        app: Registry,
+        client: Client,
+        *,
+        node_id: str,
+        deliver: Deliver,
+        call: Call,
+        replicas: int,
+        is_member: bool = True,
     ) -> None:
+        self._is_member = is_member
         self._events = events.build(deliver, client.conn)
         self._stores = store.build(app, client.js)
         self._sql = SqlModule(app.databases())
@@ -48,6 +58,9 @@ class StandardModules(Modules):
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Hear other nodes and clean up until cancelled."""
         async with anyio.create_task_group() as tasks:
-            for part in (self._events, self._stores, self._sql, self._http, self.queues):
+            for part in (self._stores, self._sql, self._http):
                 await tasks.start(part.run)
+            if self._is_member:
+                await tasks.start(self._events.run)
+                await tasks.start(self.queues.run)
             task_status.started()

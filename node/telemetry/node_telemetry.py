@@ -54,6 +54,6 @@ class NodeTelemetry:
         reasons = [] if node.state == "up" else [f"the node is {node.state}"]
         if not node.conn.is_connected:
             reasons.append(f"not connected to {node.conn.address}")
-        if not node.roster.may_act():
+        if not node.config.functions_only and not node.roster.may_act():
             reasons.append("it is no member of the mesh at the moment")
         return reasons

@@ -31,9 +31,17 @@ LOST: Final = "NodeLost"
 
 
 class Peers:
-    """This node's conversation with the others. handle(verb, args, done) answers what they ask."""
+    """This node's conversation with the others. handle(verb, args, done) answers what they ask, if it listens."""
 
-    def __init__(self, conn: Connection, node_id: str, *, is_up: Callable[[str], bool], handle: Handler) -> None:
+    def __init__(
+        self,
+        conn: Connection,
+        node_id: str,
+        *,
+        is_up: Callable[[str], bool],
+        handle: Handler,
+        listens: bool = True,
+    ) -> None:
         self._conn = conn
         self._node_id = node_id
         self._is_up = is_up
@@ -41,11 +49,13 @@ class Peers:
         self._numbers = itertools.count()
         self._waiting: dict[str, dict[int, Done]] = {}
         self._loop = asyncio.get_running_loop()
-        self._subscription = conn.subscribe_direct(node_request(node_id, "unit"), self._on_request)
+        subject = node_request(node_id, "unit")
+        self._subscription = conn.subscribe_direct(subject, self._on_request) if listens else None
 
     def close(self) -> None:
         """Answer nothing any more."""
-        self._subscription.unsubscribe()
+        if self._subscription is not None:
+            self._subscription.unsubscribe()
 
     @property
     def outcome_bytes_max(self) -> int:
