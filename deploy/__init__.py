@@ -1,0 +1,1 @@
+"""What runs a mesh in earnest: servers, nodes, permissions, units, images. See README.md here."""

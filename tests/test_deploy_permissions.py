@@ -1,0 +1,375 @@
+"""The roles of `deploy/nats` against real servers: each can do its work, and everything else is refused.
+
+Three servers with the configuration as shipped (`tests.secured`), a node as role `node`, a function host as role
+`functions`, and then everybody tries what is not theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+import mesh.client
+from deploy.make_accounts import JS_API_PREFIX, SHIPPED, SHIPPED_FOREIGN, SHIPPED_QUEUES, accounts_conf
+from deploy.make_secrets import SecretsExist, make_secrets
+from mesh import codec
+from mesh.client import Client, WorkflowHandle
+from mesh.connection import Connection, connect
+from mesh.errors import MeshError, NotPermitted
+from mesh.hosts import Hosts
+from mesh.jetstream import JetStream
+from node.node import Node, NodeConfig, running_node
+from node.registry import load_registry
+from tests.apps import QUEUE, WORKER, write_app
+from tests.secured import SecuredServers, secured_servers
+from tests.waiting import wait_until_async
+
+WORKFLOWS = {
+    "greet": "return function(name) return funcs.call('app:greeting', name) end",
+    "slow": "return function() return funcs.call('app:slowly') end",
+    "wait": "return function() time.sleep('1h') return 'never' end",
+    "approval": "return function() local ch = process.listen('approve') return ch:receive() end",
+}
+FUNCTIONS = {
+    "greeting": "return function(name) return 'hello ' .. name end",
+    # Longer than the second after which it is asked whether somebody has the call.
+    "slowly": "return function() time.sleep('1100ms') return 'at last' end",
+}
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[SecuredServers]:
+    with (
+        tempfile.TemporaryDirectory(prefix="mesh-test-", ignore_cleanup_errors=True) as directory,
+        secured_servers(Path(directory), queues=[QUEUE]) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_app(tmp_path_factory.mktemp("app"), workflows=WORKFLOWS, functions=FUNCTIONS)
+
+
+@asynccontextmanager
+async def a_node_as(
+    servers: SecuredServers, role: str, app: Path, *, functions: bool = True, functions_only: bool = False
+) -> AsyncIterator[Node]:
+    config = NodeConfig(
+        servers.url, node_id=f"{role}-1", partitions=4, replicas=3, options=servers.options(role),
+        functions=functions, functions_only=functions_only,
+    )  # fmt: skip
+    async with running_node(config, load_registry(app, environ={})) as node:
+        yield node
+
+
+@asynccontextmanager
+async def a_client_as(servers: SecuredServers, role: str) -> AsyncIterator[Client]:
+    async with mesh.client.connect(servers.url, options=servers.options(role)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def as_role(servers: SecuredServers, role: str) -> AsyncIterator[Connection]:
+    async with connect(servers.url, name=role, options=servers.options(role)) as conn:
+        yield conn
+
+
+async def stored(servers: SecuredServers) -> dict[str, int]:
+    """How many messages each stream has ever taken, as the operator sees it."""
+    async with as_role(servers, "operator") as conn:
+        js = JetStream(conn)
+        names = (await js.api("STREAM.NAMES")).get("streams") or []
+        return {name: (await js.stream_info(name)).last_seq for name in names if name != "KV_mesh_roster"}
+
+
+# -- what each role can do ---------------------------------------------------------------------------------------------
+
+
+async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A permission that is missing shows as a refusal in the log of a server, and that is looked for in the end."""
+    caplog.set_level(logging.ERROR)
+    async with (
+        a_node_as(servers, "node", app, functions=False) as node,
+        a_node_as(servers, "functions", app, functions_only=True) as host,
+        a_client_as(servers, "client") as client,
+        a_client_as(servers, "observer") as observer,
+    ):
+        await wait_until_async(lambda: _knows(node, host.id))
+        # client: start, signal, result, cancel, describe, find, call
+        greeting = await client.start("app:greet", "Ada", host=WORKER, id="greet-1")
+        assert await greeting.result(timeout_s=10) == "hello Ada"
+        approval = await client.start("app:approval", host=WORKER, id="approval-1")
+        await approval.signal("approve", "yes")
+        assert await (await client.find("approval-1")).result(timeout_s=10) == "yes"
+        waiting = await client.start("app:wait", host=WORKER, id="wait-1")
+        state = await waiting.describe()
+        assert (state.status, state.detail["waiting"][0]["kind"]) == ("running", "timer")
+        await waiting.cancel()
+        await wait_until_async(lambda: _is_asked_to_stop(waiting))
+        async with anyio.create_task_group() as tasks:
+            slow = await client.start("app:slow", host=WORKER, id="slow-1")
+            tasks.start_soon(_slowly, client)
+            assert await client.call("app:greeting", "Bob") == "hello Bob"
+            assert await slow.result(timeout_s=10) == "at last"
+
+        # observer: the nodes, a history, a result, what a workflow waits for
+        assert (await Hosts(observer.js).resolve(WORKER)).queue == QUEUE
+        keys = [entry.key for entry in await observer.js.kv_entries("mesh_roster", "*.*")]
+        assert keys == ["member.node-1", "host.functions-1"] or sorted(keys) == ["host.functions-1", "member.node-1"]
+        greeted = observer.get("greet-1", queue=QUEUE)
+        assert [event.kind for event in await greeted.history()] == ["start", "ret", "end"]
+        assert await greeted.result(timeout_s=5) == "hello Ada"
+        status = await observer.conn.request("mesh.node.functions-1.status", b"", timeout_s=2)
+        assert codec.decode(status.data)["functions"] == ["app:greeting", "app:slowly"]
+
+        await host.leave()
+        await node.leave()
+    assert [record.message for record in caplog.records if "permit" in record.message] == []
+    refusals = [line for name in servers.names for line in servers.log(name).splitlines() if "Violation" in line]
+    assert refusals == []
+
+
+async def _is_asked_to_stop(handle: WorkflowHandle) -> bool:
+    return bool((await handle.describe()).detail["cancel_requested"])
+
+
+async def _knows(node: Node, host_id: str) -> bool:
+    return node.members.hosts_of("app:greeting") == 1
+
+
+async def _slowly(client: Client) -> None:
+    assert await client.call("app:slowly") == "at last"
+
+
+# -- and what it cannot ------------------------------------------------------------------------------------------------
+
+JS = "$JS.API"
+HISTORY = [
+    "start",
+    "signal.t",
+    "cancel",
+    "kill",
+    "ret.1.1.1.ab",
+    "end.1",
+    "tick.1.1",
+    "exit.1.1",
+    "mark.1.m",
+    "attrs.1",
+]
+DESTROYING = [
+    f"{JS}.STREAM.DELETE.WF_orders",
+    f"{JS}.STREAM.PURGE.WF_orders",
+    f"{JS}.STREAM.MSG.DELETE.WF_orders",
+    f"{JS}.STREAM.UPDATE.WF_orders",
+    f"{JS}.STREAM.CREATE.WF_other",
+    f"{JS}.STREAM.SNAPSHOT.WF_orders",
+    f"{JS}.STREAM.RESTORE.WF_orders",
+    f"{JS}.STREAM.LEADER.STEPDOWN.WF_orders",
+    f"{JS}.CONSUMER.CREATE.WF_orders.mine",
+    f"{JS}.CONSUMER.CREATE.KV_mesh_hosts.mine",
+    f"{JS}.CONSUMER.DURABLE.CREATE.WF_orders.mine",
+    f"{JS}.META.LEADER.STEPDOWN",
+    f"{JS}.ACCOUNT.PURGE.MESH",
+]
+READING = [
+    f"{JS}.STREAM.INFO.WF_orders",
+    f"{JS}.STREAM.MSG.GET.WF_orders",
+    f"{JS}.DIRECT.GET.WF_orders",
+    f"{JS}.DIRECT.GET.WF_orders.mesh.log.orders.0.greet-1.start",
+    f"{JS}.STREAM.NAMES",
+]
+ELSEWHERE = [subject.replace(JS, JS_API_PREFIX) for subject in DESTROYING]
+NODES = [
+    "mesh.node.node-1.unit",
+    "mesh.node.node-1.ping",
+    "$KV.mesh_roster.member.node-1",
+    "$KV.mesh_roster.claim.orders.0",
+]
+SYSTEM = ["$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.MESH.CONNZ"]
+SECRET_KEYS = [
+    f"{JS_API_PREFIX}.DIRECT.GET.KV_sessions",
+    f"{JS}.DIRECT.GET.KV_sessions",
+    f"{JS}.DIRECT.GET.KV_sessions.$KV.sessions.s1",
+    "$KV.sessions.s1",
+]
+
+
+def of_workflow(kinds: list[str]) -> list[str]:
+    return [f"mesh.wf.orders.victim.{kind}" for kind in kinds]
+
+
+REFUSED = {
+    "node": [*SYSTEM, *(s for s in DESTROYING if "DELETE.WF" in s and "MSG" not in s), f"{JS}.STREAM.SNAPSHOT.WF_orders",
+             f"{JS}.STREAM.RESTORE.WF_orders", f"{JS}.ACCOUNT.PURGE.MESH", f"{JS}.META.LEADER.STEPDOWN", "$MQTT.sess", "other"],
+    "functions": [*of_workflow(HISTORY), *DESTROYING, *READING, *NODES, *SYSTEM, *SECRET_KEYS, "mesh.at.orders.0.victim.1.1",
+                  "mesh.at.orders.cron.victim", "mesh.api.start", "mesh.queue.orders.0.describe", "mesh.mq.jobs", "mesh.log.orders.0.victim.start",
+                  "mesh.node.node-1.status", "mesh.events.orders"],
+    "client": [*of_workflow(["kill", "ret.1.1.1.ab", "end.1", "tick.1.1", "exit.1.1", "mark.1.m", "attrs.1", "claim.1.1.1"]),
+               *DESTROYING, *ELSEWHERE, *NODES, *SYSTEM, *SECRET_KEYS, "mesh.at.orders.0.victim.1.1", "mesh.at.orders.cron.victim",
+               f"{JS_API_PREFIX}.DIRECT.GET.KV_mesh_roster", f"{JS_API_PREFIX}.DIRECT.GET.WF_packing", *READING, "$KV.mesh_hosts.app:worker", "mesh.log.orders.0.victim.end.1",
+               "mesh.note.orders.victim.suspended", "mesh.events.orders", "mesh.mq.jobs", "mesh.logs.x"],
+    "observer": [*of_workflow(HISTORY), *DESTROYING, *ELSEWHERE, *NODES, *SYSTEM, *SECRET_KEYS, "mesh.fn.app.greeting", "mesh.stop.app.greeting",
+                 "mesh.api.start", "mesh.api.cancel", "mesh.api.terminate", "mesh.api.signal", "mesh.at.orders.cron.victim", "$KV.mesh_hosts.x",
+                 "mesh.events.orders", "mesh.logs.x"],
+}  # fmt: skip
+
+NOT_HEARD = {
+    "node": ["$SYS.>", "_INBOX_client.>", "_INBOX_functions.>", ">", "$JS.API.>"],
+    "functions": [">", "mesh.>", "mesh.wf.>", "mesh.log.>", "mesh.events.*", "_INBOX_node.>", "_INBOX_client.>", "$KV.>", "mesh.api.>"],
+    "client": [">", "mesh.>", "mesh.fn.>", "mesh.wf.*.*.start", "mesh.wf.*.*.signal.*", "_INBOX_node.>", "_INBOX_observer.>", "$KV.>", "$SRV.>"],
+    "observer": [">", "mesh.>", "mesh.fn.>", "mesh.wf.*.*.signal.*", "_INBOX_client.>", "_INBOX_node.>", "$KV.>", "mesh.api.>"],
+}  # fmt: skip
+
+
+@pytest.fixture
+async def mesh_with_secrets(servers: SecuredServers) -> None:
+    """Streams to aim at: the queue's own, one of another queue, and a bucket with somebody's sessions."""
+    async with as_role(servers, "operator") as conn:
+        js = JetStream(conn)
+        await js.ensure_stream(
+            {"name": "WF_orders", "subjects": ["mesh.wf.orders.>", "mesh.at.orders.>"], "num_replicas": 3}
+        )
+        await js.ensure_stream({"name": "WF_packing", "subjects": ["mesh.wf.packing.>"], "allow_direct": True})
+        for bucket in ("sessions", "mesh_hosts", "mesh_roster"):
+            await js.ensure_bucket(bucket, replicas=3 if bucket.startswith("mesh") else 1)
+        await js.kv_put("sessions", "s1", b"secret")
+
+
+async def _refusal(conn: Connection, subject: str) -> str:
+    """The subject that a request is refused with, empty if it is not refused."""
+    try:
+        await conn.request(subject, b"{}", timeout_s=1)
+    except NotPermitted as error:
+        return error.subject
+    except MeshError:
+        return ""
+    return ""
+
+
+@pytest.mark.parametrize("role", list(REFUSED))
+async def test_what_a_role_may_not_do_is_refused_and_nothing_is_stored(
+    role: str, servers: SecuredServers, mesh_with_secrets: None
+) -> None:
+    """Every attempt is refused by name; a request does not time out but says what is not permitted."""
+    before = await stored(servers)
+    permitted = []
+    async with as_role(servers, role) as conn:
+        for subject in REFUSED[role]:
+            refusal = await _refusal(conn, subject)
+            if refusal != subject:
+                permitted.append(subject)
+        heard = []
+        for subject in NOT_HEARD[role]:
+            subscription = conn.subscribe_direct(subject, lambda *_: None)
+            await conn.flush()
+            try:
+                conn.check_permitted([subscription])
+                heard.append(subject)
+            except NotPermitted:
+                continue
+    assert (permitted, heard) == ([], [])
+    assert await stored(servers) == before
+
+
+async def test_no_detour_by_a_reply_subject_leads_a_client_or_observer_into_a_history(
+    servers: SecuredServers, mesh_with_secrets: None
+) -> None:
+    """The server answers on whatever reply subject a request has; between accounts that leads nowhere (accounts.conf)."""
+    async with as_role(servers, "operator") as conn:
+        seq = (await JetStream(conn).publish("mesh.wf.orders.detour.signal.t", b"forged")).seq
+    before = await stored(servers)
+    ask = [
+        *(f"{JS_API_PREFIX}.{verb}.WF_orders" for verb in ("DIRECT.GET", "STREAM.INFO", "STREAM.MSG.GET")),
+        "mesh.api.list",
+    ]
+    for role in ("client", "observer"):
+        kinds = [
+            kind
+            for kind in (*HISTORY, "claim.1.1.1")
+            if role == "observer" or kind not in ("start", "signal.t", "cancel")
+        ]
+        async with as_role(servers, role) as conn:
+            for subject in ask:
+                for target in of_workflow(kinds):
+                    conn.publish_nowait(subject, json.dumps({"seq": seq}).encode(), target)
+            # What comes after on the same connection has been answered, so the others have been, too.
+            assert (await JetStream(conn).stream_info("WF_orders")).last_seq == seq
+    assert await stored(servers) == before
+
+
+async def test_a_function_host_answers_no_call_into_a_history_but_as_its_outcome(
+    servers: SecuredServers, app: Path
+) -> None:
+    """Who may call functions may not have the answer published as a signal or an end."""
+    async with (
+        a_node_as(servers, "node", app) as node,
+        as_role(servers, "functions") as evil,
+    ):
+        before = await stored(servers)
+        for reply in (
+            *of_workflow(HISTORY[:4]),
+            *of_workflow(["end.1"]),
+            "$KV.mesh_names.x",
+            "mesh.at.orders.cron.victim",
+        ):
+            evil.publish_nowait("mesh.fn.app.greeting", codec.encode([["x"], None]), reply)
+            evil.publish_nowait("mesh.who.app.greeting", codec.encode([]), reply)
+        asked = await evil.request("mesh.fn.app.greeting", codec.encode([["Eve"], None]), timeout_s=5)
+        assert codec.decode_outcome(asked.data) == (True, "hello Eve")
+        assert await stored(servers) == before
+        await node.leave()
+
+
+# -- a node or client with the wrong role ------------------------------------------------------------------------------
+
+
+async def test_a_wrong_role_or_inbox_is_said_at_once_and_in_one_sentence(servers: SecuredServers, app: Path) -> None:
+    with anyio.fail_after(5), pytest.raises(NotPermitted, match=r"mesh\.node\.client-1\.ping.*role may"):
+        async with a_node_as(servers, "client", app):
+            pass
+    with anyio.fail_after(5), pytest.raises(NotPermitted, match=r"mesh\.fn\.app\..*may not subscribe"):
+        async with a_node_as(servers, "observer", app, functions_only=True):
+            pass
+    options = replace(servers.options("client"), inbox_prefix="_INBOX")
+    async with mesh.client.connect(servers.url, options=options) as client:
+        with anyio.fail_after(5), pytest.raises(NotPermitted, match="--inbox-prefix _INBOX_client"):
+            await client.start("app:greet", host=WORKER)
+
+
+# -- the files themselves ----------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_accounts_are_what_their_script_makes() -> None:
+    assert SHIPPED.read_text() == accounts_conf(SHIPPED_QUEUES, SHIPPED_FOREIGN)
+
+
+def test_no_secret_is_in_the_shipped_files() -> None:
+    for file in SHIPPED.parent.rglob("*"):
+        if file.is_file() and "secrets" not in file.parts:
+            text = file.read_text()
+            assert not re.search(r"\$2[aby]\$|-----BEGIN|\bSU[A-Z2-7]{56}\b|password: *[^$\s]", text), file
+
+
+def test_secrets_are_for_their_owner_only_and_are_not_made_twice(tmp_path: Path) -> None:
+    directory = tmp_path / "secrets"
+    make_secrets(directory, hosts=["n1.example.com"], rounds=4)
+    assert {oct(file.stat().st_mode & 0o777) for file in directory.rglob("*") if file.is_file()} == {"0o600"}
+    with pytest.raises(SecretsExist, match="not empty"):
+        make_secrets(directory)
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.make_secrets", str(directory)],
+        cwd=SHIPPED.parent.parent.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "not empty" in done.stderr) == (1, True)
