@@ -24,7 +24,7 @@ HEADER_FROM: Final = "Mesh-From"
 HEADER_ONCE: Final = "Mesh-Once"
 
 KINDS: Final = frozenset(
-    {"start", "signal", "ret", "claim", "tick", "exit", "mark", "cancel", "kill", "monitor", "end"}
+    {"start", "signal", "ret", "claim", "tick", "exit", "mark", "attrs", "cancel", "kill", "monitor", "end"}
 )
 # How many subject tokens follow each kind; a signal's topic may have any number from one.
 _ARGS: Final = {
@@ -34,6 +34,7 @@ _ARGS: Final = {
     "tick": 2,
     "exit": 2,
     "mark": 2,
+    "attrs": 1,
     "cancel": 0,
     "kill": 0,
     "monitor": 0,
@@ -68,7 +69,7 @@ class Event(NamedTuple):
         return parse_headers(self.raw_headers) if self.raw_headers else {}
 
 
-_NAMES_RUN: Final = frozenset({"ret", "claim", "tick", "exit", "mark", "end"})
+_NAMES_RUN: Final = frozenset({"ret", "claim", "tick", "exit", "mark", "attrs", "end"})
 
 
 def parse(subject: str, seq: int, at_ns: int, data: bytes, raw_headers: bytes | None) -> Event | None:

@@ -104,13 +104,14 @@ class KvEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """A stream's configuration (as the server gives it) and state."""
+    """A stream's configuration (as the server gives it) and state. created: when it was made, as the server says."""
 
     name: str
     config: Config
     messages: int
     first_seq: int
     last_seq: int
+    created: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -640,8 +641,9 @@ def _ends_a_batch(reply: Reply) -> bool:
 def _stream_info(answer: Config) -> StreamInfo:
     config, state = answer["config"], answer["state"]
     return StreamInfo(
-        str(config["name"]), config, int(state["messages"]), int(state["first_seq"]), int(state["last_seq"])
-    )
+        str(config["name"]), config, int(state["messages"]), int(state["first_seq"]), int(state["last_seq"]),
+        str(answer.get("created", "")),
+    )  # fmt: skip
 
 
 def _merge(current: Config, wanted: Config) -> Config:

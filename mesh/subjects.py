@@ -100,6 +100,10 @@ class WorkflowKey:
         """Where the owner records a value of its own."""
         return self.subject("mark", str(run), token(name))
 
+    def attrs(self, run: int) -> str:
+        """Where the owner records search attributes and memo as they are now."""
+        return self.subject("attrs", str(run))
+
     def end(self, run: int) -> str:
         """Where the owner records the end of a run."""
         return self.subject("end", str(run))
@@ -153,6 +157,12 @@ def parse_workflow(subject: str) -> tuple[WorkflowKey, str, tuple[str, ...]] | N
     if len(parts) < 5 or parts[0] != "mesh" or parts[1] != "wf":
         return None
     return WorkflowKey(untoken(parts[2]), untoken(parts[3])), parts[4], tuple(parts[5:])
+
+
+def listed_filters(queue: str) -> list[str]:
+    """All that lists of workflows are made of."""
+    every = f"mesh.log.{token(queue)}.*.*"
+    return [f"{every}.start", f"{every}.end.*", f"{every}.attrs.*"]
 
 
 def partition_filter(queue: str, partition: int) -> str:
@@ -210,6 +220,24 @@ def event_system(subject: str) -> str:
 def stream_name(queue: str) -> str:
     """The stream of a queue. Stream names take fewer characters than subjects: the rest is encoded with `=`."""
     return "WF_" + re.sub(rb"[^A-Za-z0-9_\-]", lambda m: b"=%02X" % m.group()[0], queue.encode()).decode("ascii")
+
+
+EVERY_QUEUE = "mesh.wf.>"
+EVERY_SUSPENDED_NOTE = "mesh.note.*.*.suspended"
+EVERY_PURGED_NOTE = "mesh.note.*.*.purged"
+API_LIST = "mesh.api.list"
+API_COUNT = "mesh.api.count"
+
+
+def parse_note(subject: str) -> WorkflowKey:
+    """The workflow that a live notice is about."""
+    parts = subject.split(".")
+    return WorkflowKey(untoken(parts[2]), untoken(parts[3]))
+
+
+def queue_of_stream(stream: str) -> str:
+    """The queue behind the name of its stream."""
+    return unquote_to_bytes(stream.removeprefix("WF_").replace("=", "%")).decode("utf-8", "surrogateescape")
 
 
 def message_queue(name: str) -> str:

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import anyio
@@ -37,6 +38,7 @@ from mesh.pids import node_id_fault
 from mesh.presence import Presence
 from mesh.roster import Roster
 from mesh.subjects import node_request
+from node.api.listing import serve_listing
 from node.functions.host import FunctionHost
 from node.inventory import Inventory, memory_bytes
 from node.leaving import leave
@@ -64,6 +66,7 @@ from node.units.switchboard import Switchboard
 from node.units.table import UnitTable
 from node.workflows.engine import Engine
 from node.workflows.ownership import Ownership
+from store.projecting import Projecting
 from store.streams import PARTITIONS_DEFAULT, ensure_queue
 
 REGISTRY_HASH_DIGITS: Final = 12  # enough to see that two nodes differ
@@ -100,6 +103,7 @@ class NodeConfig:
     metrics: [HOST]:PORT where /metrics, /healthz and /readyz are served; None = nowhere.
     functions_only: it serves functions and is no member of the mesh: it owns no workflows, runs no processes and
     services, and needs no right to do so.
+    projection: file of the projection that it keeps, so that workflows can be listed; None = it keeps none.
     """
 
     url: str | Sequence[str]
@@ -114,6 +118,7 @@ class NodeConfig:
     functions_only: bool = False
     offers: Offers = field(default_factory=lambda: Offers())
     metrics: str | None = None
+    projection: Path | None = None
 
 
 class Node:
@@ -247,6 +252,7 @@ class Node:
                 raise NoWorkers(f"node {self.id} is to serve functions only, and the app offers it none")
             details = {"pid": os.getpid(), "boot": self.units.boot, "functions": self.functions.offered}
             self.presence = Presence(self.client.js, self.id, details)
+        self.projecting = Projecting(conn, self.client.js, config.projection) if config.projection else None
 
     async def _call(self, function_id: str, args: list[Any], context: Mapping[str, Any]) -> bytes:
         """Call a function wherever it is, once; its outcome."""
@@ -279,7 +285,9 @@ class Node:
             )
             for record in self._workers
         }
-        questions = Questions(self.conn, self.id, status=self.status, inventory=self.inventory)
+        questions = Questions(
+            self.conn, self.id, status=self.status, suspended=self.suspended, inventory=self.inventory
+        )
         questions.start()
         await self.client.hosts.announce(self._workers, replicas=self.config.replicas)
         async with anyio.create_task_group() as tasks:
@@ -318,12 +326,15 @@ class Node:
             if self.config.metrics is not None:
                 tasks.start_soon(self.telemetry.loop_lag.run)
             self.state = "up"
+            if self.projecting is not None:
+                await tasks.start(self.projecting.run)
+                await tasks.start(serve_listing, self.conn, self.projecting)
             task_status.started()
             _log.info("node %s is up", self.id)
 
     async def _serve_functions(self, presence: Presence, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Serve functions and nothing else. Ready when calls arrive."""
-        Questions(self.conn, self.id, status=self.status, inventory=self.inventory).start()
+        Questions(self.conn, self.id, status=self.status, suspended=self.suspended, inventory=self.inventory).start()
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             await tasks.start(self.modules.run)
@@ -354,7 +365,12 @@ class Node:
             "functions": self.functions.offered if self.functions is not None else [],
             "processes": self.processes.running,
             "services": [asdict(statistics) for statistics in self.services.statistics()],
+            "projection": self.projecting.lag().to_wire() if self.projecting is not None else None,
         }  # fmt: skip
+
+    def suspended(self) -> list[dict[str, Any]]:
+        """The runs of this node that cannot go on, and why."""
+        return [run for engine in self.engines.values() for run in engine.suspended()]
 
     async def _check_id(self) -> None:
         """Two nodes of one id would answer for each other's units and take turns in being taken for lost."""

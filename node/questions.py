@@ -17,15 +17,25 @@ from node.workflows.engine import Engine
 
 
 class Questions:
-    """Answers questions to one node. status: what it is doing. inventory: what it has."""
+    """Answers questions to one node.
+
+    status: what it is doing. suspended: runs that cannot go on. inventory: what it has.
+    """
 
     def __init__(
-        self, conn: Connection, node_id: str, *, status: Callable[[], dict[str, Any]], inventory: Inventory
+        self,
+        conn: Connection,
+        node_id: str,
+        *,
+        status: Callable[[], dict[str, Any]],
+        suspended: Callable[[], list[dict[str, Any]]],
+        inventory: Inventory,
     ) -> None:
         self._conn = conn
         self._node_id = node_id
         self._status = status
         self._inventory = inventory
+        self._suspended = suspended
 
     def start(self) -> None:
         """Answer questions about the node as long as the connection lives."""
@@ -33,6 +43,7 @@ class Questions:
         self._conn.subscribe_direct(node_request(self._node_id, "status"), self._on_status)
         self._conn.subscribe_direct(node_request(self._node_id, "functions"), self._on_functions)
         self._conn.subscribe_direct(node_request(self._node_id, "processes"), self._on_processes)
+        self._conn.subscribe_direct(node_request(self._node_id, "suspended"), self._on_suspended)
 
     def _on_ping(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
         self._reply(reply, {"node": self._node_id})
@@ -50,6 +61,9 @@ class Questions:
             wish = None
         answer = self._inventory.processes(wish if isinstance(wish, dict) else {})
         self._reply_list(reply, {"total": answer["total"]}, "shown", answer["shown"])
+
+    def _on_suspended(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply(reply, {"suspended": self._suspended()})
 
     def _reply_list(self, reply: str, head: dict[str, Any], name: str, items: list[dict[str, Any]]) -> None:
         """Reply with as many items of a list as a message takes; `total` says how many there are."""

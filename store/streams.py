@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mesh.errors import NotFound
 from mesh.jetstream import JetStream, StreamInfo
-from mesh.subjects import stream_name, token
+from mesh.subjects import EVERY_QUEUE, queue_of_stream, stream_name, token
 
 # Enough for eight nodes to share a queue evenly, few enough that every partition may have a consumer of its own.
 PARTITIONS_DEFAULT: Final = 32
@@ -76,6 +76,17 @@ async def queue_stream(js: JetStream, queue: str) -> QueueStream | None:
         return _read(queue, await js.stream_info(stream_name(queue)))
     except NotFound:
         return None
+
+
+async def queue_names(js: JetStream) -> list[str]:
+    """All queues that have a stream."""
+    names: list[str] = []
+    while True:
+        answer = await js.api("STREAM.NAMES", {"subject": EVERY_QUEUE, "offset": len(names)})
+        page = answer.get("streams") or []
+        names += page
+        if not page or len(names) >= int(answer.get("total", 0)):
+            return sorted(queue_of_stream(name) for name in names if name.startswith("WF_"))
 
 
 def _read(queue: str, info: StreamInfo) -> QueueStream:

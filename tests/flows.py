@@ -33,6 +33,7 @@ from node.workflows.ops import (
     SetTimer,
     Stop,
     Suspend,
+    WriteAttrs,
     WriteMark,
 )
 from node.workflows.run import Run, last_step
@@ -226,6 +227,8 @@ def told(effect: Effect) -> str:
             return f"{op.kind} {op.n} {op.target}"
         case WriteMark(name, payload):
             return f"mark {name} {codec.decode(payload)}"
+        case WriteAttrs():
+            return "attrs"
         case Finish(record, children):
             outcome = record.value() if record.status not in ("continued", "retried") else ""
             text = f"end {record.status} {outcome}".rstrip()

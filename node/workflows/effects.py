@@ -43,6 +43,7 @@ from node.workflows.ops import (
     SetTimer,
     Stop,
     Suspend,
+    WriteAttrs,
     WriteMark,
 )
 from node.workflows.others import Others
@@ -97,6 +98,7 @@ class Effects:
         self._reload = reload
         self._in_trouble = in_trouble
         self._witness = witness
+        self._saying: set[str] = set()  # id tokens of runs whose attributes are being recorded
 
     def carry_out(self, instance: Instance, run: Run, effects: list[Effect], *, recovering: bool = False) -> None:
         """Carry out effects in order. recovering: they follow from a replay, and may be under way already."""
@@ -132,6 +134,8 @@ class Effects:
                 instance.gate = [*effects[i:]]
                 self._background.start_soon(self._write_marks, instance, run)
                 return
+            elif type(effect) is WriteAttrs:
+                self._write_attrs(instance, run)
             elif type(effect) is Suspend:
                 self._suspended(instance, run, effect)
             elif type(effect) is Log and not recovering:
@@ -232,6 +236,27 @@ class Effects:
             )
             return stored is None or stored.data == mark.payload
         return True
+
+    # -- attributes --------------------------------------------------------------------------------------------
+
+    def _write_attrs(self, instance: Instance, run: Run) -> None:
+        """Record what attributes and memo are now. One write of a run at a time: the newest must be the last."""
+        if instance.id_token not in self._saying:
+            self._saying.add(instance.id_token)
+            instance.unacked += 1
+            self._background.start_soon(self._say_attrs, instance, run)
+
+    async def _say_attrs(self, instance: Instance, run: Run) -> None:
+        subject, said = instance.key.attrs(run.run), b""
+        try:
+            while (record := run.attrs_record()) != said:
+                await self._outbox.write_acked(subject, record, {"Nats-Rollup": "sub"})
+                said = record
+        except MeshError as error:
+            _log.warning("workflow %r: its attributes cannot be recorded: %s", instance.key.id, error)
+        finally:
+            self._saying.discard(instance.id_token)
+            instance.unacked -= 1
 
     # -- what calls ask ----------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -68,6 +69,7 @@ LEASE_LOOK_S: Final = 0.05
 BATCH_EVENTS: Final = 128  # events handled before the loop lets I/O go on
 CHECKPOINT_EVERY_S: Final = 1.0
 DESCRIBE_LOAD_S: Final = 5.0
+SUSPENDED_MAX: Final = 1000  # told at once: an answer is one message
 
 _FIRST_START: Final = b"Nats-Expected-Last-Subject-Sequence: 0\r\n"
 
@@ -174,6 +176,15 @@ class Engine:
         """Events that are stored and not handled yet, by partition, as far as this node knows."""
         waiting = Counter(partition.number for partition, _, message in self._inbox if message is not None)
         return {number: max(p.pending, waiting[number]) for number, p in self.partitions.items()}
+
+    def suspended(self) -> list[dict[str, Any]]:
+        """The runs that cannot go on, and why; at most SUSPENDED_MAX."""
+        found = (i for i in self._by_token.values() if i.run is not None and i.run.suspended)
+        return [
+            {"queue": self.queue, "id": i.key.id, "run": i.run.run, "reason": i.run.suspended}
+            for i in itertools.islice(found, SUSPENDED_MAX)
+            if i.run is not None
+        ]
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Ready at once; partitions are added by `take`."""
@@ -307,7 +318,7 @@ class Engine:
 
     def _first_news(self, partition: Partition, event: Event) -> None:
         """Something happens to a workflow that is not in memory."""
-        if event.kind in ("claim", "mark") or (event.kind == "end" and not decode_end(event.data).next_start):
+        if event.kind in ("claim", "mark", "attrs") or (event.kind == "end" and not decode_end(event.data).next_start):
             return  # nothing follows from these alone
         instance = self._instances.add(event.id_token, partition)
         instance.used_s = self._loop.time()

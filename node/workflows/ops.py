@@ -106,6 +106,11 @@ class WriteMark:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteAttrs:
+    """Record what the code says of itself (search attributes, memo) for those who list workflows."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChildAtEnd:
     """A child that is still open when its parent ends, and what is to be done with it."""
 
@@ -141,4 +146,4 @@ class Log:
     stack: str = ""
 
 
-Effect = Dispatch | RetryLater | SetTimer | Abandon | Stop | Perform | WriteMark | Finish | Suspend | Log
+Effect = Dispatch | RetryLater | SetTimer | Abandon | Stop | Perform | WriteMark | WriteAttrs | Finish | Suspend | Log

@@ -44,6 +44,7 @@ from node.workflows.ops import (
     SetTimer,
     Stop,
     Suspend,
+    WriteAttrs,
     WriteMark,
 )
 from node.workflows.outcomes import normal_outcome, read_outcome
@@ -105,6 +106,8 @@ class Run:
         self.killed_early = False
         self.attrs = dict(spec.attrs)
         self.memo = dict(spec.memo)
+        # The newest record of the two, None while there is only the start's.
+        self._recorded_attrs: bytes | None = None
         self._unrecorded: dict[str, bytes] = {}
         self._messages = Messages()
         self._open_machine = open_machine
@@ -281,6 +284,11 @@ class Run:
                 effects += self._resolve(asked, answer, more)
         return effects
 
+    def _on_attrs(self, event: Event, _more: bool) -> list[Effect]:
+        if event.run == self.run:
+            self._recorded_attrs = event.data
+        return []
+
     def _on_signal(self, event: Event, more: bool) -> list[Effect]:
         if self._machine is None:
             self._messages.keep(event)
@@ -362,9 +370,12 @@ class Run:
             effects.append(WriteMark(name, payload))
         elif kind == "attrs":
             values = codec.unpack(op.payload or b"\x80")
+            before = self.attrs_record()
             if isinstance(values, Mapping):  # an empty Lua table arrives as an empty list
                 self.attrs.update(values.get("search") or {})
                 self.memo.update(values.get("memo") or {})
+            if self.attrs_record() != before:
+                effects.append(WriteAttrs())
         elif kind == "log":
             effects.append(Log(str(op.target), op.payload or b"", op.options))
         elif kind == "end":
@@ -425,12 +436,23 @@ class Run:
             return [Suspend(self.suspended)]
         if self.closed:
             return []
+        unsaid: list[Effect] = [WriteAttrs()] if self._attrs_unrecorded() else []
         if self.finished is not None:
-            return [self.finished]
+            return [*unsaid, self.finished]
         effects: list[Effect] = [
             WriteMark(name, payload) for name, payload in self._unrecorded.items() if name not in self.marks
         ]
-        return effects + self._own_timers() + self.ops.outstanding()
+        return effects + unsaid + self._own_timers() + self.ops.outstanding()
+
+    def attrs_record(self) -> bytes:
+        """The body of the event that says what search attributes and memo are now."""
+        return codec.encode({"search": self.attrs, "memo": self.memo})
+
+    def _attrs_unrecorded(self) -> bool:
+        """Whether whoever reads the history's start and its newest record of attributes knows others than there are."""
+        if self._recorded_attrs is not None:
+            return self._recorded_attrs != self.attrs_record()
+        return self.attrs != self.spec.attrs or self.memo != self.spec.memo
 
     def mark_recorded(self, name: str) -> None:
         """The engine has the acknowledgement of a mark."""
@@ -453,9 +475,10 @@ def last_step(events: Sequence[Event]) -> int:
     """Index of the last event that is not part of a step itself; before it, `apply` is told that there is more.
 
     A mark comes out of the step before it: a run that was left between two marks of its newest step is still in that
-    step, and still takes the newest version of the second one.
+    step, and still takes the newest version of the second one. So does a record of attributes.
     """
-    return max((i for i, event in enumerate(events) if event.kind not in ("mark", "claim", "monitor")), default=0)
+    beside = ("mark", "claim", "monitor", "attrs")
+    return max((i for i, event in enumerate(events) if event.kind not in beside), default=0)
 
 
 def _needs_no_code(event: Event) -> bool:
@@ -473,6 +496,7 @@ _HANDLERS: Final[dict[str, Callable[[Run, Event, bool], list[Effect]]]] = {
     "claim": Run._on_claim,
     "tick": Run._on_tick,
     "exit": Run._on_exit,
+    "attrs": Run._on_attrs,
     "signal": Run._on_signal,
     "cancel": Run._on_cancel,
     "kill": Run._on_kill,

@@ -1,0 +1,699 @@
+"""The list of all runs in a SQLite file, to be searched. The only importer of sqlite_utils.
+
+Not the truth: everything in it comes from the streams of the queues and can be made from them again. Which event does
+what to it is decided in `store.runs`, how a query is answered in `store.search`; following the streams is
+`store.projecting`.
+
+    runs       one row per run; everything that is searched on it is in each of its indexes (see `store.search`)
+    attrs      (name, value, row): search attributes and memo; the elements of a list one by one
+    names      attributes and notes, numbered: attrs.customer, memo.comment
+    types      workflow types, numbered
+    queues     queues, numbered; how far each one's stream was taken in, and which stream that was
+    commons    values of attributes that very many runs have, each a bit of `runs.common`
+    sums       how many runs there are of each queue, type and status, of those that are the newest of their id or not
+
+Invariants:
+  * rows and the place in the stream that they are of are written in one transaction;
+  * one process at a time has a file (a lock file beside it), and one thread at a time calls its writing methods;
+    `page` and `counts` are for another thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import sqlite_utils
+
+from mesh import codec
+from mesh.errors import MeshError
+from mesh.events import Event
+from mesh.listing import STATUSES, BadQuery, Count, ListPage, ListQuery
+from mesh.subjects import untoken
+from mesh.times import iso
+from store.filters import parse_filter
+from store.runs import NOT_ENDED, Run, searched, take_in, text_of
+from store.search import Place, Search, Sql, read_cursor, stored, write_cursor
+
+SCHEMA_VERSION: Final = 1
+CACHE_KIB: Final = 64 * 1024
+# A memo is for reading; one that is longer is not shown in lists, `mesh show` has it.
+VALUES_CHARACTERS_MAX: Final = 16 * 1024
+# A page is a message, and a server takes 1 MB by default.
+PAGE_CHARACTERS_MAX: Final = 400_000
+_RECORD_CHARACTERS: Final = 300  # of the fields whose length does not vary much
+QUERY_S_MAX: Final = 10.0
+# Ids in one SQL statement; SQLite takes 32,766 parameters.
+_CHUNK: Final = 1000
+# SQLite integers have 63 bits to set.
+COMMONS_MAX: Final = 60
+COMMON_RUNS_MIN: Final = 2000
+COMMON_SHARE_MIN: Final = 0.04
+_WATCHED_VALUES_MAX: Final = 20_000
+_STATUS_CODES: Final = {status: code for code, status in enumerate(STATUSES)}
+_RUNNING, _SUSPENDED = _STATUS_CODES["running"], _STATUS_CODES["suspended"]
+
+_BEHIND_KEY: Final = "newest, status, type, attempt, common, parent"
+_SCHEMA: Final = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE queues (queue INTEGER PRIMARY KEY, name TEXT UNIQUE, seq INTEGER, at_ns INTEGER, created TEXT);
+CREATE TABLE types (type INTEGER PRIMARY KEY, text TEXT UNIQUE);
+CREATE TABLE names (name INTEGER PRIMARY KEY, text TEXT UNIQUE);
+CREATE TABLE commons (bit INTEGER PRIMARY KEY, name INTEGER, value);
+CREATE TABLE sums (
+    queue INTEGER, type INTEGER, status INTEGER, newest INTEGER, runs INTEGER,
+    PRIMARY KEY (queue, type, status, newest)
+) WITHOUT ROWID;
+CREATE TABLE runs (
+    n INTEGER PRIMARY KEY, queue INTEGER, id TEXT, run INTEGER, type INTEGER, status INTEGER, newest INTEGER,
+    started INTEGER, ended INTEGER, duration INTEGER, attempt INTEGER, common INTEGER, parent TEXT,
+    attrs TEXT, memo TEXT
+);
+CREATE TABLE attrs (name INTEGER, value, n INTEGER, PRIMARY KEY (name, value, n)) WITHOUT ROWID;
+CREATE INDEX attrs_of_run ON attrs (n, name, value);
+CREATE INDEX runs_started ON runs (started, run, queue, ended, id, {_BEHIND_KEY});
+CREATE INDEX runs_ended ON runs (ended, run, queue, started, id, {_BEHIND_KEY});
+CREATE INDEX runs_duration ON runs (duration, run, queue, started, ended, id, {_BEHIND_KEY});
+CREATE INDEX runs_id ON runs (id, run, queue, started, ended, {_BEHIND_KEY});
+CREATE INDEX runs_open ON runs (started, run, queue, ended, id, {_BEHIND_KEY}) WHERE status <= 1;
+CREATE INDEX runs_parent ON runs (parent) WHERE parent IS NOT NULL;
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class ProjectionInUse(MeshError):
+    """Raised when another process keeps a projection in this file."""
+
+    code = "projection-in-use"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is kept by another process; give this node another file with --projection")
+
+
+class ProjectionDamaged(MeshError):
+    """Raised when a projection's file cannot be read or written as one."""
+
+    code = "projection-damaged"
+
+
+class ProjectionBlocked(MeshError):
+    """Raised when a projection's file cannot be read or written at the moment: the disk is full, it is locked."""
+
+    code = "projection-blocked"
+
+
+class QueryTooSlow(BadQuery):
+    """Raised when a query takes longer than QUERY_S_MAX."""
+
+    code = "query-too-slow"
+
+    def __init__(self) -> None:
+        super().__init__(f"the query took longer than {QUERY_S_MAX:g} s; make it narrower")
+
+
+class Position(NamedTuple):
+    """How far a queue's stream was taken in. created: when that stream was made, as its server says."""
+
+    seq: int = 0
+    created: str = ""
+    at_ns: int = 0
+
+
+class _Found(NamedTuple):
+    record: Mapping[str, Any]
+    characters: int
+    place: Place
+
+
+class SuspendedRun(NamedTuple):
+    """A run whose owner says that it is suspended."""
+
+    queue: str
+    id: str
+    run: int
+
+
+class Projection:
+    """All runs, in a file or (path None) in memory. Made by `open_projection`."""
+
+    def __init__(self, path: Path | None, lock: int | None = None) -> None:
+        self.path = path
+        self._lock = lock
+        self._writer = _connected(path)
+        # What is in memory belongs to one connection; then readers and writer take turns.
+        self._reader = self._writer if path is None else _connected(path)
+        self._turn: Any = threading.Lock() if path is None else _NoTurn()
+        with _damage(path):
+            self._prepare()
+        self._words = _Words(self._writer)
+        self._n = int(self._one("SELECT coalesce(max(n), 0) FROM runs"))
+        self._runs = int(self._one("SELECT count(*) FROM runs INDEXED BY runs_started"))
+        self._watched: Counter[tuple[int, Any]] = Counter()
+
+    def close(self) -> None:
+        """Close the file and let others have it."""
+        for database in {id(one): one for one in (self._reader, self._writer)}.values():
+            with suppress(sqlite3.Error):
+                database.conn.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def positions(self) -> dict[str, Position]:
+        """How far each queue was taken in."""
+        with self._turn, _damage(self.path):
+            rows = self._writer.execute("SELECT name, seq, created, at_ns FROM queues").fetchall()
+        return {name: Position(seq, created, at_ns) for name, seq, created, at_ns in rows}
+
+    def begin(self, queue: str, created: str) -> int:
+        """Get ready for a queue's stream; return the sequence after which to go on: 0 when it is another stream."""
+        with self._transaction():
+            position = self._position(queue)
+            if position.created != created:
+                if position.seq:
+                    _log.warning("the stream of queue %s was made anew: its workflows are listed anew", queue)
+                self._forget(queue, created)
+                return 0
+            return position.seq
+
+    def start_over(self, queue: str, created: str) -> None:
+        """Forget what is known of a queue: its stream has lost what was taken in."""
+        with self._transaction():
+            self._forget(queue, created)
+
+    def take_in(self, queue: str, events: Sequence[Event], seq: int, at_ns: int) -> None:
+        """Apply the next events of a queue's stream, up to sequence `seq`."""
+        with self._transaction():
+            code = self._words.queue(queue)
+            newest = self._newest(code, {event.id_token: _id_of(event) for event in events})
+            touched: dict[int, Run] = {}
+            before: dict[int, tuple[int, int, int]] = {}
+            for event in events:
+                known = newest.get(event.id_token)
+                if known is not None and known.n:
+                    before.setdefault(known.n, self._kind(known))
+                run = take_in(known, event)
+                if run is None:
+                    continue
+                if known is not None and known is not run:
+                    touched[id(known)] = known
+                touched[id(run)] = newest[event.id_token] = run
+            self._write(code, list(touched.values()), before)
+            self._writer.execute("UPDATE queues SET seq = ?, at_ns = ? WHERE queue = ?", (seq, at_ns, code))
+        self._share_bits()
+
+    def suspend(self, suspended: Iterable[SuspendedRun]) -> None:
+        """Say which runs are suspended; all others that are open run."""
+        with self._transaction():
+            wanted: set[int] = set()
+            for queue, workflow_id, run in suspended:
+                row = self._writer.execute(
+                    "SELECT n FROM runs WHERE id = ? AND run = ? AND queue = ? AND ended < 0",
+                    (workflow_id, run, self._words.queues.get(queue)),
+                ).fetchone()
+                if row is not None:
+                    wanted.add(row[0])
+            sql = "SELECT n FROM runs INDEXED BY runs_open WHERE status <= 1 AND status = ?"
+            present = {n for (n,) in self._writer.execute(sql, (_SUSPENDED,))}
+            for rows, was, now in ((wanted - present, _RUNNING, _SUSPENDED), (present - wanted, _SUSPENDED, _RUNNING)):
+                for n in rows:
+                    queue_code, type_code, newest = self._writer.execute(
+                        "SELECT queue, type, newest FROM runs WHERE n = ?", (n,)
+                    ).fetchone()
+                    self._writer.execute("UPDATE runs SET status = ? WHERE n = ?", (now, n))
+                    self._add_up({(queue_code, type_code, was, newest): -1, (queue_code, type_code, now, newest): 1})
+
+    def remove(self, queue: str, workflow_id: str, before: int | None) -> int:
+        """Forget runs of a workflow whose events are no longer in the stream; return how many that were.
+
+        before: those that began before this sequence; None = all.
+        """
+        sql = "SELECT n FROM runs INDEXED BY runs_id WHERE id = ? AND queue = ? AND run < ?"
+        params = (workflow_id, self._words.queues.get(queue), 2**63 - 1 if before is None else before)
+        with self._transaction():
+            return self._remove(sql, params)
+
+    def remove_before(self, queue: str, seq: int) -> int:
+        """Forget runs that began before a stream's first message; return how many."""
+        sql = "SELECT n FROM runs INDEXED BY runs_started WHERE queue = ? AND run < ?"
+        with self._transaction():
+            return self._remove(sql, (self._words.queues.get(queue), seq))
+
+    def drop_queue(self, queue: str) -> None:
+        """Forget a queue that is no longer there."""
+        with self._transaction():
+            self._forget(queue, "")
+            self._writer.execute("DELETE FROM queues WHERE name = ?", (queue,))
+            self._words.queues.pop(queue, None)
+
+    def some_ids(self, queue: str, after_n: int, count: int) -> list[tuple[int, str, int]]:
+        """Row, id and run of the next workflows of a queue that have ended, in the order they were taken in."""
+        sql = "SELECT n, id, run FROM runs WHERE n > ? AND queue = ? AND newest = 1 AND ended >= 0 ORDER BY n LIMIT ?"
+        with self._turn, _damage(self.path):
+            code = self._words.queues.get(queue)
+            return [(n, id_, run) for n, id_, run in self._reader.execute(sql, (after_n, code, count))]
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def page(self, query: ListQuery, now_ns: int) -> ListPage:
+        """The workflows that fit. Raises BadQuery (FilterError for a where-text), QueryTooSlow, ProjectionDamaged."""
+        query.checked()
+        after = read_cursor(query)
+        search = Search(query, parse_filter(query.where, now_ns), self._words, after, query.by)
+        with self._turn, _damage(self.path), self._limited(self._reader):
+            sql = search.select(self._count)
+            rows = [n for (n,) in self._reader.execute(sql.text, sql.params)]
+            found = self._records(rows[: query.limit], query.by[0])
+        shown: list[_Found] = []
+        characters = 0
+        for one in found:
+            characters += one.characters
+            if shown and characters > PAGE_CHARACTERS_MAX:
+                break
+            shown.append(one)
+        more = len(rows) > query.limit or len(found) > len(shown)
+        following = write_cursor(query, shown[-1].place) if more and shown else ""
+        return ListPage(tuple(one.record for one in shown), following)
+
+    def plan(self, query: ListQuery, now_ns: int) -> tuple[Sql, list[str]]:
+        """How a query is answered: the SQL and SQLite's words for what it does."""
+        search = Search(query, parse_filter(query.where, now_ns), self._words, read_cursor(query), query.by)
+        with self._turn:
+            sql = search.select(self._count)
+            plan = self._reader.execute(f"EXPLAIN QUERY PLAN {sql.text}", sql.params).fetchall()
+        return sql, [str(row[3]) for row in plan]
+
+    def counts(self, *, all_runs: bool = False) -> tuple[Count, ...]:
+        """How many workflows there are of each status, type and queue; by default the newest run of each id."""
+        sql = (
+            "SELECT s.status, t.text, q.name, sum(s.runs) FROM sums s JOIN types t USING (type) "
+            "JOIN queues q USING (queue) WHERE s.newest >= ? GROUP BY 1, 2, 3 HAVING sum(s.runs) > 0"
+        )
+        with self._turn, _damage(self.path):
+            rows = self._reader.execute(sql, (0 if all_runs else 1,)).fetchall()
+        return tuple(Count(STATUSES[status], type_, queue, runs) for status, type_, queue, runs in rows)
+
+    # -- rows --------------------------------------------------------------------------------------------------------
+
+    def _write(self, queue: int, runs: list[Run], before: Mapping[int, tuple[int, int, int]]) -> None:
+        sums: Counter[tuple[int, int, int, int]] = Counter()
+        added: list[tuple[Any, ...]] = []
+        updated: list[tuple[Any, ...]] = []
+        revalued: list[tuple[int]] = []
+        values: list[tuple[int, Any, int]] = []
+        for run in runs:
+            kind = self._kind(run)
+            if run.n:
+                sums[queue, *before[run.n]] -= 1
+            sums[queue, *kind] += 1
+            if run.revalued:
+                if run.n:
+                    revalued.append((run.n,))
+                is_new, run.n = not run.n, run.n or self._next_n()
+                common = self._collect(run, values)
+            else:
+                is_new, common = False, None
+            duration = run.ended_ns - run.started_ns if not run.is_open else NOT_ENDED
+            type_code, status, newest = kind
+            if is_new:
+                added.append((
+                    run.n, queue, run.id, run.run, type_code, status, newest, run.started_ns, run.ended_ns, duration,
+                    run.attempt, common, run.parent, _json(run.attrs), _json(run.memo),
+                ))  # fmt: skip
+            elif common is None:
+                updated.append((status, newest, run.ended_ns, duration, run.n))
+            else:
+                updated.append((status, newest, run.ended_ns, duration, run.n))
+                self._writer.execute(
+                    "UPDATE runs SET common = ?, attrs = ?, memo = ? WHERE n = ?",
+                    (common, _json(run.attrs), _json(run.memo), run.n),
+                )
+            run.changed = run.revalued = False
+        conn = self._writer.conn
+        conn.executemany(f"INSERT INTO runs VALUES ({', '.join('?' * 15)})", added)  # noqa: S608
+        conn.executemany("UPDATE runs SET status = ?, newest = ?, ended = ?, duration = ? WHERE n = ?", updated)
+        conn.executemany("DELETE FROM attrs WHERE n = ?", revalued)
+        values.sort(key=_by_index)
+        conn.executemany("INSERT OR IGNORE INTO attrs VALUES (?, ?, ?)", values)
+        self._runs += len(added)
+        self._add_up(sums)
+
+    def _next_n(self) -> int:
+        self._n += 1
+        return self._n
+
+    def _collect(self, run: Run, values: list[tuple[int, Any, int]]) -> int:
+        """Add the values that a run is found by to those that will be written; return its bits."""
+        common = 0
+        for prefix, of in (("attrs.", run.attrs), ("memo.", run.memo)):
+            for name, value in searched(of):
+                code, kept = self._words.name_code(prefix + name), stored(value)
+                values.append((code, kept, run.n))
+                bit = self._words.common(code, kept)
+                common |= bit
+                if not bit:
+                    self._watched[code, kept] += 1
+        return common
+
+    def _kind(self, run: Run) -> tuple[int, int, int]:
+        return self._words.type(run.type), _STATUS_CODES[run.status], int(run.newest)
+
+    def _newest(self, queue: int, ids: Mapping[str, str]) -> dict[str, Run]:
+        """The newest runs of these ids, by id token."""
+        found: dict[str, Run] = {}
+        for chunk in _chunks(list(set(ids.values()))):
+            sql = (
+                "SELECT n, id, run, type, status, started, ended, attempt, parent, attrs, memo FROM runs "  # noqa: S608
+                f"INDEXED BY runs_id WHERE id IN ({', '.join('?' * len(chunk))}) AND queue = ? AND newest = 1"
+            )
+            for n, id_, run, type_, status, started, ended, attempt, parent, attrs, memo in self._writer.execute(
+                sql, (*chunk, queue)
+            ):
+                found[id_] = Run(
+                    id_, run, self._words.type_text(type_), started, STATUSES[status], ended, attempt, parent,
+                    _values(memo), _values(attrs), n=n, changed=False, revalued=False,
+                )  # fmt: skip
+        return {token: found[id_] for token, id_ in ids.items() if id_ in found}
+
+    def _remove(self, sql: str, params: Sequence[Any]) -> int:
+        """Delete the rows that a SELECT gives."""
+        conn = self._writer.conn
+        rows = [n for (n,) in conn.execute(sql, params)]
+        for chunk in _chunks(rows):
+            marks = ", ".join("?" * len(chunk))
+            kinds = conn.execute(f"SELECT queue, type, status, newest FROM runs WHERE n IN ({marks})", chunk)  # noqa: S608
+            self._add_up({kind: -count for kind, count in Counter(kinds.fetchall()).items()})
+            for table in ("attrs", "runs"):
+                conn.execute(f"DELETE FROM {table} WHERE n IN ({marks})", chunk)  # noqa: S608
+        self._runs -= len(rows)
+        return len(rows)
+
+    def _forget(self, queue: str, created: str) -> None:
+        code = self._words.queue(queue)
+        self._remove("SELECT n FROM runs WHERE queue = ?", (code,))
+        self._writer.execute("DELETE FROM sums WHERE queue = ?", (code,))
+        self._writer.execute("UPDATE queues SET seq = 0, at_ns = 0, created = ? WHERE queue = ?", (created, code))
+
+    def _add_up(self, sums: Mapping[tuple[int, int, int, int], int]) -> None:
+        self._writer.conn.executemany(
+            "INSERT INTO sums VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET runs = runs + excluded.runs",
+            [(*kind, count) for kind, count in sums.items() if count],
+        )
+
+    def _share_bits(self) -> None:
+        """Give values that very many runs have a bit of their own, and that bit to the runs that have them."""
+        if len(self._watched) > _WATCHED_VALUES_MAX:
+            self._watched = Counter(dict(self._watched.most_common(_WATCHED_VALUES_MAX // 2)))
+        least = max(COMMON_RUNS_MIN, int(self._runs * COMMON_SHARE_MIN))
+        often = [key for key, count in self._watched.items() if count >= least]
+        for name, value in often:
+            del self._watched[name, value]
+            bit = self._words.free_bit()
+            if bit is None:
+                return
+            with self._transaction():
+                self._writer.execute("INSERT INTO commons VALUES (?, ?, ?)", (bit, name, value))
+                self._writer.execute(
+                    "UPDATE runs SET common = common | ? WHERE n IN (SELECT n FROM attrs WHERE name = ? AND value = ?)",
+                    (1 << bit, name, value),
+                )
+            # Only now: a reader that asked for the bit before would miss runs.
+            self._words.add_common(bit, name, value)
+
+    def _records(self, rows: list[int], ordered_by: str) -> list[_Found]:
+        found: dict[int, _Found] = {}
+        for chunk in _chunks(rows):
+            sql = (
+                "SELECT n, id, q.name, run, t.text, status, started, ended, parent, attempt, memo, attrs "  # noqa: S608
+                "FROM runs r JOIN queues q USING (queue) JOIN types t USING (type) "
+                f"WHERE n IN ({', '.join('?' * len(chunk))})"
+            )
+            for n, id_, queue, run, type_, status, started, ended, parent, attempt, memo, attrs in self._reader.execute(
+                sql, chunk
+            ):
+                duration = ended - started if ended >= 0 else NOT_ENDED
+                key = {"started": started, "ended": ended, "duration": duration, "id": id_}[ordered_by]
+                record = {
+                    "id": id_, "queue": queue, "run": run, "type": type_, "status": STATUSES[status],
+                    "started": iso(started), "ended": iso(ended) if ended >= 0 else None,
+                    "duration_s": round(duration / 1e9, 6) if ended >= 0 else None,
+                    "parent": parent, "attempt": attempt, "memo": json.loads(memo), "attrs": json.loads(attrs),
+                }  # fmt: skip
+                size = _RECORD_CHARACTERS + len(id_) + len(memo) + len(attrs)
+                found[n] = _Found(record, size, Place(key, run, queue))
+        # What was deleted between the two looks is left out.
+        return [found[n] for n in rows if n in found]
+
+    def _count(self, sql: Sql, limit: int) -> int:
+        text = f"SELECT count(*) FROM (SELECT 1 FROM ({sql.text}) LIMIT ?)"  # noqa: S608
+        return int(self._reader.execute(text, (*sql.params, limit)).fetchone()[0])
+
+    # -- the file ----------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Make the tables, or check that they are ours."""
+        database = self._writer
+        if not database.table_names():
+            if self.path is not None:
+                database.enable_wal()
+            database.executescript(_SCHEMA)
+            database.execute("INSERT INTO meta VALUES ('version', ?)", (SCHEMA_VERSION,))
+            database.conn.commit()
+        if database["meta"].exists() and self._one("SELECT value FROM meta WHERE key = 'version'") == SCHEMA_VERSION:
+            return
+        raise ProjectionDamaged(f"{self.path} is of another version, or no projection at all")
+
+    def _position(self, queue: str) -> Position:
+        code = self._words.queue(queue)
+        row = self._writer.execute("SELECT seq, created, at_ns FROM queues WHERE queue = ?", (code,)).fetchone()
+        return Position(*row)
+
+    def _one(self, sql: str) -> Any:
+        row = self._writer.execute(sql).fetchone()
+        return row[0] if row is not None else None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._turn, _damage(self.path):
+            conn = self._writer.conn
+            conn.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                conn.rollback()
+                self._words.read()
+                raise
+            conn.commit()
+
+    @contextmanager
+    def _limited(self, database: sqlite_utils.Database) -> Iterator[None]:
+        """Interrupt a query that takes too long."""
+        until = time.monotonic() + QUERY_S_MAX
+        late = False
+
+        def look() -> bool:
+            nonlocal late
+            late = time.monotonic() > until
+            return late
+
+        database.conn.set_progress_handler(look, 1_000_000)
+        try:
+            yield
+        except sqlite3.OperationalError:
+            if late:
+                raise QueryTooSlow from None
+            raise
+        finally:
+            database.conn.set_progress_handler(None, 0)
+
+
+class _Words:
+    """Types, queues and names of attributes, by number and by text. New ones are written as they come."""
+
+    def __init__(self, database: sqlite_utils.Database) -> None:
+        self._database = database
+        self.types: dict[str, int] = {}
+        self.queues: dict[str, int] = {}
+        self._names: dict[str, int] = {}
+        self._type_texts: dict[int, str] = {}
+        self._commons: dict[tuple[int, type, Any], int] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Read what is written: at the beginning, and after a transaction that came to nothing."""
+        execute = self._database.execute
+        self.types = {text: code for code, text in execute("SELECT type, text FROM types")}
+        self.queues = {name: code for code, name in execute("SELECT queue, name FROM queues")}
+        self._names = {text: code for code, text in execute("SELECT name, text FROM names")}
+        self._type_texts = {code: text for text, code in self.types.items()}
+        self._commons = {_common(name, value): 1 << bit for bit, name, value in execute("SELECT * FROM commons")}
+
+    def type(self, text: str) -> int:
+        """The number of a type."""
+        if text not in self.types:
+            code = self._add("types", "type", "text", text)
+            self._type_texts[code] = text
+            self.types = self.types | {text: code}  # a reader may be going through the old one
+        return self.types[text]
+
+    def type_text(self, code: int) -> str:
+        """The type behind a number."""
+        return self._type_texts[code]
+
+    def queue(self, name: str) -> int:
+        """The number of a queue."""
+        if name not in self.queues:
+            sql = "INSERT INTO queues (name, seq, at_ns, created) VALUES (?, 0, 0, '')"
+            code = int(self._database.execute(sql, (name,)).lastrowid or 0)
+            self.queues = self.queues | {name: code}
+        return self.queues[name]
+
+    def name(self, name: str) -> int | None:
+        """The number of an attribute's name, None when none has it."""
+        return self._names.get(name)
+
+    def name_code(self, name: str) -> int:
+        """The number of an attribute's name."""
+        if name not in self._names:
+            self._names[name] = self._add("names", "name", "text", name)
+        return self._names[name]
+
+    def common(self, name: int, value: object) -> int:
+        """The bit of a value that very many runs have, else 0."""
+        return self._commons.get(_common(name, stored(value)), 0)
+
+    def free_bit(self) -> int | None:
+        """A bit that no value has yet."""
+        return len(self._commons) if len(self._commons) < COMMONS_MAX else None
+
+    def add_common(self, bit: int, name: int, value: object) -> None:
+        """From now on runs are marked with the bit, and found by it."""
+        self._commons[_common(name, value)] = 1 << bit
+
+    def _add(self, table: str, code: str, column: str, text: str) -> int:
+        sql = f"INSERT INTO {table} ({column}) VALUES (?) RETURNING {code}"  # noqa: S608 - our own names
+        return int(self._database.conn.execute(sql, (text,)).fetchone()[0])
+
+
+class _NoTurn:
+    """Readers and writer of a file need not take turns."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+def open_projection(path: Path | None) -> Projection:
+    """Open a projection, or make one. One that is damaged or of another version is put aside, and a new one made.
+
+    Raises ProjectionInUse, OSError.
+    """
+    if path is None:
+        return Projection(None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _locked(path)
+    try:
+        try:
+            return Projection(path, lock)
+        except ProjectionDamaged as error:
+            aside = put_aside(path)
+            _log.warning("%s; it is kept as %s and a new one is made from the streams", error, aside)
+            return Projection(path, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a projection's files; return the new name."""
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    for end in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
+    return aside
+
+
+def _locked(path: Path) -> int:
+    lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise ProjectionInUse(path) from None
+    return lock
+
+
+def _connected(path: Path | None) -> sqlite_utils.Database:
+    where = str(path) if path is not None else ":memory:"
+    # Threads of a pool take turns; no statement cache of a thread's own is lost by that.
+    conn = sqlite3.connect(where, check_same_thread=False, cached_statements=256, timeout=30.0)
+    try:
+        with _damage(path):
+            database = sqlite_utils.Database(conn, execute_plugins=False)
+            conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            conn.execute("PRAGMA temp_store = MEMORY")
+            # A power failure loses what can be read from the stream again.
+            conn.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        conn.close()
+        raise
+    return database
+
+
+@contextmanager
+def _damage(path: Path | None) -> Iterator[None]:
+    """Raise what SQLite says of a broken file as ProjectionDamaged."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        # The file is as good as before.
+        raise ProjectionBlocked(f"{path or 'the projection'} cannot be used: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise ProjectionDamaged(f"{path or 'the projection'} is damaged: {error}") from error
+
+
+def _id_of(event: Event) -> str:
+    return text_of(untoken(event.id_token))
+
+
+def _chunks(items: list[Any]) -> Iterator[list[Any]]:
+    for at in range(0, len(items), _CHUNK):
+        yield items[at : at + _CHUNK]
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    if not values:
+        return "{}"
+    text = text_of(codec.to_json(dict(values)))
+    return text if len(text) <= VALUES_CHARACTERS_MAX else "null"
+
+
+def _values(text: str) -> Mapping[str, Any]:
+    values = json.loads(text)
+    return values if isinstance(values, dict) else {}
+
+
+def _common(name: int, value: object) -> tuple[int, type, Any]:
+    # 1 is 1.0 in SQLite, and as a key.
+    return name, float if isinstance(value, (int, float)) else type(value), value
+
+
+def _by_index(row: tuple[int, Any, int]) -> tuple[int, str, Any, int]:
+    """The order of the table `attrs`, as far as types do not mix: what is written next to each other is quicker."""
+    name, value, n = row
+    return name, "" if isinstance(value, (int, float)) else type(value).__name__, value, n

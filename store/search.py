@@ -1,0 +1,400 @@
+"""How a query is answered from the tables of `store.projection`: SQL with parameters. Pure.
+
+The theory. Every order has an index that holds, behind its key, all that conditions on a run itself look at, so that a
+page is found by walking one index without touching a row: 1,000,000 entries take some 50 ms, whatever is asked and
+however little fits. What a walk cannot afford is a look into another table for each entry. So values of attributes
+that very many runs have ("eu", true) are bits of a number beside the other fields (`common`); and a condition that few
+runs fit (an attribute's value, an id, a parent) is asked first, which gives those runs, and they are sorted. Few is
+DRIVEN_RUNS_MAX: reading and sorting so many takes about as long as a walk.
+
+Ties of the key are broken by run (the stream's sequence) and queue, which mean the same in every projection: a cursor
+is good at any node.
+
+Invariants: what a person wrote is in the parameters, never in the SQL; the plan fixes which index is used.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2s
+from typing import Any, Final, NamedTuple, Protocol
+
+from mesh.listing import STATUSES, BadQuery, ListQuery
+from store.filters import All, AnyOf, Compare, Condition, Not, Value
+
+DRIVEN_RUNS_MAX: Final = 20_000
+_OPEN: Final = frozenset({"running", "suspended"})
+_KEYS: Final = {"started": "r.started", "ended": "r.ended", "duration": "r.duration", "id": "r.id"}
+_LAST_CHARACTER: Final = "\U0010ffff"
+
+
+class Sql(NamedTuple):
+    """SQL and its parameters."""
+
+    text: str
+    params: tuple[Any, ...] = ()
+
+
+class Vocabulary(Protocol):
+    """The words of a projection and the numbers that stand for them in its tables."""
+
+    @property
+    def types(self) -> Mapping[str, int]:
+        """Workflow types."""
+        ...
+
+    @property
+    def queues(self) -> Mapping[str, int]:
+        """Queues."""
+        ...
+
+    def name(self, name: str) -> int | None:
+        """An attribute (`attrs.x`) or note (`memo.x`); None when no run has one of that name."""
+        ...
+
+    def common(self, name: int, value: object) -> int:
+        """The bit of a value that very many runs have; 0 when it has none."""
+        ...
+
+
+class Place(NamedTuple):
+    """Where a page ends: the key it is ordered by, the run and its queue."""
+
+    key: Any
+    run: int
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A query, made ready. by: field and whether the largest is first. after: the place the page begins behind."""
+
+    query: ListQuery
+    condition: Condition | None
+    vocabulary: Vocabulary
+    after: Place | None = None
+    by: tuple[str, bool] = field(default=("started", True))
+
+    def select(self, count: Callable[[Sql, int], int]) -> Sql:
+        """SQL that gives the rows of the page (`n`) in their order, and one more if there are more.
+
+        count: how many rows a SELECT has, counted up to a limit.
+        """
+        compiler = _Compiler(self.vocabulary)
+        conjuncts = _conjuncts(self._whole_condition())
+        driver = self._driver(compiler, conjuncts, count)
+        if driver is not None:
+            asked, rows = driver
+            conjuncts.remove(asked)
+            source = Sql(f"(SELECT DISTINCT n AS m FROM ({rows.text})) CROSS JOIN runs r ON r.n = m", rows.params)  # noqa: S608
+        else:
+            source = Sql(f"runs r INDEXED BY {self._index(conjuncts)}")
+        terms = [compiler.sql(condition) for condition in conjuncts]
+        if not self.query.all_runs:
+            terms.append(Sql("r.newest = 1"))
+        if driver is None and "runs_open" in source.text:
+            terms.append(Sql("r.status <= 1"))  # the words of the index: SQLite compares them
+        name, descending = self.by
+        if self.after is not None:
+            queue = self.vocabulary.queues.get(self.after.queue, 0)
+            sign = "<" if descending else ">"
+            terms.append(
+                Sql(f"({_KEYS[name]}, r.run, r.queue) {sign} (?, ?, ?)", (self.after.key, self.after.run, queue))
+            )
+        where = " AND ".join(f"({term.text})" for term in terms) or "1"
+        way = "DESC" if descending else "ASC"
+        text = (
+            f"SELECT r.n FROM {source.text} WHERE {where} "  # noqa: S608 - parts of our own; values are parameters
+            f"ORDER BY {_KEYS[name]} {way}, r.run {way}, r.queue {way} LIMIT ?"
+        )
+        params = (*source.params, *(param for term in terms for param in term.params), self.query.limit + 1)
+        return Sql(text, params)
+
+    def _whole_condition(self) -> Condition | None:
+        from store.filters import Field
+
+        parts: list[Condition] = []
+        if self.query.status:
+            parts.append(Compare(Field("status"), "in", self.query.status))
+        if self.query.type:
+            parts.append(Compare(Field("type"), "=", (self.query.type,)))
+        if self.query.queue:
+            parts.append(Compare(Field("queue"), "=", (self.query.queue,)))
+        if self.query.id:
+            parts.append(Compare(Field("id"), "begins", (self.query.id,)))
+        if self.condition is not None:
+            parts.append(self.condition)
+        return All(tuple(parts)) if parts else None
+
+    def _index(self, conjuncts: list[Condition]) -> str:
+        name, _ = self.by
+        if name != "started":
+            return f"runs_{name}"
+        statuses = set(STATUSES)
+        for condition in conjuncts:
+            if isinstance(condition, Compare) and condition.field.name == "status":
+                statuses &= {status for status in STATUSES if _fits(status, condition)}
+        return "runs_open" if statuses <= _OPEN else "runs_started"
+
+    def _driver(
+        self, compiler: _Compiler, conjuncts: list[Condition], count: Callable[[Sql, int], int]
+    ) -> tuple[Condition, Sql] | None:
+        """The condition that the fewest runs fit, and a SELECT of these; None when none of them has only few."""
+        best: tuple[int, Condition, Sql] | None = None
+        for condition in conjuncts:
+            candidate = compiler.rows(condition) if isinstance(condition, Compare) else None
+            if candidate is None:
+                continue
+            runs = count(candidate, DRIVEN_RUNS_MAX + 1)
+            if runs <= DRIVEN_RUNS_MAX and (best is None or runs < best[0]):
+                best = (runs, condition, candidate)
+        return best[1:] if best is not None else None
+
+
+def write_cursor(query: ListQuery, place: Place) -> str:
+    """The text of a cursor."""
+    body = json.dumps([_mark(query), place.key, place.run, place.queue], separators=(",", ":"))
+    return base64.urlsafe_b64encode(body.encode()).decode().rstrip("=")
+
+
+def read_cursor(query: ListQuery) -> Place | None:
+    """The place that a query's cursor means; None without one. Raises BadQuery when it is not of this query."""
+    if not query.cursor:
+        return None
+    try:
+        body = base64.urlsafe_b64decode(query.cursor + "=" * (-len(query.cursor) % 4))
+        mark, key, run, queue = json.loads(body)
+    except (ValueError, TypeError, binascii.Error, RecursionError):
+        raise BadQuery("the cursor is none of ours; take it from the page before as it is") from None
+    wanted = str if query.by[0] == "id" else int
+    if not (isinstance(key, wanted) and isinstance(run, int) and isinstance(queue, str) and _is_64_bits(key, run)):
+        raise BadQuery("the cursor is none of ours; take it from the page before as it is")
+    if mark != _mark(query):
+        raise BadQuery("the cursor is of another query; repeat that with the same filters and order")
+    return Place(key, run, queue)
+
+
+def _mark(query: ListQuery) -> str:
+    """What a cursor's query is recognised by. Relative times in a where-text may mean another instant by now."""
+    name, descending = query.by
+    said = [sorted(query.status), query.type, query.queue, query.id, query.where.strip(), name, descending]
+    return blake2s(json.dumps([*said, query.all_runs]).encode("utf-8", "replace"), digest_size=6).hexdigest()
+
+
+def _is_64_bits(*values: object) -> bool:
+    return all(-(2**63) <= value < 2**63 for value in values if isinstance(value, int))
+
+
+def _conjuncts(condition: Condition | None) -> list[Condition]:
+    match condition:
+        case None:
+            return []
+        case All(parts):
+            return [conjunct for part in parts for conjunct in _conjuncts(part)]
+        case _:
+            return [condition]
+
+
+# -- conditions ------------------------------------------------------------------------------------------------------
+
+
+class _Compiler:
+    """Makes SQL of conditions on the row `r` of `runs`."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def sql(self, condition: Condition) -> Sql:
+        """The condition as SQL that is 0 or 1, never NULL: `not` must turn one into the other."""
+        match condition:
+            case All(parts):
+                return _joined(" AND ", [self.sql(part) for part in parts])
+            case AnyOf(parts):
+                return _joined(" OR ", [self.sql(part) for part in parts])
+            case Not(inner):
+                sql = self.sql(inner)
+                return Sql(f"NOT ({sql.text})", sql.params)
+            case Compare():
+                return self._compare(condition)
+
+    def rows(self, compare: Compare) -> Sql | None:
+        """A SELECT of the rows that fit, through an index; None for a field that has none of its own."""
+        name, null = compare.field.name, None in compare.values
+        if null or (compare.operator == "like" and not _prefix(compare)):
+            return None
+        if name in ("attrs", "memo"):
+            code = self._vocabulary.name(str(compare.field))
+            if code is None:
+                return Sql("SELECT 0 AS n WHERE 0")
+            value = _value_sql("value", compare)
+            return Sql(f"SELECT n FROM attrs WHERE name = ? AND {value.text}", (code, *value.params))  # noqa: S608
+        if name in ("id", "parent"):
+            value = _text_sql(name, compare)
+            # The second term is what the partial index asks for.
+            given = " AND parent IS NOT NULL" if name == "parent" else ""
+            return Sql(f"SELECT n FROM runs INDEXED BY runs_{name} WHERE {value.text}{given}", value.params)  # noqa: S608
+        return None
+
+    def _compare(self, compare: Compare) -> Sql:
+        name = compare.field.name
+        match name:
+            case "attrs" | "memo":
+                return self._attribute(compare)
+            case "status":
+                codes = [code for code, status in enumerate(STATUSES) if _fits(status, compare)]
+                return _one_of("r.status", codes, len(STATUSES))
+            case "type" | "queue":
+                words = self._vocabulary.types if name == "type" else self._vocabulary.queues
+                codes = [code for word, code in words.items() if _fits(word, compare)]
+                return _one_of(f"r.{name}", codes, len(words))
+            case "id":
+                return _text_sql("r.id", compare)
+            case "parent":
+                text = _text_sql("r.parent", compare)
+                if None in compare.values:
+                    return Sql(f"({text.text} OR r.parent IS NULL)", text.params)
+                return Sql(f"(r.parent IS NOT NULL AND {text.text})", text.params)
+            case "started":
+                return _number_sql("r.started", compare)
+            case "ended" | "duration":
+                number = _number_sql("r.ended" if name == "ended" else "(r.ended - r.started)", compare)
+                if None in compare.values:
+                    return Sql(f"(r.ended < 0 OR {number.text})", number.params)
+                return Sql(f"(r.ended >= 0 AND {number.text})", number.params)
+            case _:
+                return _number_sql(f"r.{name}", compare)
+
+    def _attribute(self, compare: Compare) -> Sql:
+        code = self._vocabulary.name(str(compare.field))
+        values = tuple(value for value in compare.values if value is not None)
+        parts: list[Sql] = []
+        if None in compare.values:
+            absent = "NOT EXISTS (SELECT 1 FROM attrs a INDEXED BY attrs_of_run WHERE a.n = r.n AND a.name = ?)"
+            parts.append(Sql(absent, (code,)) if code is not None else Sql("1"))
+        if code is not None and compare.operator in ("=", "in"):
+            bits = 0
+            for value in values:
+                bits |= self._vocabulary.common(code, value)
+            rare = tuple(value for value in values if not self._vocabulary.common(code, value))
+            if bits:
+                parts.append(Sql("(r.common & ?) != 0", (bits,)))
+            values = rare
+        if code is not None and values:
+            fits = _value_sql("a.value", Compare(compare.field, compare.operator, values))
+            found = "EXISTS (SELECT 1 FROM attrs a INDEXED BY attrs_of_run WHERE a.n = r.n AND a.name = ?"
+            parts.append(Sql(f"{found} AND {fits.text})", (code, *fits.params)))
+        return _joined(" OR ", parts) if parts else Sql("0")
+
+
+def stored(value: object) -> object:
+    """A value as the column `attrs.value` has it: what is true or false is neither a number nor a text there."""
+    return (b"\x01" if value else b"\x00") if isinstance(value, bool) else value
+
+
+def _value_sql(column: str, compare: Compare) -> Sql:
+    """Compare a value that may be of any type: numbers come before texts, texts before truth values (SQLite)."""
+    if compare.operator in ("like", "begins"):
+        return _text_sql(column, compare)
+    values = tuple(stored(value) for value in compare.values)
+    if compare.operator in ("=", "in"):
+        return Sql(f"{column} IN ({_marks(values)})", values)
+    (value,) = values
+    operator = compare.operator
+    if isinstance(value, bytes):
+        bounds = f"{column} >= x''"
+    elif isinstance(value, str):
+        bounds = f"{column} >= '' AND {column} < x''"
+    else:
+        bounds = f"{column} < ''"
+    return Sql(f"({column} {operator} ? AND {bounds})", (value,))
+
+
+def _text_sql(column: str, compare: Compare) -> Sql:
+    values = tuple(value for value in compare.values if value is not None)
+    if compare.operator in ("=", "in"):
+        return Sql(f"{column} IN ({_marks(values)})", values)
+    if not values:
+        return Sql("0")
+    text = str(values[0])
+    if compare.operator not in ("like", "begins"):
+        return Sql(f"{column} {compare.operator} ?", (text,))
+    prefix = _prefix(compare)
+    bounds = Sql(f"{column} >= ? AND {column} < ?", (prefix, prefix + _LAST_CHARACTER))
+    if compare.operator == "begins" or text == prefix + "*":
+        return Sql(f"({bounds.text})", bounds.params)
+    pattern = "".join(f"[{c}]" if c in "?[" else c for c in text)
+    if not prefix:
+        return Sql(f"(typeof({column}) = 'text' AND {column} GLOB ?)", (pattern,))
+    return Sql(f"({bounds.text} AND {column} GLOB ?)", (*bounds.params, pattern))
+
+
+def _number_sql(column: str, compare: Compare) -> Sql:
+    values = tuple(value for value in compare.values if value is not None)
+    if compare.operator in ("=", "in"):
+        return Sql(f"{column} IN ({_marks(values)})", values)
+    return Sql(f"{column} {compare.operator} ?", values) if values else Sql("0")
+
+
+def _prefix(compare: Compare) -> str:
+    """How every text begins that fits."""
+    text = str(compare.values[0])
+    return text if compare.operator == "begins" else text.partition("*")[0] if compare.operator == "like" else text
+
+
+def _fits(word: str, compare: Compare) -> bool:
+    """Whether a word of a small vocabulary fits; what few words there are is decided here and not in SQL."""
+    values = [value for value in compare.values if value is not None]
+    if not values:
+        return False
+    wanted = str(values[0])
+    match compare.operator:
+        case "=" | "in":
+            return word in values
+        case "<":
+            return word < wanted
+        case "<=":
+            return word <= wanted
+        case ">":
+            return word > wanted
+        case ">=":
+            return word >= wanted
+        case "begins":
+            return word.startswith(wanted)
+        case _:
+            return _is_like(word, wanted)
+
+
+def _is_like(word: str, pattern: str) -> bool:
+    first, *rest = pattern.split("*")
+    if not rest:
+        return word == first
+    *middle, last = rest
+    if not (word.startswith(first) and word.endswith(last) and len(word) >= len(first) + len(last)):
+        return False
+    at, end = len(first), len(word) - len(last)
+    for part in middle:
+        found = word.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
+
+
+def _one_of(column: str, codes: list[int], of: int) -> Sql:
+    if not codes:
+        return Sql("0")
+    # Not worth a look at the column; and one code is one comparison.
+    return Sql("1") if len(codes) == of else Sql(f"{column} IN ({_marks(codes)})", tuple(codes))
+
+
+def _marks(values: Iterable[Value | object]) -> str:
+    return ", ".join("?" for _ in values)
+
+
+def _joined(word: str, parts: list[Sql]) -> Sql:
+    text = word.join(f"({part.text})" for part in parts)
+    return Sql(f"({text})", tuple(param for part in parts for param in part.params))

@@ -1,0 +1,247 @@
+"""Lists of workflows: what events do to them, how they are kept from the streams, and that they are right afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import mesh.client
+from mesh import codec
+from mesh.client import Client
+from mesh.events import EndRecord, Event, StartSpec
+from mesh.listing import Count, ListQuery
+from mesh.subjects import WorkflowKey, stream_name
+from store.projecting import Projecting
+from store.projection import (
+    Projection,
+    ProjectionInUse,
+    open_projection,
+)
+from store.runs import SEARCHED_CHARACTERS_MAX, searched
+from store.streams import ensure_queue
+from tests.apps import QUEUE, key
+from tests.conftest import ServerFactory
+from tests.waiting import wait_until, wait_until_async
+
+NOW_NS = 1_800_000_000_000_000_000
+SECOND_NS = 1_000_000_000
+HOUR_NS = 3600 * SECOND_NS
+
+
+@dataclass
+class Told:
+    """Events in the order of a stream, made up."""
+
+    events: list[Event] = field(default_factory=list)
+    seq: int = 0
+    now_ns: int = NOW_NS - HOUR_NS
+
+    def _add(self, kind: str, id: str, args: list[str], data: bytes, step_s: float = 1.0) -> int:
+        self.seq += 1
+        self.now_ns += int(step_s * SECOND_NS)
+        self.events.append(Event(kind, id, self.seq, self.now_ns, args, data, None))
+        return self.seq
+
+    def start(self, id: str, type: str = "app:order", *, after_s: float = 1.0, **spec: Any) -> int:
+        return self._add("start", id, [], StartSpec(workflow=type, **spec).encode(), after_s)
+
+    def end(self, id: str, run: int, status: str = "completed", *, after_s: float = 1.0) -> int:
+        return self._add("end", id, [str(run)], EndRecord(status).encode(), after_s)
+
+    def attrs(self, id: str, run: int, search: Mapping[str, Any], memo: Mapping[str, Any] | None = None) -> int:
+        return self._add("attrs", id, [str(run)], codec.encode({"search": search, "memo": memo or {}}))
+
+    def into(self, projection: Projection, queue: str = QUEUE, *, at_once: int = 1000) -> None:
+        projection.begin(queue, "created")
+        for first in range(0, len(self.events), at_once):
+            batch = self.events[first : first + at_once]
+            projection.take_in(queue, batch, batch[-1].seq, batch[-1].at_ns)
+
+
+def _listed(projection: Projection, **query: Any) -> list[Mapping[str, Any]]:
+    return list(projection.page(ListQuery(**query), NOW_NS).workflows)
+
+
+def _ids(projection: Projection, where: str = "", **query: Any) -> list[str]:
+    return [str(record["id"]) for record in _listed(projection, where=where, **query)]
+
+
+def _told(told: Told, *, at_once: int = 1000) -> Projection:
+    projection = open_projection(None)
+    told.into(projection, at_once=at_once)
+    return projection
+
+
+class TestRunsAndEvents:
+    """The same rules as the owner's, whatever the batches are."""
+
+    @pytest.mark.parametrize("at_once", [1, 2, 1000])
+    def test_first_in_the_order_of_the_stream_wins(self, at_once: int) -> None:
+        """A second start, an end of an older run and a second end change nothing."""
+        told = Told()
+        first = told.start("a", attrs={"n": 1})
+        ignored = told.start("a", "app:other")
+        told.end("a", ignored)
+        told.end("a", first, "failed")
+        told.end("a", first, "completed")
+        told.end("never-started", 1)
+        (only,) = _listed(_told(told, at_once=at_once))
+        assert (only["id"], only["run"], only["type"], only["status"]) == ("a", first, "app:order", "failed")
+        assert only["duration_s"] == 3.0
+
+    @pytest.mark.parametrize("at_once", [1, 3, 1000])
+    def test_runs_that_go_on_are_listed_as_their_newest_one(self, at_once: int) -> None:
+        """Continued and retried runs are history; an id that is used again is one workflow."""
+        told = Told()
+        runs = []
+        for status in ("continued", "retried", "completed"):
+            runs.append(told.start("a", attempt=len(runs) + 1))
+            told.end("a", runs[-1], status)
+        runs.append(told.start("a", "app:again"))
+        projection = _told(told, at_once=at_once)
+        (newest,) = _listed(projection)
+        assert (newest["run"], newest["status"], newest["ended"], newest["duration_s"]) == (
+            runs[-1],
+            "running",
+            None,
+            None,
+        )
+        every = _listed(projection, all_runs=True, order="started")
+        assert [(r["run"], r["status"], r["attempt"]) for r in every] == [
+            (runs[0], "continued", 1), (runs[1], "retried", 2), (runs[2], "completed", 3), (runs[3], "running", 1),
+        ]  # fmt: skip
+        assert projection.counts() == (Count("running", "app:again", QUEUE, 1),)
+        assert sum(count.workflows for count in projection.counts(all_runs=True)) == 4
+
+    def test_newest_record_of_attributes_replaces_those_of_the_start(self) -> None:
+        """Also when it comes after the end; what belongs to an older run is ignored."""
+        told = Told()
+        old = told.start("a", attrs={"customer": "c-0"})
+        told.end("a", old, "continued")
+        run = told.start("a", attrs={"customer": "c-1", "gone": True}, memo={"note": "x"})
+        told.attrs("a", run, {"customer": "c-2", "tags": ["eu", "gold", "eu"]})
+        told.end("a", run)
+        told.attrs("a", run, {"customer": "c-3", "tags": ["eu", "gold"]}, {"note": "y"})
+        told.attrs("a", old, {"customer": "c-4"})
+        told.attrs("a", run + 1, {"customer": "c-5"})
+        projection = _told(told, at_once=2)
+        (record,) = _listed(projection)
+        assert record["attrs"] == {"customer": "c-3", "tags": ["eu", "gold"]}
+        assert record["memo"] == {"note": "y"}
+        assert _ids(projection, "attrs.customer = c-3 and attrs.tags = gold and memo.note = y") == ["a"]
+        assert _ids(projection, "attrs.customer in (c-1, c-2, c-4, c-5) or attrs.gone = true or memo.note = x") == []
+
+    def test_start_that_cannot_be_read_is_listed(self) -> None:
+        """Its owner ends it; somebody will look for it."""
+        told = Told()
+        told.events.append(Event("start", "a%20b", 7, NOW_NS, [], b"\xc1\xff", None))
+        (record,) = _listed(_told(told))
+        assert (record["id"], record["type"]) == ("a b", "?")
+
+    def test_values_that_nobody_can_look_for_are_left_out(self) -> None:
+        """Tables, texts without end, what is no number; a list counts by its elements, each once."""
+        long = "x" * (SEARCHED_CHARACTERS_MAX + 1)
+        values = {"t": {"a": 1}, "long": long, "nan": float("nan"), "l": [1, 1.0, True, "1", [2]], "big": 2**64 - 1}
+        assert list(searched(values)) == [("l", 1), ("l", 1.0), ("l", True), ("l", "1"), ("big", float(2**64 - 1))]
+
+
+async def _until_kept(projecting: Projecting, behind: int = 0) -> None:
+    await wait_until(lambda: projecting.is_caught_up() and projecting.lag().messages == behind)
+
+
+@asynccontextmanager
+async def _kept(client: Client, path: Path | None) -> AsyncIterator[Projecting]:
+    """A projection of a server's streams that has caught up."""
+    projecting = Projecting(client.conn, client.js, path)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(projecting.run)
+        await _until_kept(projecting)
+        yield projecting
+        tasks.cancel_scope.cancel()
+
+
+async def _all(projecting: Projecting, **query: Any) -> dict[str, str]:
+    page = await projecting.list(ListQuery(**query))
+    return {str(record["id"]): str(record["status"]) for record in page.workflows}
+
+
+class TestKeeping:
+    """From the streams of a real server, and again from there."""
+
+    async def test_is_made_from_the_streams_and_again_when_it_is_lost_or_damaged(
+        self, nats_server: ServerFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What a node does when its file is gone, is nonsense, or is of a stream that is no longer that one."""
+        file = tmp_path / "deep" / "projection.sqlite3"
+        async with mesh.client.connect(nats_server().url) as client:
+            await ensure_queue(client.js, "one", partitions=2)
+
+            async def begin(queue: str, id: str) -> int:
+                spec = StartSpec(workflow="app:w", attrs={"of": queue}).encode()
+                return (await client.js.publish(WorkflowKey(queue, id).start(), spec)).seq
+
+            async def end(queue: str, id: str, run: int) -> None:
+                await client.js.publish(WorkflowKey(queue, id).end(run), EndRecord("completed").encode())
+
+            runs = {id: await begin("one", id) for id in ("a", "b")}
+            await end("one", "a", runs["a"])
+            async with _kept(client, file) as kept:
+                assert await _all(kept) == {"a": "completed", "b": "running"}
+                await ensure_queue(client.js, "two", partitions=1)
+                await begin("two", "c")
+                await wait_until_async(lambda: _has(kept, {"a", "b", "c"}))
+                with pytest.raises(ProjectionInUse, match="another process"):
+                    open_projection(file)
+            # It goes on from where it was: what is in the file already is not read again.
+            await end("one", "b", runs["b"])
+            async with _kept(client, file) as kept:
+                assert await _all(kept) == {"a": "completed", "b": "completed", "c": "running"}
+                assert kept.progress().taken_in == 1
+                # A stream made anew, and one that is gone.
+                await client.js.delete_stream(stream_name("two"))
+                await client.js.delete_stream(stream_name("one"))
+                await ensure_queue(client.js, "one", partitions=2)
+                await begin("one", "d")
+                await wait_until_async(lambda: _has(kept, {"d"}))
+            for damage in (b"no database", b"SQLite format 3\0" + b"\xff" * 5000):
+                file.write_bytes(damage)
+                async with _kept(client, file) as kept:
+                    assert await _all(kept) == {"d": "running"}
+            assert len(list(file.parent.glob("*.damaged-*"))) >= 2
+            assert "a new one is made from the streams" in caplog.text
+            file.unlink()
+            async with _kept(client, file) as kept:
+                assert await _all(kept, where="attrs.of = one") == {"d": "running"}
+                assert (await kept.list(ListQuery())).lag.messages == 0
+
+    async def test_workflows_that_were_purged_are_forgotten(self, nats_server: ServerFactory) -> None:
+        """At once when it is said; by and by when nobody said so; never while the stream has them."""
+        async with mesh.client.connect(nats_server().url) as client:
+            await ensure_queue(client.js, QUEUE, partitions=2)
+            runs = {}
+            for id in "abcd":
+                spec = StartSpec(workflow="app:w").encode()
+                runs[id] = (await client.js.publish(key(id).start(), spec)).seq
+                await client.js.publish(key(id).end(runs[id]), EndRecord("completed").encode())
+            again = (await client.js.publish(key("d").start(), spec)).seq
+            async with _kept(client, None) as kept:
+                await client.js.purge(stream_name(QUEUE), subject=key("b").stored("*", ">"))
+                client.conn.publish_nowait(key("b").note("purged"))
+                client.conn.publish_nowait(key("c").note("purged"))  # not true
+                await wait_until_async(lambda: _has(kept, {"a", "c", "d"}))
+                # Nobody says anything: the stream begins later, and one in its middle is missing.
+                await client.js.purge(stream_name(QUEUE), subject=key("a").stored("*", ">"))
+                await client.js.purge(stream_name(QUEUE), subject=key("c").stored("*", ">"))
+                await wait_until_async(lambda: _has(kept, {"d"}), timeout_s=8)
+                assert sum(count.workflows for count in await kept.counts()) == 1
+                assert [r["run"] for r in (await kept.list(ListQuery(id="d"))).workflows] == [again]
+
+
+async def _has(projecting: Projecting, ids: set[str]) -> bool:
+    return set(await _all(projecting)) == ids
