@@ -30,6 +30,8 @@ from mesh.failure import Failure
 from mesh.history import History, OpenRun, RunOutcome
 from mesh.hosts import HostRecord, Hosts
 from mesh.jetstream import JetStream
+from mesh.listing import LIMIT_MAX, ORDER_DEFAULT, ListPage, ListQuery
+from mesh.lists import ask_counts, ask_page, every_workflow
 from mesh.starting import (
     ConflictPolicy,
     ReusePolicy,
@@ -253,6 +255,42 @@ class Client:
         if len(found) > 1:
             raise NotFound(f"workflow {id!r} is on several queues ({', '.join(found)}); say which with --queue")
         return self.get(id, queue=found[0])
+
+    def list(
+        self,
+        where: str = "",
+        *,
+        status: str | Sequence[str] = (),
+        type: str = "",
+        queue: str = "",
+        id: str = "",
+        order: str = ORDER_DEFAULT,
+        most: int = 0,
+        all_runs: bool = False,
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        """All workflows that fit, as the records that `mesh ls --json` prints; at most so many, 0 = all.
+
+            async for workflow in m.list('attrs.customer = "c-1" and started > -2h', status="running"):
+                print(workflow["id"], workflow["started"])
+
+        where: the language of docs/search.md. id: how it begins. order: started, ended, duration or id, with `-` for
+        the largest first. all_runs: every run, not only the newest of each id. Raises BadQuery, NoProjection when no
+        node keeps a list, RequestTimeout.
+        """
+        statuses = (status,) if isinstance(status, str) else tuple(status)
+        query = ListQuery(
+            status=tuple(one for one in statuses if one), type=type, queue=queue, id=id, where=where, order=order,
+            limit=LIMIT_MAX, all_runs=all_runs,
+        ).checked()  # fmt: skip
+        return every_workflow(self.conn, query, most=most)
+
+    async def page(self, query: ListQuery) -> ListPage:
+        """One page of workflows; `next` is the cursor of the one behind it. Raises as `list`."""
+        return await ask_page(self.conn, query.checked())
+
+    async def count(self, *by: str, all_runs: bool = False) -> Sequence[Mapping[str, Any]]:
+        """How many workflows there are of each status and type, or of what is named. Raises as `list`."""
+        return await ask_counts(self.conn, by or ("status", "type"), all_runs=all_runs)
 
     async def call(self, function_id: str, *args: Any, timeout_s: float = 60.0) -> Any:
         """Call a function and return its result. Raises RequestTimeout, and FunctionFailed.

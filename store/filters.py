@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from mesh.duration import BadDuration, parse_duration_ns
+from mesh.instants import parse_iso_ns
 from mesh.listing import STATUSES, BadQuery
-from mesh.times import parse_iso_ns
 
 CHARACTERS_MAX: Final = 4096
 CONDITIONS_MAX: Final = 64

@@ -38,9 +38,9 @@ import sqlite_utils
 from mesh import codec
 from mesh.errors import MeshError
 from mesh.events import Event
+from mesh.instants import iso
 from mesh.listing import STATUSES, BadQuery, Count, ListPage, ListQuery
 from mesh.subjects import untoken
-from mesh.times import iso
 from store.filters import parse_filter
 from store.runs import NOT_ENDED, Run, searched, take_in, text_of
 from store.search import Place, Search, Sql, read_cursor, stored, write_cursor

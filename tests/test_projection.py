@@ -99,7 +99,7 @@ class TestRunsAndEvents:
     def test_runs_that_go_on_are_listed_as_their_newest_one(self, at_once: int) -> None:
         """Continued and retried runs are history; an id that is used again is one workflow."""
         told = Told()
-        runs = []
+        runs: list[int] = []
         for status in ("continued", "retried", "completed"):
             runs.append(told.start("a", attempt=len(runs) + 1))
             told.end("a", runs[-1], status)

@@ -88,6 +88,13 @@ def log_options(command: Command) -> Command:
     is_flag=True,
     help="Serve functions and nothing else: no workflows, processes or services, and no right to them needed.",
 )
+@click.option(
+    "--projection",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="MESH_PROJECTION",
+    metavar="FILE",
+    help="Keep a list of all workflows in this file (SQLite), for `mesh ls`; it is made from the streams.",
+)
 @click.option("--with-parent", is_flag=True, hidden=True, help="Leave when standard input is closed.")
 @log_options
 @connection_options
@@ -102,6 +109,7 @@ def run_node(
     without: tuple[str, ...],
     metrics: str | None,
     functions_only: bool,
+    projection: Path | None,
     with_parent: bool,
     log_format: LogFormat,
     log_level: str,
@@ -138,6 +146,7 @@ def run_node(
         offers=Offers(only, without),
         functions_only=functions_only,
         metrics=metrics,
+        projection=projection,
     )
     # A step waits for the loop several times; uvloop's turns are shorter.
     uvloop = importlib.util.find_spec("uvloop") is not None

@@ -33,6 +33,8 @@ _COLORS: Final = {
     "Exited": "yellow",
     "Failed": "red",
     "Starting": "cyan",
+    "continued": "dim",
+    "retried": "dim",
 }
 
 

@@ -37,6 +37,8 @@ NODES_MAX: Final = 64
 # Longer than a node takes to finish the calls under way (10 s) and to write what is left (10 s). What a worker says in
 # `worker_stop_timeout` comes on top.
 LEAVE_TIMEOUT_S: Final = 25.0
+# Beside the server's store. The first node keeps it, so that workflows can be listed.
+PROJECTION: Final = "projection.sqlite3"
 
 _OURS: Final = ("NATS_", "MESH_METRICS")
 
@@ -111,8 +113,15 @@ def up(
             click.echo(f"server   {server.url}  pid {server.pid}  store {directory}  sync {sync}")
             stop_timeouts_s = [worker.options.stop_timeout_s for worker in registry.workers().values()]
             leave_s = LEAVE_TIMEOUT_S + max(stop_timeouts_s, default=0.0)
+            projection = ("--projection", str(directory / PROJECTION))
             crew = [
-                _Child(f"node-{i + 1}", app, server.url, (*arguments, *_metrics_of(metrics, i)), leave_s)
+                _Child(
+                    f"node-{i + 1}",
+                    app,
+                    server.url,
+                    (*arguments, *_metrics_of(metrics, i), *(() if i else projection)),
+                    leave_s,
+                )
                 for i in range(nodes)
             ]
             hint = "" if port == 4222 else f" -s {server.url}"
