@@ -24,8 +24,18 @@ from mesh import codec
 from mesh.calls import call_function
 from mesh.connection import Connection, ConnectOptions
 from mesh.connection import connect as connect_nats
-from mesh.errors import Disconnected, MeshError, NoResponders, NotFound, NotPermitted, RequestTimeout, Undecodable
-from mesh.events import Event, StartSpec, decode_end, decode_start
+from mesh.errors import (
+    CannotLookBack,
+    Disconnected,
+    MeshError,
+    NoResponders,
+    NotFound,
+    NotPermitted,
+    RequestTimeout,
+    Undecodable,
+)
+from mesh.event_numbers import event_number
+from mesh.events import EndRecord, Event, StartSpec, decode_end, decode_start
 from mesh.failure import Failure
 from mesh.history import History, OpenRun, RunOutcome
 from mesh.hosts import HostRecord, Hosts
@@ -51,7 +61,9 @@ LOOK_EVERY_S: Final = 2.0
 FIRST_LOOK_S: Final = 0.005
 ASK_OWNER_AFTER_S: Final = 0.08
 DESCRIBE_TIMEOUT_S: Final = 1.0
+DESCRIBE_FULL_TIMEOUT_S: Final = 6.0
 DESCRIBE_TRIES: Final = 5
+LOOK_BACK_TIMEOUT_S: Final = 30.0  # a long history is replayed for it
 
 
 class WorkflowFailed(MeshError):
@@ -159,8 +171,15 @@ class WorkflowHandle:
             return await self._client.wait(self)
         raise RequestTimeout(f"the result of workflow {self.id!r}", timeout_s or 0.0)
 
-    async def describe(self) -> WorkflowState:
-        """What the workflow is doing, or how it ended. Raises NotFound."""
+    async def describe(self, *, at: int | None = None) -> WorkflowState:
+        """What the workflow is doing, or how it ended. Raises NotFound.
+
+        at: the number of an event of its newest run, from 1, or the event's stream sequence. Then it is as it was when
+        that event had happened, with where its Lua code stood and what variables held: `detail` has `tasks`,
+        `coroutines`, `globals`, `waiting`, `ops` (docs/debugging.md). Raises NoSuchEvent, CannotLookBack.
+        """
+        if at is not None:
+            return await self._client.look_back(self.key, at)
         return await self._client.describe(self.key)
 
     async def history(self) -> list[Event]:
@@ -318,27 +337,57 @@ class Client:
         detail = await self.ask_owner(key, run)
         return WorkflowState(key, run.run, name, str(detail.get("status", "running")), None, detail)
 
-    async def ask_owner(self, key: WorkflowKey, run: OpenRun) -> Mapping[str, Any]:
-        """What the owner of an open run says it is waiting for; a note instead when nobody owns it."""
-        partition = int(run.start.subject.split(".")[3])
-        subject, wish = owner_request(key.queue, partition, "describe"), codec.encode({"id": key.id})
-        reply = None
+    async def look_back(self, key: WorkflowKey, at: int) -> WorkflowState:
+        """How the newest run of a workflow was at one of its events; see `WorkflowHandle.describe`."""
+        found = await self.history(key.queue).last_run(key)
+        if found is None:
+            raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
+        run = found[0]
+        events = await self.history(key.queue).events(key, run.run)
+        number = event_number(key.id, events, at)
+        detail = await self.ask_owner_back(key, run, events[number - 1].seq)
+        return WorkflowState(key, run.run, workflow_name(run), str(detail["status"]), past_value(detail), detail)
+
+    async def ask_owner(self, key: WorkflowKey, run: OpenRun, *, full: bool = False) -> Mapping[str, Any]:
+        """What the owner of an open run says it is waiting for; a note instead when nobody owns it.
+
+        full: also where its code stands, with what variables hold, and its ops.
+        """
+        timeout_s = DESCRIBE_FULL_TIMEOUT_S if full else DESCRIBE_TIMEOUT_S
+        reply = await self._ask_owner(key, run, {"id": key.id, "full": full}, timeout_s=timeout_s)
+        if reply is None:
+            return {"status": "running", "note": _no_owner(key, run)}
+        value = codec.decode(reply)
+        return value if isinstance(value, Mapping) else {"status": "running", "note": "its owner is taking it over"}
+
+    async def ask_owner_back(self, key: WorkflowKey, run: OpenRun, seq: int = 0) -> Mapping[str, Any]:
+        """How a run was when the event at a stream sequence had happened; 0: the newest. It may have ended.
+
+        Raises CannotLookBack: nobody owns it, or its history cannot be replayed.
+        """
+        reply = await self._ask_owner(
+            key, run, {"id": key.id, "run": run.run, "at": seq}, timeout_s=LOOK_BACK_TIMEOUT_S
+        )
+        value = codec.decode(reply) if reply is not None else None
+        if not isinstance(value, Mapping):
+            raise CannotLookBack(_no_owner(key, run))
+        if "status" not in value:
+            raise CannotLookBack(str(value.get("problem")))
+        return value
+
+    async def _ask_owner(
+        self, key: WorkflowKey, run: OpenRun, wish: Mapping[str, Any], *, timeout_s: float
+    ) -> bytes | None:
+        subject = owner_request(key.queue, _partition_of(run), "describe")
         for _ in range(DESCRIBE_TRIES):
             # Only the owner answers; while a partition changes hands nobody does for a moment.
             try:
-                reply = await self.conn.request(subject, wish, timeout_s=DESCRIBE_TIMEOUT_S)
-                break
+                return (await self.conn.request(subject, codec.encode(wish), timeout_s=timeout_s)).data
             except NoResponders:
                 break
             except RequestTimeout:
                 continue
-        if reply is None:
-            return {
-                "status": "running",
-                "note": f"no node owns partition {partition} of queue {key.queue} at the moment",
-            }
-        value = codec.decode(reply.data)
-        return value if isinstance(value, Mapping) else {"status": "running", "note": "its owner is taking it over"}
+        return None
 
     async def wait(self, handle: WorkflowHandle) -> Any:
         """Wait for a workflow's end; see `WorkflowHandle.result`. A server that goes away is waited for, too."""
@@ -420,6 +469,22 @@ class _News:
             self._event = anyio.Event()
             return True
         return False
+
+
+def past_value(detail: Mapping[str, Any]) -> Any:
+    """What a run that was looked back at had ended with; None while it had not, and for what was too large to send."""
+    ended = detail.get("ended")
+    if not isinstance(ended, Mapping) or not isinstance(ended.get("outcome"), bytes):
+        return None
+    return EndRecord(str(ended.get("status")), ended["outcome"]).value()
+
+
+def _partition_of(run: OpenRun) -> int:
+    return int(run.start.subject.split(".")[3])
+
+
+def _no_owner(key: WorkflowKey, run: OpenRun) -> str:
+    return f"no node owns partition {_partition_of(run)} of queue {key.queue} at the moment"
 
 
 def workflow_name(run: OpenRun) -> str:

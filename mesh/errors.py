@@ -149,3 +149,9 @@ class ServerFailed(MeshError):
 # What a later try may not meet any more: the connection is down, the server is silent, or a cluster has no leader at
 # the moment, which looks like a stream that is not there.
 TEMPORARY = (Disconnected, RequestTimeout, OutcomeUnknown, NoResponders, NotFound, ServerRefused)
+
+
+class CannotLookBack(MeshError):
+    """Raised when nobody can say how a workflow was at an event."""
+
+    code = "cannot-look-back"

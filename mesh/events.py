@@ -22,6 +22,9 @@ HEADER_WORKFLOW: Final = "Mesh-Workflow"
 HEADER_HOST: Final = "Mesh-Host"
 HEADER_FROM: Final = "Mesh-From"
 HEADER_ONCE: Final = "Mesh-Once"
+# What our function hosts say in an outcome: which node ran the call, and for how many milliseconds.
+HEADER_NODE: Final = "Mesh-Node"
+HEADER_TOOK: Final = "Mesh-Took"
 
 KINDS: Final = frozenset(
     {"start", "signal", "ret", "claim", "tick", "exit", "mark", "attrs", "cancel", "kill", "monitor", "end"}

@@ -99,9 +99,28 @@ class Questions:
                 subscription.unsubscribe()
 
     async def _describe(self, engine: Engine, reply: str, data: bytes) -> None:
+        """Answer {id}: what a workflow is doing; {id, full}: with variables and ops; {id, run, at}: how it was.
+
+        What cannot be answered is a `note` to the first two, and a `problem` to the third.
+        """
+        described: dict[str, Any] | None = None
+        looks_back = False
         try:
             wish = codec.decode(data)
-            described = await engine.describe(str(wish["id"])) if isinstance(wish, dict) and "id" in wish else None
+            if isinstance(wish, dict) and "id" in wish:
+                looks_back = isinstance(wish.get("run"), int)
+                if looks_back:
+                    at = wish.get("at")
+                    described = await engine.look_back(str(wish["id"]), wish["run"], at if isinstance(at, int) else 0)
+                else:
+                    described = await engine.describe(str(wish["id"]), full=bool(wish.get("full")))
         except (Undecodable, MeshError) as error:
-            described = {"status": "running", "note": str(error)}
-        self._reply(reply, {**described, "node": self._node_id} if described else None)
+            described = _refusal(looks_back, error)
+        try:
+            self._reply(reply, {**described, "node": self._node_id} if described else None)
+        except PayloadTooLarge as error:
+            self._reply(reply, {**_refusal(looks_back, error), "node": self._node_id})
+
+
+def _refusal(looks_back: bool, error: MeshError) -> dict[str, Any]:
+    return {"problem": str(error)} if looks_back else {"status": "running", "note": str(error)}

@@ -25,9 +25,11 @@ from mesh import codec
 from mesh.calls import HEADER_CALL
 from mesh.connection import Connection, DirectSubscription
 from mesh.errors import Disconnected, PayloadTooLarge, Undecodable
+from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.failure import Failure, Kind
 from mesh.outbox import Ack, Outbox
 from mesh.subjects import claim_of_ret, function_request, function_stop, function_who
+from mesh.wire import encode_headers
 from node.functions.job import Function, Job, Runner
 from node.functions.limits import WorkerLimit, worker_limits
 from node.functions.lua_calls import LuaCalls
@@ -76,6 +78,8 @@ class FunctionHost:
         self._conn = conn
         self._outbox = outbox
         self._node_id = node_id
+        # The end of the block is the time, which each outcome has for itself.
+        self._outcome_headers = encode_headers({HEADER_NODE: node_id.replace("%", "%%"), HEADER_TOOK: "%.3f"})
         self._functions: dict[str, Function] = {}
         self._limits = worker_limits(code.registry)
         self._stop_timeouts_s = [worker.options.stop_timeout_s for worker in code.registry.workers().values()]
@@ -356,16 +360,17 @@ class FunctionHost:
         if function_endpoint := job.function.endpoint:
             function_endpoint.note(took_s, failed=failed, outcome=outcome)
         if job.reply.startswith(WORKFLOW_REPLY):
+            headers = self._outcome_headers % (took_s * 1e3)
 
             def on_ack(ack: Ack) -> None:
                 if isinstance(ack.error, PayloadTooLarge):
-                    self._outbox.write(job.reply, _too_large(ack.error), None, lambda _ack: self._leave(job))
+                    self._outbox.write(job.reply, _too_large(ack.error), headers, lambda _ack: self._leave(job))
                     return
                 if ack.error is not None:
                     _log.error("the outcome of %s is not recorded: %s", job.reply, ack.error)
                 self._leave(job)
 
-            self._outbox.write(job.reply, outcome, None, on_ack)
+            self._outbox.write(job.reply, outcome, headers, on_ack)
             return
         try:
             try:

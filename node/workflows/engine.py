@@ -31,7 +31,7 @@ import anyio
 import anyio.abc
 
 from mesh.connection import Connection
-from mesh.errors import MeshError, Undecodable
+from mesh.errors import CannotLookBack, MeshError, Undecodable
 from mesh.events import Event, decode_end, decode_start, parse
 from mesh.follower import Delivered
 from mesh.history import History
@@ -49,12 +49,13 @@ from node.telemetry.witness import Witness
 from node.units.naming import Naming
 from node.units.switchboard import Switchboard
 from node.workflows.background import Background
-from node.workflows.children import child_pid
+from node.workflows.describing import described, looked_at
 from node.workflows.effects import Effects
 from node.workflows.ending import Ending
 from node.workflows.following import INBOX_EVENTS_MAX, Following
 from node.workflows.instances import Instance, Instances
 from node.workflows.loading import Loading
+from node.workflows.looking_back import LookingBack
 from node.workflows.opening import Opening
 from node.workflows.ops import Suspend
 from node.workflows.others import Others
@@ -70,6 +71,7 @@ BATCH_EVENTS: Final = 128  # events handled before the loop lets I/O go on
 CHECKPOINT_EVERY_S: Final = 1.0
 DESCRIBE_LOAD_S: Final = 5.0
 SUSPENDED_MAX: Final = 1000  # told at once: an answer is one message
+OPS_REPLAY_S: Final = 3.0  # for a table that is good to have; whoever wants a state may wait longer
 
 _FIRST_START: Final = b"Nats-Expected-Last-Subject-Sequence: 0\r\n"
 
@@ -125,6 +127,7 @@ class Engine:
         self._background = background = Background()
         self._instances = instances = Instances(host, resident_max, options.sticky_timeout_s, self._loop.time)
         self._vms = VMs(Opening(code, host, call_defaults, log_in_replay=options.log_in_replay))
+        self._looking_back = LookingBack(Opening(code, host, call_defaults))
         self._following = Following(
             conn=conn, js=js, roster=roster, queue=stream.queue, instances=instances, background=background,
             wake=self._wake,
@@ -208,8 +211,11 @@ class Engine:
         """Stop running a partition; return its claim, how far it was handled and which runs are busy."""
         return self._following.drop(number)
 
-    async def describe(self, workflow_id: str) -> dict[str, Any] | None:
-        """What a workflow of an owned partition is doing; it is loaded for that. None when no run is open."""
+    async def describe(self, workflow_id: str, *, full: bool = False) -> dict[str, Any] | None:
+        """What a workflow of an owned partition is doing; it is loaded for that. None when no run is open.
+
+        full: also where its code stands, with what variables hold, and its ops, as in `node.workflows.looking_back`.
+        """
         key = WorkflowKey(self.queue, workflow_id)
         number = await self.history.partition_of(key)
         partition = self.partitions.get(number) if number is not None else None
@@ -224,7 +230,31 @@ class Engine:
             while instance.loading is not None and self._instances.holds(instance):  # noqa: ASYNC110
                 # People ask this now and then; an event for each load would cost every load.
                 await anyio.sleep(0.005)
-        return _described(instance.run) if instance.run is not None else None
+        run = instance.run
+        if run is None:
+            return None
+        state = described(run)
+        if full:
+            if run.machine is not None:
+                state |= looked_at(run, run.machine)
+            state |= await self._ops(key, run.run)
+        return state
+
+    async def look_back(self, workflow_id: str, run: int, seq: int = 0) -> dict[str, Any]:
+        """How a run was at the event with a stream sequence, the newest by default; it may have ended.
+
+        Raises CannotLookBack.
+        """
+        key = WorkflowKey(self.queue, workflow_id)
+        return await self._looking_back.at(key, run, await self.history.events(key, run), seq)
+
+    async def _ops(self, key: WorkflowKey, run: int) -> dict[str, Any]:
+        try:
+            events = await self.history.events(key, run)
+            seen = await self._looking_back.at(key, run, events, seconds=OPS_REPLAY_S)
+        except CannotLookBack as error:
+            return {"ops": [], "ops_problem": str(error)}
+        return {"ops": seen["ops"], "suspended_seq": seen["suspended_seq"]}
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -374,32 +404,6 @@ class Engine:
 
     def _in_trouble(self, instance: Instance, run: Run, error: MeshError) -> None:
         self._loading.in_trouble(instance, run, error)
-
-
-def _described(run: Run) -> dict[str, Any]:
-    waiting = []
-    for op in run.open.values():
-        item: dict[str, Any] = {"n": op.n, "kind": op.kind, "since_ns": op.issued_ns}
-        if op.target:
-            item["target"] = op.target
-        if op.kind == "call":
-            item["attempt"] = op.attempt
-            if op.last_failure:
-                item["last_error"] = op.last_failure
-            if op.failed_seq and op.due_ns:
-                item["next_attempt_ns"] = op.due_ns
-        elif op.due_ns:
-            item["due_ns"] = op.due_ns
-        waiting.append(item)
-    machine = run.machine
-    stacks = machine.stacks() if machine is not None and not run.suspended else []
-    return {
-        "run": run.run, "workflow": run.spec.workflow, "status": "suspended" if run.suspended else "running",
-        "reason": run.suspended, "waiting": waiting, "children": [child_pid(op) for op in run.children.by_n.values()],
-        "stacks": stacks, "started_ns": run.started_ns, "attempt": run.spec.attempt,
-        "delayed_until_ns": run.delayed_until_ns, "deadline_ns": run.deadline_ns,
-        "cancel_requested": run.cancel_requested, "events": run.length,
-    }  # fmt: skip
 
 
 __all__ = ["Engine", "Statistics"]

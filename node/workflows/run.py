@@ -104,6 +104,8 @@ class Run:
         # The workflow was terminated after the former run had come to its end and before this one began. Set before the
         # first event: a run that goes on in its first step would never see what came before it.
         self.killed_early = False
+        # Told of the machine when the run ends, before it is closed: for a look at where the code stood.
+        self.on_end: Callable[[Machine], None] | None = None
         self.attrs = dict(spec.attrs)
         self.memo = dict(spec.memo)
         # The newest record of the two, None while there is only the start's.
@@ -416,6 +418,8 @@ class Run:
         children = () if record.next_start else self.children.at_end(self.open.values())
         self.suspended = ""
         self.finished = Finish(record, children)
+        if self.on_end is not None and self._machine is not None:
+            self.on_end(self._machine)
         self.close()
         return [self.finished]
 

@@ -1,0 +1,35 @@
+"""Events by number: event n of a run is the n-th of its history as `History.events` lists it, from 1, its start.
+
+Pure. People count events; machines name them by stream sequence, which is larger: both find the same event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mesh.errors import NotFound
+from mesh.events import Event
+
+
+class NoSuchEvent(NotFound):
+    """Raised when a run has no event of that number or sequence."""
+
+    code = "no-such-event"
+
+    def __init__(self, workflow_id: str, wanted: int, events: int) -> None:
+        self.wanted = wanted
+        self.events = events
+        super().__init__(
+            f"workflow {workflow_id!r} has no event {wanted}; its newest run has events 1 to {events}, "
+            "which may also be named by their stream sequences"
+        )
+
+
+def event_number(workflow_id: str, events: Sequence[Event], wanted: int) -> int:
+    """The number of the event that a number or a stream sequence names. Raises NoSuchEvent."""
+    if 1 <= wanted <= len(events):
+        return wanted
+    for number, event in enumerate(events, 1):
+        if event.seq == wanted:
+            return number
+    raise NoSuchEvent(workflow_id, wanted, len(events))

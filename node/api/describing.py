@@ -1,0 +1,208 @@
+"""A workflow described: one record with its state, what it waits for, where its code stands, and its history.
+
+`mesh show --json` prints it and the control API answers `describe` with it; docs/api.md has its fields. Of a run that is
+open the owner is asked, of one that has ended or of an event in the past whoever owns its partition now; without a node
+there are still the events, and `code`, if it is there, says the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mesh import codec
+from mesh.client import Client, past_value, workflow_name
+from mesh.errors import CannotLookBack, MeshError, NotFound, Undecodable
+from mesh.event_numbers import event_number
+from mesh.events import EndRecord, Event, StartSpec, decode_end, decode_start
+from mesh.failure import Failure
+from mesh.history import OpenRun
+from mesh.instants import iso
+from mesh.roster import BUCKET
+from mesh.subjects import WorkflowKey
+from mesh.wire import parse_headers
+from node.api.event_records import SECOND_NS, Known, event_records
+from node.workflows.looking_back import LookingBack
+from node.workflows.op_table import OpRow
+from node.workflows.ops import fingerprint
+
+Record = dict[str, Any]
+
+
+async def describe(
+    client: Client, key: WorkflowKey, *, run: int = 0, at: int | None = None, code: LookingBack | None = None
+) -> Record:
+    """Describe a run of a workflow, the newest by default, or how it was at one of its events.
+
+    at: an event's number or stream sequence. code: an app's, asked instead of the mesh's nodes. Raises NotFound,
+    NoSuchEvent, and CannotLookBack when `at` is given and nobody can say.
+    """
+    history = client.history(key.queue)
+    opened, ended = await _run_of(client, key, run)
+    events = await history.events(key, opened.run)
+    number = event_number(key.id, events, at) if at is not None else len(events)
+    detail: Mapping[str, Any]
+    if at is not None:
+        detail = await _past(client, key, opened, events, events[number - 1].seq, code)
+    elif code is not None:
+        detail = await code.at(key, opened.run, events)
+    elif ended is None:
+        detail = await client.ask_owner(key, opened, full=True)
+    else:
+        detail = await _ops_of_ended(client, key, opened)
+    known = await _known(client, events, detail)
+    return described(key, opened, events[:number], detail, known, ended=ended, is_past=at is not None)
+
+
+async def _run_of(client: Client, key: WorkflowKey, run: int) -> tuple[OpenRun, EndRecord | None]:
+    history = client.history(key.queue)
+    if not run:
+        found = await history.last_run(key)
+        if found is None:
+            raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
+        return found[0], decode_end(found[1].data) if found[1] is not None else None
+    opened = await history.start_after(key, run - 1)
+    if opened is None or opened.run != run:
+        raise NotFound(f"workflow {key.id!r} has no run {run}")
+    outcome = await history.end_of(key, run)
+    return opened, decode_end(outcome.data) if outcome is not None else None
+
+
+async def _past(
+    client: Client, key: WorkflowKey, opened: OpenRun, events: Sequence[Event], seq: int, code: LookingBack | None
+) -> Mapping[str, Any]:
+    if code is not None:
+        return await code.at(key, opened.run, events, seq)
+    return await client.ask_owner_back(key, opened, seq)
+
+
+async def _ops_of_ended(client: Client, key: WorkflowKey, opened: OpenRun) -> Mapping[str, Any]:
+    """Of a run that has ended only its ops are asked for: the rest is in its end."""
+    try:
+        seen = await client.ask_owner_back(key, opened)
+    except CannotLookBack as error:
+        return {"ops_problem": str(error)}
+    return {name: seen[name] for name in ("ops", "suspended_seq", "node") if name in seen}
+
+
+async def _known(client: Client, events: Sequence[Event], detail: Mapping[str, Any]) -> Known:
+    ops = {row[0]: OpRow(*row) for row in detail.get("ops") or ()}
+    names = {(row.kind, row.target) for row in ops.values() if row.target}
+    names |= {(str(item.get("kind")), str(item["target"])) for item in detail.get("waiting") or () if "target" in item}
+    targets = {fingerprint(kind, target): f"{kind} {target}" for kind, target in names}
+    if any(event.kind == "ret" and event.args[3] not in targets for event in events):
+        # Nobody has replayed this far: the functions that are on offer are guesses, and the fingerprint checks them.
+        targets |= {fingerprint("call", name): f"call {name}" for name in await _functions(client)}
+    return Known(targets, ops)
+
+
+async def _functions(client: Client) -> set[str]:
+    names: set[str] = set()
+    try:
+        for entry in await client.js.kv_entries(BUCKET, "member.>"):
+            member = json.loads(entry.value)
+            details = member.get("functions") if isinstance(member, dict) else None
+            names |= {str(name) for name in details or ()}
+    except (MeshError, ValueError):
+        return names
+    return names
+
+
+# -- pure ------------------------------------------------------------------------------------------------------------
+
+
+def described(
+    key: WorkflowKey,
+    opened: OpenRun,
+    events: Sequence[Event],
+    detail: Mapping[str, Any],
+    known: Known,
+    *,
+    ended: EndRecord | None,
+    is_past: bool,
+) -> Record:
+    """The record of a run from its events (up to the wanted one), what was said of it, and how it ended."""
+    spec = _spec(opened)
+    if is_past or (ended is None and "status" in detail):
+        status, value = str(detail["status"]), past_value(detail)
+    elif ended is not None:
+        status, value = ended.status, ended.value()
+    else:
+        status, value = "running", None
+    is_over = status not in ("running", "suspended")
+    failure = value if isinstance(value, Failure) else None
+    started_ns = events[0].at_ns if events else 0
+    ended_ns = events[-1].at_ns if is_over and events else None
+    until_ns = ended_ns or (events[-1].at_ns if is_past and events else time.time_ns())
+    numbers = {event.seq: number for number, event in enumerate(events, 1)}
+    last = events[-1] if events else None
+    return {
+        "id": key.id,
+        "queue": key.queue,
+        "run": opened.run,
+        "type": spec.workflow if spec else workflow_name(opened),
+        "workflow": workflow_name(opened),
+        "status": status,
+        "at": {"n": len(events), "seq": last.seq, "time": iso(last.at_ns)} if is_past and last else None,
+        "started": iso(started_ns) if events else None,
+        "ended": iso(ended_ns) if ended_ns else None,
+        "duration_s": (until_ns - started_ns) / SECOND_NS if events else None,
+        "parent": spec.parent.id if spec and spec.parent else None,
+        "attempt": spec.attempt if spec else 1,
+        "memo": dict(detail.get("memo") or (spec.memo if spec else {})),
+        "attrs": dict(detail.get("attrs") or (spec.attrs if spec else {})),
+        "value": None if failure else value,
+        "error": failure.to_wire() if failure else None,
+        "args": _args(spec),
+        "node": detail.get("node") if not is_over or is_past else None,
+        "reason": detail.get("reason") or detail.get("note") or None,
+        "suspended_at": numbers.get(detail.get("suspended_seq") or 0),
+        "waiting": [_waiting_record(item) for item in detail.get("waiting") or ()],
+        "children": list(detail.get("children") or ()),
+        "cancel_requested": bool(detail.get("cancel_requested")),
+        "delayed_until": _iso_or_none(detail.get("delayed_until_ns")),
+        "deadline": _iso_or_none(detail.get("deadline_ns")),
+        "stacks": list(detail.get("stacks") or ()),
+        "tasks": list(detail.get("tasks") or ()),
+        "coroutines": list(detail.get("coroutines") or ()),
+        "globals": list(detail.get("globals") or ()),
+        "ops": [_op_record(row, numbers) for row in known.ops.values()],
+        "note": detail.get("ops_problem") or detail.get("problem"),
+        "events_total": len(events),
+        "events": event_records(events, known),
+    }  # fmt: skip
+
+
+def _spec(opened: OpenRun) -> StartSpec | None:
+    headers = parse_headers(opened.start.raw_headers) if opened.start.raw_headers else {}
+    try:
+        return decode_start(opened.start.data, headers)
+    except Undecodable:
+        return None
+
+
+def _args(spec: StartSpec | None) -> Any:
+    try:
+        return codec.unpack(spec.args) if spec else None
+    except Undecodable:
+        return None
+
+
+def _waiting_record(item: Mapping[str, Any]) -> Record:
+    times = {name.removesuffix("_ns"): iso(ns) for name, ns in item.items() if name.endswith("_ns")}
+    return {**item, **times}
+
+
+def _op_record(row: OpRow, numbers: Mapping[int, int]) -> Record:
+    """An op: events by number. `ended` null: it is open; answered false: the code has given it up there."""
+    return {
+        "n": row.n, "kind": row.kind, "target": row.target, "asked": numbers.get(row.asked), "since": iso(row.asked_ns),
+        "due": _iso_or_none(row.due_ns), "attempt": row.attempt, "ended": numbers.get(row.ended),
+        "answered": row.answered,
+    }  # fmt: skip
+
+
+def _iso_or_none(ns: Any) -> str | None:
+    return iso(ns) if ns else None

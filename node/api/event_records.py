@@ -1,0 +1,136 @@
+"""Events of a history as records with readable values, and as lines in words.
+
+Pure. What anybody may have written to a subject is read here: nothing that stands in an event raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mesh import codec
+from mesh.errors import Undecodable
+from mesh.events import HEADER_FROM, HEADER_NODE, HEADER_TOOK, Event, StartSpec, decode_end, decode_start
+from mesh.failure import Failure
+from mesh.instants import iso
+from mesh.subjects import untoken
+from mesh.wire import parse_headers
+from node.workflows.op_table import OpRow, op_of
+
+SECOND_NS: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known besides the events. targets: what fingerprints stand for. ops: by number, as far as replayed."""
+
+    targets: Mapping[str, str]
+    ops: Mapping[int, OpRow]
+
+
+NOTHING_KNOWN: Final = Known({}, {})
+
+
+def event_records(events: Sequence[Event], known: Known = NOTHING_KNOWN) -> list[dict[str, Any]]:
+    """The records of a whole history, numbered from 1."""
+    start_ns = events[0].at_ns if events else 0
+    return [event_record(event, number, start_ns, known) for number, event in enumerate(events, 1)]
+
+
+def event_record(event: Event, number: int, start_ns: int, known: Known = NOTHING_KNOWN) -> dict[str, Any]:
+    """One event: n, seq, time, since_s (from the start of its run), kind, what belongs to its kind; then, when known:
+
+    duration_s (from when the op was asked for), took_s (how long the function ran), node (which ran it).
+    """
+    record: dict[str, Any] = {
+        "n": number, "seq": event.seq, "time": iso(event.at_ns), "since_s": (event.at_ns - start_ns) / SECOND_NS,
+        "kind": event.kind,
+    }  # fmt: skip
+    headers = parse_headers(event.raw_headers) if event.raw_headers else {}
+    try:
+        record |= _by_kind(event, headers, known)
+    except Undecodable as error:
+        record |= _shape(event) | {"problem": f"undecodable: {error}"}
+    row = known.ops.get(op_of(event))
+    if row is not None:
+        if event.kind in ("ret", "tick", "exit"):
+            record["duration_s"] = max(0, event.at_ns - row.asked_ns) / SECOND_NS
+        if event.kind == "ret" and not row.target and "target" not in record:
+            record["target"] = row.kind
+    if headers.get(HEADER_NODE):
+        record["node"] = headers[HEADER_NODE]
+    took_ms = _number(headers.get(HEADER_TOOK))
+    if took_ms is not None:
+        record["took_s"] = took_ms / 1000
+    return record
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _by_kind(event: Event, headers: Mapping[str, str], known: Known) -> dict[str, Any]:
+    sender = {"from": headers[HEADER_FROM]} if headers.get(HEADER_FROM) else {}
+    args = event.args
+    match event.kind:
+        case "start":
+            return _start_fields(decode_start(event.data, headers))
+        case "signal":
+            return {"topic": event.topic, "value": codec.decode(event.data)} | sender
+        case "ret":
+            target = {"target": known.targets[args[3]]} if args[3] in known.targets else {}
+            return (
+                {"op": int(args[1]), "attempt": int(args[2]), "fingerprint": args[3]} | target | _outcome_fields(event)
+            )
+        case "exit":
+            return {"op": int(args[1])} | _outcome_fields(event) | sender
+        case "claim":
+            return {"op": int(args[1]), "attempt": int(args[2])}
+        case "tick":
+            name = args[1]
+            return {"timer": f"op {name}" if name.isdecimal() else name}
+        case "mark":
+            return {"name": untoken(args[1]), "value": codec.decode(event.data)}
+        case "end":
+            end = decode_end(event.data)
+            following = {"next": decode_start(end.next_start, {}).workflow} if end.next_start else {}
+            value = end.value()
+            failure = value.to_wire() if isinstance(value, Failure) else None
+            return {"status": end.status, "value": None if failure else value, "error": failure} | following
+        case _:
+            return dict(sender)
+
+
+def _start_fields(spec: StartSpec) -> dict[str, Any]:
+    parent = f"{spec.parent.id} op {spec.parent.n}" if spec.parent else None
+    return {
+        "workflow": spec.workflow, "args": codec.unpack(spec.args), "host": spec.host, "parent": parent,
+        "attempt": spec.attempt, "cron": spec.cron or None, "memo": dict(spec.memo),
+    }  # fmt: skip
+
+
+def _outcome_fields(event: Event) -> dict[str, Any]:
+    try:
+        ok, value = codec.decode_outcome(event.data)
+    except Undecodable as error:
+        return {"value": None, "error": {"message": f"undecodable: {error}", "kind": "Internal"}}
+    return {"value": value, "error": None} if ok else {"value": None, "error": value.to_wire()}
+
+
+def _shape(event: Event) -> dict[str, Any]:
+    """The fields that a line needs, for an event whose body nobody can read."""
+    match event.kind:
+        case "start":
+            return {"workflow": "?", "args": []}
+        case "signal":
+            return {"topic": event.topic, "value": event.data}
+        case "mark":
+            return {"name": event.args[1], "value": event.data}
+        case "end":
+            return {"status": "?", "value": None, "error": None}
+        case _:
+            return {}
