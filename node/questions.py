@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import anyio.abc
@@ -14,6 +14,9 @@ from mesh.errors import Disconnected, MeshError, PayloadTooLarge, Undecodable
 from mesh.subjects import node_request, token
 from node.inventory import Inventory
 from node.workflows.engine import Engine
+
+# What is left out of a description that does not fit into a message, one after the other.
+SPARED: Final = (("ops",), ("globals", "coroutines"), ("tasks",), ("waiting", "children", "stacks"))
 
 
 class Questions:
@@ -116,10 +119,11 @@ class Questions:
                     described = await engine.describe(str(wish["id"]), full=bool(wish.get("full")))
         except (Undecodable, MeshError) as error:
             described = _refusal(looks_back, error)
-        try:
-            self._reply(reply, {**described, "node": self._node_id} if described else None)
-        except PayloadTooLarge as error:
-            self._reply(reply, {**_refusal(looks_back, error), "node": self._node_id})
+        answer = {**described, "node": self._node_id} if described else None
+        for spared in SPARED:
+            if self._reply(reply, answer) or answer is None:
+                return
+            answer = {name: value for name, value in answer.items() if name not in spared}
 
 
 def _refusal(looks_back: bool, error: MeshError) -> dict[str, Any]:

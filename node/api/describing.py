@@ -1,8 +1,8 @@
 """A workflow described: one record with its state, what it waits for, where its code stands, and its history.
 
-`mesh show --json` prints it and the control API answers `describe` with it; docs/api.md has its fields. Of a run that is
-open the owner is asked, of one that has ended or of an event in the past whoever owns its partition now; without a node
-there are still the events, and `code`, if it is there, says the rest.
+`mesh show --json` prints it and the control API answers `describe` with it; docs/api.md has its fields. Of a run that
+is open the owner is asked, of one that has ended or of an event in the past whoever owns its partition now; without a
+node there are still the events, and `code`, if it is there, says the rest.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ def event_records(events: Sequence[Event], known: Known = NOTHING_KNOWN) -> list
 
 
 def event_record(event: Event, number: int, start_ns: int, known: Known = NOTHING_KNOWN) -> dict[str, Any]:
-    """One event: n, seq, time, since_s (from the start of its run), kind, what belongs to its kind; then, when known:
+    """One event: n, seq, time, since_s (from the start of its run), kind, what belongs to its kind.
 
-    duration_s (from when the op was asked for), took_s (how long the function ran), node (which ran it).
+    When known: duration_s (from when the op was asked for), took_s (how long the function ran), node (which ran it).
     """
     record: dict[str, Any] = {
         "n": number, "seq": event.seq, "time": iso(event.at_ns), "since_s": (event.at_ns - start_ns) / SECOND_NS,

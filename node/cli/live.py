@@ -111,7 +111,7 @@ async def show_list(
         await print_once()
         return
     if as_json:
-        await _until_enough(lambda: _again_and_again(print_once, every_s))
+        await until_enough(lambda: _again_and_again(print_once, every_s))
         return
 
     async def look(characters: int) -> RenderableType | None:
@@ -139,9 +139,9 @@ async def show_live(
     print_once: prints one look where there is no terminal.
     """
     if not sys.stdout.isatty():
-        await _until_enough(lambda: _again_and_again(print_once, every_s))
+        await until_enough(lambda: _again_and_again(print_once, every_s))
     else:
-        await _until_enough(lambda: _draw(look, every_s))
+        await until_enough(lambda: _draw(look, every_s))
 
 
 async def _again_and_again(print_once: Callable[[], Awaitable[None]], every_s: float) -> None:
@@ -199,7 +199,7 @@ async def _unless_away(do: Callable[[], Awaitable[None]]) -> str | None:
     return None
 
 
-async def _until_enough(show: Callable[[], Awaitable[None]]) -> None:
+async def until_enough(show: Callable[[], Awaitable[None]]) -> None:
     """Show something until it ends by itself, or q, Ctrl-C or SIGTERM comes."""
     import anyio
 

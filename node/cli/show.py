@@ -1,42 +1,46 @@
-"""`mesh show`: what a workflow is doing, what it waits for, and its history as a table.
+"""`mesh show`: what a workflow is doing, what it waits for, and its history as a table; or how it was at an event.
 
 Values are shown as they are in the history: what is secret should not be passed to a workflow.
 """
 
 from __future__ import annotations
 
-import time
+import os
+import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mesh import codec
-from mesh.failure import Failure
+from node.cli.apps import APP
 from node.cli.connecting import Server, connection_options, run
-from node.cli.printing import (
-    away,
-    clock,
-    iso,
-    one_line,
-    print_json,
-    print_table,
-    say,
-    shortened,
-    styled_status,
-)
+from node.cli.live import show_live, until_enough, watch_option
+from node.cli.printing import no_color, print_json, print_table, say, table_of
 from node.cli.workflows import queue_option
 
 if TYPE_CHECKING:
-    from mesh.client import Client, WorkflowState
-    from mesh.events import Event, StartSpec
+    from rich.console import RenderableType
 
-LAST_DEFAULT = 200
+    from mesh.client import Client, WorkflowHandle
+    from node.cli.timeline import Line
+    from node.workflows.looking_back import LookingBack
+
+LAST_DEFAULT: Final = 200
 
 
 @click.command()
 @click.argument("workflow_id", metavar="ID")
 @queue_option
+@click.option(
+    "--at",
+    type=click.IntRange(1),
+    metavar="EVENT",
+    help="Show it as it was at that event: its number in the history, or its stream sequence.",
+)
+@click.option("--app", type=APP, metavar="APP", help="Replay with the code in this directory, which needs no node.")
+@click.option("--locals", "with_locals", is_flag=True, help="Show what variables hold; --at always does.")
+@click.option("--events/--no-events", "with_events", default=True, help="Show the history, or leave it out.")
 @click.option(
     "-n",
     "--last",
@@ -46,20 +50,40 @@ LAST_DEFAULT = 200
     metavar="COUNT",
     help="How many events to show, the newest; 0 for all.",
 )
+@watch_option
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Print {id, queue, run, workflow, status, value, error, args, node, reason, waiting, children, stacks, "
-    "events_total, events: [{seq, time, kind, ...}]}.",
+    help="Print {id, queue, run, type, status, started, ended, duration_s, parent, attempt, memo, attrs, at, value, "
+    "error, args, node, reason, suspended_at, waiting, children, stacks, tasks, coroutines, globals, ops, note, "
+    "events_total, events: [{n, seq, time, since_s, kind, ...}]}.",
 )
 @connection_options
-def show(workflow_id: str, *, queue: str | None, last: int, as_json: bool, server: Server) -> None:
+def show(
+    workflow_id: str,
+    *,
+    queue: str | None,
+    at: int | None,
+    app: Path | None,
+    with_locals: bool,
+    with_events: bool,
+    last: int,
+    watch: bool,
+    every: float,
+    as_json: bool,
+    server: Server,
+) -> None:
     """Show the workflow ID: its state, what it is waiting for, and the history of its newest run.
 
-    For each operation that is open: its attempt, the last error and when the next attempt is due. The stack says
-    where in the Lua code each task of the workflow stands.
+    For each operation that is open: its attempt, the last error and when the next attempt is due. For each task of
+    its Lua code: what it waits for, and at which line.
+
+    With --at the history is replayed up to that event, also that of a workflow which has ended: what it waited for
+    then, where its code stood, and what its variables held. Nothing is changed by that.
     """
+    if watch and at is not None:
+        raise click.UsageError("--watch and --at exclude each other: what is past does not change")
 
     async def main() -> None:
         from mesh.errors import NotFound
@@ -68,270 +92,179 @@ def show(workflow_id: str, *, queue: str | None, last: int, as_json: bool, serve
         async with server.client() as client:
             with server.deadline("the workflow"):
                 handle = await find(client, server.url, workflow_id, queue)
-                try:
-                    state = await handle.describe()
-                except NotFound:
-                    if not await is_scheduled(client, handle):
-                        raise
-                    say(f"{workflow_id} is scheduled by cron on queue {handle.key.queue} and has not run yet")
-                    return
-                events = await client.history(handle.key.queue).events(handle.key, state.run)
-                targets = await _targets(client, state)
-        shown = events[-last:] if last else events
-        if as_json:
-            print_json(_record(state, events, shown, targets))
-        else:
-            _print(state, events, shown, targets)
+            view = View(
+                client, handle, server, app=app, at=at, with_locals=with_locals or at is not None,
+                with_events=with_events, last=last,
+            )  # fmt: skip
+            try:
+                if watch:
+                    await _watch(view, every, as_json=as_json)
+                else:
+                    view.print(await view.fetch(), as_json=as_json)
+            except NotFound:
+                if not await is_scheduled(client, handle):
+                    raise
+                say(f"{workflow_id} is scheduled by cron on queue {handle.key.queue} and has not run yet")
 
     run(main)
 
 
-async def _targets(client: Client, state: WorkflowState) -> dict[str, str]:
-    """What the fingerprints in the history stand for, as far as the nodes that are up and the open ops tell."""
-    from mesh.errors import MeshError
-    from node.cli.nodes import ask_nodes
-    from node.workflows.ops import fingerprint
+async def _watch(view: View, every_s: float, *, as_json: bool) -> None:
+    """Show it whenever something has happened to it, until it has ended."""
+    import anyio
 
-    names = {item.get("target"): str(item.get("kind")) for item in state.detail.get("waiting") or ()}
-    try:
-        for status in (await ask_nodes(client)).values():
-            names |= dict.fromkeys(status.get("functions") or (), "call")
-    except MeshError:
-        return {}
-    return {fingerprint(kind, str(name)): f"{kind} {name}" for name, kind in names.items() if name}
+    from mesh.groups import unwrapped
+    from node.cli.news import News
 
+    news = await News.of(view.client, view.handle)
+    over = anyio.Event()
 
-# -- for people ------------------------------------------------------------------------------------------------------
+    async def look() -> dict[str, Any]:
+        if news.looks:
+            await news.wait(every_s)
+        record = await news.look(view.fetch)
+        if is_over(record):
+            over.set()
+        return record
 
+    async def drawn(characters: int) -> RenderableType | None:
+        return None if over.is_set() else view.drawn(await look(), characters)
 
-def _print(state: WorkflowState, events: Sequence[Event], shown: Sequence[Event], targets: Mapping[str, str]) -> None:
-    now_ns = time.time_ns()
-    detail = state.detail
-    click.echo(f"{state.key.id}  {state.workflow}  {styled_status(state.status)}")
-    facts = [f"queue {state.key.queue}", f"run {state.run}"]
-    if events:
-        facts.append(f"started {clock(events[0].at_ns)} ({away(events[0].at_ns, now_ns)})")
-    if detail.get("node"):
-        facts.append(f"on node {detail['node']}")
-    if int(detail.get("attempt") or 1) > 1:
-        facts.append(f"run attempt {detail['attempt']}")
-    if detail.get("deadline_ns"):
-        facts.append(f"limit {away(detail['deadline_ns'], now_ns)}")
-    if detail.get("cancel_requested"):
-        facts.append("cancellation requested")
-    click.echo(", ".join(facts))
-    if isinstance(state.value, Failure):
-        click.echo(f"error: {one_line(str(state.value))}")
-        if state.value.stack:
-            click.echo(_indented(state.value.stack))
-    elif state.status == "completed":
-        click.echo(f"result: {shortened(one_line(codec.to_json(state.value)))}")
-    for line in _waiting_lines(state, now_ns):
-        click.echo(line)
-    for stack in detail.get("stacks") or ():
-        click.echo(f"stack:\n{_indented(stack)}")
-    if len(shown) < len(events):
-        click.echo(f"\n{len(events) - len(shown)} earlier events are not shown; --last 0 shows all")
-    else:
-        click.echo()
-    rows = [(str(e.seq), clock(e.at_ns), e.kind, _describe(decoded(e, targets))) for e in shown]
-    print_table(("seq", "time", "kind", "detail"), rows)
+    async def print_until_over() -> None:
+        while not over.is_set():
+            view.print(await look(), as_json=as_json)
+            sys.stdout.flush()
+
+    with unwrapped():
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(news.run)
+            if as_json or not sys.stdout.isatty():
+                await until_enough(print_until_over)
+            else:
+                await show_live(drawn, every_s=0, print_once=print_until_over)
+            tasks.cancel_scope.cancel()
 
 
-def _waiting_lines(state: WorkflowState, now_ns: int) -> list[str]:
-    detail = state.detail
-    if state.status not in ("running", "suspended"):
-        return []
-    if detail.get("note"):
-        return [f"note: {detail['note']}"]
-    if state.status == "suspended":
-        return [
-            f"suspended: {one_line(str(detail.get('reason')))}",
-            "nothing is lost; it goes on by itself once a node with fitting code owns it",
-        ]
-    if detail.get("delayed_until_ns"):
-        return [f"waiting for: its start, {away(detail['delayed_until_ns'], now_ns)}"]
-    waiting = list(detail.get("waiting") or ())
-    lines = ["waiting for:"]
-    for item in waiting:
-        text = f"  {item.get('n')}  {item.get('kind')} {item.get('target', '')}".rstrip()
-        if item.get("due_ns"):
-            text += f" due {away(item['due_ns'], now_ns)}"
-        if item.get("kind") == "call":
-            text += f", attempt {item.get('attempt', 1)}"
-        if item.get("next_attempt_ns"):
-            text += f", next {away(item['next_attempt_ns'], now_ns)}"
-        if item.get("last_error"):
-            text += f", last error: {shortened(one_line(str(item['last_error'])))}"
-        elif item.get("since_ns"):
-            text += f", asked {away(item['since_ns'], now_ns)}"
-        lines.append(text)
-    lines += [f"  child {one_line(str(child))}" for child in detail.get("children") or ()]
-    if len(lines) == 1:
-        return ["waiting for: a signal or message"]
-    return lines
+def is_over(record: Mapping[str, Any]) -> bool:
+    """Whether a workflow has ended, and no other run follows."""
+    return record["status"] not in ("running", "suspended", "continued", "retried")
 
 
-def _indented(text: str) -> str:
-    return "\n".join(f"  {one_line(line.strip())}" for line in text.splitlines())
+class View:
+    """What is looked at, and how it is shown."""
+
+    def __init__(
+        self,
+        client: Client,
+        handle: WorkflowHandle,
+        server: Server,
+        *,
+        app: Path | None = None,
+        at: int | None = None,
+        with_locals: bool = False,
+        with_events: bool = True,
+        last: int = LAST_DEFAULT,
+    ) -> None:
+        self.client = client
+        self.handle = handle
+        self.with_locals = with_locals
+        self._server = server
+        self._at = at
+        self._with_events = with_events
+        self._last = last
+        self._app = app
+        self._code: LookingBack | None = None
+
+    async def fetch(self) -> dict[str, Any]:
+        """The whole record."""
+        from mesh.errors import CannotLookBack
+        from node.api.describing import describe
+
+        if self._app is not None and self._code is None:
+            self._code = code_of(self._app, self.handle.key.queue)
+        try:
+            with self._server.deadline("the workflow"):
+                return await describe(self.client, self.handle.key, at=self._at, code=self._code)
+        except CannotLookBack as error:
+            if self._app is not None:
+                raise
+            command = f"mesh show {self.handle.key.id} --at {self._at} --app APP{self._server.hint}"
+            raise CannotLookBack(
+                f"{error}; `{command}` replays it with the code in the directory APP, which needs no node"
+            ) from error
+
+    def _shown(self, record: dict[str, Any]) -> dict[str, Any]:
+        """With as many events as are wanted."""
+        events = record["events"] if self._with_events else []
+        return {**record, "events": events[-self._last :] if self._last else events}
+
+    def _lines(self, record: dict[str, Any]) -> list[Line]:
+        """What stands above the history."""
+        from node.cli.state_view import line, state_lines
+
+        lines = state_lines(record, with_locals=self.with_locals, hint=self._server.hint)
+        if record["note"] and record["events"]:
+            lines.append(line((f"the history without steps and durations: {record['note']}", "dim")))
+        hidden = record["events_total"] - len(record["events"])
+        if self._with_events:
+            lines.append(line(f"\n{hidden} earlier events are not shown; --last 0 shows all" if hidden else ""))
+        return lines
+
+    def print(self, record: dict[str, Any], *, as_json: bool) -> None:
+        """Print it once."""
+        from node.cli.timeline import COLUMNS, SPARE, rows_of
+
+        record = self._shown(record)
+        if as_json:
+            print_json(record)
+            return
+        print_lines(self._lines(record))
+        if record["events"]:
+            print_table(COLUMNS, rows_of(record["events"], record["ops"]), spare=SPARE)
+
+    def drawn(self, record: dict[str, Any], characters: int) -> RenderableType:
+        """The same for a view that is drawn again."""
+        from rich.console import Group
+        from rich.text import Text
+
+        from node.cli.timeline import COLUMNS, SPARE, rows_of
+
+        record = self._shown(record)
+        parts: list[RenderableType] = [Text.assemble(*parts) for parts in self._lines(record)]
+        if record["events"]:
+            parts.append(table_of(COLUMNS, rows_of(record["events"], record["ops"]), characters, spare=SPARE))
+        return Group(*parts)
 
 
-def _describe(record: Mapping[str, Any]) -> str:
-    """One event's record as a line."""
-    rest = {name: value for name, value in record.items() if name not in ("seq", "time", "kind")}
-    parts = []
-    match record["kind"]:
-        case "start":
-            parts.append(f"{rest['workflow']}({', '.join(codec.to_json(value) for value in rest['args'])})")
-            parts += [f"{k} {rest[k]}" for k in ("host", "parent", "cron") if rest.get(k)]
-            if rest.get("attempt", 1) > 1:
-                parts.append(f"attempt {rest['attempt']}")
-            if rest.get("memo"):
-                parts.append(f"memo {codec.to_json(rest['memo'])}")
-        case "signal":
-            parts.append(f"{rest['topic']} {codec.to_json(rest['value'])}")
-            if rest.get("from"):
-                parts.append(f"from {rest['from']}")
-        case "ret":
-            attempt = f" attempt {rest['attempt']}" if rest["attempt"] > 1 else ""
-            target = f" {rest['target']}" if rest.get("target") else ""
-            parts.append(f"op {rest['op']}{target}{attempt} {_outcome(rest)}")
-        case "exit":
-            parts.append(f"child of op {rest['op']} {_outcome(rest)}")
-        case "claim":
-            parts.append(f"op {rest['op']} attempt {rest['attempt']} is begun, at most once")
-        case "tick":
-            parts.append(rest["timer"])
-        case "mark":
-            parts.append(f"{rest['name']} = {codec.to_json(rest['value'])}")
-        case "end":
-            parts.append(f"{rest['status']} {'' if rest.get('next') else _outcome(rest)}".rstrip())
-            if rest.get("next"):
-                parts.append(f"next run {rest['next']}")
-        case _:
-            if rest.get("from"):
-                parts.append(f"from {rest['from']}")
-    if rest.get("problem"):
-        parts.append(rest["problem"])
-    return ", ".join(part for part in parts if part)
+def print_lines(lines: Sequence[Line]) -> None:
+    """Print lines: with their styles on a terminal, else as they are."""
+    if not sys.stdout.isatty():
+        for parts in lines:
+            click.echo("".join(text for text, _ in parts))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(no_color=no_color(), highlight=False)
+    for parts in lines:
+        console.print(Text.assemble(*parts), soft_wrap=True)
 
 
-def _outcome(record: Mapping[str, Any]) -> str:
-    error = record.get("error")
-    if error is None:
-        return f"-> {codec.to_json(record.get('value'))}"
-    kind = f"{error['kind']}: " if error.get("kind") else ""
-    return f"-> error {kind}{error.get('message')}"
+def code_of(app: Path, queue: str) -> LookingBack:
+    """What replays histories of a queue with the code of an app. Raises UsageError when it has no worker for it."""
+    from node.cli.apps import add_to_path
+    from node.machine.code import Code
+    from node.offers import Offers, host_records
+    from node.registry import load_registry
+    from node.workflows.looking_back import LookingBack
+    from node.workflows.opening import Opening
 
-
-# -- for machines ----------------------------------------------------------------------------------------------------
-
-
-def _record(
-    state: WorkflowState, events: Sequence[Event], shown: Sequence[Event], targets: Mapping[str, str]
-) -> dict[str, Any]:
-    failed = isinstance(state.value, Failure)
-    detail = dict(state.detail)
-    first = decoded(events[0], targets) if events else {}
-    return {
-        "id": state.key.id,
-        "queue": state.key.queue,
-        "run": state.run,
-        "workflow": state.workflow,
-        "status": state.status,
-        "value": None if failed else state.value,
-        "error": state.value.to_wire() if failed else None,
-        "args": first.get("args"),
-        "node": detail.get("node"),
-        "reason": detail.get("reason") or detail.get("note") or None,
-        "waiting": list(detail.get("waiting") or ()),
-        "children": list(detail.get("children") or ()),
-        "stacks": list(detail.get("stacks") or ()),
-        "events_total": len(events),
-        "events": [decoded(event, targets) for event in shown],
-    }
-
-
-def decoded(event: Event, targets: Mapping[str, str]) -> dict[str, Any]:
-    """One event as a record with readable values: seq, time, kind, then what belongs to its kind. Never raises.
-
-    targets: what fingerprints stand for.
-    """
-    from mesh.errors import Undecodable
-
-    record: dict[str, Any] = {"seq": event.seq, "time": iso(event.at_ns), "kind": event.kind}
-    try:
-        record |= _by_kind(event, targets)
-    except Undecodable as error:
-        record |= _shape(event) | {"problem": f"undecodable: {error}"}
-    return record
-
-
-def _by_kind(event: Event, targets: Mapping[str, str]) -> dict[str, Any]:
-    from mesh.events import HEADER_FROM, decode_end, decode_start
-    from mesh.subjects import untoken
-    from mesh.wire import parse_headers
-
-    headers = parse_headers(event.raw_headers) if event.raw_headers else {}
-    sender = {"from": headers[HEADER_FROM]} if headers.get(HEADER_FROM) else {}
-    args = event.args
-    match event.kind:
-        case "start":
-            return _start_fields(decode_start(event.data, headers))
-        case "signal":
-            return {"topic": event.topic, "value": codec.decode(event.data)} | sender
-        case "ret":
-            target = {"target": targets[args[3]]} if args[3] in targets else {}
-            return (
-                {"op": int(args[1]), "attempt": int(args[2]), "fingerprint": args[3]} | target | _outcome_fields(event)
-            )
-        case "exit":
-            return {"op": int(args[1])} | _outcome_fields(event) | sender
-        case "claim":
-            return {"op": int(args[1]), "attempt": int(args[2])}
-        case "tick":
-            name = args[1]
-            return {"timer": f"op {name}" if name.isdecimal() else name}
-        case "mark":
-            return {"name": untoken(args[1]), "value": codec.decode(event.data)}
-        case "end":
-            end = decode_end(event.data)
-            following = {"next": decode_start(end.next_start, {}).workflow} if end.next_start else {}
-            value = end.value()
-            failure = value.to_wire() if isinstance(value, Failure) else None
-            return {"status": end.status, "value": None if failure else value, "error": failure} | following
-        case _:
-            return dict(sender)
-
-
-def _start_fields(spec: StartSpec) -> dict[str, Any]:
-    parent = f"{spec.parent.id} op {spec.parent.n}" if spec.parent else None
-    return {
-        "workflow": spec.workflow, "args": codec.unpack(spec.args), "host": spec.host, "parent": parent,
-        "attempt": spec.attempt, "cron": spec.cron or None, "memo": dict(spec.memo),
-    }  # fmt: skip
-
-
-def _outcome_fields(event: Event) -> dict[str, Any]:
-    from mesh.errors import Undecodable
-
-    try:
-        ok, value = codec.decode_outcome(event.data)
-    except Undecodable as error:
-        return {"value": None, "error": {"message": f"undecodable: {error}", "kind": "Internal"}}
-    return {"value": value, "error": None} if ok else {"value": None, "error": value.to_wire()}
-
-
-def _shape(event: Event) -> dict[str, Any]:
-    """The fields that a line needs, for an event whose body nobody can read."""
-    match event.kind:
-        case "start":
-            return {"workflow": "?", "args": []}
-        case "signal":
-            return {"topic": event.topic, "value": event.data}
-        case "mark":
-            return {"name": event.args[1], "value": event.data}
-        case "end":
-            return {"status": "?", "value": None, "error": None}
-        case _:
-            return {}
+    add_to_path(app)
+    registry = load_registry(app, environ=os.environ)
+    records = host_records(registry, Offers())
+    host = next((record for record in records if record.queue == queue), None)
+    if host is None:
+        queues = ", ".join(sorted({record.queue for record in records})) or "none"
+        raise click.UsageError(f"the app {app} has no worker for the queue {queue}; it has workers for: {queues}")
+    defaults = {str(entry_id): dict(entry.options) for entry_id, entry in registry.functions().items()}
+    return LookingBack(Opening(Code(registry), host, lambda function: defaults.get(function, {})))

@@ -596,7 +596,7 @@ function K.inspect(unit, with_values)
     end
     local task = unit.tasks[id]
     tasks[i] = {
-      id = id, main = task.main == true, waits = unit.finished and { kind = "nothing" } or waits_for(look, task),
+      id = id, main = task.main == true, waits = waits_for(look, task),
       runtimes = is_kernels(task), frames = frames_of(look, task.co, task.main, with_values),
     }
   end

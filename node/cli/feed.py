@@ -1,0 +1,142 @@
+"""What happens to workflows on a mesh: starts and ends as the streams have them, and live notices of suspended ones."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+
+from mesh import codec
+from mesh.client import Client, workflow_name
+from mesh.errors import MeshError, Undecodable
+from mesh.events import Event, decode_end, decode_start, parse
+from mesh.failure import Failure
+from mesh.follower import Delivered, Follower
+from mesh.instants import iso
+from mesh.subjects import WorkflowKey, stream_name, token, untoken
+
+WAITING_MAX: Final = 10_000  # what is not read yet; the oldest go first
+TYPES_MAX: Final = 10_000  # workflows of which the type is remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """What has happened to a workflow. what: started, suspended, or its status at the end. type: None = not known."""
+
+    time_ns: int
+    what: str
+    key: WorkflowKey
+    run: int | None
+    type: str | None
+    status: str
+    error: str | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "time": iso(self.time_ns), "what": self.what, "id": self.key.id, "queue": self.key.queue, "run": self.run,
+            "type": self.type, "status": self.status, "error": self.error,
+        }  # fmt: skip
+
+
+class Feed:
+    """What happens from now on to workflows of some queues, or of one type of them."""
+
+    def __init__(self, client: Client, queues: Sequence[str], type_name: str | None = None) -> None:
+        self._client = client
+        self._queues = list(queues)
+        self._type = type_name
+        self._types: OrderedDict[WorkflowKey, str] = OrderedDict()
+        self._waiting: deque[_News] = deque(maxlen=WAITING_MAX)
+        self._some = anyio.Event()
+
+    async def start(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Begin to follow, in tasks of this group: what is stored after this has returned is told."""
+        for queue in self._queues:
+            info = await self._client.js.stream_info(stream_name(queue))
+            filters = [f"mesh.log.{token(queue)}.*.*.{kind}" for kind in ("start", "end.*")]
+            follower = Follower(
+                self._client.conn, self._client.js, stream_name(queue), filters, info.last_seq + 1,
+                self._taker(queue), consumer_prefix="watch",
+            )  # fmt: skip
+            await tasks.start(follower.run)
+            # A suspended run writes nothing.
+            self._client.conn.subscribe_direct(f"mesh.note.{token(queue)}.*.suspended", self._on_suspended)
+        await self._client.conn.flush()
+
+    async def happenings(self) -> AsyncIterator[Happening]:
+        """What happens, as it happens."""
+        while True:
+            while self._waiting:
+                happening = await self._happening(self._waiting.popleft())
+                if happening is not None and self._type in (None, happening.type):
+                    yield happening
+            self._some = anyio.Event()
+            await self._some.wait()
+
+    def _taker(self, queue: str) -> Callable[[Delivered], None]:
+        def take(message: Delivered) -> None:
+            event = parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
+            if event is not None:
+                self._waiting.append(_News(WorkflowKey(queue, untoken(event.id_token)), event.at_ns, event))
+                self._some.set()
+
+        return take
+
+    def _on_suspended(self, subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+        parts = subject.split(".")
+        try:
+            reason = str(codec.decode(data))
+        except Undecodable:
+            reason = "for a reason that cannot be read"
+        self._waiting.append(_News(WorkflowKey(untoken(parts[2]), untoken(parts[3])), time.time_ns(), None, reason))
+        self._some.set()
+
+    async def _happening(self, news: _News) -> Happening | None:
+        key, event = news.key, news.event
+        if event is None:
+            return Happening(news.time_ns, "suspended", key, None, await self._type_of(key), "suspended", news.reason)
+        if event.kind == "start":
+            try:
+                name = decode_start(event.data, event.headers).workflow
+            except Undecodable as error:
+                return Happening(news.time_ns, "refused", key, event.seq, None, "failed", str(error))
+            self._know(key, name)
+            return Happening(news.time_ns, "started", key, event.seq, name, "running")
+        end = decode_end(event.data)
+        value = None if end.next_start else end.value()
+        why = str(value) if isinstance(value, Failure) else None
+        return Happening(news.time_ns, end.status, key, event.run, await self._type_of(key), end.status, why)
+
+    def _know(self, key: WorkflowKey, name: str) -> None:
+        self._types[key] = name
+        self._types.move_to_end(key)
+        if len(self._types) > TYPES_MAX:
+            self._types.popitem(last=False)
+
+    async def _type_of(self, key: WorkflowKey) -> str | None:
+        """The type of a workflow: from its start if that was seen, else it is looked up."""
+        if key not in self._types:
+            try:
+                found = await self._client.history(key.queue).last_run(key)
+            except MeshError:
+                return None
+            if found is None:
+                return None
+            self._know(key, workflow_name(found[0]))
+        return self._types[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What was heard. event: None for a notice that a run is suspended, with its reason."""
+
+    key: WorkflowKey
+    time_ns: int
+    event: Event | None
+    reason: str = ""

@@ -1,0 +1,196 @@
+"""A history as a timeline: what each event was in words, when, how long its step took, and who ran it.
+
+Made from the records of `node.api.event_records`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from mesh import codec
+from node.cli.printing import clock, one_line, shortened
+
+COLUMNS: Final = ("n", "time", "after", "event", "step", "ran", "node", "detail")
+# A line is parts of text, each with a style of rich; "" is none.
+Line = tuple[tuple[str, str], ...]
+SPARE: Final = ("node", "ran", "time", "step")  # what a narrow terminal leaves out, one after the other
+# How the outcome of an op reads, by its kind: done, and not done.
+_OUTCOMES: Final = {
+    "call": ("{target} answered", "{target} failed"),
+    "spawn": ("{target} started as a child", "{target} could not be started"),
+    "send": ("message to {target} delivered", "message to {target} not delivered"),
+    "cancel": ("{target} was asked to stop", "{target} could not be asked to stop"),
+    "terminate": ("{target} was terminated", "{target} could not be terminated"),
+}
+_ENDS: Final = {
+    "completed": "completed", "failed": "failed", "canceled": "canceled", "terminated": "terminated",
+    "timed-out": "timed out", "continued": "goes on in a new run", "retried": "failed, and is tried again in a new run",
+}  # fmt: skip
+
+
+def rows_of(events: Sequence[Mapping[str, Any]], ops: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The rows of COLUMNS for events; ops: those of the run, as far as they are known."""
+    by_n = {int(op["n"]): op for op in ops}
+    return [row_of(event, by_n) for event in events]
+
+
+def row_of(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> tuple[str, ...]:
+    """One event as a row of COLUMNS."""
+    return (
+        str(event["n"]), clock_of(event["time"]), f"+{lasting(event['since_s'])}", words(event, ops),
+        lasting(event["duration_s"]) if "duration_s" in event else "",
+        lasting(event["took_s"]) if "took_s" in event else "", str(event.get("node") or ""), detail(event),
+    )  # fmt: skip
+
+
+def event_line(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> Line:
+    """One event as a line of its own, for a view that goes on below."""
+    facts = []
+    if "duration_s" in event:
+        facts.append(f"after {lasting(event['duration_s'])}")
+    if "took_s" in event:
+        facts.append(f"ran {lasting(event['took_s'])}{' on ' + event['node'] if event.get('node') else ''}")
+    about = f"  ({one_line(', '.join(facts))})" if facts else ""
+    failed = bool(event.get("error"))
+    return (
+        (f"{event['n']:>4}  {clock_of(event['time'])[11:]}  +{lasting(event['since_s']):<7}  ", "dim"),
+        (one_line(words(event, ops)), "red" if failed else "bold"), (about, "dim"),
+        (f"  {shortened(one_line(detail(event)))}", ""),
+    )  # fmt: skip
+
+
+def words(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> str:
+    """What happened, in a few words."""
+    op = ops.get(event.get("op") or _timer_op(event), {})
+    match event["kind"]:
+        case "start":
+            return f"{event['workflow']} started"
+        case "signal":
+            return f"signal {event['topic']}"
+        case "ret":
+            return _outcome_words(event, op)
+        case "exit":
+            return f"child of op {event['op']} {'failed' if event.get('error') else 'ended'}"
+        case "claim":
+            return f"op {event['op']} begun, at most once"
+        case "tick":
+            return _tick_words(str(event["timer"]), op)
+        case "mark":
+            return f"decided {str(event['name']).removeprefix('version:')}"
+        case "attrs":
+            return "attributes changed"
+        case "cancel":
+            return "asked to stop"
+        case "kill":
+            return "terminated by request"
+        case "monitor":
+            return "watched from outside"
+        case "end":
+            return _ENDS.get(str(event["status"]), str(event["status"]))
+        case kind:
+            return str(kind)
+
+
+def _outcome_words(event: Mapping[str, Any], op: Mapping[str, Any]) -> str:
+    kind, _, target = str(event.get("target") or "").partition(" ")
+    kind = kind or str(op.get("kind") or "")
+    done, failed = _OUTCOMES.get(kind, ("op {n} answered", "op {n} failed"))
+    text = (failed if event.get("error") else done).format(target=target or op.get("target") or "?", n=event["op"])
+    return text + (f", attempt {event['attempt']}" if event["attempt"] > 1 or event.get("error") else "")
+
+
+def _timer_op(event: Mapping[str, Any]) -> int:
+    name = str(event.get("timer") or "").removeprefix("op ")
+    return int(name) if name.isdecimal() else 0
+
+
+def _tick_words(timer: str, op: Mapping[str, Any]) -> str:
+    if timer == "timeout":
+        return "time is up"
+    if timer == "delay":
+        return "delay over"
+    if timer.startswith("retry-"):
+        n, _, attempt = timer.removeprefix("retry-").partition("-")
+        return f"pause over, attempt {attempt} of op {n}"
+    if op.get("due") and op.get("since"):
+        return f"timer {lasting(seconds_between(op['since'], op['due']))} fired"
+    return f"timer of {timer} fired"
+
+
+def detail(event: Mapping[str, Any]) -> str:
+    """What came with an event: arguments, values, errors."""
+    parts = []
+    match event["kind"]:
+        case "start":
+            parts.append(", ".join(codec.to_json(value) for value in event["args"]))
+            parts += [f"{name} {event[name]}" for name in ("host", "parent", "cron") if event.get(name)]
+            if event.get("attempt", 1) > 1:
+                parts.append(f"attempt {event['attempt']}")
+            if event.get("memo"):
+                parts.append(f"memo {codec.to_json(event['memo'])}")
+        case "signal" | "mark":
+            parts.append(codec.to_json(event["value"]))
+        case "ret":
+            parts.append(f"op {event['op']} {_outcome(event)}")
+        case "exit":
+            parts.append(_outcome(event))
+        case "end":
+            parts.append("" if event.get("next") else _outcome(event))
+            if event.get("next"):
+                parts.append(f"next run {event['next']}")
+    if event.get("from"):
+        parts.append(f"from {event['from']}")
+    if event.get("problem"):
+        parts.append(event["problem"])
+    return ", ".join(part for part in parts if part)
+
+
+def _outcome(event: Mapping[str, Any]) -> str:
+    error = event.get("error")
+    if error is None:
+        return f"-> {codec.to_json(event.get('value'))}"
+    kind = f"{error['kind']}: " if error.get("kind") else ""
+    return f"-> error {kind}{error.get('message')}"
+
+
+# -- times -----------------------------------------------------------------------------------------------------------
+
+
+def lasting(seconds: float) -> str:
+    """A length of time for people: `0.8ms`, `4.21s`, `3m20s`, `23h59m`, `12d3h`."""
+    if seconds < 0:
+        return f"-{lasting(-seconds)}"
+    if seconds < 1:
+        return f"{_plain(seconds * 1e3, 1 if seconds < 0.1 else 0)}ms"
+    if seconds < 60:
+        return f"{_plain(seconds, 2)}s"
+    whole = round(seconds)
+    for unit, small, size, small_size in (("m", "s", 60, 1), ("h", "m", 3600, 60), ("d", "h", 86400, 3600)):
+        if whole < size * (60 if unit == "m" else 48):
+            rest = whole % size // small_size
+            return f"{whole // size}{unit}{f'{rest}{small}' if rest else ''}"
+    return f"{whole // 86400}d{f'{whole % 86400 // 3600}h' if whole % 86400 >= 3600 else ''}"
+
+
+def _plain(number: float, digits: int) -> str:
+    text = f"{number:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def clock_of(iso: str) -> str:
+    """An ISO time as people read it: local, to the millisecond."""
+    return clock(ns_of(iso))
+
+
+def seconds_between(first: str, second: str) -> float:
+    """How long it is from one ISO time to another."""
+    return (ns_of(second) - ns_of(first)) / 1e9
+
+
+def ns_of(iso: str) -> int:
+    """The Unix time in nanoseconds of a time as records have it (`mesh.instants.iso`)."""
+    whole, _, fraction = iso.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
+    return seconds * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))
