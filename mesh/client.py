@@ -42,6 +42,7 @@ from mesh.hosts import HostRecord, Hosts
 from mesh.jetstream import JetStream
 from mesh.listing import LIMIT_MAX, ORDER_DEFAULT, ListPage, ListQuery
 from mesh.lists import ask_counts, ask_page, every_workflow
+from mesh.resetting import WasReset, reset_workflow
 from mesh.starting import (
     ConflictPolicy,
     ReusePolicy,
@@ -170,6 +171,16 @@ class WorkflowHandle:
         with anyio.move_on_after(timeout_s):
             return await self._client.wait(self)
         raise RequestTimeout(f"the result of workflow {self.id!r}", timeout_s or 0.0)
+
+    async def reset(self, event: int, *, reason: str = "", signals: bool = True) -> WasReset:
+        """Run the workflow anew from one of its events (`mesh.resetting`); this handle is the new run's from then on.
+
+        event: its number in the history, from 1. Raises NotFound, CannotReset, Conflict.
+        """
+        history = self._client.history(self.key.queue)
+        done = await reset_workflow(self._client.js, history, self.key, event, reason=reason, signals=signals)
+        self.run = done.run
+        return done
 
     async def describe(self, *, at: int | None = None) -> WorkflowState:
         """What the workflow is doing, or how it ended. Raises NotFound.

@@ -122,13 +122,33 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """What a reset run rests on: the history of an older run of the same workflow, up to one of its events.
+
+    run: the older run. upto: sequence of the last event taken over, 0 for its start alone.
+    origin, started_ns: the first of the runs that rest on each other, and its beginning: whence the code has its
+        randomness and its clock.
+    start_bytes: what the start counts for in the size of the history, as it did then.
+    signals: whether the signals that came after `upto` are given to the new run.
+    """
+
+    run: int
+    upto: int
+    origin: int
+    started_ns: int
+    start_bytes: int
+    signals: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class StartSpec:
     """The body of a `start`. `args` is a msgpack array; durations are integer nanoseconds, 0 = none.
 
     messages: startup messages, each {"topic": text, "body": payload of ours, "from": PID or ""}.
     chain_started_ns: when the first run of a chain (retries, continue-as-new) began, 0 for a first run.
     since: events after this sequence belong to the new run too (a continued run takes over what its predecessor
-    had not seen); 0 = none.
+    had not seen); 0 = none. A reset run keeps that of the run it rests on.
+    base: what a reset run rests on. reason: why it was reset, as somebody said.
     """
 
     workflow: str
@@ -149,6 +169,8 @@ class StartSpec:
     attempt: int = 1
     chain_started_ns: int = 0
     since: int = 0
+    base: Base | None = None
+    reason: str = ""
 
     def encode(self) -> bytes:
         """The bytes of this start; fields that have their default are left out."""
@@ -157,6 +179,8 @@ class StartSpec:
             value = getattr(self, name)
             if name == "parent" and value is not None:
                 wire[name] = [value.queue, value.id, value.run, value.n]
+            elif name == "base" and value is not None:
+                wire[name] = [value.run, value.upto, value.origin, value.started_ns, value.start_bytes, value.signals]
             elif name == "workflow" or value != getattr(_DEFAULT_START, name):
                 wire[name] = list(value) if isinstance(value, tuple) else value
         return codec.encode(wire)
@@ -186,13 +210,18 @@ def decode_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
         default = getattr(_DEFAULT_START, name)
         if value == [] and (isinstance(default, dict) or name == "retry_policy"):
             known[name] = default  # an empty Lua table is written as an empty list
-        elif name != "parent" and not _same_shape(value, default):
+        elif name not in ("parent", "base") and not _same_shape(value, default):
             raise Undecodable(f"the start's field {name} is a {type(value).__name__}")
     parent = known.pop("parent", None)
     if parent is not None:
         if not (isinstance(parent, list) and [type(p) for p in parent] == [str, str, int, int]):
             raise Undecodable("the start's field parent is not [queue, id, run, n]")
         known["parent"] = Parent(*parent)
+    base = known.pop("base", None)
+    if base is not None:
+        if not (isinstance(base, list) and [type(part) for part in base] == [int, int, int, int, int, bool]):
+            raise Undecodable("the start's field base is not [run, upto, origin, started_ns, start_bytes, signals]")
+        known["base"] = Base(*base)
     if "messages" in known:
         known["messages"] = tuple(_startup_message(m) for m in known["messages"])
     spec = StartSpec(**known)
@@ -275,4 +304,22 @@ def next_attempt(spec: StartSpec, *, delay_ns: int, chain_started_ns: int, since
         start_delay_ns=delay_ns,
         chain_started_ns=chain_started_ns,
         since=since,
+        base=None,
+        reason="",
     )
+
+
+def start_spec_of(event: Event) -> StartSpec:
+    """The body of a stored start. Raises Undecodable."""
+    return decode_start(event.data, event.headers)
+
+
+def reset_of(event: Event) -> StartSpec | None:
+    """The start that a `kill` asks for: that of a run which rests on the one it ends. None for a plain kill."""
+    if event.kind != "kill" or event.data[:1] != codec.MARKER:
+        return None
+    try:
+        spec = decode_start(event.data, {})
+    except Undecodable:
+        return None
+    return spec if spec.base is not None else None

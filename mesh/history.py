@@ -19,10 +19,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from mesh.errors import ServerRefused
-from mesh.events import Event, decode_end, parse
+from mesh.errors import ServerRefused, Undecodable
+from mesh.events import Event, StartSpec, decode_end, decode_start, parse
 from mesh.jetstream import JetStream, StoredMessage
+from mesh.lineage import arranged, reads_from
 from mesh.subjects import WorkflowKey, stream_name
+from mesh.wire import parse_headers
 
 BATCH_MESSAGES: Final = 1000
 PARTITIONS_CACHED_MAX: Final = 100_000
@@ -37,6 +39,10 @@ class OpenRun(NamedTuple):
 
     run: int
     start: StoredMessage
+
+    def spec(self) -> StartSpec:
+        """The body of the start. Raises Undecodable."""
+        return _spec(self.start)
 
 
 class RunOutcome(NamedTuple):
@@ -148,24 +154,44 @@ class History:
             return None
         return OpenRun(start.seq, start), _events(await self._with_repeated(counts, start.seq, start.seq, messages))
 
-    async def events(self, key: WorkflowKey, run: int, *, since: int = 0) -> list[Event]:
-        """All events of a run up to now, from its start on; with `since` also what came after that sequence."""
+    async def events(self, key: WorkflowKey, run: int) -> list[Event]:
+        """The history of a run up to now: its start, what it takes over from runs before it, its own events.
+
+        Raises NotFound when it rests on a run that is not there.
+        """
         partition = await self.partition_of(key)
         if partition is None:
             return []
-        first = min(run, since + 1) if since else run
         everything = key.stored(partition, ">")
         try:
             messages = await self._js.multi_last(self.stream, [everything])
         except ServerRefused:
             # Too many subjects for one answer: a history this long is worth a walk.
+            starts = await self._lineage(key.stored(partition, "start"), run, ())
             messages = await self._js.batch_get(
-                self.stream, from_seq=first, subject_filter=everything, batch=BATCH_MESSAGES
+                self.stream, from_seq=_first(run, starts), subject_filter=everything, batch=BATCH_MESSAGES
             )
         else:
+            starts = await self._lineage(key.stored(partition, "start"), run, messages)
             counts = await self._js.subject_counts(self.stream, everything)
-            messages = await self._with_repeated(counts, first, run, messages)
-        return _events(messages)
+            messages = await self._with_repeated(counts, _first(run, starts), run, messages)
+        return arranged(run, _events(messages), starts)
+
+    async def _lineage(self, start_subject: str, run: int, messages: Iterable[StoredMessage]) -> dict[int, StartSpec]:
+        """The starts of a run and of those it rests on, as far as they are there and can be read."""
+        known = {message.seq: message for message in messages if message.subject == start_subject}
+        starts: dict[int, StartSpec] = {}
+        while True:
+            message = known.get(run) or await self._js.get_next(self.stream, run, start_subject)
+            if message is None or message.seq != run:
+                return starts
+            try:
+                spec = starts[run] = _spec(message)
+            except Undecodable:
+                return starts
+            if spec.base is None or not 0 < spec.base.run < run:
+                return starts
+            run = spec.base.run
 
     async def _with_repeated(
         self, counts: Mapping[str, int], first: int, run: int, messages: list[StoredMessage]
@@ -177,17 +203,25 @@ class History:
         for message in messages:
             if message.seq < first:
                 continue
-            if counts.get(message.subject, 1) == 1:
+            count = counts.get(message.subject, 1)
+            _, kind, *args = message.subject.split(".")[4:]
+            if count == 1:
                 found.append(message)
-            elif message.subject.split(".", 6)[5] in _EVERY_ONE:
+            elif kind in _EVERY_ONE:
                 found += await self._js.batch_get(
-                    self.stream, from_seq=first, subject_filter=message.subject, messages_max=counts[message.subject]
+                    self.stream, from_seq=first, subject_filter=message.subject, messages_max=count
                 )
-            elif message.subject.split(".", 6)[5] == "attrs":
+            elif kind == "attrs":
                 found.append(message)  # the newest says it all
+            elif kind == "start" and first < run:
+                starts = await self._js.batch_get(
+                    self.stream, from_seq=first, subject_filter=message.subject, messages_max=count
+                )
+                found += [start for start in starts if start.seq <= run]
             else:
-                # Not from `first`: before the run's own start come only those of earlier runs.
-                earliest = await self._js.get_next(self.stream, run, message.subject)
+                # Not from `first`: before a run's own start come only those of earlier runs.
+                named = int(args[0]) if args and args[0].isdecimal() else run
+                earliest = await self._js.get_next(self.stream, named, message.subject)
                 found.append(earliest or message)
         return sorted((message for message in found if message.seq <= horizon), key=_seq)
 
@@ -217,6 +251,15 @@ class History:
 def _events(messages: Iterable[StoredMessage]) -> list[Event]:
     parsed = (parse(m.subject, m.seq, m.timestamp_ns, m.data, m.raw_headers) for m in messages)
     return [event for event in parsed if event is not None]
+
+
+def _spec(start: StoredMessage) -> StartSpec:
+    return decode_start(start.data, parse_headers(start.raw_headers) if start.raw_headers else {})
+
+
+def _first(run: int, starts: Mapping[int, StartSpec]) -> int:
+    """The first sequence that a history reaches back to."""
+    return min((reads_from(at, spec) for at, spec in starts.items()), default=run)
 
 
 def _seq(message: StoredMessage) -> int:

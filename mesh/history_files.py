@@ -393,10 +393,10 @@ async def fetch_history(history: History, key: WorkflowKey, run: int = 0) -> Rec
     headers = parse_headers(opened.start.raw_headers)
     try:
         spec = decode_start(opened.start.data, headers)
-        workflow, host, since = spec.workflow, spec.host, spec.since
+        workflow, host = spec.workflow, spec.host
     except Undecodable:
-        workflow, host, since = headers.get("Mesh-Workflow", "?"), "", 0
-    events = await history.events(key, opened.run, since=since)
+        workflow, host = headers.get("Mesh-Workflow", "?"), ""
+    events = await history.events(key, opened.run)
     if ended is not None:
         # What came later belongs to the run that followed.
         events = [event for event in events if event.seq <= ended.seq]

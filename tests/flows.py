@@ -186,7 +186,7 @@ class Flow:
             source or self.source, spec=self.spec, marks=recorded if marks is None else marks, defaults=self.defaults,
             modules=self.modules, workflow_id=self.key.id, run=self.run.run, vm=vm,
         )  # fmt: skip
-        last = last_step(history)
+        last = last_step(history, self.run.run)
         for i, event in enumerate(history):
             again.apply(event, more=i < last)
         return again

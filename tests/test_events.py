@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mesh import codec
 from mesh.errors import Undecodable
-from mesh.events import KINDS, EndRecord, Event, Parent, StartSpec, decode_end, decode_start, next_attempt, parse
+from mesh.events import KINDS, Base, EndRecord, Event, Parent, StartSpec, decode_end, decode_start, next_attempt, parse
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey
 
@@ -87,7 +87,7 @@ FULL = StartSpec(
     workflow="a:b", args=codec.pack([1, {"x": 2}]), host="a:w", client="a:c", context={"k": [1]}, entropy=b"\xff",
     parent=Parent("q", "id", 5, 6), messages=({"topic": "t", "body": codec.encode(1), "from": "{c@w|x}"},), run_timeout_ns=1,
     execution_timeout_ns=2, start_delay_ns=3, retry_policy={"maximum_attempts": 2}, cron="* * * * *", memo={"m": 1}, attrs={"a": "b"},
-    attempt=4, chain_started_ns=5, since=6,
+    attempt=4, chain_started_ns=5, since=6, base=Base(1, 2, 3, 4, 5, signals=False), reason="r",
 )  # fmt: skip
 
 

@@ -84,6 +84,8 @@ def _continued(run: AtEnd, request: bytes, options: bytes | None) -> StartSpec:
         start_delay_ns=0,
         chain_started_ns=_chain_started_ns(run.spec, run.started_ns),
         since=run.given_up_to,
+        base=None,
+        reason="",
         memo=run.memo,
         attrs=run.attrs,
     )

@@ -364,7 +364,7 @@ class Engine:
         except Undecodable as error:
             self._ending.refuse_start(instance, event.seq, error)
             return
-        if spec.since:
+        if spec.since or spec.base is not None:
             self._loading.load_soon(instance)
             return
         run = self._vms.new_run(instance, event.seq, spec, {})

@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -20,10 +21,10 @@ import anyio.lowlevel
 
 from mesh import codec
 from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable
-from mesh.events import EndRecord, Event, decode_end, decode_start
+from mesh.events import EndRecord, Event, decode_end
 from mesh.failure import Failure, Kind
 from mesh.history import History
-from mesh.wire import parse_headers
+from mesh.lineage import taken_over
 from node.machine.vm import OutOfMemory
 from node.telemetry.witness import Witness
 from node.workflows.background import Background
@@ -177,15 +178,14 @@ class Loading:
             await self._go_on_chain(instance, news)
             return
         try:
-            start = opened.start
-            spec = decode_start(start.data, parse_headers(start.raw_headers) if start.raw_headers else {})
+            spec = opened.spec()
         except Undecodable as error:
             self._ending.refuse_start(instance, opened.run, error)
             return
-        if found is not None and not spec.since:
+        if found is not None and not spec.since and spec.base is None:
             events = found[1]
         else:
-            events = await self._history.events(key, opened.run, since=spec.since)
+            events = await self._history.events(key, opened.run)
         if not self._instances.holds(instance):
             return
         run = self._vms.new_run(instance, opened.run, spec, recorded_marks(opened.run, events))
@@ -207,6 +207,10 @@ class Loading:
         """Apply a history; False when that has cost the VM. heard_seq: up to which event somebody has handled it."""
         if news is not None:
             heard_seq = news.seq - 1
+        # Nobody has handled what is news, so nobody has logged what the code says to it. To a run that has just begun
+        # all is news that it takes over, but what had happened before the event that it is reset to.
+        fresh_seq = news.seq if news is not None else math.inf
+        fresh_number = max(1, taken_over(run.run, run.spec, events)) if fresh_seq <= run.run else math.inf
         unheard: list[tuple[Step, tuple[OpState, bytes] | None]] = []
         try:
             for step in replay_steps(run, events):
@@ -216,8 +220,8 @@ class Loading:
                         # Whoever had this op carried out had handled what the code asked for it in, and all before.
                         unheard = [item for item in unheard if item[0].event.seq > answered[0].issued_seq]
                     unheard.append((step, answered))
-                # Nobody has handled what is news, so nobody has logged what the code says to it.
-                if self._log_in_replay or (news is not None and step.event.seq >= news.seq):
+                is_fresh = step.number >= fresh_number or run.run < fresh_seq <= step.event.seq
+                if self._log_in_replay or is_fresh:
                     for effect in step.effects:
                         if isinstance(effect, Log):
                             self._effects.log(instance, run, effect)

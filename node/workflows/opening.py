@@ -53,8 +53,10 @@ class Opening:
 
     def _open_machine(self, run: Run, entry_id: str, vm: LuaVM) -> Machine:
         key, spec = run.key, run.spec
+        # A reset run comes to the random values that are in the history it rests on.
+        origin = spec.base.origin if spec.base is not None else run.run
         seed = hashlib.blake2b(
-            spec.entropy + f"/{key.queue}/{key.id}/{run.run}/{run.started_ns}".encode("utf-8", "surrogateescape"),
+            spec.entropy + f"/{key.queue}/{key.id}/{origin}/{run.started_ns}".encode("utf-8", "surrogateescape"),
             digest_size=32,
         ).digest()
         info = {

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from mesh import codec
 from mesh.errors import Undecodable
-from mesh.events import Event, StartSpec, decode_start
+from mesh.events import Event, StartSpec, start_spec_of
+from mesh.lineage import taken_over
 from mesh.subjects import WorkflowKey, untoken
-from mesh.wire import parse_headers
 from node.machine.code import CodeMissing
 from node.machine.vm import LuaVM, MachineFailed, OutOfMemory
 from node.workflows.opening import Opening
@@ -35,26 +35,17 @@ class NoStart(ValueError):
 
 
 def replay_steps(run: Run, events: Sequence[Event], *, record_ops: bool = False) -> Iterator[Step]:
-    """Apply the events of a history to a fresh run, one at each turn.
+    """Apply the events of a history (as `History.events` gives it) to a fresh run, one at each turn.
 
-    Events before the run's own start (a continued run takes over what its predecessor had not seen) are applied right
-    behind it and come out with it. A machine that fails suspends the run. Raises OutOfMemory.
+    A machine that fails suspends the run. Raises OutOfMemory.
     """
-    last = last_step(events)
-    early = [event for event in events if event.seq < run.run and event.kind in ("signal", "cancel")]
+    last = last_step(events, run.run, taken_over(run.run, run.spec, events))
     run.killed_early = any(event.seq < run.run and event.kind == "kill" for event in events)
     asked: list[OpState] = []
     if record_ops:
         run.ops.asked = asked
     for i, event in enumerate(events):
-        if event.seq < run.run:
-            continue
-        effects = _applied(run, event, i < last)
-        if event.seq == run.run:
-            for before in early:
-                effects = [*effects, *_applied(run, before, i < last)]
-            run.last_seq = event.seq
-        yield Step(i + 1, event, effects, tuple(asked))
+        yield Step(i + 1, event, _applied(run, event, i < last), tuple(asked))
         asked.clear()
 
 
@@ -72,7 +63,7 @@ def start_of(run_id: int, events: Sequence[Event]) -> StartSpec:
     """The start among a run's events. Raises NoStart, Undecodable."""
     for event in events:
         if event.kind == "start" and event.seq == run_id:
-            return decode_start(event.data, parse_headers(event.raw_headers) if event.raw_headers else {})
+            return start_spec_of(event)
     raise NoStart(f"the history has no start of run {run_id}")
 
 

@@ -13,6 +13,9 @@ Invariants:
   * nothing is applied after `finished` or `suspended` is set, but what ends a suspended run without its code: kill,
     the timeout, the record of its end;
   * events of another run are ignored.
+
+A reset run is given the events of the run it rests on as its own (`mesh.lineage`): the code's clock is theirs. What is
+limited in time has its time anew from the reset on, and nothing of the older run's own history is touched.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mesh import codec
-from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec
+from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, reset_of
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey
 from node.machine.vm import Machine, Op
@@ -35,6 +38,7 @@ from node.workflows.messages import Message, Messages
 from node.workflows.open_ops import PERFORMED, DoesNotFit, OpenOps
 from node.workflows.ops import (
     Abandon,
+    ChildAtEnd,
     Dispatch,
     Effect,
     Finish,
@@ -53,6 +57,7 @@ DELAY_TICK: Final = "delay"
 TIMEOUT_TICK: Final = "timeout"
 # Calls that cannot even be made are answered at once; code that goes on making them would never wait for an event.
 REFUSED_CALLS_MAX: Final = 10_000
+_NO_STEP: Final = frozenset({"mark", "claim", "monitor", "attrs"})
 TOPOLOGY_PID: Final = "{|topology}"
 
 
@@ -90,6 +95,9 @@ class Run:
         self.children = Children()
         self.now_ns = 0
         self.started_ns = 0
+        self._begun_ns = 0  # for a reset run not the same: when it was reset
+        self._at_seq = 0  # of the event being applied
+        self._in_base = spec.base is not None
         self.length = 0
         self.size = 0
         self.last_seq = 0
@@ -120,9 +128,12 @@ class Run:
 
     def apply(self, event: Event, *, more: bool = False) -> list[Effect]:
         """Apply one event and return what is now due. `more`: the history goes on after this event (replay)."""
-        self.last_seq = event.seq
+        self._at_seq = event.seq
+        self.last_seq = max(self.last_seq, event.seq)
         if self.closed:
             return []
+        if self._in_base:
+            self._leave_base(event)
         if event.kind == "end":
             if event.run == self.run:
                 self.closed = True
@@ -162,15 +173,29 @@ class Run:
     def _on_start(self, event: Event, more: bool) -> list[Effect]:
         if event.seq != self.run or self.started_ns:
             return []  # a second start while a run is open
-        self._count(event)
+        base, self._begun_ns = self.spec.base, event.at_ns
+        if base is None:
+            self._count(event)
+        else:
+            self.now_ns, self.length, self.size = base.started_ns, 1, base.start_bytes
         self.started_ns = self.now_ns
         if self.killed_early:
-            return self._on_kill(event, more)
-        self.deadline_ns = deadline_ns(self.spec, self.started_ns)
+            return self._terminated()
+        self.deadline_ns = deadline_ns(self.spec, self._begun_ns)
         if self.spec.start_delay_ns:
             self.delayed_until_ns = self.now_ns + self.spec.start_delay_ns
             return self._own_timers()
         return self._own_timers() + self._begin(more)
+
+    def _leave_base(self, event: Event | None = None) -> None:
+        """Take notice that the events of an older run are through: what is open is asked for anew, with its time."""
+        base = self.spec.base
+        if base is None or (event is not None and (event.seq == self.run or event.seq <= base.upto)):
+            return
+        self._in_base = False
+        for op in self.open.values():
+            if op.kind == "call":
+                op.issued_ns = self._begun_ns
 
     def _own_timers(self) -> list[Effect]:
         due = ((TIMEOUT_TICK, self.deadline_ns), (DELAY_TICK, self.delayed_until_ns))
@@ -211,6 +236,8 @@ class Run:
         if isinstance(follows, bytes):
             self._count(event)
             return self._resolve(op, follows, more)
+        if follows is not None and follows.drop_seq < self.run:
+            follows = replace(follows, drop_seq=0)  # recorded for the run this one rests on
         return [follows] if follows is not None else []
 
     def _resolve(self, op: OpState, outcome: bytes, more: bool) -> list[Effect]:
@@ -222,7 +249,8 @@ class Run:
         return self._feed("resolve", op.n, outcome, more=more)
 
     def _on_claim(self, event: Event, _more: bool) -> list[Effect]:
-        if event.run == self.run:
+        # Of what a host has begun for an older run, this one knows nothing: it has the call made anew.
+        if event.run == self.run and event.seq > self.run:
             op = self.open.get(int(event.args[1]))
             if op is not None and int(event.args[2]) == op.attempt:
                 op.claimed = True
@@ -310,7 +338,17 @@ class Run:
         self._count(event)
         return self._feed("cancel", None, None, TOPOLOGY_PID.encode(), more=more)
 
-    def _on_kill(self, _event: Event, _more: bool) -> list[Effect]:
+    def _on_kill(self, event: Event, _more: bool) -> list[Effect]:
+        spec = reset_of(event)
+        if spec is None:
+            return self._terminated()
+        if spec.base is None or spec.base.run != self.run:
+            return []  # meant for a run that had ended
+        failure = Failure("workflow terminated to be reset", Kind.CANCELED)
+        record = EndRecord("terminated", codec.encode_failure(failure), event.data)
+        return self._finish(record, self.children.at_end(self.open.values()))
+
+    def _terminated(self) -> list[Effect]:
         return self._fail("terminated", Failure("workflow terminated", Kind.CANCELED))
 
     # -- what the machine asks for -----------------------------------------------------------------------------
@@ -397,12 +435,10 @@ class Run:
         return self.ops.call_options(n)
 
     def _machine_ended(self, verb: str, payload: bytes, options: bytes | None) -> list[Effect]:
-        given_up_to = self.last_seq
-        if self.last_seq == self.run and self.spec.since:
-            given_up_to = self.spec.since  # in its first step: what its predecessor left comes after it
         at_end = AtEnd(
-            self.spec, self.started_ns, self.now_ns, given_up_to, self._messages.undelivered(), self.memo, self.attrs
-        )
+            self.spec, self._begun_ns, max(self.now_ns, self._begun_ns), self._given_up_to(),
+            self._messages.undelivered(), self.memo, self.attrs,
+        )  # fmt: skip
         effects = self._finish(end_record(at_end, verb, payload, options))
         if verb in ("raised", "doomed"):  # doomed: stopped by its limits
             # Nobody has returned this error: the code has a fault, and its author wants to know where.
@@ -411,11 +447,21 @@ class Run:
             effects.insert(0, Log("error", text, stack=failure.stack.partition("\n")[2]))
         return effects
 
+    def _given_up_to(self) -> int:
+        """Up to where the code has been given its messages; what it takes over from others is older than itself."""
+        base = self.spec.base
+        if base is not None and not base.signals and self._at_seq <= self.run:
+            return self.run
+        if self._at_seq == self.run:
+            return self.spec.since or (base.origin if base is not None else self.run)
+        return self._at_seq
+
     def _fail(self, status: str, failure: Failure) -> list[Effect]:
         return self._finish(EndRecord(status, codec.encode_failure(failure)))
 
-    def _finish(self, record: EndRecord) -> list[Effect]:
-        children = () if record.next_start else self.children.at_end(self.open.values())
+    def _finish(self, record: EndRecord, children: tuple[ChildAtEnd, ...] | None = None) -> list[Effect]:
+        if children is None:
+            children = () if record.next_start else self.children.at_end(self.open.values())
         self.suspended = ""
         self.finished = Finish(record, children)
         if self.on_end is not None and self._machine is not None:
@@ -443,6 +489,8 @@ class Run:
         unsaid: list[Effect] = [WriteAttrs()] if self._attrs_unrecorded() else []
         if self.finished is not None:
             return [*unsaid, self.finished]
+        if self._in_base:
+            self._leave_base()
         effects: list[Effect] = [
             WriteMark(name, payload) for name, payload in self._unrecorded.items() if name not in self.marks
         ]
@@ -475,14 +523,18 @@ def told_to_parent(outcome: bytes, run: Run) -> bytes:
     return codec.encode_failure(replace(value, details=details))
 
 
-def last_step(events: Sequence[Event]) -> int:
+def last_step(events: Sequence[Event], run: int, taken: int = 0) -> int:
     """Index of the last event that is not part of a step itself; before it, `apply` is told that there is more.
 
     A mark comes out of the step before it: a run that was left between two marks of its newest step is still in that
-    step, and still takes the newest version of the second one. So does a record of attributes.
+    step, and still takes the newest version of the second one.
+    taken: how many events a reset run has from another (`mesh.lineage.taken_over`). Until something has happened to a
+    run of its own, its newest step is the last one of these, or its start; what else it takes over is news to it.
     """
-    beside = ("mark", "claim", "monitor", "attrs")
-    return max((i for i, event in enumerate(events) if event.kind not in beside), default=0)
+    steps = [i for i, event in enumerate(events) if event.kind not in _NO_STEP and event.run in (0, run)]
+    if steps and events[steps[-1]].seq > run:
+        return steps[-1]
+    return max((i for i in steps if i < max(1, taken)), default=0)
 
 
 def _needs_no_code(event: Event) -> bool:
