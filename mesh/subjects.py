@@ -10,6 +10,7 @@
     mesh.node.<node>.<verb>                requests to one node
     mesh.queue.<queue>.<p>.<verb>          requests to the owner of a partition
     mesh.events.<system>                   events for the units of all nodes, not stored
+    mesh.api.<verb>                        requests to the control API, a queue group of nodes
     mesh.mq.<name>                         messages of a message queue (`queue.publish`), stored in its stream
 
 An id, queue, topic or name is one token: characters that mean something in a subject (and `%`, blanks, anything
@@ -202,6 +203,11 @@ def node_request(node_id: str, verb: str) -> str:
 def owner_request(queue: str, partition: int, verb: str) -> str:
     """Where the owner of a partition is asked something."""
     return f"mesh.queue.{token(queue)}.{partition}.{verb}"
+
+
+def api_request(verb: str) -> str:
+    """Where the control API is asked for something."""
+    return f"mesh.api.{verb}"
 
 
 EVERY_EVENT = "mesh.events.*"

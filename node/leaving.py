@@ -34,6 +34,8 @@ async def leave(node: Node) -> None:
         return
     node.ownership.leave()
     try:
+        if node.api is not None:
+            await node.api.drain()
         await node.roster.announce_leaving()
         await node.ownership.give_back_all()
         await _end_processes(node)

@@ -39,6 +39,7 @@ from mesh.presence import Presence
 from mesh.roster import Roster
 from mesh.subjects import node_request
 from node.api.listing import serve_listing
+from node.api.service import ControlApi
 from node.functions.host import FunctionHost
 from node.inventory import Inventory, memory_bytes
 from node.leaving import leave
@@ -104,6 +105,7 @@ class NodeConfig:
     functions_only: it serves functions and is no member of the mesh: it owns no workflows, runs no processes and
     services, and needs no right to do so.
     projection: file of the projection that it keeps, so that workflows can be listed; None = it keeps none.
+    api: whether it serves the control API.
     """
 
     url: str | Sequence[str]
@@ -116,6 +118,7 @@ class NodeConfig:
     functions: bool = True
     services: bool = True
     functions_only: bool = False
+    api: bool = True
     offers: Offers = field(default_factory=lambda: Offers())
     metrics: str | None = None
     projection: Path | None = None
@@ -253,6 +256,7 @@ class Node:
             details = {"pid": os.getpid(), "boot": self.units.boot, "functions": self.functions.offered}
             self.presence = Presence(self.client.js, self.id, details)
         self.projecting = Projecting(conn, self.client.js, config.projection) if config.projection else None
+        self.api = ControlApi(self.client, node_id=self.id, version=self.version) if config.api else None
 
     async def _call(self, function_id: str, args: list[Any], context: Mapping[str, Any]) -> bytes:
         """Call a function wherever it is, once; its outcome."""
@@ -329,6 +333,8 @@ class Node:
             if self.projecting is not None:
                 await tasks.start(self.projecting.run)
                 await tasks.start(serve_listing, self.conn, self.projecting)
+            if self.api is not None:
+                await tasks.start(self.api.run)
             task_status.started()
             _log.info("node %s is up", self.id)
 

@@ -17,8 +17,8 @@ from mesh.connection import connect
 from mesh.errors import NotFound
 from mesh.subjects import node_request
 from node.api import directory
-from node.functions.micro import MicroService
 from node.inventory import PROCESSES_SHOWN_MAX
+from node.micro import MicroService
 from tests.apps import Mesh, a_mesh, write_app
 from tests.cluster import mesh_command
 from tests.conftest import ServerFactory

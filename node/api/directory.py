@@ -25,7 +25,7 @@ ANSWER_TIMEOUT_S: Final = 1.0
 # How long services outside of the mesh may take to answer; nobody says how many there are.
 FOREIGN_S: Final = 0.25
 PROCESSES_DEFAULT: Final = 200
-# The micro services that are the mesh itself: functions of nodes (`node.functions.micro`) and the control API.
+# The micro services that are the mesh itself: functions of nodes (`node.micro`) and the control API.
 OWN_SERVICES: Final = frozenset({"moonmesh", "mesh"})
 
 Record = dict[str, Any]

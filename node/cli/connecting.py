@@ -26,6 +26,7 @@ from node.cli.values import DURATION
 if TYPE_CHECKING:
     from mesh.client import Client
     from mesh.handshake import ConnectOptions
+    from node.api.verbs import Asker
 
 TIMEOUT_DEFAULT: Final = "5s"
 ANSWER_TIMEOUT_S: Final = 5.0
@@ -78,6 +79,12 @@ class Server:
 
         async with mesh.client.connect(self.url, name="mesh command", options=self.options()) as client:
             yield client
+
+    def asker(self, client: Client) -> Asker:
+        """Who asks for a verb of the control API here."""
+        from node.api.verbs import Asker
+
+        return Asker(client, self.url, self.hint)
 
     def deadline(self, what: str) -> AbstractContextManager[None]:
         """Limit a block by `--timeout`. Raises RequestTimeout."""

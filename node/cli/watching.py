@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from node.api.verbs import StillRunning
 from node.cli.connecting import Server, connection_options, run
 from node.cli.live import until_enough
 from node.cli.printing import say, shortened
-from node.cli.workflows import StillRunning, queue_option
+from node.cli.workflows import queue_option
 
 if TYPE_CHECKING:
     from mesh.client import Client
@@ -96,7 +97,7 @@ async def _watch_one(client: Client, workflow_id: str, queue: str | None, server
                 await follow()
             tasks.cancel_scope.cancel()
     if limit.cancelled_caught:
-        raise StillRunning(workflow_id, server.timeout_s, server.hint)
+        raise StillRunning({"id": workflow_id}, server.timeout_s, server.hint)
     if told.status != "completed":
         raise click.exceptions.Exit(1)
 

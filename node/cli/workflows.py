@@ -7,38 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mesh.errors import MeshError, NotFound
 from node.cli.connecting import Server, connection_options, run
 from node.cli.printing import print_json, say
 from node.cli.values import ATTRIBUTE, DURATION, JSON
 
 if TYPE_CHECKING:
-    from mesh.client import Client, WorkflowHandle
+    from mesh.client import WorkflowHandle
     from mesh.starting import ConflictPolicy, ReusePolicy
+    from node.api.verbs import Asker
 
 CONFLICT: Final = ("use_existing", "fail", "terminate_existing")
 REUSE: Final = ("allow_duplicate", "allow_duplicate_failed_only", "reject_duplicate")
-
-
-class HasEnded(MeshError):
-    """Raised when something is asked of a workflow that has ended."""
-
-    code = "has-ended"
-
-    def __init__(self, workflow_id: str, status: str, what: str, hint: str) -> None:
-        super().__init__(f"workflow {workflow_id!r} has ended ({status}); {what}, see `mesh show {workflow_id}{hint}`")
-
-
-class StillRunning(MeshError, TimeoutError):
-    """Raised when the time to wait for a result is over. The workflow knows nothing of it."""
-
-    code = "still-running"
-
-    def __init__(self, workflow_id: str, timeout_s: float, hint: str) -> None:
-        super().__init__(
-            f"workflow {workflow_id!r} has not ended within {timeout_s:g} s and goes on; "
-            f"`mesh show {workflow_id}{hint}` says what it waits for"
-        )
 
 
 queue_option = click.option("--queue", metavar="NAME", help="Queue of the workflow, where an id is on several.")
@@ -66,6 +45,7 @@ queue_option = click.option("--queue", metavar="NAME", help="Queue of the workfl
 @click.option("--start-delay", type=DURATION, default=0.0, metavar="DURATION", help="Begin this much later.")
 @click.option("--cron", default="", metavar="TEXT", help="Start it regularly: 'minute hour day month weekday' (UTC).")
 @click.option("--memo", type=ATTRIBUTE, multiple=True, metavar="KEY=VALUE", help="Note to keep with it; repeatable.")
+@click.option("--attr", type=ATTRIBUTE, multiple=True, metavar="KEY=VALUE", help="Search attribute; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print {id, queue, run, existing}; with --wait as `mesh result`.")
 @connection_options
 def start(
@@ -82,6 +62,7 @@ def start(
     start_delay: float,
     cron: str,
     memo: tuple[tuple[str, Any], ...],
+    attr: tuple[tuple[str, Any], ...],
     as_json: bool,
     server: Server,
 ) -> None:
@@ -95,12 +76,16 @@ def start(
     """  # noqa: D301 - click reads the control character
 
     async def main() -> None:
+        from node.api import verbs
+
         async with server.client() as client:
+            asker = server.asker(client)
             with server.deadline("the start"):
-                handle = await client.start(
-                    workflow,
-                    *inputs,
-                    host=await _host(client, workflow, host, server),
+                record = await verbs.start(
+                    asker,
+                    workflow=workflow,
+                    args=inputs,
+                    host=host,
                     id=workflow_id,
                     conflict=conflict,
                     reuse=reuse,
@@ -109,17 +94,18 @@ def start(
                     start_delay_s=start_delay,
                     cron=cron,
                     memo=dict(memo),
+                    attrs=dict(attr),
                 )
             if wait and not cron:
-                _say_started(workflow, handle, cron, server.hint)
-                await _print_result(client, handle, math.inf, as_json=as_json, hint=server.hint)
+                _say_started(workflow, record, cron, server.hint)
+                handle = client.get(record["id"], queue=record["queue"])
+                await _print_result(asker, handle, math.inf, run=record["run"], as_json=as_json)
                 return
-        key = handle.key
         if as_json:
-            print_json({"id": key.id, "queue": key.queue, "run": handle.run or None, "existing": handle.existing})
+            print_json(record)
         else:
-            click.echo(key.id)
-        _say_started(workflow, handle, cron, server.hint)
+            click.echo(record["id"])
+        _say_started(workflow, record, cron, server.hint)
 
     run(main)
 
@@ -141,14 +127,15 @@ def signal_one(workflow_id: str, topic: str, *, value: Any, queue: str | None, a
     """  # noqa: D301 - click reads the control character
 
     async def main() -> None:
+        from node.api import verbs
+
         async with server.client() as client:
             with server.deadline("the signal"):
-                handle = await _open(client, workflow_id, queue, server, "nobody would read the signal")
-                seq = await handle.signal(topic, value)
+                record = await verbs.signal(server.asker(client), id=workflow_id, topic=topic, value=value, queue=queue)
         if as_json:
-            print_json({"id": workflow_id, "queue": handle.key.queue, "topic": topic, "seq": seq})
+            print_json(record)
         else:
-            say(f"signal {topic} for {workflow_id} is stored, sequence {seq}")
+            say(f"signal {topic} for {workflow_id} is stored, sequence {record['seq']}")
 
     run(main)
 
@@ -172,9 +159,10 @@ def result(workflow_id: str, *, queue: str | None, as_json: bool, server: Server
 
     async def main() -> None:
         async with server.client() as client:
+            asker = server.asker(client)
             with server.answer_deadline("the workflow"):
-                handle = await _find(client, workflow_id, queue, server)
-            await _print_result(client, handle, server.timeout_s, as_json=as_json, hint=server.hint)
+                handle = await asker.find(workflow_id, queue)
+            await _print_result(asker, handle, server.timeout_s, as_json=as_json)
 
     run(main)
 
@@ -182,15 +170,19 @@ def result(workflow_id: str, *, queue: str | None, as_json: bool, server: Server
 @click.command()
 @click.argument("workflow_id", metavar="ID")
 @queue_option
+@click.option("--json", "as_json", is_flag=True, help="Print {id, queue, run}.")
 @connection_options
-def cancel(workflow_id: str, *, queue: str | None, server: Server) -> None:
+def cancel(workflow_id: str, *, queue: str | None, as_json: bool, server: Server) -> None:
     """Ask the workflow ID to stop. It may clean up first, or go on: that is for its code to decide."""
 
     async def main() -> None:
+        from node.api import verbs
+
         async with server.client() as client:
             with server.deadline("the cancellation"):
-                handle = await _open(client, workflow_id, queue, server, "there is nothing to cancel")
-                await handle.cancel()
+                record = await verbs.cancel(server.asker(client), id=workflow_id, queue=queue)
+        if as_json:
+            print_json(record)
         say(f"asked {workflow_id} to stop; wait for it with: mesh result {workflow_id}{server.hint}")
 
     run(main)
@@ -199,97 +191,58 @@ def cancel(workflow_id: str, *, queue: str | None, server: Server) -> None:
 @click.command()
 @click.argument("workflow_id", metavar="ID")
 @queue_option
+@click.option("--json", "as_json", is_flag=True, help="Print {id, queue, run}.")
 @connection_options
-def terminate(workflow_id: str, *, queue: str | None, server: Server) -> None:
+def terminate(workflow_id: str, *, queue: str | None, as_json: bool, server: Server) -> None:
     """End the workflow ID now: its code is not asked and cleans nothing up. A cron schedule of the id ends too."""
 
     async def main() -> None:
-        from node.cli.locating import is_scheduled
+        from node.api import verbs
 
         async with server.client() as client:
             with server.deadline("the termination"):
-                handle = await _find(client, workflow_id, queue, server)
-                if not await is_scheduled(client, handle):
-                    await _ensure_open(client, handle, "there is nothing to terminate", server)
-                await handle.terminate()
+                record = await verbs.terminate(server.asker(client), id=workflow_id, queue=queue)
+        if as_json:
+            print_json(record)
         say(f"{workflow_id} is told to end now; see: mesh show {workflow_id}{server.hint}")
 
     run(main)
 
 
-async def _host(client: Client, workflow: str, host: str | None, server: Server) -> str:
-    from node.cli.locating import host_of
-
-    return await host_of(client, server.url, workflow, host)
-
-
-async def _find(client: Client, workflow_id: str, queue: str | None, server: Server) -> WorkflowHandle:
-    from node.cli.locating import find
-
-    return await find(client, server.url, workflow_id, queue)
-
-
-async def _open(client: Client, workflow_id: str, queue: str | None, server: Server, what: str) -> WorkflowHandle:
-    """Find a workflow that runs. Raises HasEnded, NotFound."""
-    handle = await _find(client, workflow_id, queue, server)
-    await _ensure_open(client, handle, what, server)
-    return handle
-
-
-async def _ensure_open(client: Client, handle: WorkflowHandle, what: str, server: Server) -> None:
-    from mesh.events import decode_end
-
-    found = await client.history(handle.key.queue).last_run(handle.key)
-    if found is None:
-        raise NotFound(f"workflow {handle.id!r} has not started yet; {what}")
-    if found[1] is not None:
-        record = decode_end(found[1].data)
-        # The next run of a chain is about to be stored.
-        if not record.next_start:
-            raise HasEnded(handle.id, record.status, what, server.hint)
-
-
-async def _print_result(client: Client, handle: WorkflowHandle, timeout_s: float, *, as_json: bool, hint: str) -> None:
+async def _print_result(asker: Asker, handle: WorkflowHandle, timeout_s: float, *, run: int = 0, as_json: bool) -> None:
     """Wait and print. A failure goes to standard error, or into the JSON, and raises Exit(1)."""
     from mesh.client import WorkflowFailed, WorkflowSuspended
-    from mesh.errors import RequestTimeout
     from mesh.failure import Failure
+    from node.api import verbs
 
-    status, value, failure = "completed", None, None
-    try:
-        value = await handle.result(timeout_s=None if math.isinf(timeout_s) else timeout_s)
-    except RequestTimeout:
-        raise StillRunning(handle.id, timeout_s, hint) from None
-    except WorkflowFailed as failed:
-        status, failure = failed.status, failed.failure
-        if not as_json:
-            say(f"mesh: {failed}")
-            if failure.stack:
-                say(failure.stack)
-    except WorkflowSuspended as suspended:
-        if not as_json:
-            raise
-        status, failure = "suspended", Failure(suspended.reason)
+    timeout = None if math.isinf(timeout_s) else timeout_s
+    record = await verbs.result_of(asker, handle, run=run, timeout_s=timeout)
+    failure = Failure.from_wire(record["error"]) if record["error"] is not None else None
     if as_json:
-        found = await client.history(handle.key.queue).last_run(handle.key)
-        run = found[0].run if found is not None else handle.run
-        error = failure.to_wire() if failure else None
-        print_json(
-            {"id": handle.id, "queue": handle.key.queue, "run": run, "status": status, "value": value, "error": error}
-        )
+        print_json(record)
     elif failure is None:
-        print_json(value)
+        print_json(record["value"])
+    elif record["status"] == "suspended":
+        raise WorkflowSuspended(handle.id, failure.message)
+    else:
+        say(f"mesh: {WorkflowFailed(handle.id, record['status'], failure)}")
+        if failure.stack:
+            say(failure.stack)
     if failure is not None:
         raise click.exceptions.Exit(1)
 
 
-def _say_started(workflow: str, handle: WorkflowHandle, cron: str, hint: str) -> None:
-    key = handle.key
-    name = key.id if key.id.replace("-", "").replace("_", "").isalnum() else f"'{key.id}'"
+def short_id(workflow_id: str) -> str:
+    """An id as it is typed into a shell."""
+    return workflow_id if workflow_id.replace("-", "").replace("_", "").isalnum() else f"'{workflow_id}'"
+
+
+def _say_started(workflow: str, record: dict[str, Any], cron: str, hint: str) -> None:
+    name, queue = short_id(record["id"]), record["queue"]
     if cron:
-        say(f"{workflow} is scheduled as {key.id} on queue {key.queue}: {cron}")
+        say(f"{workflow} is scheduled as {record['id']} on queue {queue}: {cron}")
         say(f"next: mesh terminate {name}{hint}   ends the schedule")
         return
-    verb = "was running already" if handle.existing else "is started"
-    say(f"{workflow} {verb} as {key.id} on queue {key.queue}, run {handle.run}")
+    verb = "was running already" if record["existing"] else "is started"
+    say(f"{workflow} {verb} as {record['id']} on queue {queue}, run {record['run']}")
     say(f"next: mesh show {name}{hint}   or   mesh result {name}{hint}")

@@ -33,10 +33,10 @@ from mesh.wire import encode_headers
 from node.functions.job import Function, Job, Runner
 from node.functions.limits import WorkerLimit, worker_limits
 from node.functions.lua_calls import LuaCalls
-from node.functions.micro import MicroService
 from node.functions.process_calls import ProcessCalls
 from node.functions.python_calls import PythonCalls, PythonFunctionMissing
 from node.machine.code import Code
+from node.micro import QUEUE_GROUP, MicroService
 from node.registry import EntryId, LuaFunctionEntry, PoolSpec, PythonFunctionEntry, Registry
 from node.units.farewells import Farewells
 from node.units.live import LiveDriver
@@ -49,7 +49,6 @@ HEADER_HOPS: Final = b"Mesh-Hops: "
 PROCESS_CALLS_MAX: Final = 10_000  # calls that run as processes: a process is light
 BUFFER_OF_UNLIMITED: Final = 10_000  # calls that wait for the limit of a worker, of a function that has none itself
 TIMER_S_MIN: Final = 0.001  # loops do not tell times apart that are closer
-QUEUE_GROUP: Final = "q"  # ADR-32
 WORKFLOW_REPLY: Final = "mesh.wf."  # how the reply subject of a workflow's call begins
 OTHER_ACCOUNT: Final = "_R_."  # how that of a caller in another account of the server does
 _CALL_LINE: Final = f"\r\n{HEADER_CALL}: ".encode()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from node.functions.micro import Endpoint
+from node.micro import Endpoint
 from node.telemetry.counts import FunctionCounts
 from node.units.unit import LiveUnit
 

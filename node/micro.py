@@ -1,4 +1,4 @@
-"""A NATS micro service (ADR-32): what `nats micro ls`, `info` and `stats` ask about.
+"""A NATS micro service (ADR-32): what `nats micro ls`, `info` and `stats` ask about, and how it answers with an error.
 
 Only the discovery side. Requests themselves are taken by whoever owns the endpoints; nats-py's own service framework
 handles one request at a time, sends replies that fail the official schemas, and cannot drain.
@@ -9,39 +9,51 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from mesh import codec
 from mesh.connection import Connection, DirectSubscription
 from mesh.errors import Disconnected, Undecodable
 
-API_PREFIX = "io.nats.micro.v1"
+API_PREFIX: Final = "io.nats.micro.v1"
+QUEUE_GROUP: Final = "q"  # the default of ADR-32
+HEADER_ERROR: Final = "Nats-Service-Error"
+HEADER_ERROR_CODE: Final = "Nats-Service-Error-Code"
+ERROR_CHARACTERS_MAX: Final = 200
 
 
 @dataclass(slots=True)
 class Endpoint:
-    """One endpoint and its statistics. Times in ns, as ADR-32 has them."""
+    """One endpoint and its statistics. Times in ns, as ADR-32 has them. metadata: what callers may want to know."""
 
     name: str
     subject: str
     queue_group: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
     requests: int = 0
     errors: int = 0
     last_error: str = ""
     processing_ns: int = 0
 
     def note(self, took_s: float, *, failed: bool, outcome: bytes) -> None:
-        """Count one request."""
+        """Count one request by its outcome."""
+        error = ""
+        if failed:
+            try:
+                error = str(codec.decode_outcome(outcome)[1])
+            except Undecodable:
+                error = "?"
+        self.count(took_s, error)
+
+    def count(self, took_s: float, error: str = "") -> None:
+        """Count one request. error: why it failed, "" when it did not."""
         self.requests += 1
         self.processing_ns += int(took_s * 1e9)
-        if failed:
+        if error:
             self.errors += 1
-            try:
-                self.last_error = str(codec.decode_outcome(outcome)[1])[:200]
-            except Undecodable:
-                self.last_error = "?"
+            self.last_error = error[:ERROR_CHARACTERS_MAX]
 
 
 class MicroService:
@@ -60,10 +72,12 @@ class MicroService:
         self._endpoints: list[Endpoint] = []
         self._subscriptions: list[DirectSubscription] = []
 
-    def add(self, function_id: str, subject: str, queue_group: str) -> Endpoint:
-        """Announce an endpoint. Its name is the function's id with the characters that ADR-32 allows."""
-        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in function_id)
-        endpoint = Endpoint(name, subject, queue_group)
+    def add(
+        self, what: str, subject: str, queue_group: str = QUEUE_GROUP, *, metadata: Mapping[str, str] | None = None
+    ) -> Endpoint:
+        """Announce an endpoint. Its name is what it serves (a function's id), in characters that ADR-32 allows."""
+        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in what)
+        endpoint = Endpoint(name, subject, queue_group, dict(metadata or {}))
         self._endpoints.append(endpoint)
         return endpoint
 
@@ -100,7 +114,7 @@ class MicroService:
 
     def _info(self) -> dict[str, Any]:
         endpoints = [
-            {"name": e.name, "subject": e.subject, "queue_group": e.queue_group, "metadata": {}}
+            {"name": e.name, "subject": e.subject, "queue_group": e.queue_group, "metadata": dict(e.metadata)}
             for e in self._endpoints
         ]
         return {**self._base("info_response"), "description": self._description, "endpoints": endpoints}
@@ -119,3 +133,10 @@ class MicroService:
             "started": self._started.isoformat().replace("+00:00", "Z"),
             "endpoints": endpoints,
         }
+
+
+def error_headers(code: int, text: str) -> dict[str, str]:
+    """The headers of an answer that is an error. The text goes on one line."""
+    line = " ".join(text.split())
+    shown = "".join(c if c.isprintable() and c.isascii() else "?" for c in line)
+    return {HEADER_ERROR: shown or "error", HEADER_ERROR_CODE: str(code)}
