@@ -7,6 +7,7 @@ from mesh.failure import Failure
 from node.testing.errors import NeverEnds, NotReplaced, ReplayDiffers, SimulationError, StillWaiting, UnknownName
 from node.testing.outcomes import answer, fail, hang, lost
 from node.testing.records import Call, LogLine, Message, Process
+from node.testing.replays import Replayed, ReplayMismatch, replay
 from node.testing.simulation import Simulation
 from node.testing.workflow import Workflow
 
@@ -20,6 +21,8 @@ __all__ = [
     "NotReplaced",
     "Process",
     "ReplayDiffers",
+    "ReplayMismatch",
+    "Replayed",
     "Simulation",
     "SimulationError",
     "StillWaiting",
@@ -31,4 +34,5 @@ __all__ = [
     "fail",
     "hang",
     "lost",
+    "replay",
 ]

@@ -85,18 +85,18 @@ class Calls:
         else:
             call.running.stop()
 
-    def drop(self, key: WorkflowKey, n: int) -> None:
-        """Nobody waits for a call any more."""
+    def abandon(self, key: WorkflowKey, n: int) -> None:
+        """Nobody waits for a call any more: it is asked to stop. What it answers is stored, and ignored."""
         call = self._under_way.pop((key, n), None)
         if call is not None:
             call.call_off()
             if call.running is not None:
-                call.running.drop()
+                self._agenda.at(self._agenda.now_ns, call.running.stop)
 
-    def drop_all(self, key: WorkflowKey) -> None:
+    def abandon_all(self, key: WorkflowKey) -> None:
         """Nobody waits for any call of a workflow any more."""
         for other, n in [place for place in self._under_way if place[0] == key]:
-            self.drop(other, n)
+            self.abandon(other, n)
 
     def _later(self, call: _UnderWay, due_ns: int, action: Callable[[_UnderWay], None]) -> None:
         call.appointments.append(self._agenda.at(due_ns, lambda: action(call)))
@@ -131,7 +131,7 @@ class Calls:
 
     def _time_out(self, call: _UnderWay, which: str) -> None:
         if call.running is not None:
-            call.running.drop()
+            self._agenda.at(self._agenda.now_ns, call.running.stop)
         self._fail(call, timed_out(call.op.target, call.attempt, which))
 
     def _lost(self, call: _UnderWay) -> None:

@@ -19,6 +19,7 @@ from mesh import codec
 from mesh.errors import MeshError, Undecodable
 from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, decode_end, decode_start
 from mesh.failure import Failure, Kind
+from mesh.history_files import RUNNING, RecordedHistory, header_of
 from mesh.hosts import HostRecord
 from mesh.subjects import WorkflowKey, token
 from node.machine.code import CodeMissing
@@ -26,12 +27,14 @@ from node.machine.vm import LuaVM, MachineFailed, OutOfMemory
 from node.testing.agenda import Agenda, Appointment
 from node.testing.app import App
 from node.testing.calls import Calls, Place
-from node.testing.errors import NeverEnds, ReplayDiffers
+from node.testing.errors import NeverEnds, ReplayDiffers, SimulationError
 from node.testing.functions import Functions
+from node.testing.lua_functions import LuaCall
 from node.testing.others import Others
-from node.testing.rechecking import label, standing
+from node.testing.rechecking import standing
 from node.testing.stream import Stream
 from node.workflows.attempts import retry_tick
+from node.workflows.checking import event_label
 from node.workflows.ops import (
     Abandon,
     ChildAtEnd,
@@ -95,18 +98,27 @@ class Instance:
 class Engine:
     """Runs the workflows of an app. recheck: replay a run after each of its events and compare.
 
-    log: takes what workflows log. entropy: gives the randomness of a run.
+    log: takes what workflows log. entropy: gives the randomness of a run. live: the call of a Lua function, by its PID.
     """
 
     def __init__(
-        self, app: App, agenda: Agenda, functions: Functions, log: Say, entropy: Callable[[], bytes], *, recheck: bool
+        self,
+        app: App,
+        agenda: Agenda,
+        functions: Functions,
+        *,
+        log: Say,
+        entropy: Callable[[], bytes],
+        live: Callable[[str], LuaCall | None],
+        recheck: bool,
     ) -> None:
         self.app = app
         self.entropy = entropy
         self.agenda = agenda
         self.stream = Stream()
         self.instances: dict[WorkflowKey, Instance] = {}
-        self.others = Others(self)
+        self.others = Others(self, live)
+        self._watchers: dict[WorkflowKey, list[Callable[[bytes], None]]] = {}
         self._calls = Calls(agenda, functions, self.publish)
         self._inbox: deque[tuple[WorkflowKey, Event]] = deque()
         self._log = log
@@ -143,6 +155,10 @@ class Engine:
             + "; ".join(text for instance in self.instances.values() for text in self.waiting(instance))[:2000]
         )
 
+    def when_ended(self, key: WorkflowKey, told: Callable[[bytes], None]) -> None:
+        """Have somebody told the outcome of a workflow that runs."""
+        self._watchers.setdefault(key, []).append(told)
+
     def _handle(self, key: WorkflowKey, event: Event) -> None:
         instance = self.instances[key]
         if instance.run is None:
@@ -156,6 +172,9 @@ class Engine:
             record.end, record.ended_ns = decode_end(event.data), event.at_ns
             record.attrs, record.memo = run.attrs, run.memo
             instance.run = None
+            if not record.end.next_start:
+                for told in self._watchers.pop(key, ()):
+                    told(record.end.outcome)
             return
         self._carry_out(instance, event, effects)
 
@@ -241,7 +260,7 @@ class Engine:
             record = instance.runs[-1]
             events = self.stream.events(instance.key, record.id, since=record.spec.since)
             number = 1 + sum(1 for each in events if each.seq < event.seq)
-            raise ReplayDiffers(instance.key.id, number, label(event), before, after)
+            raise ReplayDiffers(instance.key.id, number, event_label(event), before, after)
         instance.run = fresh
 
     def deploy(self, app: App) -> None:
@@ -348,7 +367,7 @@ class Engine:
         if op is not None and op.kind == "timer":
             self._take_back(instance, str(n))
         elif op is not None and op.kind == "call":
-            self._calls.drop(instance.key, n)
+            self._calls.abandon(instance.key, n)
             self._end_pause(instance, op)
 
     def _end_pause(self, instance: Instance, op: OpState) -> bool:
@@ -387,7 +406,7 @@ class Engine:
         instance.ticks.clear()
         instance.pauses.clear()
         instance.asked.clear()
-        self._calls.drop_all(key)
+        self._calls.abandon_all(key)
         for child in finish.children:
             self._tell_child(instance, run, child)
         parent = run.spec.parent
@@ -408,6 +427,19 @@ class Engine:
             return  # such a child was never started
 
     # -- what tests ask ----------------------------------------------------------------------------------------
+
+    def history(self, instance: Instance, run: int = 0) -> RecordedHistory:
+        """The history of a run, by default the newest, as `mesh export` writes it. Raises SimulationError."""
+        record = next((record for record in reversed(instance.runs) if run in (0, record.id)), None)
+        if record is None:
+            runs = ", ".join(str(each.id) for each in instance.runs) or "none"
+            raise SimulationError(f"workflow {instance.key.id!r} has no run {run}; its runs: {runs}")
+        events = self.stream.events(instance.key, record.id, since=record.spec.since)
+        header = header_of(
+            instance.key, record.id, events, type=record.spec.workflow, host=instance.host.worker,
+            status=record.end.status if record.end is not None else RUNNING, exported_ns=self.agenda.now_ns,
+        )  # fmt: skip
+        return RecordedHistory(header, events)
 
     def waiting(self, instance: Instance) -> list[str]:
         """What a workflow waits for, as texts."""

@@ -1,8 +1,8 @@
 """Lua functions in virtual time: the code runs in a real machine, what it asks for is carried out by the simulation.
 
 Carried out: calls of other functions with their `retry` option, sleeps and timers, log lines, messages and requests to
-workflows, and what needs only the app itself (variables, entries, keys derived from passwords). Everything else reaches
-outside: the function has to be replaced.
+workflows, and what needs only the app itself (variables, entries, stores, keys derived from passwords). Everything else
+reaches outside: the function has to be replaced.
 """
 
 from __future__ import annotations
@@ -21,20 +21,28 @@ from node.functions.lanes import FUNCTION_INSTRUCTIONS_MAX, LANE_MEMORY_BYTES_MA
 from node.functions.requests import checked_request
 from node.machine.code import CodeMissing
 from node.machine.vm import LuaMachine, LuaVM, Op, OutOfMemory, UnitSpec
-from node.modules import Caller, Refused, env, registry
-from node.registry import AVAILABLE, EntryId
+from node.modules import Caller, LuaModule, Refused, env, registry
+from node.modules.memory_store import MemoryStore
+from node.modules.store import StoreModule
+from node.modules.stores import Store
+from node.registry import AVAILABLE, EntryId, KvStoreEntry, MemoryStoreEntry
 from node.testing.agenda import Agenda, Appointment
 from node.testing.app import App
 from node.testing.errors import NotReplaced
 from node.testing.functions import Functions, Running
 from node.testing.records import Call
-from node.units.retry_option import decode_retry, merged_retry
+from node.units.outcomes import lua_text
+from node.units.retry_option import RetryOption, decode_retry, merged_retry
 
-# What needs nothing but the app itself.
+# What needs nothing but the app itself, and what of other modules does.
+_MODULES: Final = ("registry", "store")
 _ANSWERED: Final = frozenset({"env.get", "env.get_all", "crypto.pbkdf2"})
+_KEYS_MAX: Final = 1_000_000  # of a store that the mesh would keep
 
 Say = Callable[[str, str, bytes, bytes | None], None]  # source, level, text, options
-Tell = Callable[[str, str, Op], bytes]  # sender's PID, its entry, an op that is about a workflow: the outcome
+GiveUp = Callable[[bool], None]  # True: ask whoever is at it to stop, too
+# Sender's PID, its entry, an op that is about somebody else, and who gets the outcome.
+Tell = Callable[[str, str, Op, Callable[[bytes], None]], None]
 
 
 class LuaFunctions:
@@ -49,6 +57,8 @@ class LuaFunctions:
         self.log = log
         self.tell = tell
         self._made = 0
+        self._kept: dict[str, MemoryStore] = {}
+        self.live: dict[str, LuaCall] = {}  # what runs, by PID
         self.use(app)
 
     def use(self, app: App) -> None:
@@ -56,8 +66,10 @@ class LuaFunctions:
         self.app = app
         self._vm: LuaVM | None = None
         self._given: dict[tuple[str, str], UnitSpec] = {}  # by function and source
-        self._env = env.build(app.registry)
-        self._registry = registry.build(app.registry)
+        self._modules: dict[str, LuaModule] = {
+            "env": env.build(app.registry), "registry": registry.build(app.registry),
+            "store": StoreModule(app.registry, self._stores(app)),
+        }  # fmt: skip
 
     def run(self, functions: Functions, call: Call, request: bytes, source: str | None, running: Running) -> Running:
         """Run a call of a function of the app, or of the source that is given in its place."""
@@ -69,22 +81,35 @@ class LuaFunctions:
             return running
         self._made += 1
         pid = str(ProcessPid("simulation", f"{call.function}#lua.1", f"0x00000000{self._made:05x}"))
-        return LuaCall(self, functions, call.function, pid, self._vm_now().open(spec), running).begin(checked)
+        lua_call = self.live[pid] = LuaCall(self, functions, call.function, pid, self._vm_now().open(spec), running)
+        return lua_call.begin(checked)
 
     def ask(self, entry_id: str, pid: str, op: Op) -> bytes:
         """Answer what a function asks a module. Raises NotReplaced."""
         what = str(op.target)
         module, _, verb = what.partition(".")
-        if what not in _ANSWERED and module != "registry":
+        if what not in _ANSWERED and module not in _MODULES:
             raise NotReplaced(entry_id, f"uses {what}, which reaches outside")
         args = codec.decode(op.payload or b"")
         try:
             if what == "crypto.pbkdf2":
                 return codec.encode_success(_derived(args))
-            answering = (self._registry if module == "registry" else self._env).ask(verb, args, Caller(pid, entry_id))
+            answering = self._modules[module].ask(verb, args, Caller(pid, entry_id))
             return codec.encode_success(_at_once(answering))
         except Refused as refusal:
             return codec.encode_failure(refusal.failure)
+
+    def _stores(self, app: App) -> dict[str, Store]:
+        """The stores of an app: those of a mesh live in memory, too. What is in them outlives a change of the code."""
+        stores: dict[str, Store] = {}
+        for store_id, entry in app.registry.stores().items():
+            kept = self._kept.get(store_id)
+            if kept is None:
+                if isinstance(entry, KvStoreEntry):
+                    entry = MemoryStoreEntry(store_id, _KEYS_MAX, 0.0, entry.lifecycle)
+                kept = self._kept[store_id] = MemoryStore(entry, clock=lambda: self.agenda.elapsed_s)
+            stores[store_id] = kept
+        return stores
 
     def lost(self) -> None:
         """The VM has no memory left: those that come use another one."""
@@ -128,13 +153,13 @@ class LuaCall(Running):
         self._entry_id = entry_id
         self._pid = pid
         self._machine: LuaMachine | None = machine
-        self._pending: dict[int, Callable[[], None]] = {}  # how to give each op up
+        self._pending: dict[int, GiveUp] = {}  # how to give each op up
         self._posted: deque[tuple[str, Any, Any, Any]] = deque()
         self._busy = False
 
     def begin(self, request: bytes) -> LuaCall:
         """Let it run until it waits for something."""
-        self._post("request", request, self._pid.encode("utf-8", "surrogateescape"))
+        self._post("request", request, lua_text(self._pid))
         return self
 
     def stop(self) -> None:
@@ -145,6 +170,10 @@ class LuaCall(Running):
         """Nobody waits for it any more."""
         super().drop()
         self._end()
+
+    def deliver(self, topic: str, body: bytes, sender: str) -> None:
+        """Somebody has sent it a message."""
+        self._post("message", lua_text(topic), body, lua_text(sender))
 
     def _post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
         self._posted.append((verb, a, b, c))
@@ -165,6 +194,7 @@ class LuaCall(Running):
             ops = machine.feed(verb, self._lua.agenda.now_ns, a, b, c)
         except OutOfMemory:
             self._lua.lost()
+            self._lua.live.pop(self._pid, None)
             self._machine = None
             text = f"{self._entry_id} took more memory than a function may have"
             self.answer(codec.encode_failure(Failure(text, Kind.INTERNAL)))
@@ -184,12 +214,13 @@ class LuaCall(Running):
                 return
 
     def _end(self) -> None:
+        self._lua.live.pop(self._pid, None)
         machine, self._machine = self._machine, None
         if machine is not None:
             machine.close()
         pending, self._pending = self._pending, {}
         for give_up in pending.values():
-            give_up()
+            give_up(False)
 
     def _resolve(self, n: int, outcome: bytes) -> None:
         if self._pending.pop(n, None) is not None:
@@ -203,11 +234,12 @@ class LuaCall(Running):
             case "cancel_op":
                 give_up = self._pending.pop(int(op.target), None)
                 if give_up is not None:
-                    give_up()
+                    give_up(True)
             case "timer":
                 agenda = self._lua.agenda
                 due_ns = agenda.now_ns + int(op.target)
-                self._pending[n] = agenda.at(due_ns, lambda: self._resolve(n, codec.NIL_OUTCOME)).call_off
+                timer = agenda.at(due_ns, lambda: self._resolve(n, codec.NIL_OUTCOME))
+                self._pending[n] = lambda _asked: timer.call_off()
             case "call":
                 _LuaCallOfAnother(self._lua, self._functions, self._entry_id, op, self._pending, self._resolve).begin()
             case "ask":
@@ -215,7 +247,7 @@ class LuaCall(Running):
                 self._resolve(n, self._lua.ask(self._entry_id, self._pid, op))
             case "send" | "cancel" | "terminate" | "spawn":
                 self._pending[n] = _nothing
-                self._resolve(n, self._lua.tell(self._pid, self._entry_id, op))
+                self._lua.tell(self._pid, self._entry_id, op, lambda outcome: self._resolve(n, outcome))
             case _:
                 raise NotReplaced(self._entry_id, f"asks for {op.kind.replace('.', ' ')} {op.target}")
 
@@ -224,7 +256,7 @@ class _LuaCallOfAnother:
     """A call that a function makes, again while it fails and its `retry` option says so."""
 
     def __init__(
-        self, lua: LuaFunctions, functions: Functions, caller: str, op: Op, pending: dict[int, Callable[[], None]],
+        self, lua: LuaFunctions, functions: Functions, caller: str, op: Op, pending: dict[int, GiveUp],
         resolve: Callable[[int, bytes], None],
     ) -> None:  # fmt: skip
         self._lua = lua
@@ -233,6 +265,7 @@ class _LuaCallOfAnother:
         self._op = op
         self._pending = pending
         self._resolve = resolve
+        self._retry: RetryOption | None = None
         self._attempt = 0
         self._running: Running | None = None
         self._pause: Appointment | None = None
@@ -266,14 +299,15 @@ class _LuaCallOfAnother:
         agenda = self._lua.agenda
         self._pause = agenda.at(agenda.now_ns + round(pause_s * SECOND), self._again)
 
-    def _give_up(self) -> None:
+    def _give_up(self, asked: bool) -> None:
+        self._retry = None
         if self._pause is not None:
             self._pause.call_off()
-        if self._running is not None:
-            self._running.drop()
+        if self._running is not None and asked:
+            self._running.stop()
 
 
-def _nothing() -> None:
+def _nothing(_asked: bool) -> None:
     return
 
 

@@ -19,6 +19,7 @@ from mesh.subjects import WorkflowKey, token
 from node.machine.code import CodeMissing
 from node.machine.vm import Op
 from node.testing.errors import NotReplaced
+from node.testing.lua_functions import LuaCall
 from node.testing.records import Message, Process
 from node.units.naming import unresolved
 from node.units.outcomes import TRUE, failed
@@ -32,9 +33,13 @@ NO_CRON: Final = "a simulation keeps no schedules; start the workflow itself, as
 
 
 class Others:
-    """Starts, signals and stops the workflows of an engine. processes: by name, whom else messages reach."""
+    """Starts, signals and stops the workflows of an engine.
 
-    def __init__(self, engine: Engine) -> None:
+    processes: by name, whom else messages reach. live: the call of a Lua function that has a PID, if there is one.
+    """
+
+    def __init__(self, engine: Engine, live: Callable[[str], LuaCall | None]) -> None:
+        self.live = live
         self.processes: dict[str, Process] = {}
         self._engine = engine
 
@@ -81,51 +86,66 @@ class Others:
         headers = {name: value for name, value in ((HEADER_FROM, sender), (HEADER_ONCE, once)) if value}
         self._engine.publish(key, "signal", token(topic), data=body, headers=headers)
 
-    def from_function(self, pid: str, entry_id: str, op: Op) -> bytes:
-        """What a function does to a workflow or process; the outcome. Raises NotReplaced for what needs a mesh."""
+    def from_function(self, pid: str, entry_id: str, op: Op, done: Callable[[bytes], None]) -> None:
+        """Do what a function does to a workflow or process. Raises NotReplaced for what needs a mesh."""
         options: Mapping[str, Any] = codec.unpack(op.options) if op.options else {}
         if op.kind == "spawn":
-            return self._spawn_from_function(pid, entry_id, op, options)
+            self._spawn_from_function(pid, entry_id, op, options, done)
+        else:
+            done(self._tell_from_function(pid, op, options))
+
+    def _tell_from_function(self, pid: str, op: Op, options: Mapping[str, Any]) -> bytes:
+        body = op.payload or codec.encode(None)
         to = self._resolve(str(op.target))
-        if isinstance(to, Process):
-            return self._tell_process(pid, to, op.kind, options, op.payload or codec.encode(None))
         if to is None:
             return unresolved(str(op.target))
+        if not isinstance(to, WorkflowPid):
+            return self._tell_process(pid, to, op.kind, options, body)
         key = self._key_of(to)
         if key is None or not self._is_running(key):
             kind = Kind.NOT_FOUND if op.kind == "send" else Kind.INTERNAL
             return failed(f"process not found: no workflow {op.target} is running", kind)
         if op.kind == "send":
-            self.signal(key, str(options.get("topic", "")), op.payload or codec.encode(None), pid)
+            self.signal(key, str(options.get("topic", "")), body, pid)
         else:
             self._engine.publish(key, "cancel" if op.kind == "cancel" else "kill")
         return TRUE
 
-    def _spawn_from_function(self, pid: str, entry_id: str, op: Op, spec: Mapping[str, Any]) -> bytes:
+    def _spawn_from_function(
+        self, pid: str, entry_id: str, op: Op, spec: Mapping[str, Any], done: Callable[[bytes], None]
+    ) -> None:
         options = spec.get("options") or {}
-        if spec.get("exec") or spec.get("variant"):
-            raise NotReplaced(entry_id, f"waits for, monitors or links the {op.target} that it starts")
         workflow = str(op.target)
+        if spec.get("variant"):
+            raise NotReplaced(entry_id, f"monitors or links the {workflow} that it starts")
         try:
             host = self._engine.app.host(str(options.get("task_queue") or spec.get("host")))
         except UnknownHost as error:
             if workflow in {str(name) for name in self._engine.app.registry.processes()}:
                 raise NotReplaced(entry_id, f"spawns the process {workflow}") from error
-            return failed(f"host not found: {error}", Kind.NOT_FOUND)
+            done(failed(f"host not found: {error}", Kind.NOT_FOUND))
+            return
         if workflow not in host.workflows:
-            return failed(f"factory not found: {host.worker} offers no workflow {workflow}", Kind.NOT_FOUND)
+            done(failed(f"factory not found: {host.worker} offers no workflow {workflow}", Kind.NOT_FOUND))
+            return
         entropy = self._engine.entropy()
         key = WorkflowKey(host.queue, str(options.get("id") or f"{workflow.rpartition(':')[2]}-{entropy.hex()}"))
         messages = tuple({**message, "from": pid} for message in spec.get("messages") or ())
         try:
             start = start_spec(workflow, host, op.payload or b"", options, messages, entropy=entropy)
         except InvalidName as error:
-            return failed(str(error), Kind.INVALID)
-        refused: list[AlreadyStarted] = []
-        self.start(key, start, *policies(options), pid, lambda came: _note(refused, came))
-        if refused:
-            return failed(str(refused[0]), Kind.ALREADY_EXISTS)
-        return codec.encode_success(host.pid(key.id))
+            done(failed(str(error), Kind.INVALID))
+            return
+
+        def started(came: int | AlreadyStarted) -> None:
+            if isinstance(came, AlreadyStarted):
+                done(failed(str(came), Kind.ALREADY_EXISTS))
+            elif spec.get("exec"):
+                self._engine.when_ended(key, done)
+            else:
+                done(codec.encode_success(host.pid(key.id)))
+
+        self.start(key, start, *policies(options), pid, started)
 
     # -- for workflows -----------------------------------------------------------------------------------------
 
@@ -179,7 +199,7 @@ class Others:
     def _tell(self, instance: Instance, run: int, op: OpState) -> bytes:
         sender = instance.host.pid(instance.key.id)
         to = self._resolve(op.target)
-        if isinstance(to, Process):
+        if to is not None and not isinstance(to, WorkflowPid):
             return self._tell_process(sender, to, op.kind, op.options, op.payload)
         key = self._key_of(to) if to is not None else None
         if key is None:
@@ -194,20 +214,27 @@ class Others:
             self._engine.publish(key, "cancel")
         return TRUE
 
-    def _tell_process(self, sender: str, to: Process, verb: str, options: Mapping[str, Any], body: bytes) -> bytes:
-        if verb == "send":
-            topic = str(options.get("topic", ""))
+    def _tell_process(
+        self, sender: str, to: Process | LuaCall, verb: str, options: Mapping[str, Any], body: bytes
+    ) -> bytes:
+        topic = str(options.get("topic", ""))
+        if isinstance(to, LuaCall):
+            agenda = self._engine.agenda
+            tell = (lambda: to.deliver(topic, body, sender)) if verb == "send" else to.stop
+            agenda.at(agenda.now_ns, tell)
+        elif verb == "send":
             to.messages.append(Message(topic, codec.decode(body), sender, self._engine.agenda.elapsed_s))
         else:
             to.canceled = True
         return TRUE
 
-    def _resolve(self, dest: str) -> Process | WorkflowPid | None:
+    def _resolve(self, dest: str) -> Process | LuaCall | WorkflowPid | None:
         pid = parse_pid(dest)
         if isinstance(pid, WorkflowPid):
             return pid
         if isinstance(pid, ProcessPid):
-            return next((process for process in self.processes.values() if process.pid == dest), None)
+            here = next((process for process in self.processes.values() if process.pid == dest), None)
+            return here or self.live(dest)
         return self.processes.get(dest)
 
     def _key_of(self, pid: WorkflowPid) -> WorkflowKey | None:
@@ -219,8 +246,3 @@ class Others:
     def _is_running(self, key: WorkflowKey) -> bool:
         instance = self._engine.instances.get(key)
         return instance is not None and instance.is_running
-
-
-def _note(refused: list[AlreadyStarted], came: int | AlreadyStarted) -> None:
-    if isinstance(came, AlreadyStarted):
-        refused.append(came)

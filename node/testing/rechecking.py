@@ -11,7 +11,6 @@ from typing import Any, Final
 from mesh import codec
 from mesh.duration import format_duration
 from mesh.errors import Undecodable
-from mesh.events import Event
 from node.workflows.ops import (
     Dispatch,
     Effect,
@@ -35,17 +34,6 @@ def standing(run: Run, now_ns: int) -> list[str]:
     if run.attrs or run.memo:
         told.append(f"attrs {_shown(run.attrs)} memo {_shown(run.memo)}")
     return told
-
-
-def label(event: Event) -> str:
-    """An event in a few words: `ret 3`, `signal approve`."""
-    match event.kind:
-        case "signal":
-            return f"signal {event.topic}"
-        case "ret" | "claim" | "tick" | "exit" | "mark":
-            return f"{event.kind} {event.args[1]}"
-        case kind:
-            return kind
 
 
 def _told(effect: Effect, now_ns: int) -> str:

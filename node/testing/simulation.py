@@ -13,8 +13,9 @@ from typing import Any, Final
 from mesh import codec
 from mesh.client import FunctionFailed
 from mesh.duration import SECOND
-from mesh.events import Event, StartSpec
+from mesh.events import StartSpec
 from mesh.failure import HOST_LOST, Failure
+from mesh.history_files import RecordedHistory, dump_history, new_history_file
 from mesh.pids import ProcessPid
 from mesh.starting import ENTROPY_BYTES, AlreadyStarted, ConflictPolicy, ReusePolicy
 from mesh.subjects import WorkflowKey
@@ -65,7 +66,13 @@ class Simulation:
         chance = Random(f"{seed}")  # noqa: S311 - a test wants the same again
         self._functions = Functions(self._app, self._agenda, self._run_lua)
         self._engine = Engine(
-            self._app, self._agenda, self._functions, self._log, self._entropy, recheck=replay_after_every_event
+            self._app,
+            self._agenda,
+            self._functions,
+            log=self._log,
+            entropy=self._entropy,
+            live=lambda pid: self._lua.live.get(pid),
+            recheck=replay_after_every_event,
         )
         self._lua = LuaFunctions(self._app, self._agenda, chance, self._log, self._tell)
 
@@ -168,9 +175,17 @@ class Simulation:
             if instance.runs
         ]
 
-    def history(self, id: str) -> list[Event]:
-        """The events of the newest run of a workflow. Raises UnknownName."""
+    def history(self, id: str) -> RecordedHistory:
+        """The history of the newest run of a workflow. Raises UnknownName."""
         return self.workflow(id).history()
+
+    def export(self, path: str | Path) -> None:
+        """Write the histories of all runs of all workflows to a file, as `mesh export` does."""
+        with new_history_file(Path(path)) as file:
+            for instance in self._engine.instances.values():
+                for record in instance.runs:
+                    history = self._engine.history(instance, record.id)
+                    dump_history(file, history.header, history.events)
 
     def deploy(self, app: str | Path | Registry) -> None:
         """Put other code in the place of the app's: every open workflow goes on with it, or is suspended."""
@@ -223,8 +238,8 @@ class Simulation:
     def _run_lua(self, call: Call, request: bytes, source: str | None, running: Running) -> Running:
         return self._lua.run(self._functions, call, request, source, running)
 
-    def _tell(self, pid: str, entry_id: str, op: Op) -> bytes:
-        return self._engine.others.from_function(pid, entry_id, op)
+    def _tell(self, pid: str, entry_id: str, op: Op, done: Callable[[bytes], None]) -> None:
+        self._engine.others.from_function(pid, entry_id, op, done)
 
     def _log(self, source: str, level: str, text: bytes, options: bytes | None) -> None:
         self.logs.append(LogLine(level, text.decode("utf-8", "replace"), self._agenda.elapsed_s, source))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from mesh import codec
 from mesh.client import WorkflowFailed, WorkflowSuspended
 from mesh.duration import SECOND
-from mesh.events import EndRecord, Event
+from mesh.events import EndRecord
 from mesh.failure import Failure
+from mesh.history_files import RecordedHistory
 from node.testing.engine import Engine, Instance, RunRecord
 from node.testing.errors import SimulationError, StillWaiting
 from node.testing.outcomes import duration_ns
@@ -113,10 +114,9 @@ class Workflow:
         """What it waits for and where in its code, for people."""
         return self._engine.waiting(self._instance)
 
-    def history(self) -> list[Event]:
-        """The events of its newest run."""
-        last = self._last
-        return self._engine.stream.events(self.key, last.id, since=last.spec.since)
+    def history(self, run: int = 0) -> RecordedHistory:
+        """The history of a run, by default its newest: for `replay`, and for files of the form of `mesh export`."""
+        return self._engine.history(self._instance, run)
 
     def __repr__(self) -> str:
         return f"<workflow {self.id} on {self.key.queue}: {self.status}>"
