@@ -66,9 +66,10 @@ class Calls:
         self._publish = publish
         self._under_way: dict[tuple[WorkflowKey, int], _UnderWay] = {}
 
-    def has(self, key: WorkflowKey, n: int) -> bool:
-        """Whether an attempt of an op is under way."""
-        return (key, n) in self._under_way
+    def has(self, key: WorkflowKey, op: OpState) -> bool:
+        """Whether this attempt of a call is under way."""
+        call = self._under_way.get((key, op.n))
+        return call is not None and (call.op.fp, call.attempt) == (op.fp, op.attempt)
 
     def dispatch(self, place: Place, op: OpState) -> None:
         """Make the present attempt of a call, after what is being handled."""

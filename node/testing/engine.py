@@ -284,7 +284,7 @@ class Engine:
                 return
             case RetryLater(op) if op.n in instance.pauses or retry_tick(op) in instance.ticks:
                 return
-            case Dispatch(op) | Stop(op) if self._calls.has(instance.key, op.n):
+            case Dispatch(op) | Stop(op) if self._calls.has(instance.key, op):
                 return
         self._one(instance, run, effect)
 
@@ -451,7 +451,7 @@ class Engine:
         stacks = run.machine.stacks() if run.machine is not None else []
         told = standing(run, self.agenda.now_ns)
         return [f"workflow {instance.key.id!r} waits for {text}" for text in told] + [
-            f"  at {stack}" for stack in stacks
+            f"  at {stack}" for stack in stacks if stack
         ]
 
 

@@ -3,7 +3,7 @@
 A Lua function of the app runs for real, in virtual time; so does a Python function, in no time at all. What only the
 outside world could answer has to be replaced.
 
-Invariants: a call is answered at most once; one that was dropped or stopped is not heard of any more.
+Invariant: a call is answered at most once.
 """
 
 from __future__ import annotations
@@ -71,12 +71,6 @@ class Running:
         if self.later is not None:
             self.later.call_off()
         self.answer(CANCELED)
-
-    def drop(self) -> None:
-        """Nobody waits for it any more."""
-        self._over = True
-        if self.later is not None:
-            self.later.call_off()
 
 
 LuaRunner = Callable[[Call, bytes, str | None, Running], Running]

@@ -31,7 +31,7 @@ from node.testing.app import App
 from node.testing.errors import NotReplaced
 from node.testing.functions import Functions, Running
 from node.testing.records import Call
-from node.units.outcomes import lua_text
+from node.units.outcomes import failed, lua_text
 from node.units.retry_option import RetryOption, decode_retry, merged_retry
 
 # What needs nothing but the app itself, and what of other modules does.
@@ -166,14 +166,18 @@ class LuaCall(Running):
         """Ask it to stop. It need not obey."""
         self._post("cancel", None, None, TOPOLOGY.encode())
 
-    def drop(self) -> None:
-        """Nobody waits for it any more."""
-        super().drop()
-        self._end()
-
     def deliver(self, topic: str, body: bytes, sender: str) -> None:
         """Somebody has sent it a message."""
         self._post("message", lua_text(topic), body, lua_text(sender))
+
+    def ask_to_stop(self, sender: str, reason: str | None) -> None:
+        """Somebody asks it to stop. It need not obey."""
+        self._post("cancel", None, lua_text(reason) if reason is not None else None, lua_text(sender))
+
+    def kill(self) -> None:
+        """Somebody ends it without asking."""
+        self._end()
+        self.answer(failed("process terminated", Kind.INTERNAL))
 
     def _post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
         self._posted.append((verb, a, b, c))

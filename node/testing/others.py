@@ -219,9 +219,12 @@ class Others:
     ) -> bytes:
         topic = str(options.get("topic", ""))
         if isinstance(to, LuaCall):
-            agenda = self._engine.agenda
-            tell = (lambda: to.deliver(topic, body, sender)) if verb == "send" else to.stop
-            agenda.at(agenda.now_ns, tell)
+            told: dict[str, Callable[[], None]] = {
+                "send": lambda: to.deliver(topic, body, sender),
+                "cancel": lambda: to.ask_to_stop(sender, options.get("reason")),
+                "terminate": to.kill,
+            }
+            self._engine.agenda.at(self._engine.agenda.now_ns, told[verb])
         elif verb == "send":
             to.messages.append(Message(topic, codec.decode(body), sender, self._engine.agenda.elapsed_s))
         else:

@@ -39,7 +39,7 @@ class Stream:
         first = min(run, since + 1) if since else run
         found = []
         for event in self._events[key]:
-            if event.seq >= first:
+            if event.seq >= first and (event.kind != "start" or event.seq >= run):
                 found.append(event)
             if event.kind == "end" and event.run == run:
                 break

@@ -71,17 +71,20 @@ def check_history(
     run = opening.new_run(key, run_id, spec, recorded_marks(run_id, events), vm=lambda: machine_vm)
     number = 0
     over = 0  # the event at which the code came to its end
+    line = ""  # where the code stood before its recorded end
     try:
         for step in replay_steps(run, events):
             number = step.number
             if run.suspended:
                 return Checked(run, _misfit(run, number, step.event, known or {}), number)
             if step.event.kind == "end" and step.event.run == run_id:
-                return Checked(run, _other_end(run, number, step.event), number)
+                return Checked(run, _other_end(run, number, step.event, line), number)
             if over and _answers_nothing(run, step.event):
                 return Checked(run, _ended_before(run, number, step.event, known or {}), number)
             if run.finished is not None:
                 over = over or number
+            elif number < len(events) and events[number].kind == "end":
+                line = _line(run, 0)
     except OutOfMemory as error:
         reason = f"the code takes more memory than a run may have: {error}"
         event = events[min(number, len(events) - 1)]
@@ -128,7 +131,7 @@ def _ended_before(run: Run, number: int, event: Event, known: Mapping[str, str])
     return Mismatch(number, event, "", expected, got, f"the history goes on with {expected}, the code has ended: {got}")
 
 
-def _other_end(run: Run, number: int, event: Event) -> Mismatch | None:
+def _other_end(run: Run, number: int, event: Event, line: str) -> Mismatch | None:
     recorded = decode_end(event.data)
     value = recorded.value()
     if recorded.status == "failed" and isinstance(value, Failure) and value.message.startswith(_WRITTEN_BY_NODES):
@@ -138,7 +141,7 @@ def _other_end(run: Run, number: int, event: Event) -> Mismatch | None:
         waiting = ", ".join(_asked(op) for op in run.open.values()) or "a message"
         got = f"waits for {waiting}"
         reason = f"the history has the end of the run ({expected}), the code {got}"
-        return Mismatch(number, event, _line(run, 0), expected, got, reason)
+        return Mismatch(number, event, line, expected, got, reason)
     record = run.finished.record
     if record == recorded or _same_end(record, recorded):
         return None
