@@ -175,6 +175,7 @@ class Connection:
         self.name = name
         self.epoch = 0
         self.max_payload = 1024 * 1024
+        self.server_info: Mapping[str, object] = {}  # what the server has said of itself last (its INFO)
         self._configured = list(addresses)
         self._discovered: list[str] = []
         self._options = options
@@ -494,6 +495,7 @@ class Connection:
                 _fail(waiter, error)
 
     def _note_info(self, info: dict[str, object]) -> None:
+        self.server_info = info
         limit = info.get("max_payload")
         if isinstance(limit, int):
             self.max_payload = limit

@@ -392,20 +392,9 @@ class JetStream:
         raises a key's time to live to that of the markers.
         """
         return await self.ensure_stream(
-            {
-                "name": f"KV_{bucket}",
-                "description": description,
-                "subjects": [f"$KV.{bucket}.>"],
-                "max_msgs_per_subject": 1,
-                "storage": storage,
-                "num_replicas": replicas,
-                "discard": "new",
-                "allow_rollup_hdrs": True,
-                "deny_delete": True,
-                "allow_direct": True,
-                "allow_msg_ttl": True,
-                "subject_delete_marker_ttl": marker_ttl_s * 1_000_000_000,
-            }
+            bucket_config(
+                bucket, marker_ttl_s=marker_ttl_s, description=description, replicas=replicas, storage=storage
+            )
         )
 
     async def kv_get(self, bucket: str, key: str, *, from_leader: bool = False) -> KvEntry | None:
@@ -559,6 +548,31 @@ class JetStream:
             # Replies are ordinary messages: if the server had to drop one, the count does not fit.
             raise RequestTimeout(subject, timeout_s)
         return [message for message, _ in page], pending, int(up_to[1]) if up_to else 0
+
+
+def bucket_config(
+    bucket: str,
+    *,
+    marker_ttl_s: int = MARKER_TTL_S,
+    description: str = "",
+    replicas: int = 1,
+    storage: str = "file",
+) -> dict[str, Any]:
+    """The stream of a key-value bucket; the parameters are those of `JetStream.ensure_bucket`."""
+    return {
+        "name": f"KV_{bucket}",
+        "description": description,
+        "subjects": [f"$KV.{bucket}.>"],
+        "max_msgs_per_subject": 1,
+        "storage": storage,
+        "num_replicas": replicas,
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "subject_delete_marker_ttl": marker_ttl_s * 1_000_000_000,
+    }
 
 
 def write_headers(

@@ -33,6 +33,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -240,6 +241,17 @@ async def find_running(store_dir: Path) -> str | None:
     with suppress(_NotReadyError), anyio.move_on_after(PROBE_TIMEOUT_S):
         if await _probe(running.host, running.port) == running.server_id:
             return running.url
+    return None
+
+
+async def sync_of(url: str, stores: Sequence[Path]) -> str | None:
+    """The `sync_interval` of the embedded server at a URL, if it serves one of these stores; None when it does not."""
+    for store_dir in stores:
+        if await find_running(store_dir) == url:
+            with suppress(OSError, UnicodeDecodeError):
+                text = await anyio.Path(store_dir / "server.conf").read_text(encoding="utf-8")
+                found = re.search(r'^\s*sync_interval: "(\S+)"$', text, re.MULTILINE)
+                return found[1] if found else None
     return None
 
 

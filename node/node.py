@@ -71,6 +71,7 @@ from store.projecting import Projecting
 from store.streams import PARTITIONS_DEFAULT, ensure_queue
 
 REGISTRY_HASH_DIGITS: Final = 12  # enough to see that two nodes differ
+SUSPENDED_SHOWN_MAX: Final = 10  # of each queue
 ID_IN_USE_S: Final = 1.0  # a node that runs answers its ping within this
 # A thread that wants Python's lock gets it after this; the default of 5 ms would be the latency of every call.
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -361,6 +362,7 @@ class Node:
             queues[queue] = {name: getattr(statistics, name) for name in statistics.__slots__}
         return {
             "node": self.id, "pid": os.getpid(), "version": self.version, "queues": queues,
+            "suspended": [item for engine in self.engines.values() for item in engine.suspended()[:SUSPENDED_SHOWN_MAX]],
             "machine": socket.gethostname(), "memory_bytes": memory_bytes(),
             "began_ns": self._began_ns, "now_ns": time.time_ns(), "registry": self._registry_hash,
             "workers": [

@@ -1,0 +1,286 @@
+"""`mesh doctor`: planted faults, in a real mesh where that can be done and in its facts where not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.client import Client, connect
+from mesh.hosts import HostRecord
+from mesh.membership import Claim
+from mesh.rendezvous import NodeId
+from mesh.server import embedded_server
+from node.api.doctoring import diagnose, examine
+from node.api.findings import Facts, Finding, Last, State
+from node.api.server_checks import is_allowed
+from store.streams import stream_config
+from tests.apps import QUEUE, WORKER, a_mesh, owns_everything, write_app
+from tests.cluster import a_node, mesh_command
+from tests.conftest import ServerFactory
+from tests.waiting import wait_until, wait_until_async
+
+WORKFLOW = "return function() return funcs.call('app:double', 2) end"
+DOUBLE = "return function(n) return 2 * n end"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    return write_app(tmp_path / "app", workflows={"order": WORKFLOW}, functions={"double": DOUBLE})
+
+
+def an_info(config: Mapping[str, Any], **rest: Any) -> dict[str, Any]:
+    return {"config": dict(config), "state": {"messages": 0, "bytes": 0}, **rest}
+
+
+def an_answer(**said: Any) -> dict[str, Any]:
+    member = {"incarnation": "i", "queues": [QUEUE], "leaving": False, "pid": 1}
+    worker = {"worker": WORKER, "queue": QUEUE, "workflows": ["app:order"]}
+    return {"pid": 1, "version": "1", "registry": "r", "workers": [worker], "member": member, **said}
+
+
+HEALTHY = Facts(
+    version="1",
+    server={"version": "2.15.1", "server_name": "s"},
+    round_trip_s=0.001,
+    account={"storage": 10, "limits": {"max_storage": 1000}},
+    user={"user": "ada", "account": "A"},
+    clocks_ahead_s={"the server's": 0.0},
+    streams={"WF_orders": an_info(stream_config(QUEUE, 2, 1))},
+    nodes={"a": an_answer(), "b": an_answer()},
+    hosts=[HostRecord(WORKER, "app:client", QUEUE, ("app:order",))],
+    claims=[Claim(QUEUE, n, NodeId("a"), "i", 1, 10) for n in range(2)],
+    ends={(QUEUE, 0): Last(10, 0)},
+    functions=[{"function": "app:double", "kind": "lua", "instances": 1, "subject": None}],
+    now_ns=3_600_000_000_000,
+    sync="always",
+)
+
+
+def unwell(facts: Facts) -> list[Finding]:
+    """What is not as it should be."""
+    return [finding for finding in diagnose(facts) if finding.state is not State.OK]
+
+
+def only(facts: Facts) -> Finding:
+    """The only thing that is not as it should be; there is a way out."""
+    [finding] = unwell(facts)
+    assert finding.fix
+    return finding
+
+
+def test_nothing_is_said_against_a_healthy_mesh() -> None:
+    assert unwell(HEALTHY) == []
+    assert [finding.check for finding in diagnose(HEALTHY)] == [
+        "server", "jetstream", "latency", "clocks", "permissions", "streams", "durability", "nodes", "partitions",
+        "functions", "workflows",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "text"),
+    [
+        ({"server": {"version": "2.11.4"}}, "problem", "is too old: the mesh needs atomic batches"),
+        ({"server": {"version": "2.12.0"}}, "warning", "knows no cron schedules"),
+        ({"account": {"storage": 960, "limits": {"max_storage": 1000}}}, "problem", "960 B of 1.0 KB storage used (96%)"),
+        ({"account": {"storage": 800, "limits": {"max_storage": 1000}}}, "warning", "(80%)"),
+        ({"round_trip_s": 0.3}, "warning", "300.0 ms to the server and back"),
+        ({"clocks_ahead_s": {"node a's": -5.0, "the server's": 0.1}}, "warning", "node a's by -5.0 s"),
+        ({"sync": "2m"}, "warning", "a power failure may lose that much"),
+        ({"sync": None}, "warning", "unless it has `sync_interval: always`"),
+        ({"nodes": {"a": an_answer(), "b": {"member": {"pid": 7, "queues": [QUEUE]}}}}, "problem", "node b is a member"),
+        ({"nodes": {"a": an_answer(), "b": an_answer(version="2")}}, "warning", "1 on a; 2 on b"),
+        ({"version": "3"}, "warning", "the nodes have version 1, this command 3"),
+        ({"nodes": {"a": an_answer(), "b": an_answer(registry="q")}}, "warning", "different registries or code: q on b; r on a"),
+        ({"claims": HEALTHY.claims[:1]}, "problem", "1 of 2 partitions of queue orders have no owner: 1;"),
+        ({"claims": [*HEALTHY.claims[:1], replace(HEALTHY.claims[1], incarnation="old")]}, "problem", "have no owner: 1;"),
+        ({"ends": {(QUEUE, 1): Last(11, 0)}}, "warning", "partition 1, owned by a, has an event of 3600 s ago"),
+        ({"functions": [{"function": "app:g", "kind": "lua", "instances": 0}]}, "warning", "app:g is in an app and no node offers it"),
+        ({"functions": [{"function": "app:pay", "kind": "nats", "instances": 0, "subject": "pay"}]}, "warning", "no NATS service says that it serves pay"),
+        ({"nodes": {"a": an_answer(queues={QUEUE: {"suspended": 4}}, suspended=[{"id": "o-1", "reason": "op 1"}])}}, "problem", "4 suspended: o-1 (op 1)"),
+        ({"consumers": [{"stream_name": "WF_orders", "name": "old", "config": {"durable_name": "old"}}]}, "warning", "WF_orders > old"),
+        ({"consumers": [{"stream_name": "MQ_mail", "name": "c", "num_pending": 3, "config": {}}]}, "warning", "3 messages of MQ_mail wait"),
+    ],
+)  # fmt: skip
+def test_each_fault_is_found_alone_and_has_a_way_out(change: dict[str, Any], state: str, text: str) -> None:
+    finding = only(replace(HEALTHY, **change))
+    assert finding.state == state
+    assert text in finding.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fix"),
+    [
+        ("duplicate_window", 1_000_000_000, "nats stream edit WF_orders --dupe-window 2m"),
+        ("discard", "new", "nats stream edit WF_orders --discard old"),
+        ("max_age", 3_600_000_000_000, "nats stream edit WF_orders --max-age 0"),
+        ("storage", "memory", "the server cannot change that in a stream"),
+        ("allow_direct", False, "nats stream edit WF_orders --allow-direct"),
+        ("allow_msg_schedules", None, "nats stream edit WF_orders --config FILE"),
+    ],
+)
+def test_a_stream_setting_that_is_wrong_is_named_with_what_it_should_be(field: str, value: Any, fix: str) -> None:
+    config = {**stream_config(QUEUE, 2, 1), field: value}
+    finding = only(replace(HEALTHY, streams={"WF_orders": an_info(config)}))
+    assert finding.state is State.PROBLEM
+    assert finding.text.startswith(f"WF_orders: {field} is ")
+    assert fix in finding.fix
+
+
+def test_a_longer_memory_for_duplicates_and_another_number_of_copies_are_nobody_s_fault() -> None:
+    config = {**stream_config(QUEUE, 2, 3), "duplicate_window": 600_000_000_000, "description": "mine"}
+    assert unwell(replace(HEALTHY, streams={"WF_orders": an_info(config)})) == []
+
+
+def test_copies_in_a_cluster() -> None:
+    """One copy, a replica that is down and one that is behind; a stream without a leader is a problem."""
+    server = {"version": "2.15.1", "cluster": "c"}
+    replicas = [{"name": "s2", "offline": True}, {"name": "s3", "current": False, "lag": 5000}]
+    info = an_info(stream_config(QUEUE, 2, 3), cluster={"leader": "s1", "replicas": replicas})
+    found = unwell(replace(HEALTHY, server=server, streams={"WF_orders": info}))
+    assert [(finding.state, finding.text) for finding in found] == [
+        ("warning", "WF_orders: the server s2 with a copy is down"),
+        ("warning", "WF_orders: the copy on s3 is 5000 writes behind"),
+    ]
+    one = an_info(stream_config(QUEUE, 2, 1), cluster={"leader": "s1"})
+    assert "has one copy" in only(replace(HEALTHY, server=server, streams={"WF_orders": one})).text
+    headless = an_info(stream_config(QUEUE, 2, 3), cluster={})
+    assert only(replace(HEALTHY, server=server, streams={"WF_orders": headless})).state is State.PROBLEM
+
+
+def test_nodes_of_one_worker_that_offer_different_workflows_are_named() -> None:
+    more = [{"worker": WORKER, "queue": QUEUE, "workflows": ["app:order", "app:refund"]}]
+    finding = only(replace(HEALTHY, nodes={"a": an_answer(), "b": an_answer(workers=more, registry="q")}))
+    assert finding.text == f"the nodes of worker {WORKER} offer different workflows: a lacks app:refund"
+
+
+def test_a_queue_without_nodes_waits_and_so_do_its_schedules() -> None:
+    info = an_info(stream_config("old", 2, 1)) | {"state": {"messages": 5}}
+    facts = replace(HEALTHY, streams={**HEALTHY.streams, "WF_old": info}, schedules={"old": 2})
+    assert "(5 messages), and 2 of its schedules go on" in only(facts).text
+    idle = replace(HEALTHY, streams={**HEALTHY.streams, "WF_old": an_info(stream_config("old", 2, 1))})
+    assert unwell(idle) == []
+
+
+def test_what_a_user_may_do_is_told_by_the_server_s_own_rules() -> None:
+    rights = {"allow": ["mesh.wf.*.*.start", "mesh.fn.>"], "deny": ["mesh.fn.secret.>"]}
+    assert is_allowed(rights, "mesh.wf.q.i.start")
+    assert is_allowed(rights, "mesh.fn.app.f")
+    assert not is_allowed(rights, "mesh.fn.secret.f")
+    assert not is_allowed(rights, "mesh.fn")
+    assert not is_allowed(rights, "mesh.wf.q.i.signal.t")
+    assert is_allowed({"deny": ["a"]}, "b")
+    assert is_allowed(None, "anything")
+    client = {
+        "user": "c",
+        "account": "A",
+        "permissions": {"publish": {"allow": ["mesh.wf.>", "$JS.API.>", "mesh.node.>"]}},
+    }
+    [finding] = [f for f in diagnose(replace(HEALTHY, user=client)) if f.check == "permissions"]
+    assert (finding.state, finding.text) == (
+        "ok",
+        "user c of account A may start and signal workflows, read histories, ask nodes how they are; "
+        "not call functions, run a node",
+    )
+    blind = {"user": "c", "account": "A", "permissions": {"publish": {"allow": ["mesh.wf.>"]}}}
+    assert only(replace(HEALTHY, user=blind)).state is State.WARNING
+
+
+# -- a real mesh -----------------------------------------------------------------------------------------------------
+
+
+async def found_by(client: Client, **options: Any) -> dict[str, Finding]:
+    """What is not as it should be, by check."""
+    return {finding.check: finding for finding in unwell(await examine(client, **options))}
+
+
+async def test_faults_planted_in_a_real_mesh_are_found(nats_server: ServerFactory, app: Path) -> None:
+    """A setting changed, a consumer left over, a node that stands still, a workflow whose code does not fit."""
+    url = nats_server().url
+    async with a_mesh(url, app) as mesh:
+        client = mesh.client
+        done = await mesh_command("doctor", "--json", url=url)
+        assert done.status == 0, done
+        states = {(record["check"], record["state"]) for record in done.records()}
+        assert states >= {
+            ("server", "ok"),
+            ("permissions", "ok"),
+            ("nodes", "ok"),
+            ("partitions", "ok"),
+            ("workflows", "ok"),
+        }
+        assert {check for check, state in states if state != "ok"} == {"durability"}
+        assert done.records()[0].keys() == {"check", "subject", "state", "text", "fix"}
+
+        config = dict((await client.js.stream_info("WF_orders")).config)
+        await client.js.api("STREAM.UPDATE.WF_orders", {**config, "max_age": 3600 * 10**9, "duplicate_window": 10**9})
+        consumer = {"stream_name": "WF_orders", "config": {"durable_name": "forgotten", "ack_policy": "explicit"}}
+        await client.js.api("CONSUMER.CREATE.WF_orders.forgotten", {**consumer, "action": "create"})
+        await client.start("app:order", host=WORKER, id="o-1")
+        assert await mesh.get("o-1").result(timeout_s=10) == 4
+        found = await found_by(client)
+        assert found.keys() == {"streams", "consumers", "durability"}
+        assert "WF_orders > forgotten" in found["consumers"].text
+
+        async with a_node(app, url, node_id="b") as other:
+            await wait_until(lambda: not owns_everything(mesh.node), timeout_s=10)
+            other.stop()
+            try:
+                silent = (await found_by(client)).get("nodes")
+            finally:
+                other.cont()
+            assert silent is not None
+            assert silent.text == "node b is a member and does not answer"
+            assert str(other.pid) in silent.fix
+
+        done = await mesh_command("doctor", "--quiet", url=url)
+        assert done.status == 1
+        assert "problem  streams" in done.out
+        assert "-> nats stream edit WF_orders --max-age 0" in done.out
+        assert "WF_orders: duplicate_window is 1000000000, should be 120000000000" in done.out
+        assert done.err.startswith("2 problems, ")
+
+
+async def test_a_suspended_workflow_is_a_problem(nats_server: ServerFactory, tmp_path: Path) -> None:
+    app = write_app(tmp_path, workflows={"order": "return function() return 1 end"})
+    async with a_mesh(nats_server().url, app) as mesh:
+        key = mesh.get("o-1").key
+        await mesh.client.js.publish(key.start(), b"{}", headers={"Mesh-Workflow": "app:odrer"})
+
+        async def is_found() -> bool:
+            return "workflows" in await found_by(mesh.client)
+
+        await wait_until_async(is_found, timeout_s=10)
+        finding = (await found_by(mesh.client))["workflows"]
+        assert finding.state is State.PROBLEM
+        assert finding.text.startswith("1 suspended: o-1 (this node's registry has no workflow 'app:odrer'")
+
+
+async def test_a_server_of_ours_says_how_safe_it_is(tmp_path: Path) -> None:
+    async with embedded_server(tmp_path / "store", port=0, sync="relaxed") as server, connect(server.url) as client:
+        facts = await examine(client, stores=[tmp_path / "store"])
+        assert facts.sync == "2m"
+        found = {finding.check: finding.state for finding in diagnose(facts)}
+        assert (found["durability"], found["nodes"]) == ("warning", "warning")
+
+
+async def test_a_user_who_may_do_little_is_told_what_could_not_be_seen(nats_server: ServerFactory) -> None:
+    config = """
+    accounts { A { jetstream: enabled, users: [
+      {user: few, password: p, permissions: {publish: ["mesh.wf.>"], subscribe: "_INBOX.>"}}
+    ] } }
+    """
+    url = nats_server(config=config).url.replace("nats://", "nats://few:p@")
+    done = await mesh_command("doctor", url=url)
+    assert done.status == 1
+    assert "problem  jetstream" in done.out
+    assert "what this user may do is not known" in done.out
+
+
+async def test_a_server_without_jetstream_and_none_at_all(nats_server: ServerFactory) -> None:
+    none = await mesh_command("doctor", url="nats://127.0.0.1:1")
+    assert (none.status, none.out) == (3, "")
+    assert none.err.startswith("mesh: no NATS server at nats://127.0.0.1:1")
