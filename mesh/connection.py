@@ -250,7 +250,13 @@ class Connection:
     @property
     def js_api_prefix(self) -> str:
         """The beginning of the subjects of the JetStream API, as this user reaches it."""
-        return self._options.js_api_prefix
+        domain = self._options.js_domain
+        return f"$JS.{domain}.API" if domain else self._options.js_api_prefix
+
+    @property
+    def js_keys_prefix(self) -> str:
+        """What is put before the subject of a key that is written: to another domain they get only below its API."""
+        return f"{self.js_api_prefix}." if self._options.js_domain else ""
 
     # ---- publish ---------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class ConnectOptions:
     inbox_prefix: str = "_INBOX"
     # Where JetStream is asked; another one where the streams are in another account than the user's.
     js_api_prefix: str = "$JS.API"
+    js_domain: str = ""  # of a JetStream beyond a leaf node; wins over js_api_prefix
     patience_s: float = 0.0
     connect_timeout_s: float = 2.0
     # A server that has stopped without closing is noticed after two to three intervals.

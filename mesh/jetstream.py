@@ -143,6 +143,7 @@ class JetStream:
     def __init__(self, conn: Connection, *, timeout_s: float = TIMEOUT_S) -> None:
         self.conn = conn
         self.api_prefix = conn.js_api_prefix
+        self._keys = conn.js_keys_prefix
         self._timeout_s = timeout_s
 
     # ---- streams ---------------------------------------------------------------------------------------------------
@@ -410,23 +411,24 @@ class JetStream:
 
     async def kv_put(self, bucket: str, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
         """Set a key whatever it was; return its revision."""
-        return (await self.publish(_kv_subject(bucket, key), value, ttl_s=ttl_s)).seq
+        return (await self.publish(self._keys + _kv_subject(bucket, key), value, ttl_s=ttl_s)).seq
 
     async def kv_create(self, bucket: str, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
         """Set a key that is absent; return its revision. Raises Conflict if it is there, OutcomeUnknown."""
         subject = _kv_subject(bucket, key)
+        written = self._keys + subject
         try:
-            return (await self.publish(subject, value, expect_last_subject_seq=0, ttl_s=ttl_s)).seq
+            return (await self.publish(written, value, expect_last_subject_seq=0, ttl_s=ttl_s)).seq
         except Conflict:
             last = await self.get_last(f"KV_{bucket}", subject, from_leader=True)
             if last is not None and not is_marker(last.raw_headers):
                 raise
         expected = last.seq if last is not None else 0
-        return (await self.publish(subject, value, expect_last_subject_seq=expected, ttl_s=ttl_s)).seq
+        return (await self.publish(written, value, expect_last_subject_seq=expected, ttl_s=ttl_s)).seq
 
     async def kv_update(self, bucket: str, key: str, value: bytes, revision: int, *, ttl_s: int | None = None) -> int:
         """Set a key whose last write is `revision`; return the new one. Raises Conflict, OutcomeUnknown."""
-        subject = _kv_subject(bucket, key)
+        subject = self._keys + _kv_subject(bucket, key)
         return (await self.publish(subject, value, expect_last_subject_seq=revision, ttl_s=ttl_s)).seq
 
     async def kv_delete(
@@ -437,7 +439,7 @@ class JetStream:
         The marker itself goes after marker_ttl_s. Raises Conflict, OutcomeUnknown.
         """
         headers = {"KV-Operation": "DEL"}
-        subject = _kv_subject(bucket, key)
+        subject = self._keys + _kv_subject(bucket, key)
         ack = await self.publish(subject, headers=headers, expect_last_subject_seq=revision, ttl_s=marker_ttl_s)
         return ack.seq
 

@@ -22,8 +22,10 @@ def nats_server() -> Iterator[ServerFactory]:
     servers: list[ServerProcess] = []
     with tempfile.TemporaryDirectory(prefix="mesh-test-", ignore_cleanup_errors=True) as directory:
 
-        def start(*, config: str = "", sync_interval: str | None = None) -> ServerProcess:
-            server = ServerProcess(Path(directory) / str(len(servers)), config=config, sync_interval=sync_interval)
+        def start(*, config: str = "", sync_interval: str | None = None, domain: str = "") -> ServerProcess:
+            server = ServerProcess(
+                Path(directory) / str(len(servers)), config=config, sync_interval=sync_interval, domain=domain
+            )
             servers.append(server)
             return server.start()
 

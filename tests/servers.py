@@ -43,19 +43,22 @@ def tied_to_us(*command: str) -> list[str]:
 class ServerProcess:
     """One nats-server with JetStream, on a port of its own and with its store below `directory`.
 
-    config: further lines of the server's configuration file. sync_interval: as the server's option; None is the
+    config: further lines of the server's configuration file. domain: of its JetStream. sync_interval: as the server's option; None is the
     server's default of two minutes, quick and good enough where nobody pulls the plug.
     """
 
-    def __init__(self, directory: Path, *, config: str = "", sync_interval: str | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, config: str = "", sync_interval: str | None = None, domain: str = ""
+    ) -> None:
         self.directory = directory
         self.port = -1
         self._ports_directory = directory / "ports"
         self._process: subprocess.Popen[bytes] | None = None
         self._ports_directory.mkdir(parents=True, exist_ok=True)
+        named = f"domain: {domain}" if domain else ""
         sync = f'sync_interval: "{sync_interval}"' if sync_interval else ""
         self._config_file = directory / "server.conf"
-        self._config_file.write_text(f'jetstream {{ store_dir: "{directory}/store"\n{sync} }}\n{config}\n')
+        self._config_file.write_text(f'jetstream {{ store_dir: "{directory}/store"\n{sync}\n{named} }}\n{config}\n')
 
     @property
     def url(self) -> str:

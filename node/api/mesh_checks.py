@@ -28,7 +28,7 @@ def check_nodes(facts: Facts) -> Iterator[Finding]:
         where = facts.nodes[name].get("member", {}).get("pid")
         yield problem(
             "nodes", f"node {name} is a member and does not answer",
-            f"look at its log; process {where} may be stopped or busy; with `kill -9` others take over",
+            f"look at its log; process {where} may be stopped or busy; after `kill -9` others take over",
             name,
         )  # fmt: skip
     up = {name: answer for name, answer in facts.nodes.items() if name not in silent}
@@ -39,7 +39,8 @@ def check_nodes(facts: Facts) -> Iterator[Finding]:
         yield warning("versions", f"nodes of different versions: {_groups(versions)}", "upgrade the older ones")
     elif versions and facts.version not in versions:
         yield warning(
-            "versions", f"the nodes have version {next(iter(versions))}, this command {facts.version}", "use one version"
+            "versions", f"the nodes have version {next(iter(versions))}, this command {facts.version}",
+            "use one version",
         )  # fmt: skip
     yield from _check_apps(up)
 

@@ -6,8 +6,7 @@ function, so that `mesh --help` answers at once.
 Exit status: 0 done, 1 the thing failed (a workflow failed, an app has problems, nothing of that name), 2 wrong usage,
 3 the mesh cannot be reached or does not answer, 130 interrupted.
 
-Shell completion is click's: `eval "$(_MESH_COMPLETE=bash_source mesh)"` in ~/.bashrc, zsh_source and fish_source
-for the other shells.
+`mesh` alone and `mesh help` show the help. Shell completion is click's, with values of ours (`node.cli.completing`).
 """
 
 from __future__ import annotations
@@ -49,7 +48,20 @@ COMMANDS: Final = {
     "import": ("node.cli.exporting:import_histories", "Read histories from a file into the mesh."),
     "archive": ("node.cli.exporting:archive", "Write the histories of ended workflows to files."),
     "doctor": ("node.cli.doctor:doctor", "Say what is wrong with the mesh."),
+    "completion": ("node.cli.completion:completion", "Print what a shell needs to complete commands."),
+    "help": ("node.cli.helping:help_", "Show the help of a command."),
 }
+# The headings of the help, and what is below each, in its order.
+SECTIONS: Final = {
+    "Run": ("up", "node", "run"),
+    "Workflows": ("start", "signal", "result", "cancel", "terminate", "reset", "schedule"),
+    "Look": ("ls", "count", "show", "watch", "nodes", "functions", "services", "ps", "logs"),
+    "Develop": ("check", "replay", "export", "import"),
+    "Operate": ("doctor", "archive", "completion", "help"),
+}
+
+
+COMPLETION: Final = "_MESH_COMPLETE"  # set by a shell that asks what may come next
 
 
 class Commands(click.Group):
@@ -65,7 +77,13 @@ class Commands(click.Group):
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
-        return command if isinstance(command, click.Command) else None
+        if not isinstance(command, click.Command):
+            return None
+        if COMPLETION in os.environ:
+            from node.cli.completing import attach
+
+            attach(command)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -85,9 +103,11 @@ class Commands(click.Group):
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        """Write the list of commands under their headings, without importing them."""
+        width = max(map(len, COMMANDS))
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), COMMANDS[name][1]) for name in names])
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -101,12 +121,17 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
         ctx.exit()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the trace of an error, not only what happened.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
-def mesh() -> None:
+@click.pass_context
+def mesh(ctx: click.Context) -> None:
     """Functions, processes and durable workflows in Lua, on a mesh of nodes.
 
     The mesh is found as the `nats` tool finds its server: -s/--server (or --nats), NATS_URL, a NATS context, else
@@ -117,8 +142,11 @@ def mesh() -> None:
     reached or does not answer, 130 interrupted.
 
     \b
-    Shell completion:  eval "$(_MESH_COMPLETE=bash_source mesh)"     (zsh_source, fish_source)
+    `mesh help COMMAND` tells more, `mesh completion` has the shell complete
+    commands, options and values.
     """  # noqa: D301 - click reads the control character
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def _end_of_options(args: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ import functools
 import math
 import os
 import shlex
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -20,7 +20,7 @@ import click
 from click.core import ParameterSource
 
 from mesh.context import Context, load_context, selected_context
-from mesh.errors import MeshError, RequestTimeout
+from mesh.errors import RequestTimeout
 from node.cli.values import DURATION
 
 if TYPE_CHECKING:
@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 TIMEOUT_DEFAULT: Final = "5s"
 ANSWER_TIMEOUT_S: Final = 5.0
-_AUTH: Final = ("user", "password", "creds", "nkey")
+_AUTH: Final = ("user", "password", "token", "creds", "nkey")
+# The parameters that `connection_options` adds.
+PARAMETERS: Final = (
+    "url", "tls_cert", "tls_key", "tls_ca", "tls_first", "js_domain", "js_api_prefix", "inbox_prefix", "context",
+    "no_context", "timeout", *_AUTH,
+)  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,6 +73,7 @@ class Server:
             tls_first=c.tls_first,
             inbox_prefix=c.inbox_prefix or "_INBOX",
             js_api_prefix=c.jetstream_api_prefix or "$JS.API",
+            js_domain=c.jetstream_domain,
             patience_s=patience_s,
             connect_timeout_s=min(2.0, self.timeout_s),
         )
@@ -127,22 +133,9 @@ def connection_options(command: Any = None, *, timeout: str | None = TIMEOUT_DEF
 
 
 def _with_options(command: Callable[..., Any], *, timeout: str | None) -> Callable[..., Any]:
-    names = (
-        "url",
-        "tls_cert",
-        "tls_key",
-        "tls_ca",
-        "inbox_prefix",
-        "js_api_prefix",
-        "context",
-        "no_context",
-        "timeout",
-        *_AUTH,
-    )
-
     @functools.wraps(command)
     def with_server(*args: Any, **given: Any) -> Any:
-        server = server_of(**{name: given.pop(name) for name in names})
+        server = server_of(**{name: given.pop(name) for name in PARAMETERS})
         return command(*args, server=replace(server, hint=_typed_flags(click.get_current_context())), **given)
 
     waits = timeout is None
@@ -153,11 +146,15 @@ def _with_options(command: Callable[..., Any], *, timeout: str | None) -> Callab
         click.option("--no-context", is_flag=True, help="Use no NATS context, not even the selected one."),
         click.option("--user", envvar="NATS_USER", metavar="NAME", help="User name; without a password, a token."),
         click.option("--password", envvar="NATS_PASSWORD", metavar="TEXT", help="Password."),
+        click.option("--token", envvar="NATS_TOKEN", metavar="TEXT", help="Token."),
         click.option("--creds", envvar="NATS_CREDS", metavar="FILE", help="Credentials file (JWT and seed)."),
         click.option("--nkey", envvar="NATS_NKEY", metavar="FILE", help="File with an nkey seed."),
         click.option("--tlscert", "tls_cert", envvar="NATS_CERT", metavar="FILE", help="Client certificate."),
         click.option("--tlskey", "tls_key", envvar="NATS_KEY", metavar="FILE", help="Key of the client certificate."),
         click.option("--tlsca", "tls_ca", envvar="NATS_CA", metavar="FILE", help="Authorities to trust."),
+        click.option("--tlsfirst/--no-tlsfirst", "tls_first", default=None,
+                     help="Whether the server expects TLS before it greets."),
+        click.option("--js-domain", metavar="NAME", help="JetStream domain to use, beyond a leaf node."),
         click.option("--inbox-prefix", envvar="NATS_INBOX_PREFIX", metavar="SUBJECT", help="Prefix of reply subjects."),
         click.option("--js-api-prefix", envvar="NATS_JS_API_PREFIX", metavar="SUBJECT",
                      help="Prefix of the JetStream API, where it is another account's."),
@@ -173,12 +170,21 @@ def _with_options(command: Callable[..., Any], *, timeout: str | None) -> Callab
 
 def _typed_flags(ctx: click.Context) -> str:
     """The flags of this command line that say where the mesh is; passwords are not repeated."""
-    flags = {"url": "-s", "context": "--context", "creds": "--creds", "nkey": "--nkey", "tls_ca": "--tlsca"}
+    flags = {
+        "url": "-s", "context": "--context", "creds": "--creds", "nkey": "--nkey", "tls_ca": "--tlsca",
+        "js_domain": "--js-domain", "js_api_prefix": "--js-api-prefix", "inbox_prefix": "--inbox-prefix",
+    }  # fmt: skip
     return "".join(
         f" {flag} {shlex.quote(str(ctx.params[name]))}"
         for name, flag in flags.items()
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
     )
+
+
+def server_of_line(given: Mapping[str, Any]) -> Server:
+    """The server of a command line that is still being typed: of what is there already. Raises as `server_of`."""
+    known: dict[str, Any] = {name: given.get(name) for name in PARAMETERS}
+    return server_of(**known | {"no_context": bool(given.get("no_context"))})
 
 
 def server_of(
@@ -189,22 +195,25 @@ def server_of(
     timeout: float | None,
     user: str | None,
     password: str | None,
+    token: str | None = None,
     creds: str | None,
     nkey: str | None,
     tls_cert: str | None,
     tls_key: str | None,
     tls_ca: str | None,
     inbox_prefix: str | None,
-    js_api_prefix: str | None,
+    tls_first: bool | None = None,
+    js_domain: str | None = None,
+    js_api_prefix: str | None = None,
 ) -> Server:
     """Put flags, variables and a context together. Raises UnknownContext, BadContext."""
     if context and no_context:
         raise click.UsageError("--context and --no-context exclude each other")
+    if js_domain and js_api_prefix:
+        raise click.UsageError("--js-domain and --js-api-prefix exclude each other")
     base = Context() if no_context else _chosen(context)
-    if base.jetstream_domain:
-        raise UnsupportedDomain(base.name)
-    own_way = any((user, creds, nkey))
-    token = user if user and not password else None
+    own_way = any((user, creds, nkey, token))
+    token = user if user and not password else token if not (user or creds or nkey) else None
     merged = Context(
         name=base.name,
         url=url or base.url,
@@ -216,24 +225,13 @@ def server_of(
         tls_cert=tls_cert or base.tls_cert,
         tls_key=tls_key or base.tls_key,
         tls_ca=tls_ca or base.tls_ca,
-        tls_first=base.tls_first,
+        tls_first=base.tls_first if tls_first is None else tls_first,
         inbox_prefix=inbox_prefix or base.inbox_prefix,
-        jetstream_api_prefix=(js_api_prefix or base.jetstream_api_prefix).rstrip("."),
+        jetstream_domain=js_domain or ("" if js_api_prefix else base.jetstream_domain),
+        jetstream_api_prefix=(js_api_prefix or ("" if js_domain else base.jetstream_api_prefix)).rstrip("."),
     )
     is_said = bool(url or base.name or own_way or password)
     return Server(merged, math.inf if timeout is None else timeout, is_said=is_said)
-
-
-class UnsupportedDomain(MeshError):
-    """Raised when a context asks for a JetStream domain: going to the default one would be another mesh."""
-
-    code = "unsupported-domain"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"the NATS context {name!r} names a JetStream domain, which is not supported yet; connect to a server "
-            "of that domain directly, or pass --no-context and -s URL"
-        )
 
 
 def _chosen(named: str | None) -> Context:

@@ -1,0 +1,189 @@
+"""Shell completion of values: ids of workflows, queues, types, hosts, nodes, schedules, NATS contexts.
+
+Which values a parameter takes follows from its name, so that every command has them, also one that knows nothing of
+this. Somebody waits with a finger on the Tab key: what does not come in time does not come, nothing is said, and no
+error is one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from mesh.client import Client
+
+ANSWER_S: Final = 1.0
+CONNECT_S: Final = 0.25
+SHOWN_MAX: Final = 500
+RECENT_EVENTS: Final = 5000  # of a queue with more workflows than are told at once
+
+# Values with a line of help each, or none.
+Values: TypeAlias = "Iterable[tuple[str, str]]"
+Ask: TypeAlias = "Callable[[Client, click.Context], Awaitable[Values]]"
+
+
+def attach(command: click.Command, *, of_schedules: bool = False) -> click.Command:
+    """Have the parameters of a command, and of the commands below it, complete their values."""
+    of_schedules = of_schedules or command.name == "schedule"
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            attach(below, of_schedules=of_schedules)
+    for parameter in command.params:
+        ask = _ask_for(command, parameter, of_schedules=of_schedules)
+        if ask is not None and isinstance(parameter.type, click.types.StringParamType):
+            # A method of this one parameter: click takes a function only when a parameter is made.
+            setattr(parameter, "shell_complete", _completer(ask, parameter))  # noqa: B010 - mypy knows the method
+    return command
+
+
+def _ask_for(command: click.Command, parameter: click.Parameter, *, of_schedules: bool) -> Ask | None:
+    if parameter.name in ("workflow_id", "schedule_id"):
+        if isinstance(parameter, click.Option):
+            return None  # that of one that is about to be made
+        return schedules if of_schedules else workflows
+    if parameter.name == "host" and command.name == "up":
+        return None  # an address
+    return _ASKS.get(parameter.name or "")
+
+
+def _completer(ask: Ask, parameter: click.Parameter) -> Callable[[click.Context, str], list[CompletionItem]]:
+    def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        given = ctx.params.get(parameter.name or "")
+        taken = {str(value) for value in given} if isinstance(given, (list, tuple)) else set()
+        found = [(value, text) for value, text in _asked(ask, ctx) if value.startswith(incomplete)]
+        found = [(value, text) for value, text in found if value not in taken]
+        return [CompletionItem(value, help=text or None) for value, text in found[:SHOWN_MAX]]
+
+    return complete
+
+
+def _asked(ask: Ask, ctx: click.Context) -> list[tuple[str, str]]:
+    """What the mesh of a command line that is being typed has; nothing when it cannot be asked."""
+    if ask is contexts:
+        return _context_names()
+    import logging
+
+    import anyio
+
+    found: list[tuple[str, str]] = []
+
+    async def main() -> None:
+        from dataclasses import replace
+
+        import mesh.client
+        from node.cli.connecting import server_of_line
+
+        with anyio.move_on_after(ANSWER_S):
+            server = server_of_line(ctx.params)
+            options = replace(server.options(), connect_timeout_s=CONNECT_S)
+            async with mesh.client.connect(server.url, name="mesh completion", options=options) as client:
+                found.extend(sorted(set(await ask(client, ctx))))
+
+    logging.disable()
+    try:
+        anyio.run(main)
+    except Exception:  # whatever it is: the shell shows a prompt, not our errors
+        return []
+    finally:
+        logging.disable(logging.NOTSET)
+    return found
+
+
+# -- what there is -----------------------------------------------------------------------------------------------------
+
+
+async def workflows(client: Client, ctx: click.Context) -> Values:
+    """Ids of workflows; of very many only those that something has happened to lately."""
+    from mesh.errors import MeshError, ServerRefused
+    from mesh.subjects import parse_stored, token
+
+    found = []
+    wanted = ctx.params.get("queue")
+    for queue in [wanted] if wanted else await _queue_names(client):
+        stream = client.history(queue).stream
+        starts = f"mesh.log.{token(queue)}.*.*.start"
+        try:
+            messages = await client.js.multi_last(stream, [starts], timeout_s=ANSWER_S)
+        except ServerRefused:
+            last = (await client.js.stream_info(stream)).last_seq
+            messages = await client.js.batch_get(
+                stream, subject_filter=starts, from_seq=last - RECENT_EVENTS, messages_max=SHOWN_MAX
+            )
+        except MeshError:
+            continue
+        found += [(parsed.id, f"queue {queue}") for message in messages if (parsed := parse_stored(message.subject))]
+    return found
+
+
+async def schedules(client: Client, ctx: click.Context) -> Values:
+    """Ids of schedules."""
+    from mesh.subjects import token, untoken
+
+    found = []
+    wanted = ctx.params.get("queue")
+    for queue in [wanted] if wanted else await _queue_names(client):
+        prefix = f"mesh.at.{token(queue)}.cron."
+        counts = await client.js.subject_counts(client.history(queue).stream, f"{prefix}*")
+        found += [(untoken(subject.removeprefix(prefix)), f"queue {queue}") for subject in counts]
+    return found
+
+
+async def queues(client: Client, _ctx: click.Context) -> Values:
+    """Names of queues."""
+    return [(name, "") for name in await _queue_names(client)]
+
+
+async def hosts(client: Client, _ctx: click.Context) -> Values:
+    """Workers and task queues: what a workflow can be started on."""
+    records = await client.hosts.workers()
+    return [(record.worker, f"queue {record.queue}") for record in records] + [(r.queue, "queue") for r in records]
+
+
+async def types(client: Client, _ctx: click.Context) -> Values:
+    """Names of the workflows that can be started."""
+    return [(name, record.worker) for record in await client.hosts.workers() for name in record.workflows]
+
+
+async def nodes(client: Client, _ctx: click.Context) -> Values:
+    """Nodes that are up."""
+    from node.api.directory import members
+
+    return [(name, "leaving" if member.get("leaving") else "") for name, member in (await members(client)).items()]
+
+
+async def contexts(_client: Client, _ctx: click.Context) -> Values:
+    """NATS contexts; they are files, and no server is asked."""
+    return _context_names()
+
+
+def _context_names() -> list[tuple[str, str]]:
+    from mesh.context import context_names, selected_context
+
+    try:
+        selected = selected_context(os.environ)
+        return [(name, "selected" if name == selected else "") for name in context_names(os.environ)]
+    except OSError:
+        return []
+
+
+async def _queue_names(client: Client) -> list[str]:
+    return sorted({record.queue for record in await client.hosts.workers()})
+
+
+# By the name of a parameter, the same in all commands.
+_ASKS: Final[dict[str, Any]] = {
+    "workflow_ids": workflows,
+    "queue": queues,
+    "queues": queues,
+    "host": hosts,
+    "workflow": types,
+    "workflow_type": types,
+    "type": types,
+    "node": nodes,
+    "context": contexts,
+}

@@ -1,0 +1,144 @@
+"""How the command line finds its server and who it is there: the flags and variables of the `nats` tool."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import nkeys
+import pytest
+import trustme
+
+from node.cli import main
+from tests.apps import a_mesh, write_app
+from tests.cluster import Finished, mesh_command
+from tests.conftest import ServerFactory
+
+Command = Callable[..., Finished]
+
+# What a command says of a server that lets it in and that no node has ever joined.
+LET_IN = "no node has ever joined the mesh"
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run a command in this process: (*arguments, **variables)."""
+
+    def run(*arguments: str, **environ: str) -> Finished:
+        with monkeypatch.context() as patch:
+            patch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                main(arguments)
+        out, err = capsys.readouterr()
+        return Finished(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+def is_let_in(done: Finished) -> bool:
+    """Whether a command got into the server; else it must say that it was not let in."""
+    if LET_IN in done.err:
+        return True
+    assert done.status == 3, done
+    assert re.search("no NATS server at|does not permit|no answer to", done.err), done
+    return False
+
+
+def test_a_token_is_given_by_flag_variable_or_as_the_user(nats_server: ServerFactory, command: Command) -> None:
+    url = nats_server(config="authorization { token: sesame }").url
+    assert not is_let_in(command("nodes", "-s", url))
+    assert is_let_in(command("nodes", "-s", url, "--token", "sesame"))
+    assert is_let_in(command("nodes", NATS_URL=url, NATS_TOKEN="sesame"))
+    assert is_let_in(command("nodes", NATS_URL=url, NATS_USER="sesame"))
+    assert not is_let_in(command("nodes", "-s", url, "--token", "wrong", NATS_TOKEN="sesame"))
+
+
+def test_user_and_password_and_an_nkey(nats_server: ServerFactory, command: Command, tmp_path: Path) -> None:
+    seed = nkeys.encode_seed(b"s" * 32, nkeys.PREFIX_BYTE_USER)
+    public = nkeys.from_seed(seed).public_key.decode()
+    (tmp_path / "ada.nk").write_bytes(bytes(seed))
+    url = nats_server(config=f"authorization {{ users: [ {{user: a, password: p}}, {{nkey: {public}}} ] }}").url
+    assert is_let_in(command("nodes", "-s", url, "--user", "a", "--password", "p"))
+    assert is_let_in(command("nodes", NATS_URL=url, NATS_USER="a", NATS_PASSWORD="p"))
+    assert not is_let_in(command("nodes", "-s", url, "--user", "a", "--password", "q"))
+    assert is_let_in(command("nodes", "-s", url, "--nkey", str(tmp_path / "ada.nk")))
+    assert is_let_in(command("nodes", NATS_URL=url, NATS_NKEY=str(tmp_path / "ada.nk")))
+    missing = command("nodes", "-s", url, "--nkey", "/nowhere.nk")
+    assert (missing.status, missing.err) == (
+        1,
+        "mesh: there is no file /nowhere.nk, which the connection's options name\n",
+    )
+
+
+def tls_files(directory: Path) -> Mapping[str, str]:
+    """An authority, a server's and a client's certificate, as files."""
+    authority = trustme.CA()
+    server, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("ada@example.org")
+    names = {name: str(directory / f"{name}.pem") for name in ("ca", "cert", "key", "client_cert", "client_key")}
+    authority.cert_pem.write_to_path(names["ca"])
+    server.cert_chain_pems[0].write_to_path(names["cert"])
+    server.private_key_pem.write_to_path(names["key"])
+    client.cert_chain_pems[0].write_to_path(names["client_cert"])
+    client.private_key_pem.write_to_path(names["client_key"])
+    return names
+
+
+def test_tls_with_a_client_s_certificate_and_before_the_greeting(
+    nats_server: ServerFactory, command: Command, tmp_path: Path
+) -> None:
+    files = tls_files(tmp_path)
+    tls = f'cert_file: "{files["cert"]}", key_file: "{files["key"]}", ca_file: "{files["ca"]}"'
+    mutual = nats_server(config=f"tls {{ {tls}, verify: true }}").url
+    ours = ("--tlscert", files["client_cert"], "--tlskey", files["client_key"])
+    assert is_let_in(command("nodes", "-s", mutual, "--tlsca", files["ca"], *ours))
+    variables = {"NATS_CERT": files["client_cert"], "NATS_KEY": files["client_key"], "NATS_CA": files["ca"]}
+    assert is_let_in(command("nodes", NATS_URL=mutual, **variables))
+    assert not is_let_in(command("nodes", "-s", mutual, "--tlsca", files["ca"]))
+    first = nats_server(config=f"tls {{ {tls}, handshake_first: true }}").url
+    assert is_let_in(command("nodes", "-s", first, "--tlsca", files["ca"], "--tlsfirst"))
+    assert not is_let_in(command("nodes", "-s", first, "--tlsca", files["ca"], "--timeout", "500ms"))
+
+
+def test_replies_come_where_a_user_may_listen(nats_server: ServerFactory, command: Command) -> None:
+    """A user may be kept from the inboxes of others: `--inbox-prefix` names its own."""
+    user = '{user: a, password: p, permissions: {subscribe: "_MINE.>"}}'
+    url = nats_server(config=f"authorization {{ users: [ {user} ] }}").url
+    whom = ("-s", url, "--user", "a", "--password", "p", "--timeout", "500ms")
+    assert is_let_in(command("nodes", *whom, "--inbox-prefix", "_MINE"))
+    assert is_let_in(command("nodes", *whom, NATS_INBOX_PREFIX="_MINE"))
+    assert not is_let_in(command("nodes", *whom))
+
+
+def test_settings_that_exclude_each_other_are_wrong_usage(command: Command) -> None:
+    for arguments in (("--context", "a", "--no-context"), ("--js-domain", "a", "--js-api-prefix", "b")):
+        done = command("nodes", *arguments)
+        assert (done.status, "exclude each other" in done.err) == (2, True)
+    wrong = command("nodes", "--timeout", "soon")
+    assert (wrong.status, "write for example 500ms, 30s" in wrong.err) == (2, True)
+
+
+async def test_a_mesh_in_another_domain_is_used_through_a_leaf_node(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """`--js-domain`, and a context that names one: for commands and for nodes."""
+    app = write_app(tmp_path / "app", workflows={"greet": "return function(name) return 'hello ' .. name end"})
+    # A port for leaf nodes has to be known beforehand: the kernel gives one that is free.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        leaves = probe.getsockname()[1]
+    hub = nats_server(domain="hub", config=f"server_name: hub\nleafnodes {{ listen: 127.0.0.1:{leaves} }}")
+    leaf = nats_server(
+        domain="leaf",
+        config=f'server_name: leaf\nleafnodes {{ remotes: [ {{ url: "nats-leaf://127.0.0.1:{leaves}" }} ] }}',
+    )
+    async with a_mesh(hub.url, app):
+        done = await mesh_command("nodes", "--json", "--js-domain", "hub", url=leaf.url)
+        assert [record["state"] for record in done.records()] == ["up"]
+        started = await mesh_command(
+            "start", "app:greet", "--input", '"Ada"', "--wait", "--js-domain", "hub", url=leaf.url
+        )
+        assert (started.status, started.out) == (0, '"hello Ada"\n'), started.err
+        here = await mesh_command("nodes", url=leaf.url)
+        assert LET_IN in here.err
