@@ -362,7 +362,7 @@ class Node:
             queues[queue] = {name: getattr(statistics, name) for name in statistics.__slots__}
         return {
             "node": self.id, "pid": os.getpid(), "version": self.version, "queues": queues,
-            "suspended": [item for engine in self.engines.values() for item in engine.suspended()[:SUSPENDED_SHOWN_MAX]],
+            "suspended": [run for engine in self.engines.values() for run in engine.suspended()[:SUSPENDED_SHOWN_MAX]],
             "machine": socket.gethostname(), "memory_bytes": memory_bytes(),
             "began_ns": self._began_ns, "now_ns": time.time_ns(), "registry": self._registry_hash,
             "workers": [
