@@ -26,8 +26,9 @@ setup: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/python -m examples.orders.demo
 
+# Two workers: most tests wait for processes and servers most of the time.
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .

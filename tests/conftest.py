@@ -13,6 +13,17 @@ from tests.servers import ServerProcess
 ServerFactory = Callable[..., ServerProcess]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, with several workers, what shares something: the tests of a file, and all behaviours in Lua.
+
+    Those share nodes and servers (tests/lua), which every worker would start anew.
+    """
+    behaviours = Path(__file__).parent / "lua"
+    for item in items:
+        group = "lua" if item.path.is_relative_to(behaviours) else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def nats_server() -> Iterator[ServerFactory]:
     """Give a factory of running servers, each with its own port and empty store; they end with the test.
