@@ -201,7 +201,7 @@ def test_attributes_and_memo_are_kept_with_the_run() -> None:
         "local ok, err = workflow.attrs{search={1}} return err:kind() end",
         spec=replace(SPEC, attrs={"a": 1}),
     )
-    assert flow.start() == ["end completed Invalid"]
+    assert flow.start() == ["attrs", "end completed Invalid"]
     assert flow.run.attrs == {"a": 1, "customer": "c1"}
     assert flow.run.memo == {"note": [1, 2]}
 
