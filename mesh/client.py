@@ -43,6 +43,8 @@ from mesh.jetstream import JetStream
 from mesh.listing import LIMIT_MAX, ORDER_DEFAULT, ListPage, ListQuery
 from mesh.lists import ask_counts, ask_page, every_workflow
 from mesh.resetting import WasReset, reset_workflow
+from mesh.schedules import remove_schedule
+from mesh.scheduling import Schedules
 from mesh.starting import (
     ConflictPolicy,
     ReusePolicy,
@@ -52,7 +54,6 @@ from mesh.starting import (
     start_workflow,
 )
 from mesh.subjects import WorkflowKey, function_request, owner_request
-from mesh.timers import cron_subject
 from mesh.wire import parse_headers
 
 DEFAULT_URL: Final = "nats://localhost:4222"
@@ -154,10 +155,7 @@ class WorkflowHandle:
 
     async def terminate(self) -> None:
         """End the workflow now, without asking it; a cron schedule of this id ends too."""
-        stream = self._client.history(self.key.queue).stream
-        # Who may end workflows need not have the right to delete, unless there is something to delete.
-        if await self._client.js.get_last(stream, cron_subject(self.key), from_leader=True) is not None:
-            await self._client.js.purge(stream, subject=cron_subject(self.key))
+        await remove_schedule(self._client.js, self.key)
         await self._tell("kill")
 
     async def _tell(self, verb: str) -> None:
@@ -210,6 +208,11 @@ class Client:
         self.hosts = Hosts(self.js)
         self._histories: dict[str, History] = {}
 
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules of the mesh."""
+        return Schedules(self)
+
     def history(self, queue: str) -> History:
         """The histories of a queue."""
         if queue not in self._histories:
@@ -239,9 +242,7 @@ class Client:
         conflict: while one with this id runs; use_existing by default when an id is given, else fail.
         Raises UnknownHost, UnknownWorkflow, AlreadyStarted, PayloadTooLarge.
         """
-        record = await self.hosts.resolve(host)
-        if record.workflows and workflow not in record.workflows:
-            raise UnknownWorkflow(workflow, record)
+        record = await self.host_offering(host, workflow)
         # An empty id is refused: somebody meant to give one, and would start the same thing again and again.
         named = id if id is not None else f"{workflow.rpartition(':')[2]}-{secrets.token_hex(8)}"
         key = WorkflowKey(record.queue, named)
@@ -266,13 +267,24 @@ class Client:
         )
         return WorkflowHandle(self, key, started.run, existing=started.existing)
 
+    async def host_offering(self, host: str, workflow: str) -> HostRecord:
+        """The host of that name. Raises UnknownHost, and UnknownWorkflow when it does not offer the workflow."""
+        record = await self.hosts.resolve(host)
+        if record.workflows and workflow not in record.workflows:
+            raise UnknownWorkflow(workflow, record)
+        return record
+
+    async def queues(self) -> list[str]:
+        """The queues of all workers there are."""
+        return sorted({record.queue for record in await self.hosts.workers()})
+
     def get(self, id: str, *, queue: str) -> WorkflowHandle:
         """A handle for a workflow that somebody else started."""
         return WorkflowHandle(self, WorkflowKey(queue, id))
 
     async def find(self, id: str) -> WorkflowHandle:
         """A handle for a workflow on whichever queue has it. Raises NotFound; ambiguous ids need `get`."""
-        queues = sorted({record.queue for record in await self.hosts.workers()})
+        queues = await self.queues()
         found = []
         for queue in queues:
             try:

@@ -13,12 +13,12 @@ from typing import Literal
 import anyio
 
 from mesh import codec
-from mesh.errors import Conflict, InvalidName, MeshError, OutcomeUnknown, ServerRefused, Undecodable
+from mesh.errors import Conflict, MeshError, OutcomeUnknown, Undecodable
 from mesh.events import HEADER_FROM, StartSpec, decode_end, decode_start
 from mesh.history import History, OpenRun, RunOutcome
 from mesh.jetstream import JetStream, StoredMessage
+from mesh.schedules import put_schedule
 from mesh.subjects import WorkflowKey, stream_name
-from mesh.timers import cron_headers, cron_subject
 from mesh.wire import parse_headers
 
 ConflictPolicy = Literal["use_existing", "fail", "terminate_existing"]
@@ -27,7 +27,6 @@ ReusePolicy = Literal["allow_duplicate", "allow_duplicate_failed_only", "reject_
 ENTROPY_BYTES = 16
 TRIES = 10
 TERMINATE_WAIT_S = 10.0
-_BAD_SCHEDULE = 10189  # the server's code for a schedule that it cannot read
 
 
 class AlreadyStarted(MeshError):
@@ -86,7 +85,8 @@ async def start_workflow(
     OutcomeUnknown when the server stays silent.
     """
     if spec.cron:
-        return await _schedule_cron(js, key, spec)
+        await put_schedule(js, key, spec)
+        return Started(0, existing=False)
     history = History(js, key.queue)
     payload = spec.encode()
     expected = 0
@@ -141,20 +141,6 @@ async def publish_until_acked(
             continue
         return ack.seq
     raise OutcomeUnknown(subject)
-
-
-async def _schedule_cron(js: JetStream, key: WorkflowKey, spec: StartSpec) -> Started:
-    try:
-        headers = cron_headers(key, spec.cron)
-    except ValueError as error:
-        raise InvalidName(str(error)) from error
-    try:
-        await js.publish(cron_subject(key), spec.encode(), headers=headers)
-    except ServerRefused as error:
-        if error.err_code != _BAD_SCHEDULE:
-            raise
-        raise InvalidName(f"cron_schedule must be a cron expression, {spec.cron!r} cannot be read") from error
-    return Started(0, existing=False)
 
 
 async def _deliver(js: JetStream, key: WorkflowKey, spec: StartSpec, sender: str) -> None:

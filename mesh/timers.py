@@ -11,6 +11,7 @@ from typing import Final
 
 from mesh.subjects import WorkflowKey, token
 
+EVERY: Final = "@every"
 NS: Final = 1_000_000_000
 # The farthest instant that fits RFC 3339 with four digits of year.
 FARTHEST_NS: Final = 253_402_300_799 * NS
@@ -32,12 +33,17 @@ def cron_subject(key: WorkflowKey) -> str:
     return f"mesh.at.{token(key.queue)}.cron.{token(key.id)}"
 
 
-def cron_headers(key: WorkflowKey, expression: str) -> dict[str, str]:
+def paused_subject(key: WorkflowKey) -> str:
+    """Where the schedule is stored while it is paused: the server publishes nothing from there."""
+    return f"mesh.at.{token(key.queue)}.paused.{token(key.id)}"
+
+
+def cron_headers(key: WorkflowKey, expression: str, timezone: str = "UTC") -> dict[str, str]:
     """The headers that start a workflow again and again. Raises ValueError for what is no cron expression."""
     schedule = cron_expression(expression)
     headers = {"Nats-Schedule": schedule, "Nats-Schedule-Target": key.start()}
-    if not schedule.startswith("@every"):  # an interval is in no time zone, and the server refuses one
-        headers["Nats-Schedule-Time-Zone"] = "UTC"
+    if not schedule.startswith(EVERY):  # an interval is in no time zone, and the server refuses one
+        headers["Nats-Schedule-Time-Zone"] = timezone
     return headers
 
 

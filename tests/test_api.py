@@ -153,6 +153,15 @@ async def test_workflows_are_started_signalled_and_waited_for(nats_server: Serve
         )
         assert (await refused(mesh, "start", {"workflow": "app:greet", "id": ""}))[:2] == (400, "invalid-name")
 
+        (node,) = (await told(mesh, "nodes"))["nodes"]
+        assert (node["node"], node["state"]) == ("a", "up")
+        assert [f["function"] for f in (await told(mesh, "functions"))["functions"] if f["nodes"]] == [
+            "app:refuses", "app:slow", "app:upper",
+        ]  # fmt: skip
+        assert await told(mesh, "services") == {"services": []}
+        called = (await told(mesh, "processes", {"entry": "app:slow"}))["processes"]
+        assert [(p["entry"], p["kind"]) for p in called] == [("app:slow", "call")]
+        assert (await refused(mesh, "processes", {"node": "b"}))[:2] == (404, "unknown-node")
         await discovered(mesh)
 
 

@@ -12,6 +12,7 @@ from node.api.requests import Field, Kind
 
 WAIT_S_MAX: Final = 300.0
 PAGE_EVENTS_MAX: Final = 10_000
+PROCESSES_MAX: Final = 10_000
 
 Verb = Callable[..., Awaitable[Any]]
 
@@ -21,6 +22,7 @@ class EndpointSpec:
     """One endpoint. where: module and function that carry it out, as `module:function`; called as f(asker, **fields).
 
     answer: the record it answers with. key: a list that it gives is answered as {key: list}.
+    of_client: it is called with the asker's client instead.
     """
 
     name: str
@@ -29,6 +31,7 @@ class EndpointSpec:
     answer: str
     fields: tuple[Field, ...] = ()
     key: str = ""
+    of_client: bool = False
 
     @property
     def subject(self) -> str:
@@ -57,6 +60,9 @@ _START: Final = (
     Field("execution_timeout", Kind.DURATION, "limit of all runs together", least=0),
     Field("retry_policy", Kind.OBJECT, "what to do when it fails"),
 )
+
+_WHICH: Final = (Field("id", Kind.TEXT, "id of the schedule", required=True), QUEUE)
+_SCHEDULE: Final = "{id, queue, workflow, args, cron, every, timezone, paused, next, run, last_run, last_status}"
 
 ENDPOINTS: Final = (
     EndpointSpec(
@@ -129,6 +135,60 @@ ENDPOINTS: Final = (
             ARGS,
             Field("timeout", Kind.DURATION, "how long to wait, 4s by default", least=0, most=WAIT_S_MAX),
         ),
+    ),
+    EndpointSpec(
+        "schedule.add", "node.api.scheduling:add", "Have a workflow started regularly.", _SCHEDULE,
+        (
+            Field("id", Kind.TEXT, "id of the schedule and of the workflow it starts", required=True),
+            *_START,
+            Field("cron", Kind.TEXT, "when: minute hour day month weekday; this or every"),
+            Field("timezone", Kind.TEXT, "whose clock cron goes by, such as Europe/Paris; UTC by default"),
+            Field("every", Kind.TEXT, "how often, a duration of at least a second, such as 5m; this or cron"),
+            Field("paused", Kind.FLAG, "do not start it before it is resumed"),
+            Field("replace", Kind.FLAG, "take the place of one with this id"),
+        ),
+    ),
+    EndpointSpec(
+        "schedule.ls", "node.api.scheduling:every_schedule", "The schedules.", _SCHEDULE,
+        (Field("queue", Kind.TEXT, "only those of this queue"),), key="schedules",
+    ),
+    EndpointSpec(
+        "schedule.pause", "node.api.scheduling:pause", "Start nothing any more until it is resumed.", _SCHEDULE,
+        _WHICH,
+    ),
+    EndpointSpec(
+        "schedule.resume", "node.api.scheduling:resume", "Start it again when it is due.", _SCHEDULE, _WHICH
+    ),
+    EndpointSpec(
+        "schedule.trigger", "node.api.scheduling:trigger", "Start it now, paused or not.", "{id, queue, run}", _WHICH
+    ),
+    EndpointSpec(
+        "schedule.rm", "node.api.scheduling:remove", "Forget a schedule; a run that is open goes on.", "{id, queue}",
+        _WHICH,
+    ),
+    EndpointSpec(
+        "nodes", "node.api.directory:nodes", "The nodes of the mesh.", "as `mesh nodes --json` prints",
+        key="nodes", of_client=True,
+    ),
+    EndpointSpec(
+        "functions", "node.api.directory:functions", "The functions of the mesh.", "as `mesh functions --json` prints",
+        key="functions", of_client=True,
+    ),
+    EndpointSpec(
+        "services", "node.api.directory:services", "The services of the mesh.", "as `mesh services --json` prints",
+        key="services", of_client=True,
+    ),
+    EndpointSpec(
+        "processes", "node.api.directory:processes", "Processes and function calls under way.",
+        "as `mesh ps --json` prints",
+        (
+            Field("node", Kind.TEXT, "only those of this node"),
+            Field("entry", Kind.TEXT, "only those whose entry fits this pattern, such as app:*"),
+            Field("pid", Kind.TEXT, "only this one"),
+            Field("order", Kind.TEXT, "which come first", choices=("started", "newest", "mailbox")),
+            Field("limit", Kind.INTEGER, "how many, 200 by default", least=1, most=PROCESSES_MAX),
+        ),
+        key="processes", of_client=True,
     ),
 )  # fmt: skip
 

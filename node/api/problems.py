@@ -25,6 +25,7 @@ from mesh.errors import (
     Unreachable,
 )
 from mesh.resetting import CannotReset, NoSuchEvent
+from mesh.schedules import ScheduleExists
 from mesh.starting import AlreadyStarted
 from node.api.requests import BadRequest
 from node.cli.locating import EmptyMesh, SeveralHosts
@@ -39,7 +40,7 @@ UNAVAILABLE: Final = 503
 # The first that fits decides.
 _CODES: Final[tuple[tuple[tuple[type[Exception], ...], int], ...]] = (
     ((BadRequest, InvalidName, PayloadTooLarge, NoSuchEvent), BAD_REQUEST),
-    ((AlreadyStarted, CannotReset, Conflict, SeveralHosts), CONFLICT),
+    ((AlreadyStarted, CannotReset, Conflict, ScheduleExists, SeveralHosts), CONFLICT),
     ((EmptyMesh, Disconnected, Unreachable, NoResponders, RequestTimeout, OutcomeUnknown, ServerRefused), UNAVAILABLE),
     ((NotFound,), NOT_FOUND),
     ((Undecodable,), OURS),

@@ -137,7 +137,8 @@ class ControlApi:
         """Carry a request out and answer it; what is to be answered instead when that was not possible."""
         try:
             fields = read_request(spec.fields, data)
-            answer = await verb(Asker(self._client, self._conn.address), **fields)
+            asker = self._client if spec.of_client else Asker(self._client, self._conn.address)
+            answer = await verb(asker, **fields)
             self._conn.publish_nowait(reply, answer_bytes({spec.key: answer} if spec.key else answer))
         except PayloadTooLarge as error:
             if error.subject != reply:

@@ -99,11 +99,10 @@ async def find(client: Client, url: str, workflow_id: str, queue: str | None) ->
 
 
 async def is_scheduled(client: Client, handle: WorkflowHandle) -> bool:
-    """Whether a cron schedule starts this workflow."""
-    from mesh.timers import cron_subject
+    """Whether there is a schedule for this workflow, paused or not."""
+    from mesh.schedules import find_schedule
 
-    stream = client.history(handle.key.queue).stream
-    return await client.js.get_last(stream, cron_subject(handle.key)) is not None
+    return await find_schedule(client.js, handle.key) is not None
 
 
 async def _some_ids(client: Client, queues: list[str]) -> list[str]:
