@@ -21,6 +21,8 @@ from typing import Any, Final
 import anyio
 
 from mesh import codec
+from mesh.asking import TIMEOUT_S as ASK_TIMEOUT_S
+from mesh.asking import ask_api
 from mesh.calls import call_function
 from mesh.connection import Connection, ConnectOptions
 from mesh.connection import connect as connect_nats
@@ -333,6 +335,13 @@ class Client:
     async def count(self, *by: str, all_runs: bool = False) -> Sequence[Mapping[str, Any]]:
         """How many workflows there are of each status and type, or of what is named. Raises as `list`."""
         return await ask_counts(self.conn, by or ("status", "type"), all_runs=all_runs)
+
+    async def ask(self, verb: str, *, timeout_s: float = ASK_TIMEOUT_S, **fields: Any) -> Any:
+        """Ask the control API (docs/api.md) for a verb, such as `await m.ask("nodes")`; its record.
+
+        Raises ApiError, NoApi when no node serves it, RequestTimeout.
+        """
+        return await ask_api(self.conn, verb, fields, timeout_s=timeout_s)
 
     async def call(self, function_id: str, *args: Any, timeout_s: float = 60.0) -> Any:
         """Call a function and return its result. Raises RequestTimeout, and FunctionFailed.

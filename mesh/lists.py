@@ -5,17 +5,16 @@ Not here: what a query may say (`mesh.listing`, `store.filters`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from mesh.asking import ApiError, NoApi, ask_api
 from mesh.connection import Connection
-from mesh.errors import MeshError, NoResponders, Undecodable
+from mesh.errors import MeshError, Undecodable
 from mesh.listing import LIMIT_MAX, BadQuery, ListPage, ListQuery, read_page
-from mesh.subjects import API_COUNT, API_LIST
-from mesh.wire import parse_headers
 
+BAD_REQUEST: Final = 400
 TIMEOUT_S: Final = 15.0  # longer than the longest query is allowed to take
 
 
@@ -39,14 +38,14 @@ class ListRefused(MeshError):
 
 async def ask_page(conn: Connection, query: ListQuery, *, timeout_s: float = TIMEOUT_S) -> ListPage:
     """One page. Raises BadQuery, NoProjection, RequestTimeout, Disconnected."""
-    return read_page(await _ask(conn, API_LIST, query.to_wire(), timeout_s))
+    return read_page(await _ask(conn, "list", query.to_wire(), timeout_s))
 
 
 async def ask_counts(
     conn: Connection, by: Sequence[str], *, all_runs: bool = False, timeout_s: float = TIMEOUT_S
 ) -> list[dict[str, Any]]:
     """How many workflows there are, [{<by>..., "workflows": n}], the largest first. Raises as `ask_page`."""
-    answer = await _ask(conn, API_COUNT, {"by": list(by), "all_runs": all_runs}, timeout_s)
+    answer = await _ask(conn, "count", {"by": list(by), "all_runs": all_runs}, timeout_s)
     return list(answer.get("counts") or ())
 
 
@@ -64,22 +63,15 @@ async def every_workflow(conn: Connection, query: ListQuery, *, most: int = 0) -
         query = replace(query, cursor=page.next)
 
 
-async def _ask(conn: Connection, subject: str, body: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+async def _ask(conn: Connection, verb: str, body: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
     try:
-        reply = await conn.request(subject, json.dumps(body).encode(), timeout_s=timeout_s)
-    except NoResponders:
+        answer = await ask_api(conn, verb, body, timeout_s=timeout_s)
+    except NoApi:
         raise NoProjection from None
-    try:
-        answer = json.loads(reply.data)
-    except ValueError:
-        answer = None
+    except ApiError as error:
+        if error.status == BAD_REQUEST:
+            raise BadQuery(str(error)) from None
+        raise ListRefused(f"workflows cannot be listed: {error}") from None
     if not isinstance(answer, dict):
-        raise Undecodable(f"{subject}: the answer is no JSON object: {reply.data[:80]!r}")
-    headers = parse_headers(reply.raw_headers) if reply.raw_headers else {}
-    if "Nats-Service-Error" in headers:
-        said = answer.get("error")
-        message = str(said.get("message")) if isinstance(said, dict) else headers["Nats-Service-Error"]
-        if headers.get("Nats-Service-Error-Code") == "400":
-            raise BadQuery(message)
-        raise ListRefused(f"workflows cannot be listed: {message}")
+        raise Undecodable(f"mesh.api.{verb}: the answer is no JSON object")
     return answer

@@ -231,8 +231,6 @@ def stream_name(queue: str) -> str:
 EVERY_QUEUE = "mesh.wf.>"
 EVERY_SUSPENDED_NOTE = "mesh.note.*.*.suspended"
 EVERY_PURGED_NOTE = "mesh.note.*.*.purged"
-API_LIST = "mesh.api.list"
-API_COUNT = "mesh.api.count"
 
 
 def parse_note(subject: str) -> WorkflowKey:

@@ -38,7 +38,6 @@ from mesh.pids import node_id_fault
 from mesh.presence import Presence
 from mesh.roster import Roster
 from mesh.subjects import node_request
-from node.api.listing import serve_listing
 from node.api.service import ControlApi
 from node.functions.host import FunctionHost
 from node.inventory import Inventory, memory_bytes
@@ -257,7 +256,11 @@ class Node:
             details = {"pid": os.getpid(), "boot": self.units.boot, "functions": self.functions.offered}
             self.presence = Presence(self.client.js, self.id, details)
         self.projecting = Projecting(conn, self.client.js, config.projection) if config.projection else None
-        self.api = ControlApi(self.client, node_id=self.id, version=self.version) if config.api else None
+        self.api = (
+            ControlApi(self.client, node_id=self.id, version=self.version, projecting=self.projecting)
+            if config.api
+            else None
+        )
 
     async def _call(self, function_id: str, args: list[Any], context: Mapping[str, Any]) -> bytes:
         """Call a function wherever it is, once; its outcome."""
@@ -333,7 +336,6 @@ class Node:
             self.state = "up"
             if self.projecting is not None:
                 await tasks.start(self.projecting.run)
-                await tasks.start(serve_listing, self.conn, self.projecting)
             if self.api is not None:
                 await tasks.start(self.api.run)
             task_status.started()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import anyio
 import pytest
 
+from mesh.asking import ApiError, NoApi
 from mesh.connection import parse_headers
 from mesh.errors import NoResponders
 from node.api.endpoints import ENDPOINTS, names
@@ -17,6 +18,7 @@ from node.api.requests import BadRequest, Field, Kind, read_request, schema_of
 from node.api.service import answer_bytes
 from tests.apps import QUEUE, WORKER, Mesh, a_mesh, write_app
 from tests.conftest import ServerFactory
+from tests.waiting import wait_until_async
 
 WORKFLOWS = {
     "greet": "return function(name) return 'hello ' .. funcs.call('app:upper', name) end",
@@ -65,7 +67,8 @@ async def refused(mesh: Mesh, verb: str, body: Mapping[str, Any] | bytes | None 
 
 
 async def test_workflows_are_started_signalled_and_waited_for(nats_server: ServerFactory, tmp_path: Path) -> None:
-    async with a_mesh(nats_server().url, write_app(tmp_path, workflows=WORKFLOWS, functions=FUNCTIONS)) as mesh:
+    app = write_app(tmp_path, workflows=WORKFLOWS, functions=FUNCTIONS)
+    async with a_mesh(nats_server().url, app, projection=tmp_path / "projection.sqlite3") as mesh:
         started = await told(mesh, "start", {"workflow": "app:greet", "args": ["Ada"], "id": "g"})
         assert started == {"id": "g", "queue": QUEUE, "run": started["run"], "existing": False}
         done = {
@@ -162,6 +165,24 @@ async def test_workflows_are_started_signalled_and_waited_for(nats_server: Serve
         called = (await told(mesh, "processes", {"entry": "app:slow"}))["processes"]
         assert [(p["entry"], p["kind"]) for p in called] == [("app:slow", "call")]
         assert (await refused(mesh, "processes", {"node": "b"}))[:2] == (404, "unknown-node")
+
+        async def all_is_listed() -> bool:
+            return len((await told(mesh, "list", {"queue": QUEUE}))["workflows"]) == 4
+
+        await wait_until_async(all_is_listed)
+        page = await told(mesh, "list", {"status": ["terminated", "failed"], "where": 'attrs.customer = "c-1"'})
+        assert ([w["id"] for w in page["workflows"]], page["next"]) == (["w"], None)
+        counts = (await told(mesh, "count", {"by": "status"}))["counts"]
+        assert {c["status"]: c["workflows"] for c in counts} == {"completed": 2, "failed": 1, "terminated": 1}
+        assert (await refused(mesh, "list", {"where": "id ="}))[:2] == (400, "bad-filter")
+        assert (await refused(mesh, "list", {"limit": 10**9}))[:2] == (400, "bad-request")
+        # The Python client asks the same way.
+        assert (await mesh.client.ask("result", id="g"))["value"] == "hello ADA"
+        with pytest.raises(ApiError, match="no workflow 'h' on any queue") as error:
+            await mesh.client.ask("describe", id="h")
+        assert (error.value.status, error.value.error["kind"]) == (404, "not-found")
+        with pytest.raises(NoApi, match=r"no node serves mesh\.api\.nothing"):
+            await mesh.client.ask("nothing")
         await discovered(mesh)
 
 
@@ -255,7 +276,7 @@ def test_a_request_is_read_as_its_fields_say(body: str, read: dict[str, Any]) ->
         (b'{"id": "a", "reuse": "xyz"}', 'the field reuse cannot be "xyz"; write one of allow, reject'),
         (b'{"id": "a", "args": {}}', "the field args must be a list, not {}"),
         (b'{"id": "a", "memo": []}', "the field memo must be an object, not []"),
-        (b'{"id": "a", "status": ["x", 1]}', 'the field status must be a list of texts, not ["x", 1]'),
+        (b'{"id": "a", "status": ["x", 1]}', 'the field status must be a text or a list of texts, not ["x", 1]'),
         (b'{"id": "a", "timeout": 1e400}', "the field timeout must be a duration, not Infinity"),
         (b'{"id": "a", "value": 36893488147419103232}', "the field value cannot be sent: the integer 36893488147419103232 does not fit in 64 bits"),
         (b'{"id": "a", "evnt": 1}', 'no field "evnt"; did you mean event?'),

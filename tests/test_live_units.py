@@ -53,7 +53,9 @@ def test_two_draws_of_a_workflow_differ() -> None:
 
 def test_a_workflow_never_reaches_the_real_clock_or_the_systems_randomness(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_doors(*doors: Any) -> dict[str, Callable[..., Any]]:
-        return {name: function for name, function in host_functions(*doors).items() if name not in ("now_ns", "entropy")}
+        return {
+            name: function for name, function in host_functions(*doors).items() if name not in ("now_ns", "entropy")
+        }
 
     monkeypatch.setattr(node.machine.vm, "host_functions", without_doors)
     draws = run_unit(

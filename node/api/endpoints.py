@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
+from mesh.listing import LIMIT_MAX
 from mesh.subjects import api_request
 from node.api.requests import Field, Kind
 
@@ -22,7 +23,7 @@ class EndpointSpec:
     """One endpoint. where: module and function that carry it out, as `module:function`; called as f(asker, **fields).
 
     answer: the record it answers with. key: a list that it gives is answered as {key: list}.
-    of_client: it is called with the asker's client instead.
+    of: what it is called with: the asker, its client, or the projection; without that a node does not serve it.
     """
 
     name: str
@@ -31,7 +32,7 @@ class EndpointSpec:
     answer: str
     fields: tuple[Field, ...] = ()
     key: str = ""
-    of_client: bool = False
+    of: Literal["asker", "client", "projection"] = "asker"
 
     @property
     def subject(self) -> str:
@@ -103,6 +104,31 @@ ENDPOINTS: Final = (
          Field("last", Kind.INTEGER, "how many events, the newest; 0 for all, 200 by default", least=0)),
     ),
     EndpointSpec(
+        "list", "node.api.listing:list_workflows", "List and search workflows. Served by nodes that keep a projection.",
+        "{workflows, next, lag}",
+        (
+            Field("status", Kind.TEXTS, "only in this state, or one of these"),
+            Field("type", Kind.TEXT, "only of this type, as namespace:name"),
+            Field("queue", Kind.TEXT, "only on this queue"),
+            Field("id", Kind.TEXT, "only those whose id begins like this"),
+            Field("where", Kind.TEXT, "only those that fit, in the language of docs/search.md"),
+            Field("order", Kind.TEXT, "started, ended, duration or id; with - in front the largest first"),
+            Field("limit", Kind.INTEGER, "how many, 50 by default", least=1, most=LIMIT_MAX),
+            Field("cursor", Kind.TEXT, "go on behind the page that this cursor came with as `next`"),
+            Field("all_runs", Kind.FLAG, "every run, not only the newest of each id"),
+        ),
+        of="projection",
+    ),
+    EndpointSpec(
+        "count", "node.api.listing:count_workflows", "Count workflows. Served by nodes that keep a projection.",
+        "{counts, lag}",
+        (
+            Field("by", Kind.TEXTS, "what is counted by: status, type, queue; status and type by default"),
+            Field("all_runs", Kind.FLAG, "every run, not only the newest of each id"),
+        ),
+        of="projection",
+    ),
+    EndpointSpec(
         "history", "node.api.verbs:history", "The events of a workflow's newest run.",
         "{id, queue, run, events_total, events, next}",
         (
@@ -168,15 +194,15 @@ ENDPOINTS: Final = (
     ),
     EndpointSpec(
         "nodes", "node.api.directory:nodes", "The nodes of the mesh.", "as `mesh nodes --json` prints",
-        key="nodes", of_client=True,
+        key="nodes", of="client",
     ),
     EndpointSpec(
         "functions", "node.api.directory:functions", "The functions of the mesh.", "as `mesh functions --json` prints",
-        key="functions", of_client=True,
+        key="functions", of="client",
     ),
     EndpointSpec(
         "services", "node.api.directory:services", "The services of the mesh.", "as `mesh services --json` prints",
-        key="services", of_client=True,
+        key="services", of="client",
     ),
     EndpointSpec(
         "processes", "node.api.directory:processes", "Processes and function calls under way.",
@@ -188,7 +214,7 @@ ENDPOINTS: Final = (
             Field("order", Kind.TEXT, "which come first", choices=("started", "newest", "mailbox")),
             Field("limit", Kind.INTEGER, "how many, 200 by default", least=1, most=PROCESSES_MAX),
         ),
-        key="processes", of_client=True,
+        key="processes", of="client",
     ),
 )  # fmt: skip
 

@@ -34,7 +34,7 @@ class Kind(StrEnum):
     FLAG = "true or false"
     OBJECT = "object"
     LIST = "list"
-    TEXTS = "list of texts"
+    TEXTS = "text or a list of texts"
     DURATION = "duration"
     ANY = "any value"
 
@@ -141,7 +141,7 @@ def _fits(kind: Kind, value: object) -> bool:
         case Kind.LIST:
             return isinstance(value, list)
         case Kind.TEXTS:
-            return isinstance(value, list) and all(isinstance(item, str) for item in value)
+            return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
         case _:
             return True
 
@@ -163,7 +163,7 @@ _JSON_TYPES: Final[Mapping[Kind, Mapping[str, Any]]] = {
     Kind.FLAG: {"type": "boolean"},
     Kind.OBJECT: {"type": "object"},
     Kind.LIST: {"type": "array"},
-    Kind.TEXTS: {"type": "array", "items": {"type": "string"}},
+    Kind.TEXTS: {"type": ["string", "array"], "items": {"type": "string"}},
     Kind.DURATION: {"type": ["number", "string"]},
     Kind.ANY: {},
 }

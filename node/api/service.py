@@ -31,6 +31,7 @@ from node.micro import QUEUE_GROUP, Endpoint, MicroService, error_headers
 
 if TYPE_CHECKING:
     from mesh.client import Client
+    from store.projecting import Projecting
 
 SERVICE: Final = "mesh"
 REQUESTS_MAX: Final = 256
@@ -40,9 +41,9 @@ _log = logging.getLogger(__name__)
 
 
 class ControlApi:
-    """Serves the control API on one node."""
+    """Serves the control API on one node. projecting: the projection that it keeps, if it does."""
 
-    def __init__(self, client: Client, *, node_id: str, version: str) -> None:
+    def __init__(self, client: Client, *, node_id: str, version: str, projecting: Projecting | None = None) -> None:
         self._client = client
         self._conn: Connection = client.conn
         self._subscriptions: list[DirectSubscription] = []
@@ -56,9 +57,11 @@ class ControlApi:
             description="Control API of the mesh",
             metadata={"node": node_id},
         )
+        self._called_with = {"client": client, "projection": projecting}
         self._endpoints = [
             (spec, spec.load(), self.service.add(spec.name, spec.subject, metadata=_metadata(spec)))
             for spec in ENDPOINTS
+            if spec.of != "projection" or projecting is not None
         ]
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -137,8 +140,8 @@ class ControlApi:
         """Carry a request out and answer it; what is to be answered instead when that was not possible."""
         try:
             fields = read_request(spec.fields, data)
-            asker = self._client if spec.of_client else Asker(self._client, self._conn.address)
-            answer = await verb(asker, **fields)
+            first = self._called_with.get(spec.of) or Asker(self._client, self._conn.address)
+            answer = await verb(first, **fields)
             self._conn.publish_nowait(reply, answer_bytes({spec.key: answer} if spec.key else answer))
         except PayloadTooLarge as error:
             if error.subject != reply:
