@@ -47,6 +47,7 @@ from store.search import Place, Search, Sql, read_cursor, stored, write_cursor
 
 SCHEMA_VERSION: Final = 1
 CACHE_KIB: Final = 64 * 1024
+MMAP_BYTES: Final = 4 << 30
 # A memo is for reading; one that is longer is not shown in lists, `mesh show` has it.
 VALUES_CHARACTERS_MAX: Final = 16 * 1024
 # A page is a message, and a server takes 1 MB by default.
@@ -68,7 +69,7 @@ _SCHEMA: Final = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE queues (queue INTEGER PRIMARY KEY, name TEXT UNIQUE, seq INTEGER, at_ns INTEGER, created TEXT);
 CREATE TABLE types (type INTEGER PRIMARY KEY, text TEXT UNIQUE);
-CREATE TABLE names (name INTEGER PRIMARY KEY, text TEXT UNIQUE);
+CREATE TABLE names (name INTEGER PRIMARY KEY, text TEXT UNIQUE, list INTEGER DEFAULT 0);
 CREATE TABLE commons (bit INTEGER PRIMARY KEY, name INTEGER, value);
 CREATE TABLE sums (
     queue INTEGER, type INTEGER, status INTEGER, newest INTEGER, runs INTEGER,
@@ -153,6 +154,8 @@ class Projection:
         self._writer = _connected(path)
         # What is in memory belongs to one connection; then readers and writer take turns.
         self._reader = self._writer if path is None else _connected(path)
+        # Walking along an index is mostly copying its pages otherwise. Nobody else has the file.
+        self._reader.conn.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
         self._turn: Any = threading.Lock() if path is None else _NoTurn()
         with _damage(path):
             self._prepare()
@@ -359,6 +362,8 @@ class Projection:
         """Add the values that a run is found by to those that will be written; return its bits."""
         common = 0
         for prefix, of in (("attrs.", run.attrs), ("memo.", run.memo)):
+            for name in (name for name, value in of.items() if isinstance(value, list) and len(value) > 1):
+                self._words.note_list(prefix + text_of(str(name)))
             for name, value in searched(of):
                 code, kept = self._words.name_code(prefix + name), stored(value)
                 values.append((code, kept, run.n))
@@ -528,6 +533,7 @@ class _Words:
         self.types: dict[str, int] = {}
         self.queues: dict[str, int] = {}
         self._names: dict[str, int] = {}
+        self._lists: set[str] = set()
         self._type_texts: dict[int, str] = {}
         self._commons: dict[tuple[int, type, Any], int] = {}
         self.read()
@@ -538,6 +544,7 @@ class _Words:
         self.types = {text: code for code, text in execute("SELECT type, text FROM types")}
         self.queues = {name: code for code, name in execute("SELECT queue, name FROM queues")}
         self._names = {text: code for code, text in execute("SELECT name, text FROM names")}
+        self._lists = {text for (text,) in execute("SELECT text FROM names WHERE list")}
         self._type_texts = {code: text for text, code in self.types.items()}
         self._commons = {_common(name, value): 1 << bit for bit, name, value in execute("SELECT * FROM commons")}
 
@@ -570,6 +577,16 @@ class _Words:
         if name not in self._names:
             self._names[name] = self._add("names", "name", "text", name)
         return self._names[name]
+
+    def is_list(self, name: str) -> bool:
+        """Whether some run has several values under this name."""
+        return name in self._lists
+
+    def note_list(self, name: str) -> None:
+        """Some run has a list under this name."""
+        if name not in self._lists:
+            self._database.execute("UPDATE names SET list = 1 WHERE name = ?", (self.name_code(name),))
+            self._lists.add(name)
 
     def common(self, name: int, value: object) -> int:
         """The bit of a value that very many runs have, else 0."""

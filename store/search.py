@@ -24,11 +24,14 @@ from hashlib import blake2s
 from typing import Any, Final, NamedTuple, Protocol
 
 from mesh.listing import STATUSES, BadQuery, ListQuery
-from store.filters import All, AnyOf, Compare, Condition, Not, Value
+from store.filters import All, AnyOf, Compare, Condition, Field, Not, Value
 
 DRIVEN_RUNS_MAX: Final = 20_000
 _OPEN: Final = frozenset({"running", "suspended"})
 _KEYS: Final = {"started": "r.started", "ended": "r.ended", "duration": "r.duration", "id": "r.id"}
+_BOUNDS: Final = frozenset({"<", "<=", ">", ">=", "like"})
+# Codes up to here are looked up in the bits of a parameter: quicker than a list.
+_CODES_IN_BITS: Final = 62
 _LAST_CHARACTER: Final = "\U0010ffff"
 
 
@@ -60,6 +63,10 @@ class Vocabulary(Protocol):
         """The bit of a value that very many runs have; 0 when it has none."""
         ...
 
+    def is_list(self, name: str) -> bool:
+        """Whether some run has several values under this name."""
+        ...
+
 
 class Place(NamedTuple):
     """Where a page ends: the key it is ordered by, the run and its queue."""
@@ -84,39 +91,47 @@ class Search:
 
         count: how many rows a SELECT has, counted up to a limit.
         """
-        compiler = _Compiler(self.vocabulary)
-        conjuncts = _conjuncts(self._whole_condition())
-        driver = self._driver(compiler, conjuncts, count)
+        conjuncts = _with_ranges(_conjuncts(self._whole_condition()), self.vocabulary)
+        driver = self._driver(conjuncts, count)
         if driver is not None:
             asked, rows = driver
-            conjuncts.remove(asked)
-            source = Sql(f"(SELECT DISTINCT n AS m FROM ({rows.text})) CROSS JOIN runs r ON r.n = m", rows.params)  # noqa: S608
+            parts = [self._part([one for one in conjuncts if one is not asked], rows)]
         else:
-            source = Sql(f"runs r INDEXED BY {self._index(conjuncts)}")
-        terms = [compiler.sql(condition) for condition in conjuncts]
-        if not self.query.all_runs:
-            terms.append(Sql("r.newest = 1"))
-        if driver is None and "runs_open" in source.text:
-            terms.append(Sql("r.status <= 1"))  # the words of the index: SQLite compares them
+            parts = self._parts_of_alternatives(conjuncts, count) or [self._part(conjuncts, None)]
+        if len(parts) == 1:
+            return Sql(f"SELECT n FROM ({parts[0].text})", parts[0].params)  # noqa: S608
+        united = " UNION ".join(f"SELECT * FROM ({part.text})" for part in parts)  # noqa: S608
+        way = "DESC" if self.by[1] else "ASC"
+        text = f"SELECT n FROM ({united}) ORDER BY k {way}, run {way}, queue {way} LIMIT ?"  # noqa: S608
+        return Sql(text, (*(param for part in parts for param in part.params), self.query.limit + 1))
+
+    def _part(self, conjuncts: list[_Part], driver: Sql | None) -> Sql:
+        """The first rows that fit: of those a driver gives, or found by walking along an index."""
+        compiler = _Compiler(self.vocabulary)
         name, descending = self.by
+        if driver is not None:
+            source = Sql(f"(SELECT DISTINCT n AS m FROM ({driver.text})) CROSS JOIN runs r ON r.n = m", driver.params)  # noqa: S608
+        else:
+            source = Sql(f"runs r INDEXED BY runs_{name}")
+        # What is quick first, a look into another table last.
+        terms = sorted((compiler.sql(condition) for condition in conjuncts), key=_cost)
         if self.after is not None:
             queue = self.vocabulary.queues.get(self.after.queue, 0)
             sign = "<" if descending else ">"
-            terms.append(
-                Sql(f"({_KEYS[name]}, r.run, r.queue) {sign} (?, ?, ?)", (self.after.key, self.after.run, queue))
-            )
+            place = f"({_KEYS[name]}, r.run, r.queue) {sign} (?, ?, ?)"
+            terms.insert(0, Sql(place, (self.after.key, self.after.run, queue)))
+        if not self.query.all_runs:
+            terms.append(Sql("r.newest = 1"))
         where = " AND ".join(f"({term.text})" for term in terms) or "1"
         way = "DESC" if descending else "ASC"
         text = (
-            f"SELECT r.n FROM {source.text} WHERE {where} "  # noqa: S608 - parts of our own; values are parameters
+            f"SELECT r.n AS n, {_KEYS[name]} AS k, r.run AS run, r.queue AS queue FROM {source.text} WHERE {where} "  # noqa: S608
             f"ORDER BY {_KEYS[name]} {way}, r.run {way}, r.queue {way} LIMIT ?"
         )
         params = (*source.params, *(param for term in terms for param in term.params), self.query.limit + 1)
         return Sql(text, params)
 
     def _whole_condition(self) -> Condition | None:
-        from store.filters import Field
-
         parts: list[Condition] = []
         if self.query.status:
             parts.append(Compare(Field("status"), "in", self.query.status))
@@ -130,29 +145,44 @@ class Search:
             parts.append(self.condition)
         return All(tuple(parts)) if parts else None
 
-    def _index(self, conjuncts: list[Condition]) -> str:
-        name, _ = self.by
-        if name != "started":
-            return f"runs_{name}"
-        statuses = set(STATUSES)
-        for condition in conjuncts:
-            if isinstance(condition, Compare) and condition.field.name == "status":
-                statuses &= {status for status in STATUSES if _fits(status, condition)}
-        return "runs_open" if statuses <= _OPEN else "runs_started"
-
-    def _driver(
-        self, compiler: _Compiler, conjuncts: list[Condition], count: Callable[[Sql, int], int]
-    ) -> tuple[Condition, Sql] | None:
+    def _driver(self, conjuncts: list[_Part], count: Callable[[Sql, int], int]) -> tuple[_Part | None, Sql] | None:
         """The condition that the fewest runs fit, and a SELECT of these; None when none of them has only few."""
-        best: tuple[int, Condition, Sql] | None = None
-        for condition in conjuncts:
-            candidate = compiler.rows(condition) if isinstance(condition, Compare) else None
-            if candidate is None:
+        compiler = _Compiler(self.vocabulary)
+        best: tuple[int, _Part | None, Sql] | None = None
+        candidates: list[tuple[_Part | None, Sql | None]] = [(one, compiler.rows(one)) for one in conjuncts]
+        if _statuses(conjuncts) <= _OPEN:
+            candidates.append((None, Sql("SELECT n FROM runs INDEXED BY runs_open WHERE status <= 1")))
+        for condition, rows in candidates:
+            if rows is None:
                 continue
-            runs = count(candidate, DRIVEN_RUNS_MAX + 1)
+            runs = count(rows, DRIVEN_RUNS_MAX + 1)
             if runs <= DRIVEN_RUNS_MAX and (best is None or runs < best[0]):
-                best = (runs, condition, candidate)
+                best = (runs, condition, rows)
         return best[1:] if best is not None else None
+
+    def _parts_of_alternatives(self, conjuncts: list[_Part], count: Callable[[Sql, int], int]) -> list[Sql]:
+        """One part for those alternatives of an `or` that few runs fit, one for the others; [] without an `or`."""
+        for at, condition in enumerate(conjuncts):
+            if not isinstance(condition, AnyOf):
+                continue
+            driven: list[Sql] = []
+            rest: list[Condition] = []
+            left = DRIVEN_RUNS_MAX
+            for alternative in condition.of:
+                driver = self._driver(_with_ranges(_conjuncts(alternative), self.vocabulary), count)
+                runs = count(driver[1], left + 1) if driver is not None else 0
+                if driver is None or runs > left:
+                    rest.append(alternative)
+                else:
+                    driven.append(driver[1])
+                    left -= runs
+            if driven:
+                union = " UNION ALL ".join(f"SELECT n FROM ({rows.text})" for rows in driven)  # noqa: S608
+                parts = [self._part(conjuncts, Sql(union, tuple(param for rows in driven for param in rows.params)))]
+                if rest:
+                    parts.append(self._part([*conjuncts[:at], AnyOf(tuple(rest)), *conjuncts[at + 1 :]], None))
+                return parts
+        return []
 
 
 def write_cursor(query: ListQuery, place: Place) -> str:
@@ -189,6 +219,44 @@ def _is_64_bits(*values: object) -> bool:
     return all(-(2**63) <= value < 2**63 for value in values if isinstance(value, int))
 
 
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Several bounds of one value of an attribute."""
+
+    field: Field
+    bounds: tuple[Compare, ...]
+
+
+_Part = Condition | _Range
+
+
+def _with_ranges(conjuncts: list[Condition], vocabulary: Vocabulary) -> list[_Part]:
+    """Put bounds of the same attribute together: alone each lets most runs through.
+
+    Not when some run has a list of it, of which one element may fit the one bound and another the other.
+    """
+    bounds: dict[Field, list[Compare]] = {}
+    for condition in conjuncts:
+        if isinstance(condition, Compare) and condition.field.key and condition.operator in _BOUNDS:
+            bounds.setdefault(condition.field, []).append(condition)
+    ranges = {name: of for name, of in bounds.items() if len(of) > 1 and not vocabulary.is_list(str(name))}
+    kept: list[_Part] = [c for c in conjuncts if not (isinstance(c, Compare) and c in ranges.get(c.field, ()))]
+    return [*kept, *(_Range(name, tuple(of)) for name, of in ranges.items())]
+
+
+def _statuses(conjuncts: Iterable[_Part]) -> set[str]:
+    """The states that a run may be in."""
+    statuses = set(STATUSES)
+    for condition in conjuncts:
+        if isinstance(condition, Compare) and condition.field.name == "status":
+            statuses &= {status for status in STATUSES if _fits(status, condition)}
+    return statuses
+
+
+def _cost(term: Sql) -> int:
+    return 2 if "SELECT" in term.text else 1 if "GLOB" in term.text or "instr" in term.text else 0
+
+
 def _conjuncts(condition: Condition | None) -> list[Condition]:
     match condition:
         case None:
@@ -208,7 +276,7 @@ class _Compiler:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
-    def sql(self, condition: Condition) -> Sql:
+    def sql(self, condition: _Part) -> Sql:
         """The condition as SQL that is 0 or 1, never NULL: `not` must turn one into the other."""
         match condition:
             case All(parts):
@@ -220,18 +288,25 @@ class _Compiler:
                 return Sql(f"NOT ({sql.text})", sql.params)
             case Compare():
                 return self._compare(condition)
+            case _Range(name, bounds):
+                code = self._vocabulary.name(str(name))
+                within = _joined(" AND ", [_value_sql("a.value", bound) for bound in bounds])
+                return Sql("0") if code is None else Sql(f"{_HAS} AND {within.text})", (code, *within.params))
 
-    def rows(self, compare: Compare) -> Sql | None:
-        """A SELECT of the rows that fit, through an index; None for a field that has none of its own."""
+    def rows(self, compare: _Part) -> Sql | None:
+        """A SELECT of the rows that fit, through an index; None for what has none of its own."""
+        if isinstance(compare, _Range):
+            code = self._vocabulary.name(str(compare.field))
+            within = _joined(" AND ", [_value_sql("value", bound) for bound in compare.bounds])
+            return _NO_ROWS if code is None else _rows_of(code, within)
+        if not isinstance(compare, Compare):
+            return None
         name, null = compare.field.name, None in compare.values
         if null or (compare.operator == "like" and not _prefix(compare)):
             return None
         if name in ("attrs", "memo"):
             code = self._vocabulary.name(str(compare.field))
-            if code is None:
-                return Sql("SELECT 0 AS n WHERE 0")
-            value = _value_sql("value", compare)
-            return Sql(f"SELECT n FROM attrs WHERE name = ? AND {value.text}", (code, *value.params))  # noqa: S608
+            return _NO_ROWS if code is None else _rows_of(code, _value_sql("value", compare))
         if name in ("id", "parent"):
             value = _text_sql(name, compare)
             # The second term is what the partial index asks for.
@@ -273,8 +348,7 @@ class _Compiler:
         values = tuple(value for value in compare.values if value is not None)
         parts: list[Sql] = []
         if None in compare.values:
-            absent = "NOT EXISTS (SELECT 1 FROM attrs a INDEXED BY attrs_of_run WHERE a.n = r.n AND a.name = ?)"
-            parts.append(Sql(absent, (code,)) if code is not None else Sql("1"))
+            parts.append(Sql(f"NOT {_HAS})", (code,)) if code is not None else Sql("1"))
         if code is not None and compare.operator in ("=", "in"):
             bits = 0
             for value in values:
@@ -285,9 +359,16 @@ class _Compiler:
             values = rare
         if code is not None and values:
             fits = _value_sql("a.value", Compare(compare.field, compare.operator, values))
-            found = "EXISTS (SELECT 1 FROM attrs a INDEXED BY attrs_of_run WHERE a.n = r.n AND a.name = ?"
-            parts.append(Sql(f"{found} AND {fits.text})", (code, *fits.params)))
+            parts.append(Sql(f"{_HAS} AND {fits.text})", (code, *fits.params)))
         return _joined(" OR ", parts) if parts else Sql("0")
+
+
+_HAS: Final = "EXISTS (SELECT 1 FROM attrs a INDEXED BY attrs_of_run WHERE a.n = r.n AND a.name = ?"
+_NO_ROWS: Final = Sql("SELECT 0 AS n WHERE 0")
+
+
+def _rows_of(name: int, value: Sql) -> Sql:
+    return Sql(f"SELECT n FROM attrs WHERE name = ? AND {value.text}", (name, *value.params))  # noqa: S608
 
 
 def stored(value: object) -> object:
@@ -326,6 +407,10 @@ def _text_sql(column: str, compare: Compare) -> Sql:
     bounds = Sql(f"{column} >= ? AND {column} < ?", (prefix, prefix + _LAST_CHARACTER))
     if compare.operator == "begins" or text == prefix + "*":
         return Sql(f"({bounds.text})", bounds.params)
+    middle = text.strip("*")
+    if text == f"*{middle}*" and middle and "*" not in middle:
+        is_text = f"typeof({column}) = 'text' AND " if "value" in column else ""
+        return Sql(f"({is_text}instr({column}, ?) > 0)", (middle,))
     pattern = "".join(f"[{c}]" if c in "?[" else c for c in text)
     if not prefix:
         return Sql(f"(typeof({column}) = 'text' AND {column} GLOB ?)", (pattern,))
@@ -388,7 +473,11 @@ def _one_of(column: str, codes: list[int], of: int) -> Sql:
     if not codes:
         return Sql("0")
     # Not worth a look at the column; and one code is one comparison.
-    return Sql("1") if len(codes) == of else Sql(f"{column} IN ({_marks(codes)})", tuple(codes))
+    if len(codes) == of:
+        return Sql("1")
+    if max(codes) <= _CODES_IN_BITS and len(codes) > 1:
+        return Sql(f"((? >> {column}) & 1)", (sum(1 << code for code in codes),))
+    return Sql(f"{column} IN ({_marks(codes)})", tuple(codes))
 
 
 def _marks(values: Iterable[Value | object]) -> str:
