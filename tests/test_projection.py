@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import json
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,14 @@ import anyio
 import pytest
 
 import mesh.client
+import store.projecting
 from mesh import codec
 from mesh.client import Client
 from mesh.events import EndRecord, Event, StartSpec
-from mesh.listing import Count, ListQuery
+from mesh.listing import BadQuery, Count, ListQuery
+from mesh.lists import NoProjection
 from mesh.subjects import WorkflowKey, stream_name
+from mesh.wire import parse_headers
 from store.projecting import Projecting
 from store.projection import (
     Projection,
@@ -25,7 +29,7 @@ from store.projection import (
 )
 from store.runs import SEARCHED_CHARACTERS_MAX, searched
 from store.streams import ensure_queue
-from tests.apps import QUEUE, key
+from tests.apps import QUEUE, TIMEOUT_S, Mesh, a_mesh, key, write_app
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until, wait_until_async
 
@@ -174,6 +178,12 @@ async def _all(projecting: Projecting, **query: Any) -> dict[str, str]:
 class TestKeeping:
     """From the streams of a real server, and again from there."""
 
+    @pytest.fixture(autouse=True)
+    def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is done every few seconds is done often."""
+        monkeypatch.setattr(store.projecting, "QUEUES_EVERY_S", 0.05)
+        monkeypatch.setattr(store.projecting, "SWEEP_EVERY_S", 0.05)
+
     async def test_is_made_from_the_streams_and_again_when_it_is_lost_or_damaged(
         self, nats_server: ServerFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -245,3 +255,132 @@ class TestKeeping:
 
 async def _has(projecting: Projecting, ids: set[str]) -> bool:
     return set(await _all(projecting)) == ids
+
+
+SAYS: str = """
+return function(customer)
+  workflow.attrs({search = {customer = customer, tags = {"new"}}})
+  local order = funcs.call("app:price")
+  workflow.attrs({search = {total = order}, memo = {note = "priced"}})
+  process.inbox():receive()
+  workflow.attrs({search = {total = order}})
+  return "done"
+end
+"""
+ASKS_OTHERWISE: str = """
+return function()
+  funcs.call("app:weigh")
+  process.inbox():receive()
+end
+"""
+FUNCTIONS: dict[str, str | Mapping[str, Any]] = {
+    "price": "return function() return 12.5 end", "weigh": "return function() return 1 end",
+}  # fmt: skip
+
+
+class TestOnNodes:
+    """What nodes make of it: attributes that code says, suspended runs, answers to requests."""
+
+    async def test_what_code_says_of_itself_is_recorded_once_and_listed(
+        self, nats_server: ServerFactory, tmp_path: Path
+    ) -> None:
+        """The record is replaced, counts for nothing in the run, and is written again when it is missing."""
+        app = write_app(tmp_path / "app", workflows={"says": SAYS}, functions=FUNCTIONS)
+        url = nats_server().url
+        file = tmp_path / "projection.sqlite3"
+        async with a_mesh(url, app, projection=file) as one:
+            for id in ("a", "b"):
+                await one.start("says", f"c-{id}", id=id, memo={"note": "new", "by": id})
+
+            async def priced(mesh: Mesh) -> list[str]:
+                found = mesh.client.list("attrs.total > 12 and attrs.tags = new", status="running", order="id")
+                return [str(record["id"]) async for record in found]
+
+            await wait_until_async(lambda: _equal(priced(one), ["a", "b"]))
+            (page,) = [await one.client.page(ListQuery(id="a"))]
+            (record,) = page.workflows
+            assert record["attrs"] == {"customer": "c-a", "tags": ["new"], "total": 12.5}
+            assert record["memo"] == {"note": "priced", "by": "a"}
+            assert sorted(await one.kinds("a")) == ["attrs", "ret", "start"]
+            before = await one.get("a").describe()
+            # As if the owner had died before it could write it.
+            stored = key("b").stored("*", "attrs", "*")
+            await one.client.js.purge(stream_name(QUEUE), subject=stored)
+        async with a_mesh(url, app, node_id="b", projection=file) as two:
+            await two.get("b").signal("go", 1)
+            assert await two.get("b").result(timeout_s=TIMEOUT_S) == "done"
+            after = await two.get("a").describe()
+            assert after.detail.get("length") == before.detail.get("length")
+            kinds = await two.kinds("b")
+            assert (kinds.count("attrs"), kinds[-1]) == (1, "end")
+            await wait_until_async(lambda: _equal(priced(two), ["a"]))
+            assert await two.client.count("status") == [
+                {"status": "completed", "workflows": 1}, {"status": "running", "workflows": 1},
+            ]  # fmt: skip
+            assert two.node.status()["projection"] == {"messages": 0, "seconds": 0.0}
+
+    async def test_suspended_runs_are_listed_as_such_until_they_go_on(
+        self, nats_server: ServerFactory, tmp_path: Path
+    ) -> None:
+        """Nothing of it is in the stream: the nodes are asked."""
+        url = nats_server().url
+        fitting = write_app(tmp_path / "fitting", workflows={"says": SAYS}, functions=FUNCTIONS)
+        other = write_app(tmp_path / "other", workflows={"says": ASKS_OTHERWISE}, functions=FUNCTIONS)
+        async with a_mesh(url, fitting) as one:
+            await one.start("says", "c-1", id="a")
+            await wait_until_async(lambda: _has_kind(one, "a", "ret"))
+        file = tmp_path / "projection.sqlite3"
+        async with a_mesh(url, other, node_id="b", projection=file) as two:
+            await two.get("a").signal("go", 1)
+            await wait_until_async(lambda: _equal(_statuses(two), {"a": "suspended"}))
+            assert [r["id"] async for r in two.client.list("status = suspended and attrs.customer = c-1")] == ["a"]
+            assert [r["id"] async for r in two.client.list(status="running")] == []
+            assert await two.client.count("status") == [{"status": "suspended", "workflows": 1}]
+        async with a_mesh(url, fitting, node_id="c", projection=file) as three:
+            await wait_until_async(lambda: _equal(_statuses(three), {"a": "completed"}))
+
+    async def test_requests_are_answered_in_json_and_errors_as_errors(
+        self, nats_server: ServerFactory, tmp_path: Path
+    ) -> None:
+        """What `nats req mesh.api.list` shows; without a node that keeps a list nobody answers."""
+        app = write_app(tmp_path / "app", workflows={"says": SAYS}, functions=FUNCTIONS)
+        url = nats_server().url
+        async with a_mesh(url, app, projection=tmp_path / "projection.sqlite3") as one:
+            await one.start("says", "c-1", id="a")
+
+            async def ask(verb: str, body: bytes) -> tuple[dict[str, Any], dict[str, str]]:
+                reply = await one.client.conn.request(f"mesh.api.{verb}", body, timeout_s=5)
+                return json.loads(reply.data), parse_headers(reply.raw_headers) if reply.raw_headers else {}
+
+            await wait_until_async(lambda: _equal(_statuses(one), {"a": "running"}))
+            answer, headers = await ask("list", b'{"status": "running", "where": "attrs.customer = c-1", "limit": 1}')
+            assert (answer["workflows"][0]["id"], answer["next"], headers) == ("a", None, {})
+            counted = {"status": "running", "type": "app:says", "workflows": 1}
+            assert (await ask("count", b""))[0]["counts"] == [counted]
+            for verb, body, problem in (
+                ("list", b'{"where": "id ="}', "where: expected a value after id =, at character 5"),
+                ("list", b'{"stauts": "running"}', "unknown field 'stauts'"),
+                ("list", b"{", "the request is no JSON"),
+                ("count", b'{"by": "size"}', "by is one or several of status, type, queue"),
+            ):
+                answer, headers = await ask(verb, body)
+                assert headers["Nats-Service-Error-Code"] == "400"
+                assert headers["Nats-Service-Error"].startswith(problem)
+                assert answer["error"]["message"].startswith(problem)
+            with pytest.raises(BadQuery, match="no field 'x'"):
+                await one.client.page(ListQuery(where="x = 1"))
+        async with mesh.client.connect(url) as client:
+            with pytest.raises(NoProjection, match="--projection FILE"):
+                await client.page(ListQuery())
+
+
+async def _equal(asked: Awaitable[Any], wanted: Any) -> bool:
+    return bool(await asked == wanted)
+
+
+async def _has_kind(mesh: Mesh, id: str, kind: str) -> bool:
+    return kind in await mesh.kinds(id)
+
+
+async def _statuses(mesh: Mesh) -> dict[str, str]:
+    return {str(record["id"]): str(record["status"]) async for record in mesh.client.list()}

@@ -17,6 +17,7 @@ from mesh.instants import iso
 from mesh.subjects import untoken
 from mesh.wire import parse_headers
 from node.workflows.op_table import OpRow, op_of
+from store.runs import read_attrs
 
 SECOND_NS: Final = 1_000_000_000
 
@@ -95,6 +96,9 @@ def _by_kind(event: Event, headers: Mapping[str, str], known: Known) -> dict[str
             return {"timer": f"op {name}" if name.isdecimal() else name}
         case "mark":
             return {"name": untoken(args[1]), "value": codec.decode(event.data)}
+        case "attrs":
+            attrs, memo = read_attrs(event.data) or ({}, {})
+            return {"attrs": attrs, "memo": memo}
         case "end":
             end = decode_end(event.data)
             following = {"next": decode_start(end.next_start, {}).workflow} if end.next_start else {}

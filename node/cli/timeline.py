@@ -132,6 +132,8 @@ def detail(event: Mapping[str, Any]) -> str:
                 parts.append(f"memo {codec.to_json(event['memo'])}")
         case "signal" | "mark":
             parts.append(codec.to_json(event["value"]))
+        case "attrs":
+            parts += [f"{name} {codec.to_json(event[name])}" for name in ("attrs", "memo") if event[name]]
         case "ret":
             parts.append(f"op {event['op']} {_outcome(event)}")
         case "exit":

@@ -1,0 +1,142 @@
+"""`mesh ls` and `mesh count` as a person and a script use them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mesh.client
+from mesh.events import EndRecord, Parent, StartSpec
+from mesh.subjects import WorkflowKey
+from store.streams import ensure_queue
+from tests.apps import QUEUE, a_mesh, write_app
+from tests.cluster import Finished, mesh_command
+from tests.conftest import ServerFactory
+from tests.terminals import CTRL_C, on_terminal
+from tests.waiting import wait_until_async
+
+
+async def _fill(url: str) -> None:
+    """Seven workflows: three that go on, two that are done, a failed one, a child."""
+    async with mesh.client.connect(url) as client:
+        for queue in (QUEUE, "other"):
+            await ensure_queue(client.js, queue, partitions=2)
+
+        async def begin(id: str, queue: str = QUEUE, **spec: Any) -> int:
+            start = StartSpec(workflow=spec.pop("type", "shop:order"), **spec)
+            return (await client.js.publish(WorkflowKey(queue, id).start(), start.encode())).seq
+
+        async def end(id: str, run: int, status: str) -> None:
+            await client.js.publish(WorkflowKey(QUEUE, id).end(run), EndRecord(status).encode())
+
+        for i in range(3):
+            await begin(f"open-{i}", attrs={"customer": f"c-{i}", "total": 10 * i})
+        for i in range(2):
+            await end(f"done-{i}", await begin(f"done-{i}", attrs={"customer": "c 1"}), "completed")
+        await end("bad", await begin("bad", type="shop:refund", attempt=3), "failed")
+        await begin("child", "other", parent=Parent(QUEUE, "open-0", 1, 1))
+
+
+def _ids(done: Finished) -> list[str]:
+    """The first column of a table without its heading."""
+    assert done.status == 0, done.err
+    return [line.split()[0] for line in done.out.splitlines()[1:]]
+
+
+async def test_without_any_node_the_streams_are_read(nats_server: ServerFactory) -> None:
+    """The table, JSON, pages and counts, all by the same code that a node uses."""
+    url = nats_server().url
+    empty = await mesh_command("ls", url=url)
+    assert (empty.status, empty.out, empty.err) == (0, "", "there are no workflows\n")
+    await _fill(url)
+    listed = await mesh_command("ls", url=url)
+    assert listed.out.splitlines()[0].split() == [
+        "ID", "TYPE", "STATUS", "STARTED", "DURATION", "ATTEMPT", "PARENT", "QUEUE",
+    ]  # fmt: skip
+    bad = next(line.split() for line in listed.out.splitlines() if line.startswith("bad "))
+    assert bad[:3] == ["bad", "shop:refund", "failed"]
+    assert bad[-2:] == ["3", QUEUE]
+    assert len(_ids(listed)) == 7
+
+    where = "attrs.customer = 'c 1' or (status = running and attrs.total >= 10)"
+    found = await mesh_command("ls", "--where", where, "--order", "id", "--json", url=url)
+    records = [json.loads(line) for line in found.out.splitlines()]
+    assert [record["id"] for record in records] == ["done-0", "done-1", "open-1", "open-2"]
+    assert set(records[0]) == {
+        "id", "queue", "run", "type", "status", "started", "ended", "duration_s", "parent", "attempt", "memo", "attrs",
+    }  # fmt: skip
+    assert found.err == ""
+
+    page = await mesh_command("ls", "--limit", "4", "--order", "id", url=url)
+    assert _ids(page) == ["bad", "child", "done-0", "done-1"]
+    (following,) = re.findall(r"^there are more: mesh (.*)$", page.err, re.MULTILINE)
+    rest = await mesh_command(*shlex.split(following), url=url)
+    assert (_ids(rest), rest.err) == (["open-0", "open-1", "open-2"], "")
+
+    counted = await mesh_command("count", "--json", url=url)
+    assert [json.loads(line) for line in counted.out.splitlines()] == [
+        {"type": "shop:order", "status": "running", "workflows": 4},
+        {"type": "shop:order", "status": "completed", "workflows": 2},
+        {"type": "shop:refund", "status": "failed", "workflows": 1},
+    ]
+    table = await mesh_command("count", "--by", "queue", url=url)
+    assert [line.split() for line in table.out.splitlines()] == [["QUEUE", "WORKFLOWS"], [QUEUE, "6"], ["other", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["ls", "--where", "attrs.customer c-1"], "  attrs.customer c-1\n                 ^"),
+        (["ls", "--order", "size"], "write one of started, ended, duration, id"),
+        (["ls", "--status", "done"], "'done' is not one of"),
+        (["count", "--by", "size"], "'size' is not one of"),
+    ],
+)
+async def test_wrong_usage_is_exit_status_2_before_anything_is_asked(arguments: list[str], answer: str) -> None:
+    """There is no server at all."""
+    done = await mesh_command(*arguments, "--nats", "nats://127.0.0.1:1")
+    assert (done.status, done.out) == (2, "")
+    assert answer in done.err
+
+
+async def test_a_node_that_keeps_a_list_answers_and_a_terminal_is_kept_up_to_date(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """What is new appears in the live view; a cursor that belongs to nothing is refused."""
+    url = nats_server().url
+    app = write_app(tmp_path / "app", workflows={"waits": "return function() process.inbox():receive() end"})
+    async with a_mesh(url, app, projection=tmp_path / "projection.sqlite3") as one:
+        await one.start("waits", id="first")
+        await wait_until_async(lambda: _listed(one.client, ["first"]))
+        shown = await mesh_command("nodes", "--json", url=url)
+        assert shown.status == 0
+        with on_terminal("ls", "--watch", "--every", "0.1s", environ={"NATS_URL": url}) as terminal:
+            await _expect(terminal, "first")
+            await one.start("waits", id="second")
+            await _expect(terminal, "second")
+            terminal.type(CTRL_C)
+            await _ended(terminal)
+        done = await mesh_command("ls", "--cursor", "nonsense", url=url)
+        assert done.status == 2
+        assert "the cursor is none of ours" in done.err
+
+
+async def _listed(client: mesh.client.Client, ids: list[str]) -> bool:
+    return [str(record["id"]) async for record in client.list()] == ids
+
+
+async def _expect(terminal: Any, text: str) -> None:
+    import anyio.to_thread
+
+    await anyio.to_thread.run_sync(terminal.expect, text)
+
+
+async def _ended(terminal: Any) -> None:
+    import anyio.to_thread
+
+    await anyio.to_thread.run_sync(terminal.wait)
