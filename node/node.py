@@ -256,6 +256,9 @@ class Node:
             details = {"pid": os.getpid(), "boot": self.units.boot, "functions": self.functions.offered}
             self.presence = Presence(self.client.js, self.id, details)
         self.projecting = Projecting(conn, self.client.js, config.projection) if config.projection else None
+        if self.projecting is not None:
+            self.telemetry.projection_lag = self.projecting.behind_by_queue
+            self.telemetry.workflows_open = self.projecting.open_by_queue
         self.api = (
             ControlApi(self.client, node_id=self.id, version=self.version, projecting=self.projecting)
             if config.api

@@ -129,6 +129,7 @@ class Projecting:
         self._reading = anyio.CapacityLimiter(1)
         self._writing = anyio.CapacityLimiter(1)
         self._taken_in = 0
+        self._open_runs: dict[str, int] = {}
         self._looked = False
         self._asked = False
 
@@ -148,6 +149,14 @@ class Projecting:
         behind = sum(followed.behind for followed in self._followed.values())
         oldest_ns = min((f.oldest_ns for f in self._followed.values() if f.behind and f.oldest_ns), default=0)
         return Lag(behind, max(time.time_ns() - oldest_ns, 0) / 1e9 if oldest_ns else 0.0)
+
+    def behind_by_queue(self) -> dict[str, int]:
+        """How many messages of each queue are known and not taken in."""
+        return {queue: followed.behind for queue, followed in self._followed.items()}
+
+    def open_by_queue(self) -> dict[str, int]:
+        """How many workflows of each queue had not ended when that was last looked at (every QUEUES_EVERY_S)."""
+        return dict(self._open_runs)
 
     def progress(self) -> Progress:
         """How far it has come since it was opened."""
@@ -219,6 +228,7 @@ class Projecting:
                     await self._drop_queue(queue)
                 for followed in list(self._followed.values()):
                     await self._look_at_beginning(followed)
+                self._open_runs = await self._read(Projection.open_runs)
                 self._looked = True
             except TEMPORARY as error:
                 _log.log(

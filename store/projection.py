@@ -309,6 +309,15 @@ class Projection:
             rows = self._reader.execute(sql, (0 if all_runs else 1,)).fetchall()
         return tuple(Count(STATUSES[status], type_, queue, runs) for status, type_, queue, runs in rows)
 
+    def open_runs(self) -> dict[str, int]:
+        """How many workflows of each queue have not ended."""
+        sql = (
+            "SELECT q.name, coalesce(sum(s.runs), 0) FROM queues q LEFT JOIN sums s "
+            "ON s.queue = q.queue AND s.newest = 1 AND s.status <= 1 GROUP BY q.queue"
+        )
+        with self._turn, _damage(self.path):
+            return dict(self._reader.execute(sql).fetchall())
+
     # -- rows --------------------------------------------------------------------------------------------------------
 
     def _write(self, queue: int, runs: list[Run], before: Mapping[int, tuple[int, int, int]]) -> None:

@@ -113,8 +113,8 @@ async def test_a_node_that_keeps_a_list_answers_and_a_terminal_is_kept_up_to_dat
     async with a_mesh(url, app, projection=tmp_path / "projection.sqlite3") as one:
         await one.start("waits", id="first")
         await wait_until_async(lambda: _listed(one.client, ["first"]))
-        shown = await mesh_command("nodes", "--json", url=url)
-        assert shown.status == 0
+        (node,) = (json.loads(line) for line in (await mesh_command("nodes", "--json", url=url)).out.splitlines())
+        assert node["projection"] == {"messages": 0, "seconds": 0.0}
         with on_terminal("ls", "--watch", "--every", "0.1s", environ={"NATS_URL": url}) as terminal:
             await _expect(terminal, "first")
             await one.start("waits", id="second")

@@ -281,6 +281,10 @@ FUNCTIONS: dict[str, str | Mapping[str, Any]] = {
 class TestOnNodes:
     """What nodes make of it: attributes that code says, suspended runs, answers to requests."""
 
+    @pytest.fixture(autouse=True)
+    def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(store.projecting, "QUEUES_EVERY_S", 0.05)
+
     async def test_what_code_says_of_itself_is_recorded_once_and_listed(
         self, nats_server: ServerFactory, tmp_path: Path
     ) -> None:
@@ -318,6 +322,8 @@ class TestOnNodes:
                 {"status": "completed", "workflows": 1}, {"status": "running", "workflows": 1},
             ]  # fmt: skip
             assert two.node.status()["projection"] == {"messages": 0, "seconds": 0.0}
+            assert two.node.telemetry.projection_lag() == {QUEUE: 0}
+            await wait_until(lambda: two.node.telemetry.workflows_open() == {QUEUE: 1})
 
     async def test_suspended_runs_are_listed_as_such_until_they_go_on(
         self, nats_server: ServerFactory, tmp_path: Path

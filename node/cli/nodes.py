@@ -321,8 +321,8 @@ def _projection_cell(record: Mapping[str, Any]) -> str:
     projection = record["projection"]
     if not isinstance(projection, Mapping):
         return "-"
-    lag = projection.get("lag")
-    return "current" if lag == 0 else f"{lag} behind" if isinstance(lag, int) else "yes"
+    messages = projection.get("messages")
+    return f"{messages} behind" if messages else "current"
 
 
 def _services_cell(states: list[str]) -> str:
