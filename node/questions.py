@@ -66,7 +66,7 @@ class Questions:
         self._reply_list(reply, {"total": answer["total"]}, "shown", answer["shown"])
 
     def _on_suspended(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
-        self._reply(reply, {"suspended": self._suspended()})
+        self._reply_list(reply, {}, "suspended", self._suspended())
 
     def _reply_list(self, reply: str, head: dict[str, Any], name: str, items: list[dict[str, Any]]) -> None:
         """Reply with as many items of a list as a message takes; `total` says how many there are."""
