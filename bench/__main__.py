@@ -5,6 +5,7 @@
     python -m bench processes          processes: 10,000 of them, and how quickly they talk
     python -m bench sleepers           100,000 workflows asleep
     python -m bench failover           nodes killed under load
+    python -m bench projection         a million workflows in a list
 
 Progress goes to standard error, figures to standard output.
 """
@@ -16,6 +17,7 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -24,6 +26,7 @@ from rich.console import Console
 
 from bench import actors as actors_bench
 from bench import failover as failover_bench
+from bench import projection as projection_bench
 from bench import sleepers as sleepers_bench
 from bench.engine import PARTS, EngineBench, EngineFigures, Part, Sizes
 from bench.machine import facts, one_line
@@ -144,6 +147,29 @@ def failover(as_json: bool, sync: str, kills: int, nodes: int, open_count: int, 
         "The next step is the first that only the new owner can have asked for; a pause is the time between two steps.",
     ]
     _print(as_json, "Failover", outcome.figures, details, found, notes)
+
+
+@main.command()
+@as_json_option
+@click.option("--workflows", type=click.IntRange(100), default=1_000_000, show_default=True)
+@click.option("--repetitions", type=click.IntRange(1), default=5, show_default=True, help="The median of so many.")
+@click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the projection there; one that is there is asked and not filled again.",
+)
+def projection(as_json: bool, workflows: int, repetitions: int, file: Path | None) -> None:
+    """Lists and search: a million finished workflows, and how quickly any page of them is found."""
+    found = facts()
+    figures = projection_bench.measure(workflows, repetitions, progress, file)
+    conditions = {"workflows": workflows, "median_of": repetitions}
+    details = {"conditions": conditions, "pages": figures.pages}
+    slow = figures.slow(100)
+    notes = [
+        f"{workflows:,} finished workflows, {len(figures.pages)} queries; median of {repetitions} for each.",
+        *(["Longer than 100 ms:", *slow] if slow else ["No page takes longer than 100 ms."]),
+    ]
+    _print(as_json, "Lists and search", figures.values, details, found, notes)
 
 
 def _run(function: Callable[..., Awaitable[T]], *args: object) -> T:

@@ -27,6 +27,8 @@ class CatchUp:
     def note(self, event: Event) -> None:
         """Take notice of one event, in stream order."""
         id_token = event.id_token
+        if event.kind == "attrs":
+            return  # nothing follows from it, and it may come after the end
         if event.kind == "end" and not decode_end(event.data).next_start:
             # An end that was written again may name a run before the one that is open now.
             newest = self._newest_run.get(id_token)

@@ -61,8 +61,8 @@ from store.projection import (
 )
 from store.streams import queue_names
 
-BATCH_EVENTS: Final = 2000
-HELD_EVENTS_MAX: Final = 10_000
+BATCH_EVENTS: Final = 5000
+HELD_EVENTS_MAX: Final = 20_000
 # Between two batches of a stream that trickles: a transaction for each event would cost more than the event.
 BATCH_PAUSE_S: Final = 0.02
 QUEUES_EVERY_S: Final = 2.0
@@ -75,7 +75,7 @@ SWEEP_ROUND_S: Final = 3600.0
 # The server answers for at most 1,024 subjects at once.
 SWEEP_IDS: Final = 256
 DOUBTED_MAX: Final = 100_000
-NO_UTF8: Final = "\\udc"
+NO_UTF8: Final = "\\ud"
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -179,6 +179,10 @@ class Projecting:
                     await self._follow_all()
                 except ProjectionDamaged as error:
                     await self._make_anew(error)
+                except Exception:
+                    # We are wrong. The node has workflows to run, and goes on; so does this, from what is written.
+                    _log.exception("the list of workflows cannot be kept up to date")
+                    await anyio.sleep(BLOCKED_AGAIN_S)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._close()

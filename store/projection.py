@@ -35,18 +35,18 @@ from typing import Any, Final, NamedTuple
 
 import sqlite_utils
 
-from mesh import codec
 from mesh.errors import MeshError
 from mesh.events import Event
 from mesh.instants import iso
 from mesh.listing import STATUSES, BadQuery, Count, ListPage, ListQuery
 from mesh.subjects import untoken
 from store.filters import parse_filter
-from store.runs import NOT_ENDED, Run, searched, take_in, text_of
+from store.runs import NOT_ENDED, Run, json_of, searched, take_in, text_of
 from store.search import Place, Search, Sql, read_cursor, stored, write_cursor
 
 SCHEMA_VERSION: Final = 1
 CACHE_KIB: Final = 64 * 1024
+WAL_PAGES: Final = 8000  # 32 MB: filling a projection writes the same pages again and again
 MMAP_BYTES: Final = 4 << 30
 # A memo is for reading; one that is longer is not shown in lists, `mesh show` has it.
 VALUES_CHARACTERS_MAX: Final = 16 * 1024
@@ -675,6 +675,7 @@ def _connected(path: Path | None) -> sqlite_utils.Database:
             conn.execute("PRAGMA temp_store = MEMORY")
             # A power failure loses what can be read from the stream again.
             conn.execute("PRAGMA synchronous = NORMAL")
+            conn.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
     except BaseException:
         conn.close()
         raise
@@ -705,7 +706,7 @@ def _chunks(items: list[Any]) -> Iterator[list[Any]]:
 def _json(values: Mapping[str, Any]) -> str:
     if not values:
         return "{}"
-    text = text_of(codec.to_json(dict(values)))
+    text = json_of(values)
     return text if len(text) <= VALUES_CHARACTERS_MAX else "null"
 
 

@@ -7,7 +7,9 @@ says about itself (`attrs`) replaces what the start said.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -23,6 +25,9 @@ NOT_ENDED: Final = -1
 SEARCHED_VALUES_MAX: Final = 100
 SEARCHED_CHARACTERS_MAX: Final = 512
 UNKNOWN_TYPE: Final = "?"
+
+# How text that was no UTF-8 is marked when it is read (see `mesh.codec`).
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 Searched = str | int | float | bool
 
@@ -111,8 +116,16 @@ def searched(values: Mapping[str, Any]) -> Iterator[tuple[str, Searched]]:
 
 
 def text_of(text: str) -> str:
-    """A text as a database can keep it: bytes that are no UTF-8 are written as escapes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A text as a database can keep it: bytes that are no UTF-8, which are surrogates here, are written as escapes."""
+    return text if text.isascii() else _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def json_of(values: Mapping[str, Any]) -> str:
+    """Values as JSON that any program can read, with texts as `text_of` has them."""
+    text = _SURROGATE.sub(lambda found: f"\\\\u{ord(found[0]):04x}", codec.to_json(dict(values)))
+    if "NaN" in text or "Infinity" in text:
+        return json.dumps(json.loads(text, parse_constant=str), ensure_ascii=False)  # JSON has no such numbers
+    return text
 
 
 def _scalar(value: Any) -> Searched | None:
@@ -137,7 +150,7 @@ def _opened(event: Event) -> Run:
         run=event.seq,
         type=text_of(spec.workflow),
         started_ns=event.at_ns,
-        attempt=spec.attempt,
+        attempt=min(spec.attempt, 2**63 - 1),
         parent=text_of(spec.parent.id) if spec.parent is not None else None,
         memo=spec.memo,
         attrs=spec.attrs,

@@ -8,6 +8,7 @@ from bench import actors
 from bench.engine import PARTS, EngineBench, Sizes
 from bench.failover import FailoverPlan
 from bench.failover import measure as measure_failover
+from bench.projection import measure as measure_projection
 from bench.report import TARGETS, Target
 from bench.sleepers import measure as measure_sleepers
 from bench.takeover import Claimed, Step, Takeover, takeovers
@@ -133,6 +134,17 @@ class TestMeasuring:
         assert figures["wake_p50_ms"] > 0
         assert figures["fresh_node_wake_p50_ms"] > 0
         assert figures["fresh_node_resident"] == 0
+
+    def test_projection_gives_every_figure(self) -> None:
+        """Every query is answered; that a page has what it should is asserted elsewhere."""
+        figures = measure_projection(400, 1, lambda _text: None)
+        assert set(figures.values) == {
+            "ingested_per_s", "projection_mb", "page_median_ms", "page_worst_ms", "hard_page_median_ms",
+            "hard_page_worst_ms", "counts_ms",
+        }  # fmt: skip
+        assert set(figures.values) <= set(TARGETS)
+        assert figures.pages.keys() == figures.plans.keys()
+        assert figures.slow(0)
 
     @pytest.mark.slow
     async def test_failover_sees_every_workflow_of_the_lost_node_go_on(self) -> None:
