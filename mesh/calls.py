@@ -21,6 +21,7 @@ from mesh.connection import Connection
 from mesh.errors import Disconnected, MeshError
 from mesh.failure import HOST_LOST, Failure, Kind
 from mesh.subjects import function_request, function_stop, function_who
+from mesh.tracecontext import TraceContext, current_context
 from mesh.wire import is_no_responders
 
 LOOK_EVERY_S: Final = 1.0
@@ -30,12 +31,18 @@ ANSWERS_S: Final = (0.3, 0.7)  # how long answers are waited for, time after tim
 
 
 async def call_function(
-    conn: Connection, function_id: str, request: bytes, *, stop_on_cancel: Callable[[], bool] = lambda: False
+    conn: Connection,
+    function_id: str,
+    request: bytes,
+    *,
+    stop_on_cancel: Callable[[], bool] = lambda: False,
+    trace: TraceContext | None = None,
 ) -> bytes:
     """Call a function once and return its outcome, which is also that nobody offers it, or that its host is lost.
 
     request: a payload [arguments, context]. Waits for as long as somebody has the call. stop_on_cancel: asked when the
     wait is cancelled, whether the host is to be told to stop; else it goes on and nobody hears of it.
+    trace: the span it is made in; by default the one that the caller is in, if any.
     Raises InvalidName, PayloadTooLarge, Disconnected and ServerRefused.
     """
     answers: list[bytes | MeshError] = []
@@ -53,6 +60,9 @@ async def call_function(
 
     identity = f"call.{secrets.token_hex(11)}"
     headers = {HEADER_CALL: identity}
+    context = trace or current_context()
+    if context is not None:
+        headers |= context.headers
     token = conn.request_nowait(function_request(function_id), request, on_reply, headers, on_error=answer)
     try:
         while not answers:

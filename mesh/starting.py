@@ -19,6 +19,7 @@ from mesh.history import History, OpenRun, RunOutcome
 from mesh.jetstream import JetStream, StoredMessage
 from mesh.schedules import put_schedule
 from mesh.subjects import WorkflowKey, stream_name
+from mesh.tracecontext import TraceContext, current_context
 from mesh.wire import parse_headers
 
 ConflictPolicy = Literal["use_existing", "fail", "terminate_existing"]
@@ -78,9 +79,11 @@ async def start_workflow(
     conflict: ConflictPolicy = "use_existing",
     reuse: ReusePolicy = "allow_duplicate",
     sender: str = "",
+    trace: TraceContext | None = None,
 ) -> Started:
     """Start a workflow, or find the one that runs, as the policies say. `spec.entropy` must be set.
 
+    trace: the span it is started in; by default the one that the caller is in, if any. Its run's spans come below it.
     Returns once the start is acknowledged. Raises AlreadyStarted, PayloadTooLarge, NotFound (no such queue),
     OutcomeUnknown when the server stays silent.
     """
@@ -89,10 +92,12 @@ async def start_workflow(
         return Started(0, existing=False)
     history = History(js, key.queue)
     payload = spec.encode()
+    context = trace or current_context()
+    headers = context.headers if context is not None else None
     expected = 0
     for _ in range(TRIES):
         try:
-            ack = await js.publish(key.start(), payload, expect_last_subject_seq=expected)
+            ack = await js.publish(key.start(), payload, headers=headers, expect_last_subject_seq=expected)
         except OutcomeUnknown:
             continue  # repeated with the same expectation: if it is there, the conflict shows it
         except Conflict:

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
 import anyio.abc
@@ -69,6 +69,9 @@ from node.workflows.ownership import Ownership
 from store.projecting import Projecting
 from store.streams import PARTITIONS_DEFAULT, ensure_queue
 
+if TYPE_CHECKING:
+    from node.telemetry.tracing import Tracing
+
 REGISTRY_HASH_DIGITS: Final = 12  # enough to see that two nodes differ
 SUSPENDED_SHOWN_MAX: Final = 10  # of each queue
 ID_IN_USE_S: Final = 1.0  # a node that runs answers its ping within this
@@ -106,6 +109,7 @@ class NodeConfig:
     services, and needs no right to do so.
     projection: file of the projection that it keeps, so that workflows can be listed; None = it keeps none.
     api: whether it serves the control API.
+    tracing: makes the node's spans; it is shut down with the node. None = none are made.
     """
 
     url: str | Sequence[str]
@@ -122,6 +126,7 @@ class NodeConfig:
     offers: Offers = field(default_factory=lambda: Offers())
     metrics: str | None = None
     projection: Path | None = None
+    tracing: Tracing | None = None
 
 
 class Node:
@@ -203,6 +208,7 @@ class Node:
                 conn=conn, outbox=outbox, code=self.code, live=self.live, units=self.units, farewells=self.farewells,
                 spawning=self.spawning, node_id=self.id, version=self.version, offers=config.offers,
                 process_calls=not config.functions_only,
+                tracing=config.tracing,
             )  # fmt: skip
         self.placing = ServicePlacing(
             registry.services(),
@@ -323,6 +329,7 @@ class Node:
                     switchboard=self.switchboard,
                     naming=self.naming,
                     resident_max=self.config.resident_max,
+                    tracing=self.config.tracing,
                 )
                 self.engines[record.queue] = engine
                 await tasks.start(engine.run)
@@ -445,6 +452,7 @@ async def running_node(config: NodeConfig, registry: Registry) -> AsyncIterator[
     with unwrapped():
         telemetry = NodeTelemetry()
         async with (
+            telemetry.traced(config.tracing),
             telemetry.served(config.metrics) as served_at,
             connect(config.url, name=name, options=config.options) as conn,
             Outbox(conn) as outbox,

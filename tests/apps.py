@@ -23,6 +23,7 @@ import mesh.client
 from mesh.client import Client, WorkflowFailed, WorkflowHandle
 from mesh.events import Event
 from mesh.failure import Failure
+from mesh.roster import BUCKET
 from mesh.subjects import WorkflowKey
 from node.node import Node, NodeConfig, running_node
 from node.registry import load_registry
@@ -140,6 +141,15 @@ def owns_everything(node: Node) -> bool:
     engine = node.engines[QUEUE]
     caught_up = [partition.catchup is None for partition in engine.partitions.values()]
     return len(caught_up) == engine.stream.partitions and all(caught_up)
+
+
+async def is_handled(client: Client, handle: WorkflowHandle, *, events: int) -> bool:
+    """Whether a history has so many events, and its owner says in its checkpoint that it has handled them all."""
+    history = await handle.history()
+    partition = await client.history(QUEUE).partition_of(handle.key)
+    claims = {entry.key: json.loads(entry.value) for entry in await client.js.kv_entries(BUCKET, "claim.>")}
+    found = [int(claim["checkpoint"]) for name, claim in claims.items() if name.endswith(f".{partition}")]
+    return len(history) == events and found != [] and found[0] >= history[-1].seq
 
 
 def key(workflow_id: str) -> WorkflowKey:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 import mesh.client
-from mesh.client import Client
-from mesh.roster import BUCKET
 from node.telemetry.address import BadAddress, following_address, parse_address
 from node.telemetry.counts import OTHER, ByLabel, Counter, Histogram
 from node.telemetry.readings import METRICS
 from node.telemetry.serving import AddressTaken
-from tests.apps import PARTITIONS, QUEUE, WORKER, a_mesh, key, write_app
+from tests.apps import PARTITIONS, QUEUE, WORKER, a_mesh, is_handled, write_app
 from tests.cluster import a_node, mesh_command
 from tests.conftest import ServerFactory
 from tests.scraping import free_address, http_get, scrape
@@ -40,13 +37,6 @@ FUNCTIONS = {
     "hello": "return function(name) if name == 'no' then return nil, errors.new{message = 'no', retryable = false} end return 'hello ' .. name end",
     "broken": "return function() return nil, errors.new{message = 'broken', retryable = true} end",
 }
-
-
-async def checkpoint_of(client: Client, partition: int) -> int:
-    """Up to which sequence the owner of a partition says that it has handled everything."""
-    entries = await client.js.kv_entries(BUCKET, "claim.>")
-    found = [json.loads(entry.value) for entry in entries if entry.key.endswith(f".{partition}")]
-    return int(found[0]["checkpoint"]) if found else 0
 
 
 async def test_figures_are_exact_after_a_known_set_of_workflows(nats_server: ServerFactory, tmp_path: Path) -> None:
@@ -107,12 +97,7 @@ async def test_a_replay_after_a_kill_counts_nothing_again(nats_server: ServerFac
         async with a_node(app, url, node_id="a") as killed:
             handle = await client.start("app:asks_twice", host=WORKER, id="one")
 
-            async def is_handled() -> bool:
-                events = await handle.history()
-                partition = await client.history(QUEUE).partition_of(key("one"))
-                return len(events) == 2 and await checkpoint_of(client, partition or 0) >= events[-1].seq
-
-            await wait_until_async(is_handled)
+            await wait_until_async(lambda: is_handled(client, handle, events=2))
             killed.kill()
             await killed.wait()
         async with a_mesh(url, app, node_id="b", metrics=address) as node:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from node.logs import LogFormat
     from node.node import Node, NodeConfig
     from node.registry import Registry
+    from node.telemetry.tracing import Tracing
 
 LOG_FORMATS: Final = ("auto", "text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -147,10 +148,26 @@ def run_node(
         functions_only=functions_only,
         metrics=metrics,
         projection=projection,
+        tracing=tracing_asked_for(name),
     )
     # A step waits for the loop several times; uvloop's turns are shorter.
     uvloop = importlib.util.find_spec("uvloop") is not None
     sys.exit(anyio.run(_serve, config, registry, with_parent, backend_options={"use_uvloop": uvloop}))
+
+
+def tracing_asked_for(node_id: str) -> Tracing | None:
+    """What makes the spans of a node, when the variables of OpenTelemetry ask for any. Raises TracingNotPossible."""
+    from node.telemetry.trace_settings import trace_settings
+
+    settings = trace_settings(os.environ)
+    if settings is None:
+        return None
+    from node.node import moonmesh_version
+    from node.telemetry.tracing import tracing_of
+
+    tracing = tracing_of(settings, node_id, moonmesh_version())
+    tracing.make_global()
+    return tracing
 
 
 def new_node_id() -> str:

@@ -35,6 +35,7 @@ from node.cli.nodes import (
     node_id_option,
     store_option,
     strict_option,
+    tracing_asked_for,
 )
 from node.cli.printing import say
 
@@ -177,7 +178,7 @@ def run_app(
         check_services(registry, app)
         job = _RunServices()
     directory = store or Path(".mesh") / (app.resolve().name or "root")
-    config = NodeConfig(server.url, node_id=name, options=server.options())
+    config = NodeConfig(server.url, node_id=name, options=server.options(), tracing=tracing_asked_for(name))
     # As for `mesh node`.
     uvloop = importlib.util.find_spec("uvloop") is not None
     sys.exit(anyio.run(_run, job, config, registry, server, directory, backend_options={"use_uvloop": uvloop}))

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.abc
@@ -28,7 +28,8 @@ from mesh.errors import Disconnected, PayloadTooLarge, Undecodable
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.failure import Failure, Kind
 from mesh.outbox import Ack, Outbox
-from mesh.subjects import claim_of_ret, function_request, function_stop, function_who
+from mesh.subjects import claim_of_ret, function_request, function_stop, function_who, parse_workflow
+from mesh.tracecontext import read_context
 from mesh.wire import encode_headers
 from node.functions.job import Function, Job, Runner
 from node.functions.limits import WorkerLimit, worker_limits
@@ -43,6 +44,9 @@ from node.units.live import LiveDriver
 from node.units.spawning import Spawning
 from node.units.table import UnitTable
 from node.workflows.calls import HEADER_ONCE
+
+if TYPE_CHECKING:
+    from node.telemetry.tracing import Tracing
 
 HOPS_MAX: Final = 5  # how often a call is passed on before it waits where it is
 HEADER_HOPS: Final = b"Mesh-Hops: "
@@ -73,7 +77,9 @@ class FunctionHost:
         version: str,
         offers: Callable[[str], bool],
         process_calls: bool = True,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._conn = conn
         self._outbox = outbox
         self._node_id = node_id
@@ -243,6 +249,8 @@ class FunctionHost:
         if limit is not None and not reply.startswith(WORKFLOW_REPLY):
             limit = None
         job = Job(function, reply, data, once, identity, limit)
+        if raw_headers is not None:
+            job.trace = read_context(raw_headers)
         begins = function.running < function.size_max and (limit is None or limit.admits(function, time.monotonic()))
         if self._draining or (
             not begins
@@ -276,6 +284,8 @@ class FunctionHost:
             headers[HEADER_CALL] = job.identity
         if job.once:
             headers[HEADER_ONCE] = "1"
+        if job.trace is not None:
+            headers |= job.trace.headers
         try:
             self._conn.publish_nowait(function_request(job.function.id), job.request, job.reply, headers)
         except Disconnected:
@@ -332,6 +342,8 @@ class FunctionHost:
             job.limit.throttle.begin()
         job.begun_s = now = time.monotonic()
         job.function.counts.waits.observe(now - job.waits_since_s if job.waits_since_s else 0.0)
+        if self._tracing is not None:
+            self._begin_span(self._tracing, job)
         if not job.once or not job.reply.startswith(WORKFLOW_REPLY):
             job.function.runner.start(job)
             return
@@ -347,6 +359,16 @@ class FunctionHost:
             claim_of_ret(job.reply), self._node_id.encode(), {"Nats-Expected-Last-Subject-Sequence": "0"}, on_ack
         )
 
+    @staticmethod
+    def _begin_span(tracing: Tracing, job: Job) -> None:
+        function = job.function.id
+        attributes = {"mesh.function": function, "messaging.system": "nats", "messaging.operation.type": "process"}
+        key = parse_workflow(job.reply) if job.reply.startswith(WORKFLOW_REPLY) else None
+        if key is not None:
+            attributes["mesh.workflow_id"] = key[0].id
+        job.span = tracing.function(function, job.trace, attributes)
+        job.trace = job.span.context
+
     def _answer(self, job: Job, outcome: bytes) -> None:
         if job.ended:
             return
@@ -354,6 +376,8 @@ class FunctionHost:
         if job.unit is not None:
             self._farewells.ended(job.unit, outcome)
         took_s, failed = time.monotonic() - job.begun_s, outcome[:3] == codec.FAILURE_PREFIX
+        if job.span is not None:
+            job.span.end(failure_text(outcome) if failed else None)
         counts = job.function.counts
         (counts.failed if failed else counts.completed).observe(took_s)
         if function_endpoint := job.function.endpoint:
@@ -463,6 +487,14 @@ def _places(pool: PoolSpec) -> tuple[int, int]:
     if not pool.size_max:
         return sys.maxsize, pool.buffer or BUFFER_OF_UNLIMITED
     return pool.size_max, pool.buffer or pool.size_max * 64
+
+
+def failure_text(outcome: bytes) -> str:
+    """What a failed outcome says, for people."""
+    try:
+        return str(codec.decode_outcome(outcome)[1])
+    except Undecodable as error:
+        return str(error)
 
 
 def _too_large(error: PayloadTooLarge) -> bytes:

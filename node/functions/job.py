@@ -12,7 +12,9 @@ from node.telemetry.counts import FunctionCounts
 from node.units.unit import LiveUnit
 
 if TYPE_CHECKING:
+    from mesh.tracecontext import TraceContext
     from node.functions.limits import WorkerLimit
+    from node.telemetry.tracing import FunctionSpan
 
 
 @dataclass(slots=True)
@@ -20,6 +22,7 @@ class Job:
     """A call that was taken. reply: where the outcome goes. identity: what it is asked after by; mostly that, too.
 
     limit: that of the function's worker, if it holds for this call. waits_since_s: monotonic, when it began to wait.
+    trace: the span that it is made in, and from when it has begun its own. span: that, where spans are made.
     """
 
     function: Function
@@ -32,6 +35,8 @@ class Job:
     begun_s: float = 0.0
     unit: LiveUnit | None = None
     pid: str = ""  # of the process that the call is, if it is one
+    trace: TraceContext | None = None
+    span: FunctionSpan | None = None
     stop: Callable[[], None] | None = None
     unwanted: bool = False
     ended: bool = False

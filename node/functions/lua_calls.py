@@ -40,6 +40,7 @@ class CallUnit(LiveUnit):
 
     def __init__(self, pid: str, job: Job, calls: LuaCalls, lane: Lane, machine: LuaMachine) -> None:
         super().__init__(pid, job.function.id)
+        self.trace = job.trace
         self.job = job
         self.lane = lane
         self.machine = machine
@@ -113,6 +114,7 @@ class LuaCalls:
         if end.target != "ok":
             self._inline.pop(function_id).close()
         unit = LiveUnit(pid.decode(), function_id)
+        unit.trace = job.trace
         try:
             for op in ops[:-1]:
                 self._live.carry_out(unit, op)

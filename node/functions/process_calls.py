@@ -38,7 +38,7 @@ class ProcessCalls:
             self._answer(job, codec.encode_failure(codec.undecodable_failure("request", error)))
             return
         watcher = self._units.new_watcher(lambda outcome: self._answer(job, outcome))
-        wish = SpawnRequest(job.function.id, self._hosts[job.function.id], request, monitor=True)
+        wish = SpawnRequest(job.function.id, self._hosts[job.function.id], request, monitor=True, trace=job.trace)
         outcome = self._spawning.spawn_here(watcher.pid, wish)
         ok, pid = codec.decode_outcome(outcome)
         if not ok:

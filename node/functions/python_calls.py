@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar, Final
 
 import anyio
@@ -61,7 +62,8 @@ class PythonCalls:
         with anyio.CancelScope() as scope:
             job.stop = scope.cancel
             try:
-                outcome = await self._outcome(job)
+                with job.span.current() if job.span is not None else nullcontext():
+                    outcome = await self._outcome(job)
             except (Exception, SystemExit) as error:  # the function's own failure is an outcome
                 outcome = encode_failure_of(error)
             except asyncio.CancelledError:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import anyio.to_thread
 
 from node.telemetry.loop_lag import LoopLag
 from node.telemetry.readings import Reading, read
@@ -15,6 +18,9 @@ from node.telemetry.serving import Status, serving
 
 if TYPE_CHECKING:
     from node.node import Node
+    from node.telemetry.tracing import Tracing
+
+LAST_SPANS_S: Final = 5.0
 
 
 class NodeTelemetry:
@@ -43,6 +49,16 @@ class NodeTelemetry:
             return
         async with serving(address, Status(self._read, self._why_not_ready)) as url:
             yield url
+
+    @asynccontextmanager
+    async def traced(self, tracing: Tracing | None) -> AsyncIterator[None]:
+        """Send the last spans after the block."""
+        try:
+            yield
+        finally:
+            if tracing is not None:
+                with anyio.move_on_after(LAST_SPANS_S, shield=True):
+                    await anyio.to_thread.run_sync(tracing.shut_down, abandon_on_cancel=True)
 
     def _read(self) -> list[Reading]:
         return read(self._node) if self._node is not None else []

@@ -25,6 +25,7 @@ from mesh.errors import (
     Undecodable,
 )
 from mesh.failure import Kind
+from mesh.tracecontext import TraceContext
 from node.machine.vm import Op
 from node.units.outcomes import failed
 from node.units.retry_option import decode_retry, merged_retry
@@ -52,14 +53,23 @@ class LiveCalls:
         self._foreign = foreign
         self._call_defaults = call_defaults
 
-    async def call(self, function_id: str, request: bytes, stop: Stop | None = None) -> bytes:
-        """One attempt of a call by request and reply; a host that is lost is found out by asking."""
+    async def call(
+        self, function_id: str, request: bytes, stop: Stop | None = None, trace: TraceContext | None = None
+    ) -> bytes:
+        """One attempt of a call by request and reply; a host that is lost is found out by asking.
+
+        trace: the span that it is made in.
+        """
         try:
             foreign = self._foreign(function_id)
             if foreign is not None:
-                return await self._call_foreign(foreign, request)
+                return await self._call_foreign(foreign, request, trace)
             outcome = await call_function(
-                self._client.conn, function_id, request, stop_on_cancel=lambda: stop is not None and stop.asked
+                self._client.conn,
+                function_id,
+                request,
+                stop_on_cancel=lambda: stop is not None and stop.asked,
+                trace=trace,
             )
             codec.decode_outcome(outcome)
         except InvalidName as error:
@@ -73,7 +83,7 @@ class LiveCalls:
         else:
             return outcome
 
-    async def call_with_retries(self, op: Op, stop: Stop) -> bytes:
+    async def call_with_retries(self, op: Op, stop: Stop, trace: TraceContext | None = None) -> bytes:
         """Make the call that an op asks for, and again while it fails and its `retry` option says so; the outcome."""
         given = codec.unpack(op.options) if op.options else {}
         try:
@@ -82,19 +92,22 @@ class LiveCalls:
             return failed(str(error), Kind.INVALID)
         attempt = 1
         while True:
-            outcome = await self.call(str(op.target), op.payload or b"", stop)
+            outcome = await self.call(str(op.target), op.payload or b"", stop, trace)
             ok, failure = codec.decode_outcome(outcome)
             if ok or retry is None or not retry.again(attempt, failure):
                 return outcome
             await anyio.sleep(retry.delay_s(attempt, random.random()))  # noqa: S311 - jitter
             attempt += 1
 
-    async def _call_foreign(self, foreign: tuple[str, str], request: bytes) -> bytes:
+    async def _call_foreign(self, foreign: tuple[str, str], request: bytes, trace: TraceContext | None) -> bytes:
         subject, encoding = foreign
         args, _context = codec.decode(request)
         value = args[0] if len(args) == 1 else (args or None)
         try:
-            reply = await self._client.conn.request(subject, encode_foreign(value, encoding), timeout_s=600.0)
+            reply = await self._client.conn.request(
+                subject, encode_foreign(value, encoding), timeout_s=600.0,
+                headers=trace.headers if trace is not None else None,
+            )  # fmt: skip
         except NoResponders:
             return failed(f"nobody serves {subject}", Kind.UNAVAILABLE, retryable=True)
         except RequestTimeout as error:

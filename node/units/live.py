@@ -91,10 +91,10 @@ class LiveDriver:
         elif kind == "cancel_op":
             unit.give_up(int(op.target))
         elif kind == "log":
-            log_line(str(op.target), op.payload or b"", op.options, pid=unit.pid)
+            log_line(str(op.target), op.payload or b"", op.options, **unit.about())
         elif kind == "call":
             stop = Stop()
-            self._start(unit, op, lambda: self.calls.call_with_retries(op, stop), stop)
+            self._start(unit, op, lambda: self.calls.call_with_retries(op, stop, unit.trace), stop)
         elif kind == "ask":
             caller = Caller(unit.pid, unit.entry_id)
             self._start(unit, op, lambda: self._modules.ask(str(op.target), op.payload or b"", caller))
@@ -116,7 +116,7 @@ class LiveDriver:
         _, failure = codec.decode_outcome(outcome)
         if isinstance(failure, Failure):
             # The first line of a stack is the message again.
-            extra = {"pid": unit.pid, "stack": failure.stack.partition("\n")[2]}
+            extra = unit.about() | {"stack": failure.stack.partition("\n")[2]}
             _log.error("%s failed: %s", unit.entry_id, failure, extra=extra)
 
     def _set_timer(self, unit: LiveUnit, n: int, due_ns: int) -> None:
@@ -262,6 +262,7 @@ class LiveDriver:
             messages=tuple((str(m["topic"]), m["body"]) for m in spec.get("messages") or ()),
             monitor="monitor" in variant,
             link="link" in variant,
+            trace=unit.trace,
         )  # fmt: skip
         if not spec.get("exec"):
             self._spawning.spawn(spawner, wish, done)
@@ -298,7 +299,9 @@ class LiveDriver:
         messages = tuple({**message, "from": unit.pid} for message in spec.get("messages") or ())
         start = start_spec(workflow, host, op.payload or b"", options, messages, entropy=entropy)
         conflict, reuse = policies(options)
-        started = await start_workflow(self._client.js, key, start, conflict=conflict, reuse=reuse, sender=unit.pid)
+        started = await start_workflow(
+            self._client.js, key, start, conflict=conflict, reuse=reuse, sender=unit.pid, trace=unit.trace
+        )
         pid = WorkflowPid(host.client, host.worker, key.id)
         for kind in ("monitor", "link"):
             if kind in variant:

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh import codec
+from mesh.tracecontext import TraceContext, parse_context
 
 
 @dataclass(frozen=True, slots=True)
 class SpawnRequest:
-    """What is to be spawned. request: a payload [arguments, context]. messages: (topic, bodies), delivered first."""
+    """What is to be spawned. request: a payload [arguments, context]. messages: (topic, bodies), delivered first.
+
+    trace: the span it is spawned in; the calls that it makes are below that.
+    """
 
     entry_id: str
     host_id: str
@@ -19,19 +23,22 @@ class SpawnRequest:
     messages: tuple[tuple[str, bytes], ...] = ()
     monitor: bool = False
     link: bool = False
+    trace: TraceContext | None = None
 
     def to_wire(self) -> list[Any]:
         """The arguments of a `spawn` request to another node."""
         messages = [list(message) for message in self.messages]
-        return [self.entry_id, self.host_id, self.request, self.name, messages, self.monitor, self.link]
+        wire = [self.entry_id, self.host_id, self.request, self.name, messages, self.monitor, self.link]
+        return wire if self.trace is None else [*wire, self.trace.text, self.trace.state]
 
     @classmethod
     def from_wire(cls, wire: list[Any]) -> SpawnRequest:
         """Read the arguments of a `spawn` request."""
-        entry_id, host_id, request, name, messages, monitor, link = wire
+        entry_id, host_id, request, name, messages, monitor, link, *trace = wire
         first = tuple((m[0], m[1]) for m in messages)
-        texts = (entry_id, host_id, name, *(topic for topic, _ in first))
+        texts = (entry_id, host_id, name, *(topic for topic, _ in first), *trace)
         if not all(isinstance(text, str) for text in texts) or not all(isinstance(body, bytes) for _, body in first):
-            raise ValueError("a spawn is [entry, host, request, name, messages, monitor, link]")
+            raise ValueError("a spawn is [entry, host, request, name, messages, monitor, link] and maybe its trace")
         codec.decode(request)
-        return cls(entry_id, host_id, request, name, first, bool(monitor), bool(link))
+        context = parse_context(*trace[:2]) if trace else None
+        return cls(entry_id, host_id, request, name, first, bool(monitor), bool(link), context)

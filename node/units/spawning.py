@@ -108,6 +108,7 @@ class Spawning:
         if isinstance(unit, Failure):
             return codec.encode_failure(unit), False, lambda: None
         unit.parent = spawner
+        unit.trace = wish.trace
         self._units.add(unit)
         if wish.name:
             self._naming.register_here(wish.name, unit.pid)

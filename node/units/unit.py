@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from mesh.failure import Failure
+from mesh.tracecontext import TraceContext
 
 
 class LiveUnit:
     """A unit that runs on this node. `post` hands it an event, in order; `kill` ends it without asking.
 
     pending: by number, the ops that have no outcome yet and how to give each up; True = somebody asks for that.
-    parent: the PID of who has spawned it, "" when that is no unit.
+    parent: the PID of who has spawned it, "" when that is no unit. trace: the span in which it makes its calls.
     """
 
-    __slots__ = ("began_ns", "ended", "entry_id", "outcome", "parent", "pending", "pid")
+    __slots__ = ("began_ns", "ended", "entry_id", "outcome", "parent", "pending", "pid", "trace")
 
     def __init__(self, pid: str, entry_id: str) -> None:
         self.pid = pid
@@ -26,6 +27,14 @@ class LiveUnit:
         self.outcome = b""  # once it has ended
         self.parent = ""
         self.began_ns = time.time_ns()
+        self.trace: TraceContext | None = None
+
+    def about(self) -> dict[str, object]:
+        """What every log line about this unit says in its fields."""
+        fields: dict[str, object] = {"pid": self.pid}
+        if self.trace is not None:
+            fields["trace_id"] = self.trace.trace_id_text
+        return fields
 
     def post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
         """Hand over an event: verb as `node.machine.vm` knows it; texts as bytes."""

@@ -59,7 +59,8 @@ def attempt_failed(
     op.claimed = False
     op.due_ns = event.at_ns + delay_ns
     op.durable = delay_ns >= DURABLE_PAUSE_NS
-    return RetryLater(op, op.due_ns, drop_seq)
+    begun_ns, op.begun_ns = op.begun_ns, op.due_ns
+    return RetryLater(op, op.due_ns, drop_seq, begun_ns)
 
 
 def pause_over(op: OpState, attempt: str) -> bool:

@@ -128,7 +128,8 @@ class Calls:
         if options is DEFAULT_CALL_OPTIONS and not recovering and op.target not in self._foreign_ids:
             # The hot path: nothing but the request, and a note to look after it if it is still open in a second.
             try:
-                self._conn.publish_nowait(function_request(op.target), op.payload, run.ret_subject(op))
+                headers = run.trace.step(op.n, op.attempt).headers if run.trace is not None else None
+                self._conn.publish_nowait(function_request(op.target), op.payload, run.ret_subject(op), headers)
             except MeshError:
                 pass
             else:
@@ -178,8 +179,10 @@ class Calls:
             if foreign is not None:
                 self._publish_foreign(watch, *foreign)
                 return True
-            headers = {HEADER_ONCE: "1"} if watch.run.call_options(op.n).policy.at_most_once else None
-            self._conn.publish_nowait(function_request(op.target), op.payload, watch.ret, headers)
+            headers = self._trace_of(watch)
+            if watch.run.call_options(op.n).policy.at_most_once:
+                headers[HEADER_ONCE] = "1"
+            self._conn.publish_nowait(function_request(op.target), op.payload, watch.ret, headers or None)
         except Disconnected:
             watch.published = False  # looked after like a request that was lost
             return True
@@ -194,6 +197,12 @@ class Calls:
             return False
         watch.published = True
         return True
+
+    @staticmethod
+    def _trace_of(watch: Watch) -> dict[str, str]:
+        """The headers that say in which span a request is made."""
+        trace = watch.run.trace
+        return trace.step(watch.op.n, watch.attempt).headers if trace is not None else {}
 
     def _publish_foreign(self, watch: Watch, subject: str, encoding: str) -> None:
         """A service that knows nothing of us: one argument as its body, several as a list.
@@ -211,7 +220,7 @@ class Calls:
                 self._fail(watch, Failure(f"nobody serves {subject}", Kind.UNAVAILABLE, True))
 
         subscription = self._conn.subscribe_direct(ret, on_first)
-        self._conn.publish_nowait(subject, encode_foreign(value, encoding), ret)
+        self._conn.publish_nowait(subject, encode_foreign(value, encoding), ret, self._trace_of(watch) or None)
 
     def _fail(self, watch: Watch, failure: Failure) -> None:
         if self._is_open(watch.run, watch.op) and watch.op.attempt == watch.attempt:

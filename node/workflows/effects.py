@@ -192,7 +192,8 @@ class Effects:
     async def _perform(self, instance: Instance, run: Run, op: OpState) -> None:
         """Do something to another workflow, one after another per run, and record the outcome."""
         try:
-            outcome = await self._others.perform(self._host, instance.key, run.run, op)
+            trace = run.trace.step(op.n) if run.trace is not None else None
+            outcome = await self._others.perform(self._host, instance.key, run.run, op, trace)
             await self._outbox.write_acked(run.ret_subject(op), outcome)
         except MeshError as error:
             self._in_trouble(instance, run, error)

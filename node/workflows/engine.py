@@ -25,7 +25,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.abc
@@ -64,6 +64,9 @@ from node.workflows.run import Run
 from node.workflows.timers import Timers
 from node.workflows.vms import VMs
 from store.streams import QueueStream
+
+if TYPE_CHECKING:
+    from node.telemetry.tracing import Tracing
 
 RESIDENT_MAX: Final = 2000  # quiet runs kept in memory; the least recently used go first
 LEASE_LOOK_S: Final = 0.05
@@ -112,13 +115,13 @@ class Engine:
         switchboard: Switchboard,
         naming: Naming,
         resident_max: int = RESIDENT_MAX,
-        witness: Witness | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.queue = stream.queue
         self.stream = stream
         self.host = host
         self.history = History(js, stream.queue)
-        self.witness = witness = witness or Witness()
+        self.witness = witness = Witness(tracing)
         self._roster = roster
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
@@ -368,6 +371,7 @@ class Engine:
             self._loading.load_soon(instance)
             return
         run = self._vms.new_run(instance, event.seq, spec, {})
+        self.witness.opened(run, event.raw_headers)
         instance.run = run
         self._feed(instance, run, event)
 

@@ -65,6 +65,8 @@ class Instance:
         fields: dict[str, object] = {"queue": key.queue, "workflow": key.id, "pid": self._host.pid(key.id)}
         if run is not None:
             fields["run"] = run.run
+            if run.trace is not None:
+                fields["trace_id"] = run.trace.trace_id_text
         return fields
 
     def busy(self) -> bool:

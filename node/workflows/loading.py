@@ -26,6 +26,7 @@ from mesh.failure import Failure, Kind
 from mesh.history import History
 from mesh.lineage import taken_over
 from node.machine.vm import OutOfMemory
+from node.telemetry.run_trace import RunTrace
 from node.telemetry.witness import Witness
 from node.workflows.background import Background
 from node.workflows.effects import Effects
@@ -189,6 +190,7 @@ class Loading:
         if not self._instances.holds(instance):
             return
         run = self._vms.new_run(instance, opened.run, spec, recorded_marks(opened.run, events))
+        self._witness.opened(run, start.raw_headers)
         begun = time.perf_counter()
         if not await self._replay(instance, run, events, news, heard_seq):
             return
@@ -215,6 +217,8 @@ class Loading:
         try:
             for step in replay_steps(run, events):
                 answered, run.answered = run.answered, None
+                if isinstance(run.trace, RunTrace):
+                    run.trace.see(step.event)
                 if heard_seq is not None and step.event.seq > heard_seq:
                     if answered is not None:
                         # Whoever had this op carried out had handled what the code asked for it in, and all before.

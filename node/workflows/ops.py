@@ -26,7 +26,7 @@ class OpState:
     """An op without an outcome yet, or a child that has not ended.
 
     issued_ns, issued_seq: clock and event of the step that asked for it.
-    attempt: the one that is due or running, from 1.
+    attempt: the one that is due or running, from 1. begun_ns: when that was due; 0 for the first.
     durable: the next attempt waits for a timer of the server.
     stopping: the code has asked the call to stop and waits for its end. told: by this owner, the host was told so.
     failed_seq: the latest failed attempt in the history, 0 for none. overtaken: an older attempt has failed after it.
@@ -42,6 +42,7 @@ class OpState:
     issued_seq: int = 0
     due_ns: int = 0
     attempt: int = 1
+    begun_ns: int = 0
     claimed: bool = False
     durable: bool = False
     failed_seq: int = 0
@@ -60,11 +61,15 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """Call again at due_ns; the failed attempt stored at drop_seq may be deleted (0 = none)."""
+    """Call again at due_ns; the failed attempt stored at drop_seq may be deleted (0 = none).
+
+    begun_ns: when the attempt that failed was due; 0 when that was the first, or is not known any more.
+    """
 
     op: OpState
     due_ns: int
     drop_seq: int
+    begun_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

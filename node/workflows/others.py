@@ -30,6 +30,7 @@ from mesh.jetstream import JetStream
 from mesh.pids import ProcessPid, WorkflowPid
 from mesh.starting import AlreadyStarted, publish_until_acked, signal_workflow, start_workflow
 from mesh.subjects import WorkflowKey
+from mesh.tracecontext import TraceContext
 from node.machine.code import Code, CodeMissing
 from node.units.naming import Naming, unresolved
 from node.units.switchboard import Switchboard
@@ -52,20 +53,24 @@ class Others:
         self._code = code
         self._locks: defaultdict[tuple[str, int], anyio.Lock] = defaultdict(anyio.Lock)
 
-    async def perform(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> bytes:
-        """Do it, however often the server has to be asked, and return the outcome."""
+    async def perform(
+        self, host: HostRecord, key: WorkflowKey, run: int, op: OpState, trace: TraceContext | None = None
+    ) -> bytes:
+        """Do it, however often the server has to be asked, and return the outcome. trace: the span of the op."""
         lock = self._locks[key.id, run]
         async with lock:
             try:
-                return await self._persist(host, key, run, op)
+                return await self._persist(host, key, run, op, trace)
             finally:
                 if lock.statistics().tasks_waiting == 0:
                     self._locks.pop((key.id, run), None)
 
-    async def _persist(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> bytes:
+    async def _persist(
+        self, host: HostRecord, key: WorkflowKey, run: int, op: OpState, trace: TraceContext | None
+    ) -> bytes:
         while True:
             try:
-                return await self._once(host, key, run, op)
+                return await self._once(host, key, run, op, trace)
             except (Disconnected, OutcomeUnknown, RequestTimeout, NoResponders) as error:
                 _log.info("workflow %r op %d (%s): %s; trying again", key.id, op.n, op.kind, error)
                 await anyio.sleep(RETRY_EVERY_S)
@@ -78,9 +83,11 @@ class Others:
             except MeshError as error:
                 return _failed(str(error), Kind.INTERNAL)
 
-    async def _once(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> bytes:
+    async def _once(
+        self, host: HostRecord, key: WorkflowKey, run: int, op: OpState, trace: TraceContext | None
+    ) -> bytes:
         if op.kind == "spawn":
-            return await self._spawn(host, key, run, op)
+            return await self._spawn(host, key, run, op, trace)
         pid = await self._resolve(op.target)
         if pid is None:
             return unresolved(op.target)
@@ -125,7 +132,9 @@ class Others:
             raise Disconnected(failure.message)  # asked again
         return outcomes[0]
 
-    async def _spawn(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> bytes:
+    async def _spawn(
+        self, host: HostRecord, key: WorkflowKey, run: int, op: OpState, trace: TraceContext | None
+    ) -> bytes:
         target = await self._target_host(host, op)
         entry = op.target
         if target.queue == host.queue:
@@ -138,7 +147,9 @@ class Others:
         child = WorkflowKey(target.queue, child_id(key, run, op))
         conflict, reuse = policies(op.options.get("options") or {})
         start = child_start(key, host, run, op, target)
-        await start_workflow(self._js, child, start, conflict=conflict, reuse=reuse, sender=host.pid(key.id))
+        await start_workflow(
+            self._js, child, start, conflict=conflict, reuse=reuse, sender=host.pid(key.id), trace=trace
+        )
         return codec.encode_success({"pid": target.pid(child.id), "queue": child.queue, "id": child.id})
 
     async def child_key(self, host: HostRecord, key: WorkflowKey, run: int, op: OpState) -> WorkflowKey | None:

@@ -30,6 +30,7 @@ from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, reset_of
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey
 from node.machine.vm import Machine, Op
+from node.telemetry.run_trace import PassedTrace, RunTrace
 from node.workflows.attempts import RETRY_TICK, attempt_failed, pause_over
 from node.workflows.call_options import CallOptions
 from node.workflows.chain import AtEnd, deadline_ns, end_record, retry_state
@@ -69,6 +70,7 @@ class Run:
     type_name: the workflow's type, which it tells about itself; by default what it was started as.
     ops, children: what it waits for. open: the ops by number, the same as `ops.by_n`.
     answered: the last op that got its outcome, with that; taken out by whoever takes note of it.
+    trace: the trace that it belongs to, if anybody wants to know.
     does_not_fit: it is suspended because its code is not the code that wrote the history.
     """
 
@@ -106,6 +108,7 @@ class Run:
         self.finished: Finish | None = None
         self.closed = False
         self.answered: tuple[OpState, bytes] | None = None
+        self.trace: RunTrace | PassedTrace | None = None
         self.delayed_until_ns = 0
         self.deadline_ns = 0
         self.cancel_requested = False

@@ -1,0 +1,77 @@
+"""The W3C trace context: which trace something belongs to, as it travels in the headers of a message.
+
+Pure but for `current`, which asks OpenTelemetry for the span that the caller is in. It is asked only when somebody else
+in this process has imported it: where nobody has, there is no span.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any, Final, NamedTuple
+
+from mesh.wire import parse_headers
+
+HEADER_PARENT: Final = "traceparent"
+HEADER_STATE: Final = "tracestate"
+SAMPLED: Final = 0x01
+
+_PARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?").fullmatch
+
+
+class TraceContext(NamedTuple):
+    """A span that others may have as their parent. state: what the tracing systems on the way have to say."""
+
+    trace_id: int
+    span_id: int
+    flags: int = SAMPLED
+    state: str = ""
+
+    @property
+    def text(self) -> str:
+        """As the value of `traceparent`."""
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}"
+
+    @property
+    def trace_id_text(self) -> str:
+        """The trace's id as people look for it."""
+        return f"{self.trace_id:032x}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """As headers of a message."""
+        headers = {HEADER_PARENT: self.text}
+        if self.state:
+            headers[HEADER_STATE] = self.state
+        return headers
+
+
+def read_context(raw_headers: bytes | None) -> TraceContext | None:
+    """The context that came with a message; None when there is none, or none that can be read."""
+    # The names are taken in any case: Go's clients write Traceparent.
+    if raw_headers is None or b"raceparent: " not in raw_headers:
+        return None
+    headers = {name.lower(): value for name, value in parse_headers(raw_headers).items()}
+    return parse_context(headers.get(HEADER_PARENT, ""), headers.get(HEADER_STATE, ""))
+
+
+def parse_context(parent: str, state: str = "") -> TraceContext | None:
+    """Read the values of the two headers; None for what is no context."""
+    found = _PARENT(parent.strip())
+    if found is None or found[1] == "ff" or (found[1] == "00" and found[5]):
+        return None
+    trace_id, span_id = int(found[2], 16), int(found[3], 16)
+    if not trace_id or not span_id:
+        return None
+    return TraceContext(trace_id, span_id, int(found[4], 16), state)
+
+
+def current_context() -> TraceContext | None:
+    """The span that the caller is in, if it is in one."""
+    trace: Any = sys.modules.get("opentelemetry.trace")  # a module that is there or not has no type
+    if trace is None:
+        return None
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return TraceContext(context.trace_id, context.span_id, int(context.trace_flags), context.trace_state.to_header())
