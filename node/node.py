@@ -341,13 +341,13 @@ class Node:
             await tasks.start(self.placing.run)
             await tasks.start(self.serving.run)
             await tasks.start(run_consumers, self.registry, self.modules.queues, self.config.offers)
-            if self.config.metrics is not None:
-                tasks.start_soon(self.telemetry.loop_lag.run)
-            self.state = "up"
             if self.projecting is not None:
                 await tasks.start(self.projecting.run)
             if self.api is not None:
                 await tasks.start(self.api.run)
+            if self.config.metrics is not None:
+                tasks.start_soon(self.telemetry.measure)
+            self.state = "up"
             task_status.started()
             _log.info("node %s is up", self.id)
 
@@ -361,7 +361,7 @@ class Node:
                 await tasks.start(self.functions.run)
             tasks.start_soon(presence.run)
             if self.config.metrics is not None:
-                tasks.start_soon(self.telemetry.loop_lag.run)
+                tasks.start_soon(self.telemetry.measure)
             self.state = "up"
             task_status.started()
             _log.info("node %s is up and serves functions only", self.id)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 import mesh.client
+from mesh.hosts import HostRecord, Hosts
 from node.telemetry.address import BadAddress, following_address, parse_address
 from node.telemetry.counts import OTHER, ByLabel, Counter, Histogram
 from node.telemetry.readings import METRICS
 from node.telemetry.serving import AddressTaken
+from store.streams import ensure_queue
 from tests.apps import PARTITIONS, QUEUE, WORKER, a_mesh, is_handled, write_app
 from tests.cluster import a_node, mesh_command
 from tests.conftest import ServerFactory
@@ -137,13 +139,21 @@ async def test_two_nodes_in_one_process_have_figures_of_their_own(nats_server: S
 async def test_every_metric_has_the_labels_that_are_written_down(nats_server: ServerFactory, tmp_path: Path) -> None:
     """None has an id for a label: each value of a label is a series that Prometheus keeps."""
     app, address = write_app(tmp_path, workflows=WORKFLOWS, functions=FUNCTIONS), free_address()
-    async with a_mesh(nats_server().url, app, metrics=address) as node:
+    url = nats_server().url
+    async with mesh.client.connect(url) as client:
+        await ensure_queue(client.js, QUEUE, partitions=PARTITIONS)
+        await Hosts(client.js).announce([HostRecord(WORKER, "app:client", QUEUE)])
+        for i in range(3):
+            await client.start("app:sleeps", host=WORKER, id=f"s-{i}")
+    async with a_mesh(url, app, metrics=address, projection=tmp_path / "projection.sqlite3") as node:
         await node.run("greet", "Ada", id="g-1")
-        node.node.telemetry.projection_lag = lambda: {QUEUE: 7}
-        node.node.telemetry.workflows_open = lambda: {QUEUE: 3}
+
+        async def is_counted() -> bool:
+            return (await scrape(address))("mesh_workflows_open", queue=QUEUE) == 3
+
+        await wait_until_async(is_counted)
         figures = await scrape(address)
-        assert figures("mesh_projection_lag_messages", queue=QUEUE) == 7
-        assert figures("mesh_workflows_open", queue=QUEUE) == 3
+        assert figures.of("mesh_projection_lag_messages").keys() == {frozenset()}
         assert "g-1" not in figures.text
         for name, family in figures.families.items():
             if name.startswith("mesh_"):

@@ -1,10 +1,8 @@
-"""What a node shows of itself, put together: its figures, whether it is ready, where they are served.
-
-Others put in what only they know: `projection_lag` and `workflows_open` belong to whoever keeps a projection.
-"""
+"""What a node shows of itself, put together: its figures, whether it is ready, where they are served."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -19,21 +17,23 @@ from node.telemetry.serving import Status, serving
 if TYPE_CHECKING:
     from node.node import Node
     from node.telemetry.tracing import Tracing
+    from store.projecting import Projecting
 
 LAST_SPANS_S: Final = 5.0
+COUNT_OPEN_EVERY_S: Final = 10.0
+CAUGHT_UP_LOOK_S: Final = 0.2
+OPEN: Final = frozenset({"running", "suspended"})
 
 
 class NodeTelemetry:
     """The telemetry of one node, which is there before the node is.
 
-    projection_lag: by queue, how many events are not in this node's projection yet. workflows_open: by queue, how many
-    workflows have not ended, where a projection tells. Both are called on the event loop and must not wait.
+    workflows_open: by queue, how many workflows have not ended, where a projection tells.
     """
 
     def __init__(self) -> None:
         self.loop_lag = LoopLag()
-        self.projection_lag: Callable[[], Mapping[str, float]] = dict
-        self.workflows_open: Callable[[], Mapping[str, int]] = dict
+        self.workflows_open: Mapping[str, int] = {}
         self.log_records_dropped: Callable[[], int] = int
         self._node: Node | None = None
 
@@ -49,6 +49,25 @@ class NodeTelemetry:
             return
         async with serving(address, Status(self._read, self._why_not_ready)) as url:
             yield url
+
+    async def measure(self) -> None:
+        """Measure what nobody counts, until cancelled. To be run while metrics are served."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.loop_lag.run)
+            if self._node is not None and self._node.projecting is not None:
+                tasks.start_soon(self._count_open, self._node.projecting)
+
+    async def _count_open(self, projecting: Projecting) -> None:
+        """Ask the projection now and then: counting them takes too long for a scrape to wait."""
+        while not projecting.is_caught_up():  # noqa: ASYNC110 - it happens once, a little after the start
+            await anyio.sleep(CAUGHT_UP_LOOK_S)
+        while True:
+            found: Counter[str] = Counter()
+            for count in await projecting.counts():
+                if count.status in OPEN:
+                    found[count.queue] += count.workflows
+            self.workflows_open = found
+            await anyio.sleep(COUNT_OPEN_EVERY_S)
 
     @asynccontextmanager
     async def traced(self, tracing: Tracing | None) -> AsyncIterator[None]:

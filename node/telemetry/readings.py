@@ -99,8 +99,9 @@ METRICS: Final[dict[str, Metric]] = {
     "mesh_processes": Metric("gauge", (), "Processes that run on this node."),
     "mesh_services": Metric("gauge", ("state",), "Services of this node by state, such as Running and Failed."),
     "mesh_projection_lag_messages": Metric(
-        "gauge", ("queue",), "Events that are stored and not in this node's projection yet."
+        "gauge", (), "Events that are stored and not in this node's projection yet; only from a node that keeps one."
     ),
+    "mesh_projection_lag_seconds": Metric("gauge", (), "How long the oldest of these has been stored."),
 }  # fmt: skip
 
 
@@ -118,10 +119,12 @@ def _read(node: Node) -> Iterator[Reading]:
     states = Counter(str(service.state) for service in node.services.statistics())
     for state, services in states.items():
         yield Reading("mesh_services", (state,), services)
-    for queue, lag in node.telemetry.projection_lag().items():
-        yield Reading("mesh_projection_lag_messages", (queue,), lag)
-    for queue, workflows in node.telemetry.workflows_open().items():
-        yield Reading("mesh_workflows_open", (queue,), workflows)
+    if node.projecting is not None:
+        lag = node.projecting.lag()
+        yield Reading("mesh_projection_lag_messages", (), lag.messages)
+        yield Reading("mesh_projection_lag_seconds", (), lag.seconds)
+        for queue, workflows in node.telemetry.workflows_open.items():
+            yield Reading("mesh_workflows_open", (queue,), workflows)
 
 
 def _read_node(node: Node) -> Iterator[Reading]:

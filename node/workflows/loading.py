@@ -190,7 +190,7 @@ class Loading:
         if not self._instances.holds(instance):
             return
         run = self._vms.new_run(instance, opened.run, spec, recorded_marks(opened.run, events))
-        self._witness.opened(run, start.raw_headers)
+        self._witness.opened(run, opened.start.raw_headers)
         begun = time.perf_counter()
         if not await self._replay(instance, run, events, news, heard_seq):
             return
