@@ -8,6 +8,7 @@
     mesh.who.<namespace...>.<name>         "who has this call?", all hosts
     mesh.stop.<namespace...>.<name>        "nobody waits for this call any more", all hosts
     mesh.node.<node>.<verb>                requests to one node
+    mesh.logs.<node>                       what it logs, line by line; not stored
     mesh.queue.<queue>.<p>.<verb>          requests to the owner of a partition
     mesh.events.<system>                   events for the units of all nodes, not stored
     mesh.api.<verb>                        requests to the control API, a queue group of nodes
@@ -198,6 +199,11 @@ def function_stop(function_id: str) -> str:
 def node_request(node_id: str, verb: str) -> str:
     """Where one node is asked something."""
     return f"mesh.node.{token(node_id)}.{verb}"
+
+
+def log_subject(node_id: str) -> str:
+    """Where a node publishes what it logs."""
+    return f"mesh.logs.{token(node_id)}"
 
 
 def owner_request(queue: str, partition: int, verb: str) -> str:

@@ -18,9 +18,11 @@ from typing import Any, Final, Literal, TextIO
 import structlog
 from structlog.typing import Processor, WrappedLogger
 
+from node.log_fields import fields_of
+
 LogFormat = Literal["auto", "text", "json"]
 # Fields that say what a line is about come first and in this order.
-_FIRST: Final = ("timestamp", "level", "event", "node", "queue", "workflow", "run", "function")
+_FIRST: Final = ("timestamp", "level", "event", "node", "queue", "workflow", "run", "pid", "function")
 
 
 def set_up(
@@ -48,7 +50,7 @@ def set_up(
     ]
     render: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if as_text:
-        render.append(_Line(colors=terminal if color is None else color))
+        render.append(TextLine(colors=terminal if color is None else color))
     else:
         render += [_in_order, structlog.processors.JSONRenderer(ensure_ascii=False, default=str)]
     handler = logging.StreamHandler(out)
@@ -60,17 +62,12 @@ def set_up(
     root.setLevel(level.upper())
 
 
-# What a record has anyhow. `message` and `asctime` are put there by the formatters of other handlers.
-_ORDINARY: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
-
-
 def _add_extra(_logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Make fields of what was passed as `extra`."""
+    """Make fields of what was passed as `extra`, and of whom the code works for."""
     record = event.get("_record")
     if record is not None:
-        for name, value in record.__dict__.items():
-            if name not in _ORDINARY:
-                event.setdefault(name, value)
+        for name, value in fields_of(record).items():
+            event.setdefault(name, value)
     return event
 
 
@@ -88,7 +85,7 @@ class _Fields:
         return event
 
 
-class _Line:
+class TextLine:
     """`12:00:00.123 WARNING  what happened  key=value ...`."""
 
     _COLOR: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31;1"}
@@ -97,6 +94,7 @@ class _Line:
         self._colors = colors
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]) -> str:
+        """As structlog calls it, to write a line with these fields."""
         fields = _in_order(None, "", event)
         level = str(fields.pop("level", "info"))
         time, text = str(fields.pop("timestamp", ""))[:12], _one_line(str(fields.pop("event", "")))

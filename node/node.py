@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -136,7 +136,7 @@ class Node:
         self, config: NodeConfig, registry: Registry, conn: Connection, outbox: Outbox, telemetry: NodeTelemetry
     ) -> None:
         self.config = config
-        self.id = config.node_id or f"node-{secrets.token_hex(3)}"
+        self.id = config.node_id
         if fault := node_id_fault(self.id):
             raise InvalidName(fault)
         self.version = moonmesh_version()
@@ -448,13 +448,14 @@ async def running_node(config: NodeConfig, registry: Registry) -> AsyncIterator[
     # cost a third of a busy node's time.
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    name = f"moonmesh {config.node_id or 'node'}"
     with unwrapped():
-        telemetry = NodeTelemetry()
+        config = replace(config, node_id=config.node_id or f"node-{secrets.token_hex(3)}")
+        telemetry = NodeTelemetry(config.node_id)
         async with (
+            telemetry.logging_live(),
             telemetry.traced(config.tracing),
             telemetry.served(config.metrics) as served_at,
-            connect(config.url, name=name, options=config.options) as conn,
+            connect(config.url, name=f"moonmesh {config.node_id}", options=config.options) as conn,
             Outbox(conn) as outbox,
         ):
             node = Node(config, registry, conn, outbox, telemetry)

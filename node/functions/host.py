@@ -31,7 +31,7 @@ from mesh.outbox import Ack, Outbox
 from mesh.subjects import claim_of_ret, function_request, function_stop, function_who, parse_workflow
 from mesh.tracecontext import read_context
 from mesh.wire import encode_headers
-from node.functions.job import Function, Job, Runner
+from node.functions.job import WORKFLOW_REPLY, Function, Job, Runner
 from node.functions.limits import WorkerLimit, worker_limits
 from node.functions.lua_calls import LuaCalls
 from node.functions.process_calls import ProcessCalls
@@ -53,7 +53,6 @@ HEADER_HOPS: Final = b"Mesh-Hops: "
 PROCESS_CALLS_MAX: Final = 10_000  # calls that run as processes: a process is light
 BUFFER_OF_UNLIMITED: Final = 10_000  # calls that wait for the limit of a worker, of a function that has none itself
 TIMER_S_MIN: Final = 0.001  # loops do not tell times apart that are closer
-WORKFLOW_REPLY: Final = "mesh.wf."  # how the reply subject of a workflow's call begins
 OTHER_ACCOUNT: Final = "_R_."  # how that of a caller in another account of the server does
 _CALL_LINE: Final = f"\r\n{HEADER_CALL}: ".encode()
 
@@ -230,7 +229,9 @@ class FunctionHost:
 
     def _on_request(self, function: Function, reply: str, data: bytes, raw_headers: bytes | None) -> None:
         if not reply:
-            _log.warning("a call of %s without a reply subject is ignored", function.id)
+            _log.warning(
+                "a call of %s without a reply subject is ignored", function.id, extra={"function": function.id}
+            )
             return
         if not may_be_answered(reply):
             _log.error("a call of %s that is to be answered on %s is ignored: nobody's inbox", function.id, reply)
@@ -352,7 +353,7 @@ class FunctionHost:
             if ack.error is None:
                 job.function.runner.start(job)
             else:
-                _log.info("call %s is another host's: %s", job.reply, ack.error)
+                _log.info("call %s is another host's: %s", job.reply, ack.error, extra=job.about())
                 self._leave(job)
 
         self._outbox.write(
@@ -390,7 +391,7 @@ class FunctionHost:
                     self._outbox.write(job.reply, _too_large(ack.error), headers, lambda _ack: self._leave(job))
                     return
                 if ack.error is not None:
-                    _log.error("the outcome of %s is not recorded: %s", job.reply, ack.error)
+                    _log.error("the outcome of %s is not recorded: %s", job.reply, ack.error, extra=job.about())
                 self._leave(job)
 
             self._outbox.write(job.reply, outcome, headers, on_ack)
@@ -401,7 +402,7 @@ class FunctionHost:
             except PayloadTooLarge as error:
                 self._conn.publish_nowait(job.reply, _too_large(error))
         except Disconnected:
-            _log.info("the caller of %s is not reached: the connection is down", job.function.id)
+            _log.info("the caller of %s is not reached: the connection is down", job.function.id, extra=job.about())
         self._leave(job)
 
     def _leave(self, job: Job) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
+from node.log_fields import caller_of
 from node.micro import Endpoint
 from node.telemetry.counts import FunctionCounts
 from node.units.unit import LiveUnit
+
+WORKFLOW_REPLY: Final = "mesh.wf."  # how the reply subject of a workflow's call begins
 
 if TYPE_CHECKING:
     from mesh.tracecontext import TraceContext
@@ -40,6 +43,14 @@ class Job:
     stop: Callable[[], None] | None = None
     unwanted: bool = False
     ended: bool = False
+
+    def about(self) -> dict[str, object]:
+        """What every log line about this call says in its fields."""
+        fields: dict[str, object] = {"function": self.function.id}
+        fields |= caller_of(self.reply)
+        if self.trace is not None:
+            fields["trace_id"] = self.trace.trace_id_text
+        return fields
 
 
 Answer = Callable[[Job, bytes], None]  # gives a call its outcome; only the first one counts

@@ -40,7 +40,7 @@ class CallUnit(LiveUnit):
 
     def __init__(self, pid: str, job: Job, calls: LuaCalls, lane: Lane, machine: LuaMachine) -> None:
         super().__init__(pid, job.function.id)
-        self.trace = job.trace
+        self.trace, self.serves = job.trace, job.reply
         self.job = job
         self.lane = lane
         self.machine = machine
@@ -114,7 +114,7 @@ class LuaCalls:
         if end.target != "ok":
             self._inline.pop(function_id).close()
         unit = LiveUnit(pid.decode(), function_id)
-        unit.trace = job.trace
+        unit.trace, unit.serves = job.trace, job.reply
         try:
             for op in ops[:-1]:
                 self._live.carry_out(unit, op)
@@ -204,7 +204,7 @@ class LuaCalls:
         elif isinstance(error, CodeMissing | Undecodable):
             failure = Failure(str(error), Kind.INVALID, False)
         else:
-            _log.error("call of %s failed in the host: %r", job.function.id, error)
+            _log.error("call of %s failed in the host: %r", job.function.id, error, extra=job.about())
             failure = Failure(f"{job.function.id}: the host failed: {error}", Kind.INTERNAL)
         self._answer(job, codec.encode_failure(failure))
 

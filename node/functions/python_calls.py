@@ -21,6 +21,7 @@ from mesh.errors import MeshError, Undecodable
 from mesh.failure import Failure, Kind
 from node.functions.job import Answer, Job
 from node.functions.requests import decode_request
+from node.log_fields import working_for
 from node.registry import PythonFunctionEntry
 
 PYTHON_THREADS_MAX: Final = 64
@@ -62,7 +63,7 @@ class PythonCalls:
         with anyio.CancelScope() as scope:
             job.stop = scope.cancel
             try:
-                with job.span.current() if job.span is not None else nullcontext():
+                with working_for(job.about()), job.span.current() if job.span is not None else nullcontext():
                     outcome = await self._outcome(job)
             except (Exception, SystemExit) as error:  # the function's own failure is an outcome
                 outcome = encode_failure_of(error)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
 
+from node.telemetry.live_logs import LiveLogs
 from node.telemetry.loop_lag import LoopLag
 from node.telemetry.readings import Reading, read
 from node.telemetry.serving import Status, serving
@@ -31,15 +33,26 @@ class NodeTelemetry:
     workflows_open: by queue, how many workflows have not ended, where a projection tells.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, node_id: str) -> None:
+        self.live_logs = LiveLogs(node_id)
         self.loop_lag = LoopLag()
         self.workflows_open: Mapping[str, int] = {}
-        self.log_records_dropped: Callable[[], int] = int
         self._node: Node | None = None
 
     def attach(self, node: Node) -> None:
         """The node that all this is about."""
         self._node = node
+        self.live_logs.attach(node.conn)
+
+    @asynccontextmanager
+    async def logging_live(self) -> AsyncIterator[None]:
+        """Take what this process logs while the block runs."""
+        root = logging.getLogger()
+        root.addHandler(self.live_logs)
+        try:
+            yield
+        finally:
+            root.removeHandler(self.live_logs)
 
     @asynccontextmanager
     async def served(self, address: str | None) -> AsyncIterator[str]:

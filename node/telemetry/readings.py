@@ -137,7 +137,7 @@ def _read_node(node: Node) -> Iterator[Reading]:
     yield Reading("mesh_writes_unanswered", (), writes.unanswered)
     yield Reading("mesh_writes_repeated", (), writes.repeated)
     yield Reading("mesh_event_loop_lag_seconds", (), node.telemetry.loop_lag.lags.copy())
-    yield Reading("mesh_log_records_dropped", (), node.telemetry.log_records_dropped())
+    yield Reading("mesh_log_records_dropped", (), node.telemetry.live_logs.dropped)
 
 
 def _read_engine(engine: Engine) -> Iterator[Reading]:

@@ -160,7 +160,7 @@ class Cell:
             try:
                 self._on_ops(unit, ops)
             except Exception as error:  # whatever it is, it must not take what others have asked for with it
-                _log.exception("what %s asked for failed in the node", unit.pid)
+                _log.exception("what %s asked for failed in the node", unit.pid, extra=unit.about())
                 self.end(
                     unit, codec.encode_failure(Failure(f"the node failed at this process: {error}", Kind.INTERNAL))
                 )

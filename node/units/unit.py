@@ -8,6 +8,7 @@ from typing import Any
 
 from mesh.failure import Failure
 from mesh.tracecontext import TraceContext
+from node.log_fields import caller_of
 
 
 class LiveUnit:
@@ -15,9 +16,10 @@ class LiveUnit:
 
     pending: by number, the ops that have no outcome yet and how to give each up; True = somebody asks for that.
     parent: the PID of who has spawned it, "" when that is no unit. trace: the span in which it makes its calls.
+    serves: where the outcome of the call that it is goes, "" when it is none.
     """
 
-    __slots__ = ("began_ns", "ended", "entry_id", "outcome", "parent", "pending", "pid", "trace")
+    __slots__ = ("began_ns", "ended", "entry_id", "outcome", "parent", "pending", "pid", "serves", "trace")
 
     def __init__(self, pid: str, entry_id: str) -> None:
         self.pid = pid
@@ -28,10 +30,11 @@ class LiveUnit:
         self.parent = ""
         self.began_ns = time.time_ns()
         self.trace: TraceContext | None = None
+        self.serves = ""
 
     def about(self) -> dict[str, object]:
         """What every log line about this unit says in its fields."""
-        fields: dict[str, object] = {"pid": self.pid}
+        fields: dict[str, object] = {**caller_of(self.serves), "pid": self.pid}
         if self.trace is not None:
             fields["trace_id"] = self.trace.trace_id_text
         return fields

@@ -6,7 +6,7 @@ All of them belong to the engine's task group, so a task that fails ends the eng
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 import anyio
@@ -40,13 +40,16 @@ class Background:
         self._tasks.start_soon(function, *args)
 
 
-async def insist(action: Callable[[], Awaitable[T]], what: str) -> T:
-    """Do it again and again until nothing temporary is in the way. Other errors are the caller's."""
+async def insist(action: Callable[[], Awaitable[T]], what: str, about: Mapping[str, object] | None = None) -> T:
+    """Do it again and again until nothing temporary is in the way. Other errors are the caller's.
+
+    about: fields of the lines that say so.
+    """
     delay_s = INSIST_AFTER_S
     while True:
         try:
             return await action()
         except TEMPORARY as error:
-            _log.warning("%s: %s; trying again", what, error)
+            _log.warning("%s: %s; trying again", what, error, extra=about)
         await anyio.sleep(delay_s)
         delay_s = min(delay_s * 2, INSIST_AFTER_MAX_S)

@@ -297,7 +297,7 @@ class Calls:
                 self._fail(watch, Failure(str(error), Kind.INVALID, False))
             return
         except MeshError as error:
-            _log.info("hosts of %s not asked: %s", function, error)
+            _log.info("hosts of %s not asked: %s", function, error, extra={"function": function})
             for watch in watches:
                 self._push(watch, time.monotonic() + ASK_AFTER_S)
             return
@@ -367,7 +367,10 @@ class Calls:
             self._push(watch, now + ASK_AFTER_S)
             return
         if failure.kind == LOST:
-            _log.info("workflow %r: no host has call %d of %s any more", watch.key.id, watch.op.n, watch.op.target)
+            _log.info(
+                "workflow %r: no host has call %d of %s any more", watch.key.id, watch.op.n, watch.op.target,
+                extra=watch.run.about() | {"function": watch.op.target},
+            )  # fmt: skip
         self._fail(watch, failure)
 
     @property

@@ -144,7 +144,7 @@ class Effects:
     def log(self, instance: Instance, run: Run, effect: Log) -> None:
         """Write what a workflow says to the log."""
         log_line(
-            effect.level, effect.payload, effect.options, workflow=instance.key.id, run=run.run, stack=effect.stack
+            effect.level, effect.payload, effect.options, stack=effect.stack, **{**instance.about(), **run.about()}
         )
 
     def _retry_later(self, instance: Instance, run: Run, effect: RetryLater, *, recovering: bool) -> None:
@@ -183,7 +183,7 @@ class Effects:
     def _suspended(self, instance: Instance, run: Run, effect: Suspend) -> None:
         if run.does_not_fit:
             self._witness.does_not_fit(run)
-        _log.error("workflow %r is suspended: %s", instance.key.id, effect.reason)
+        _log.error("workflow %r is suspended: %s", instance.key.id, effect.reason, extra=instance.about())
         try:
             self._conn.publish_nowait(instance.key.note("suspended"), codec.encode(effect.reason))
         except Disconnected:
@@ -198,7 +198,7 @@ class Effects:
         except MeshError as error:
             self._in_trouble(instance, run, error)
         except Exception as error:
-            _log.exception("workflow %r op %d (%s)", instance.key.id, op.n, op.kind)
+            _log.exception("workflow %r op %d (%s)", instance.key.id, op.n, op.kind, extra=instance.about())
             failure = Failure(f"{op.kind} failed in the node: {error}", Kind.INTERNAL, False)
             self._outbox.write(run.ret_subject(op), codec.encode_failure(failure))
         finally:
@@ -216,7 +216,7 @@ class Effects:
                 self.carry_out(instance, run, [e for e in waiting if not isinstance(e, WriteMark)])
                 return
             write = functools.partial(self._write_mark, instance, run, mark)
-            fits = await insist(write, f"mark of workflow {instance.key.id!r}")
+            fits = await insist(write, f"mark of workflow {instance.key.id!r}", instance.about())
             if not fits:
                 # Another owner has decided otherwise, and was first: think again with its decision.
                 if self._instances.holds(instance) and instance.run is run:
@@ -254,7 +254,9 @@ class Effects:
                 await self._outbox.write_acked(subject, record, {"Nats-Rollup": "sub"})
                 said = record
         except MeshError as error:
-            _log.warning("workflow %r: its attributes cannot be recorded: %s", instance.key.id, error)
+            _log.warning(
+                "workflow %r: its attributes cannot be recorded: %s", instance.key.id, error, extra=run.about()
+            )
         finally:
             self._saying.discard(instance.id_token)
             instance.unacked -= 1

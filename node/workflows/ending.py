@@ -77,7 +77,7 @@ class Ending:
     def refuse_start(self, instance: Instance, run: int, error: Undecodable) -> None:
         """End a run whose start cannot be read."""
         failure = Failure(f"the start of workflow {instance.key.id!r} cannot be read: {error}", Kind.INVALID, False)
-        _log.warning("%s", failure.message)
+        _log.warning("%s", failure.message, extra=instance.about() | {"run": run})
         self._instances.forget(instance.id_token)
         self._outbox.write(instance.key.end(run), EndRecord("failed", codec.encode_failure(failure)).encode())
 
@@ -95,15 +95,16 @@ class Ending:
     async def _finish_slowly(self, instance: Instance, run: Run, finish: Finish, timers: bool) -> None:
         """Children, parent, end, next run: in this order, each acknowledged, all of it harmless to repeat."""
         key, what = instance.key, f"end of workflow {instance.key.id!r}"
+        about = instance.about()
         try:
             for child in finish.children:
-                await insist(functools.partial(self._tell_child, key, run, child), what)
-            record = await insist(lambda: self._tell_parent(key, run, finish.record), what)
-            await insist(lambda: self._write_end(key, run, record), what)
+                await insist(functools.partial(self._tell_child, key, run, child), what, about)
+            record = await insist(lambda: self._tell_parent(key, run, finish.record), what, about)
+            await insist(lambda: self._write_end(key, run, record), what, about)
             if timers:
                 await self._timers.take_back(instance, run, "*")
             if record.next_start:
-                await insist(lambda: self.start_next(key, record), what)
+                await insist(lambda: self.start_next(key, record), what, about)
         except MeshError as error:
             self._in_trouble(instance, run, error)
         finally:
@@ -131,7 +132,7 @@ class Ending:
             record = _too_large(error)
             await self._outbox.write_acked(subject, record.outcome, headers)
         except NotFound as error:
-            _log.warning("workflow %r: its parent cannot be told: %s", key.id, error)
+            _log.warning("workflow %r: its parent cannot be told: %s", key.id, error, extra=run.about())
         return record
 
     async def _write_end(self, key: WorkflowKey, run: Run, record: EndRecord) -> None:

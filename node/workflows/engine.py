@@ -308,7 +308,12 @@ class Engine:
         partition.pending = message.pending
         event = parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
         if event is None:
-            _log.warning("ignored: %s (sequence %d) is no event of a workflow", message.subject, message.seq)
+            _log.warning(
+                "ignored: %s (sequence %d) is no event of a workflow",
+                message.subject,
+                message.seq,
+                extra=self._about(partition),
+            )
             return
         self._take(partition, event)
 
@@ -384,9 +389,13 @@ class Engine:
         partition.attention = deque(catchup.attention())
         if partition.attention:
             _log.info(
-                "queue %s partition %d: %d runs need attention", self.queue, partition.number, len(partition.attention)
-            )
+                "queue %s partition %d: %d runs need attention", self.queue, partition.number, len(partition.attention),
+                extra=self._about(partition),
+            )  # fmt: skip
         self._loading.attend(partition)
+
+    def _about(self, partition: Partition) -> dict[str, object]:
+        return {"queue": self.queue, "partition": partition.number}
 
     # -- beside the loop ---------------------------------------------------------------------------------------
 

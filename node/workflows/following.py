@@ -119,15 +119,18 @@ class Following:
                 partition.claim = self._roster.standing(partition.claim) or partition.claim
 
     async def _follow(self, partition: Partition) -> None:
+        about = {"queue": self._queue, "partition": partition.number}
         with partition.scope:
             while True:
                 try:
                     await self._follow_once(partition)
                 except StreamRegressed as error:
-                    _log.error("queue %s partition %d: %s", self._queue, partition.number, error)
+                    _log.error("queue %s partition %d: %s", self._queue, partition.number, error, extra=about)
                     self._start_over(partition)
                 except TEMPORARY as error:
-                    _log.warning("queue %s partition %d: %s; following anew", self._queue, partition.number, error)
+                    _log.warning(
+                        "queue %s partition %d: %s; following anew", self._queue, partition.number, error, extra=about
+                    )
                     partition.epoch += 1  # what came in and was not handled yet comes again
                     await anyio.sleep(FOLLOW_AGAIN_S)
 

@@ -62,12 +62,8 @@ class Instance:
     def about(self) -> dict[str, object]:
         """What every log line about this workflow says in its fields."""
         key, run = self.key, self.run
-        fields: dict[str, object] = {"queue": key.queue, "workflow": key.id, "pid": self._host.pid(key.id)}
-        if run is not None:
-            fields["run"] = run.run
-            if run.trace is not None:
-                fields["trace_id"] = run.trace.trace_id_text
-        return fields
+        of_run = run.about() if run is not None else {"queue": key.queue, "workflow": key.id}
+        return {**of_run, "pid": self._host.pid(key.id)}
 
     def busy(self) -> bool:
         """Whether this instance needs its owner."""

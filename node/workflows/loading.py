@@ -116,12 +116,14 @@ class Loading:
 
     def in_trouble(self, instance: Instance, run: Run, error: MeshError) -> None:
         """A write that the run rests on was refused for good: reload, a little later."""
-        _log.error("workflow %r: %s; its history is read again", instance.key.id, error)
+        _log.error("workflow %r: %s; its history is read again", instance.key.id, error, extra=instance.about())
         self._background.start_soon(self._reload_later, instance, run)
 
     def vm_lost(self, culprit: Instance) -> None:
         """A VM is out of memory: its runs are replayed in a new one, the one that was running in one of its own."""
-        _log.warning("a Lua VM is out of memory in workflow %r; its runs are replayed", culprit.key.id)
+        _log.warning(
+            "a Lua VM is out of memory in workflow %r; its runs are replayed", culprit.key.id, extra=culprit.about()
+        )
         if culprit.quarantined:
             run = culprit.run
             failure = Failure("the workflow took more memory than a run may have", Kind.INTERNAL, False)
@@ -160,10 +162,10 @@ class Loading:
                 async with self._limit:
                     await self._load_once(instance, news, heard_seq)
             except TEMPORARY as error:
-                _log.warning("workflow %r: history not read yet: %s", instance.key.id, error)
+                _log.warning("workflow %r: history not read yet: %s", instance.key.id, error, extra=instance.about())
             except Exception:
                 # We are wrong. This run stands still and is tried again now and then; all others go on.
-                _log.exception("workflow %r cannot be loaded", instance.key.id)
+                _log.exception("workflow %r cannot be loaded", instance.key.id, extra=instance.about())
                 delay_s = LOAD_AGAIN_S
             else:
                 return

@@ -72,7 +72,14 @@ class Others:
             try:
                 return await self._once(host, key, run, op, trace)
             except (Disconnected, OutcomeUnknown, RequestTimeout, NoResponders) as error:
-                _log.info("workflow %r op %d (%s): %s; trying again", key.id, op.n, op.kind, error)
+                _log.info(
+                    "workflow %r op %d (%s): %s; trying again",
+                    key.id,
+                    op.n,
+                    op.kind,
+                    error,
+                    extra=_about(host, key, run),
+                )
                 await anyio.sleep(RETRY_EVERY_S)
             except AlreadyStarted as error:
                 return _failed(str(error), Kind.ALREADY_EXISTS)
@@ -188,6 +195,10 @@ async def _was_told(history: History, target: WorkflowKey, marker: str) -> bool:
     line_end = f"{marker}\r\n".encode("utf-8", "surrogateescape")
     events = await history.events(target, found[0].run)
     return any(event.raw_headers is not None and line_end in event.raw_headers for event in events)
+
+
+def _about(host: HostRecord, key: WorkflowKey, run: int) -> dict[str, object]:
+    return {"queue": key.queue, "workflow": key.id, "run": run, "pid": host.pid(key.id)}
 
 
 def _failed(message: str, kind: str) -> bytes:

@@ -58,7 +58,10 @@ class Ownership:
                 try:
                     await self._settle(engine)
                 except* (*TEMPORARY, PayloadTooLarge) as group:
-                    _log.warning("queue %s: ownership not settled yet: %s", engine.queue, group.exceptions[0])
+                    _log.warning(
+                        "queue %s: ownership not settled yet: %s", engine.queue, group.exceptions[0],
+                        extra={"queue": engine.queue},
+                    )  # fmt: skip
 
     async def _settle(self, engine: Engine) -> None:
         async with self._settling:
@@ -68,7 +71,8 @@ class Ownership:
         plan = self._roster.plan(engine.queue, engine.stream.partitions)
         kept = {claim.partition for claim in (*plan.keep, *plan.release)}
         for number in [number for number in engine.partitions if number not in kept]:
-            _log.warning("queue %s partition %d is lost to this node", engine.queue, number)
+            about = {"queue": engine.queue, "partition": number}
+            _log.warning("queue %s partition %d is lost to this node", engine.queue, number, extra=about)
             engine.drop(number)
         async with anyio.create_task_group() as tasks:
             for claim in plan.release:

@@ -164,6 +164,13 @@ class Run:
         """The machine, while the run is going."""
         return self._machine
 
+    def about(self) -> dict[str, object]:
+        """What every log line about this run says in its fields."""
+        fields: dict[str, object] = {"queue": self.key.queue, "workflow": self.key.id, "run": self.run}
+        if self.trace is not None:
+            fields["trace_id"] = self.trace.trace_id_text
+        return fields
+
     def quiet(self) -> bool:
         """Whether everything that can wake this run will be written to the stream without its owner's help."""
         return (

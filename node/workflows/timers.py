@@ -92,7 +92,7 @@ class Timers:
         try:
             await self._js.purge(self._stream, subject=subject)
         except MeshError as error:
-            _log.warning("%s: not taken back, its tick will be ignored: %s", subject, error)
+            _log.warning("%s: not taken back, its tick will be ignored: %s", subject, error, extra=instance.about())
 
     async def _restore(self, instance: Instance, run: Run, name: str, due_ns: int) -> None:
         """Set a timer again unless the server still has it, or has fired it already."""
@@ -108,6 +108,6 @@ class Timers:
                 await self._outbox.write_acked(subject, b"", headers)
 
         try:
-            await insist(restore, f"timer {name} of workflow {instance.key.id!r}")
+            await insist(restore, f"timer {name} of workflow {instance.key.id!r}", instance.about())
         finally:
             instance.unacked -= 1

@@ -1,0 +1,211 @@
+"""What nodes log, seen from elsewhere: `mesh logs`, and the messages that it is made of."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import mesh.client
+from mesh.subjects import log_subject, node_request
+from node.telemetry.live_logs import KEPT_BYTES_MAX, KEPT_LINES_MAX, WAITING_LINES_MAX
+from node.telemetry.log_lines import LINE_BYTES_MAX, Wanted, decode_lines, encode_line, line_of
+from tests.apps import WORKER, a_mesh, write_app
+from tests.cluster import a_node, mesh_command
+from tests.conftest import ServerFactory
+from tests.terminals import CTRL_C, on_terminal
+from tests.waiting import wait_until
+
+PYTHON = {"kind": "function.python"}
+WORKFLOWS = {
+    "order": """return function(name)
+        print('order taken', name)
+        funcs.call('app:charge', name)
+        funcs.call('app:post', name)
+        return 1
+    end""",
+    "broken": "return function() error('no such customer') end",
+}
+FUNCTIONS: dict[str, Any] = {
+    "charge": {
+        "source": "local logger = require('logger')\nlocal time = require('time')\nreturn function(name) time.sleep('1ms') logger:warn('card is slow', {card = 7}) end",
+        "modules": ["logger", "time"],
+    },
+    "post": PYTHON | {"source": "tests.test_live_logs:post"},
+}
+log = logging.getLogger("tests.shop")
+
+
+def post(name: str) -> None:
+    log.warning("posting to %s", name)
+
+
+@pytest.fixture(autouse=True)
+def levels() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.INFO)
+    yield
+    root.setLevel(before)
+
+
+def app_of(directory: Path) -> Path:
+    return write_app(directory, workflows=WORKFLOWS, functions=FUNCTIONS)
+
+
+def told(lines: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [(line["node"], line["level"], line["event"], line.get("workflow")) for line in lines]
+
+
+async def test_lines_of_all_nodes_come_in_one_stream_and_are_found_by_workflow(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    app, url = app_of(tmp_path), nats_server().url
+    async with (
+        mesh.client.connect(url) as client,
+        a_node(app, url, node_id="owner", arguments=("--only", "app:worker")),
+        a_node(app, url, node_id="functions", arguments=("--without", "app:worker")),
+    ):
+        for name in ("Ada", "Bob"):
+            await (await client.start("app:order", name, host=WORKER, id=f"o-{name}")).result(timeout_s=20)
+        done = await mesh_command("logs", "o-Ada", "--json", url=url)
+        lines = [json.loads(text) for text in done.out.splitlines()]
+        assert told(lines) == [
+            ("owner", "info", "order taken Ada", "o-Ada"),
+            ("functions", "warning", "card is slow", "o-Ada"),
+            ("functions", "warning", "posting to Ada", "o-Ada"),
+        ]
+        taken, slow, posting = lines
+        assert (
+            taken.items()
+            >= {
+                "queue": "orders",
+                "run": posting["run"],
+                "pid": "{app:client@app:worker|o-Ada}",
+            }.items()
+        )
+        assert slow["card"] == 7
+        assert slow["pid"].startswith("{functions|") or "app:charge#lua" in slow["pid"]
+        assert posting.items() >= {"function": "app:post", "logger": "tests.shop"}.items()
+
+        by_pid = await mesh_command("logs", slow["pid"], "--json", url=url)
+        assert told([json.loads(text) for text in by_pid.out.splitlines()]) == [told(lines)[1]]
+        warnings = await mesh_command("logs", "--level", "warning", "--grep", "ADA", "--node", "functions", url=url)
+        assert [text.split()[0] for text in warnings.out.splitlines()] == ["functions"] * 2
+        assert "WARNING posting to Ada" in warnings.out
+        assert "workflow=o-Ada" in warnings.out
+        latest = await mesh_command("logs", "-n", "1", "--since", "10m", url=url)
+        assert "posting to Bob" in latest.out
+        assert "earlier lines are not shown" in latest.err
+        wrong = await mesh_command("logs", "--node", "function", url=url)
+        assert (wrong.status, wrong.err) == (1, "mesh: no node 'function' is up; did you mean functions?\n")
+        nothing = await mesh_command("logs", "o-Eve", url=url)
+        assert (nothing.status, nothing.out) == (0, "")
+        assert "no line fits; what comes is shown by: mesh logs -f" in nothing.err
+
+        with on_terminal("logs", "--follow", "-n", "1", "--nats", url) as terminal:
+            await anyio.to_thread.run_sync(terminal.expect, "posting to Bob")
+            name = "Cy"
+            await (await client.start("app:order", name, host=WORKER, id="o-Cy")).result(timeout_s=20)
+            for text in ("order taken", "card is slow", "posting to Cy"):
+                await anyio.to_thread.run_sync(terminal.expect, text)
+            assert "\x1b[" in terminal.seen, "a terminal has colours"
+            assert "Ada" not in terminal.seen
+            terminal.type(CTRL_C)
+            assert await anyio.to_thread.run_sync(terminal.wait) == 0
+
+
+async def test_the_error_of_a_workflow_has_its_stack_and_its_names(nats_server: ServerFactory, tmp_path: Path) -> None:
+    url = nats_server().url
+    async with a_mesh(url, app_of(tmp_path), node_id="a") as m:
+        await m.failure("broken", id="b-1")
+        reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=5)
+        (line,) = filter(Wanted(workflow="b-1"), decode_lines(reply.data))
+        assert line["event"].startswith("workflow failed: ")
+        assert "broken.lua:1" in line["stack"]
+        assert line["pid"] == "{app:client@app:worker|b-1}"
+
+
+async def test_logging_never_waits_and_says_what_it_left_out(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """From any thread, and while there is no connection: what is kept and what waits is bounded."""
+    server = nats_server()
+    async with a_mesh(server.url, app_of(tmp_path), node_id="a") as m, mesh.client.connect(server.url) as listener:
+        heard: list[dict[str, Any]] = []
+        listener.conn.subscribe_direct(log_subject("a"), lambda _s, _r, data, _h: heard.extend(decode_lines(data)))
+        await listener.conn.flush()
+        thread = threading.Thread(target=lambda: log.warning("from a thread"))
+        thread.start()
+        thread.join()
+        await wait_until(lambda: [line["event"] for line in heard] == ["from a thread"])
+
+        server.kill()
+        await wait_until(lambda: not m.node.conn.is_connected)
+        for i in range(WAITING_LINES_MAX + 500):
+            log.info("line %d", i)
+        live = m.node.telemetry.live_logs
+        assert live.dropped >= 500
+        server.start()
+        await wait_until(lambda: m.node.conn.is_connected and listener.conn.is_connected, timeout_s=20)
+        log.warning("again")
+        await wait_until(lambda: any("log lines were not published" in line["event"] for line in heard), timeout_s=20)
+        reply = await listener.conn.request(node_request("a", "logs"), b"", timeout_s=5)
+        kept = decode_lines(reply.data)
+        assert [line["event"] for line in kept if line["event"].startswith("line ")][
+            -1
+        ] == f"line {WAITING_LINES_MAX + 499}"
+        for i in range(KEPT_LINES_MAX + 100):
+            log.info("%d %s", i, "x" * 500)
+        reply = await listener.conn.request(node_request("a", "logs"), b"", timeout_s=5)
+        assert len(reply.data) <= KEPT_BYTES_MAX
+        assert any(line["event"].startswith(f"{KEPT_LINES_MAX + 99} ") for line in decode_lines(reply.data)[-2:])
+
+
+async def test_a_server_that_forbids_log_lines_is_not_asked_again(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """What the connection logs about that is a line, too: without an end of it, each would cause the next."""
+    config = 'authorization { users = [{user: u, password: p, permissions: {publish: {deny: ["mesh.logs.>"]}}}] }'
+    server = nats_server(config=config)
+    url = server.url.replace("nats://", "nats://u:p@")
+    async with a_mesh(url, app_of(tmp_path), node_id="a") as m:
+        log.warning("one")
+        await wait_until(lambda: m.node.telemetry.live_logs._forbidden)
+        log.warning("two")
+        await m.node.conn.flush()
+        reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=5)
+        events = [line["event"] for line in decode_lines(reply.data)]
+        assert [event for event in events if event in ("one", "two")] == ["one", "two"]
+        assert sum("does not permit a publish: mesh.logs.a" in event for event in events) <= 2
+
+
+def test_what_is_long_is_cut_so_that_a_line_fits_into_a_message() -> None:
+    record = logging.makeLogRecord({"msg": "x" * 100_000, "levelno": logging.INFO, "levelname": "INFO", "name": "n"})
+    assert "(100000 characters)" in line_of(record, {}, "a", 1)["event"]
+    line = line_of(record, {"fields": ["y" * 1000] * 100, "workflow": "w"}, "a", 1)
+    encoded = encode_line(line)
+    assert len(encoded) <= LINE_BYTES_MAX
+    assert json.loads(encoded)["workflow"] == "w"
+    assert "the line took" in json.loads(encoded)["cut"]
+    assert decode_lines(b'{"time": "t"}\nnonsense\n[1]\n{"no": "time"}\n') == [{"time": "t"}]
+
+
+def test_lines_are_wanted_by_level_workflow_pid_text_and_age() -> None:
+    line = {
+        "time": "2026-11-25T12:00:00.000000Z", "level": "warning", "event": "Card is slow", "node": "a", "workflow": "w",
+        "pid": "{a:c@a:w|w}", "card": 7,
+    }  # fmt: skip
+    fits = [
+        Wanted(), Wanted(workflow="w"), Wanted(pid="{a:c@a:w|w}"), Wanted(level="warning"), Wanted(text="card IS"),
+        Wanted(text="7"), Wanted(since="2026-11-25T12:00:00.000000000Z"),
+    ]  # fmt: skip
+    does_not = [
+        Wanted(workflow="x"), Wanted(pid="{a|x}"), Wanted(level="error"), Wanted(text="fast"),
+        Wanted(since="2026-11-25T12:00:01.000000000Z"), Wanted(workflow="w", level="error"),
+    ]  # fmt: skip
+    assert [wanted(line) for wanted in fits] == [True] * len(fits)
+    assert [wanted(line) for wanted in does_not] == [False] * len(does_not)
+    assert Wanted(workflow="w")({**line, "workflow": None}), "a PID names its workflow"
