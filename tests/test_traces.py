@@ -151,7 +151,12 @@ async def test_a_run_is_one_trace_with_a_span_for_each_step(nats_server: ServerF
         step = spans.one("call app:outer")
         assert (
             attributes(step).items()
-            >= {"mesh.function": "app:outer", "mesh.attempt": 1, "mesh.outcome": "completed"}.items()
+            >= {
+                "mesh.function": "app:outer",
+                "mesh.attempt": 1,
+                "mesh.outcome": "completed",
+                "mesh.host_node": "a",
+            }.items()
         )
         assert root.resource.attributes["service.instance.id"] == "a"
         assert root.start_time is not None

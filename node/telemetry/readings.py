@@ -44,6 +44,7 @@ METRICS: Final[dict[str, Metric]] = {
     "mesh_writes_repeated": Metric("counter", (), "Writes that were sent again for want of an acknowledgement."),
     "mesh_event_loop_lag_seconds": Metric("histogram", (), "How late the event loop came to what was due."),
     "mesh_log_records_dropped": Metric("counter", (), "Log lines that were not published live for want of room."),
+    "mesh_partitions": Metric("gauge", ("queue",), "Partitions that a queue has; each should have an owner."),
     "mesh_partitions_owned": Metric("gauge", ("queue",), "Partitions that this node runs."),
     "mesh_partition_lag_messages": Metric(
         "gauge", ("queue", "partition"), "Events of an owned partition that are stored and not handled yet."
@@ -142,6 +143,7 @@ def _read_node(node: Node) -> Iterator[Reading]:
 
 def _read_engine(engine: Engine) -> Iterator[Reading]:
     queue, counts, statistics = engine.queue, engine.witness.counts, engine.statistics()
+    yield Reading("mesh_partitions", (queue,), engine.stream.partitions)
     yield Reading("mesh_partitions_owned", (queue,), statistics.partitions)
     for number, lag in engine.lags().items():
         yield Reading("mesh_partition_lag_messages", (queue, str(number)), lag)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mesh import codec
-from mesh.events import decode_end
+from mesh.events import HEADER_NODE, decode_end
 from mesh.tracecontext import read_context
 from node.telemetry.counts import QueueCounts
 from node.telemetry.run_trace import PassedTrace, RunTrace
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from node.telemetry.tracing import Tracing
     from node.workflows.run import Run
 
-HEADER_NODE = "Mesh-Node"
 FAILURE_CHARACTERS_MAX = 500
 # How a run ends that has not failed.
 _WELL = frozenset({"completed", "continued"})
