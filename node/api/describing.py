@@ -25,7 +25,7 @@ from mesh.subjects import WorkflowKey
 from mesh.wire import parse_headers
 from node.api.event_records import SECOND_NS, Known, event_records
 from node.workflows.looking_back import LookingBack
-from node.workflows.op_table import OpRow
+from node.workflows.op_table import OpRow, op_of
 from node.workflows.ops import fingerprint
 
 Record = dict[str, Any]
@@ -138,6 +138,8 @@ def described(
     until_ns = ended_ns or (events[-1].at_ns if is_past and events else time.time_ns())
     numbers = {event.seq: number for number, event in enumerate(events, 1)}
     last = events[-1] if events else None
+    suspended_at = numbers.get(detail.get("suspended_seq") or 0) if status == "suspended" else None
+    expected, got = _mismatch(events[suspended_at - 1], known) if suspended_at else (None, None)
     return {
         "id": key.id,
         "queue": key.queue,
@@ -158,7 +160,9 @@ def described(
         "args": _args(spec),
         "node": detail.get("node") if not is_over or is_past else None,
         "reason": detail.get("reason") or detail.get("note") or None,
-        "suspended_at": numbers.get(detail.get("suspended_seq") or 0),
+        "suspended_at": suspended_at,
+        "expected": expected,
+        "got": got,
         "waiting": [_waiting_record(item) for item in detail.get("waiting") or ()],
         "children": list(detail.get("children") or ()),
         "cancel_requested": bool(detail.get("cancel_requested")),
@@ -173,6 +177,20 @@ def described(
         "events_total": len(events),
         "events": event_records(events, known),
     }  # fmt: skip
+
+
+def _mismatch(event: Event, known: Known) -> tuple[str | None, str | None]:
+    """What the history has at an event that does not fit, and what the code has asked for instead."""
+    n = op_of(event)
+    row = known.ops.get(n)
+    got = f"{row.kind} {row.target}".rstrip() if row is not None else None
+    if event.kind == "tick":
+        return "timer", got
+    if event.kind == "exit":
+        return "child", got
+    if event.kind != "ret":
+        return None, None
+    return known.targets.get(event.args[3], f"another op (fingerprint {event.args[3]})"), got
 
 
 def _spec(opened: OpenRun) -> StartSpec | None:

@@ -56,8 +56,8 @@ LAST_DEFAULT: Final = 200
     "as_json",
     is_flag=True,
     help="Print {id, queue, run, type, status, started, ended, duration_s, parent, attempt, memo, attrs, at, value, "
-    "error, args, node, reason, suspended_at, waiting, children, stacks, tasks, coroutines, globals, ops, note, "
-    "events_total, events: [{n, seq, time, since_s, kind, ...}]}.",
+    "error, args, node, reason, suspended_at, expected, got, waiting, children, stacks, tasks, coroutines, globals, "
+    "ops, note, events_total, events: [{n, seq, time, since_s, kind, ...}]}.",
 )
 @connection_options
 def show(

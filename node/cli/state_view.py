@@ -86,8 +86,13 @@ def outcome_lines(record: Mapping[str, Any]) -> list[Line]:
         return [line("result: ", shortened(_json(record["value"])))]
     if record["status"] == "suspended":
         at = f" at event {record['suspended_at']}" if record["suspended_at"] else ""
+        sides = []
+        if record["expected"]:
+            sides.append(line("  the history has: ", (one_line(record["expected"]), "green")))
+            sides.append(line("  the code asks for: ", (one_line(record["got"] or "nothing"), "red")))
         return [
             line((f"suspended{at}: ", "bold red"), one_line(str(record["reason"]))),
+            *sides,
             line("nothing is lost; it goes on by itself once a node with fitting code owns it"),
         ]
     return []
