@@ -187,7 +187,7 @@ class WorkflowHandle:
 
         at: the number of an event of its newest run, from 1, or the event's stream sequence. Then it is as it was when
         that event had happened, with where its Lua code stood and what variables held: `detail` has `tasks`,
-        `coroutines`, `globals`, `waiting`, `ops` (docs/debugging.md). Raises NoSuchEvent, CannotLookBack.
+        `coroutines`, `globals`, `waiting`, `ops` (docs/debugging.md). Raises UnknownEvent, CannotLookBack.
         """
         if at is not None:
             return await self._client.look_back(self.key, at)

@@ -11,7 +11,7 @@ from mesh.errors import NotFound
 from mesh.events import Event
 
 
-class NoSuchEvent(NotFound):
+class UnknownEvent(NotFound):
     """Raised when a run has no event of that number or sequence."""
 
     code = "no-such-event"
@@ -26,10 +26,10 @@ class NoSuchEvent(NotFound):
 
 
 def event_number(workflow_id: str, events: Sequence[Event], wanted: int) -> int:
-    """The number of the event that a number or a stream sequence names. Raises NoSuchEvent."""
+    """The number of the event that a number or a stream sequence names. Raises UnknownEvent."""
     if 1 <= wanted <= len(events):
         return wanted
     for number, event in enumerate(events, 1):
         if event.seq == wanted:
             return number
-    raise NoSuchEvent(workflow_id, wanted, len(events))
+    raise UnknownEvent(workflow_id, wanted, len(events))

@@ -14,11 +14,11 @@ import pytest
 from mesh import codec
 from mesh.client import WorkflowHandle, connect
 from mesh.errors import CannotLookBack
-from mesh.event_numbers import NoSuchEvent
+from mesh.event_numbers import UnknownEvent
 from mesh.failure import Failure
 from mesh.subjects import WorkflowKey, function_request
 from node.api.describing import describe
-from node.cli.show import code_of
+from node.app_code import looking_back_with
 from node.workflows.ops import fingerprint
 from tests.apps import QUEUE, Mesh, a_mesh, key, write_app
 from tests.conftest import ServerFactory
@@ -154,7 +154,7 @@ async def test_at_every_event_a_workflow_is_shown_as_it_was(nats_server: ServerF
             assert (ended.status, ended.value) == ("completed", result)
         seq = (await handle.history())[-1].seq
         assert (await handle.describe(at=seq)).detail["at_seq"] == seq, "a stream sequence names an event, too"
-        with pytest.raises(NoSuchEvent, match=r"no event 99; its newest run has events 1 to 7"):
+        with pytest.raises(UnknownEvent, match=r"no event 99; its newest run has events 1 to 7"):
             await handle.describe(at=99)
         record = await describe(mesh.client, handle.key, at=3)
         whole = await describe(mesh.client, handle.key)
@@ -178,7 +178,7 @@ async def test_at_every_event_a_workflow_is_shown_as_it_was(nats_server: ServerF
     async with connect(url) as client:
         with pytest.raises(CannotLookBack, match="no node owns partition"):
             await client.get("o-1", queue=QUEUE).describe(at=3)
-        local = await describe(client, key("o-1"), at=3, code=code_of(app, QUEUE))
+        local = await describe(client, key("o-1"), at=3, code=looking_back_with(app, {}))
         alone = await describe(client, key("o-1"))
     assert {**local, "node": None} == {**record, "node": None}, "the code alone tells the same"
     assert [event["kind"] for event in alone["events"]] == kinds, "the events alone tell what they can"

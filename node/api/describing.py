@@ -37,7 +37,7 @@ async def describe(
     """Describe a run of a workflow, the newest by default, or how it was at one of its events.
 
     at: an event's number or stream sequence. code: an app's, asked instead of the mesh's nodes. Raises NotFound,
-    NoSuchEvent, and CannotLookBack when `at` is given and nobody can say.
+    UnknownEvent, and CannotLookBack when `at` is given and nobody can say.
     """
     history = client.history(key.queue)
     opened, ended = await _run_of(client, key, run)
@@ -173,6 +173,7 @@ def described(
         "coroutines": list(detail.get("coroutines") or ()),
         "globals": list(detail.get("globals") or ()),
         "ops": [_op_record(row, numbers) for row in known.ops.values()],
+        "history_warning": detail.get("history_warning") or None,
         "note": detail.get("ops_problem") or detail.get("problem"),
         "events_total": len(events),
         "events": event_records(events, known),

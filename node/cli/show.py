@@ -181,7 +181,11 @@ class View:
         from node.api.describing import describe
 
         if self._app is not None and self._code is None:
-            self._code = code_of(self._app, self.handle.key.queue)
+            from node.app_code import looking_back_with
+            from node.cli.apps import add_to_path
+
+            add_to_path(self._app)
+            self._code = looking_back_with(self._app, os.environ)
         try:
             with self._server.deadline("the workflow"):
                 return await describe(self.client, self.handle.key, at=self._at, code=self._code)
@@ -248,23 +252,3 @@ def print_lines(lines: Sequence[Line]) -> None:
     console = Console(no_color=no_color(), highlight=False)
     for parts in lines:
         console.print(Text.assemble(*parts), soft_wrap=True)
-
-
-def code_of(app: Path, queue: str) -> LookingBack:
-    """What replays histories of a queue with the code of an app. Raises UsageError when it has no worker for it."""
-    from node.cli.apps import add_to_path
-    from node.machine.code import Code
-    from node.offers import Offers, host_records
-    from node.registry import load_registry
-    from node.workflows.looking_back import LookingBack
-    from node.workflows.opening import Opening
-
-    add_to_path(app)
-    registry = load_registry(app, environ=os.environ)
-    records = host_records(registry, Offers())
-    host = next((record for record in records if record.queue == queue), None)
-    if host is None:
-        queues = ", ".join(sorted({record.queue for record in records})) or "none"
-        raise click.UsageError(f"the app {app} has no worker for the queue {queue}; it has workers for: {queues}")
-    defaults = {str(entry_id): dict(entry.options) for entry_id, entry in registry.functions().items()}
-    return LookingBack(Opening(Code(registry), host, lambda function: defaults.get(function, {})))

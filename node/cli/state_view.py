@@ -17,6 +17,7 @@ STATUS_STYLES: Final = {
     "running": "cyan", "completed": "green", "failed": "red", "terminated": "red", "timed-out": "red",
     "canceled": "yellow", "suspended": "bold red",
 }  # fmt: skip
+NEW_NS: Final = 1_000_000
 OPEN: Final = ("running", "suspended")
 
 
@@ -125,7 +126,8 @@ def _waiting_line(item: Mapping[str, Any], now_ns: int) -> Line:
     if item.get("next_attempt_ns"):
         text += f", next {away(item['next_attempt_ns'], now_ns)}"
     if item.get("since_ns") and not item.get("due_ns"):
-        text += f", asked {away(item['since_ns'], now_ns)}"
+        is_new = now_ns - item["since_ns"] < NEW_NS
+        text += f", asked {'just now' if is_new else away(item['since_ns'], now_ns)}"
     if item.get("last_error"):
         text += f", last error: {shortened(one_line(str(item['last_error'])))}"
     return line(text)

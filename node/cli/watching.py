@@ -216,12 +216,11 @@ async def _watch_all(
             async for happening in feed.happenings():
                 _tell_happening(happening, as_json=as_json)
 
-    if not as_json:
-        about = f"queue {queue}" if queue is not None else f"queues {', '.join(queues)}" if queues else "no queue yet"
-        say(f"watching {about}{f', type {type_name}' if type_name else ''}; Ctrl-C ends")
+    about = f"queue {queue}" if queue is not None else f"queues {', '.join(queues)}" if queues else "no queue yet"
     with unwrapped():
         async with anyio.create_task_group() as tasks:
             await feed.start(tasks)
+            say(f"watching {about}{f', type {type_name}' if type_name else ''}; Ctrl-C ends")
             await until_enough(show)
             tasks.cancel_scope.cancel()
 

@@ -130,7 +130,8 @@ class Engine:
         self._background = background = Background()
         self._instances = instances = Instances(host, resident_max, options.sticky_timeout_s, self._loop.time)
         self._vms = VMs(Opening(code, host, call_defaults, log_in_replay=options.log_in_replay))
-        self._looking_back = LookingBack(Opening(code, host, call_defaults))
+        looking_back = Opening(code, host, call_defaults)
+        self._looking_back = LookingBack(lambda _key, _spec: looking_back)
         self._following = Following(
             conn=conn, js=js, roster=roster, queue=stream.queue, instances=instances, background=background,
             wake=self._wake,

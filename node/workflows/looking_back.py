@@ -7,14 +7,14 @@ node that owns them or anywhere that has their code. A replay may take seconds: 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import anyio
 import anyio.to_thread
 
 from mesh.errors import CannotLookBack, MeshError
-from mesh.events import Event
+from mesh.events import Event, StartSpec
 from mesh.subjects import WorkflowKey
 from node.machine.vm import LuaVM, Machine, OutOfMemory
 from node.workflows.describing import described, looked_at
@@ -29,11 +29,17 @@ OUTCOME_BYTES_MAX: Final = 64 * 1024
 VM_LOOKS_MAX: Final = 100  # a VM is made in some milliseconds, and its heap must not fragment for ever
 
 
-class LookingBack:
-    """Replays histories to look at them, one at a time. A VM is kept for that."""
+OpeningFor = Callable[[WorkflowKey, StartSpec], Opening]
 
-    def __init__(self, opening: Opening) -> None:
-        self._opening = opening
+
+class LookingBack:
+    """Replays histories to look at them, one at a time. A VM is kept for that.
+
+    opening_for: what opens a run of a workflow, by its start.
+    """
+
+    def __init__(self, opening_for: OpeningFor) -> None:
+        self._opening_for = opening_for
         self._limit = anyio.CapacityLimiter(1)
         self._vm: LuaVM | None = None
         self._looks = 0
@@ -52,14 +58,14 @@ class LookingBack:
             self._vm, self._looks = LuaVM(), 0
         self._looks += 1
         try:
-            return look_back(self._opening, key, run_id, events, seq, vm=self._vm, seconds=seconds)
+            return look_back(self._opening_for, key, run_id, events, seq, vm=self._vm, seconds=seconds)
         except OutOfMemory as error:
             self._vm = None
             raise CannotLookBack(f"the history of workflow {key.id!r} cannot be replayed: {error}") from error
 
 
 def look_back(
-    opening: Opening,
+    opening_for: OpeningFor,
     key: WorkflowKey,
     run_id: int,
     events: Sequence[Event],
@@ -78,7 +84,7 @@ def look_back(
         spec = start_of(run_id, events)
     except (NoStart, MeshError) as error:
         raise CannotLookBack(f"workflow {key.id!r}: {error}") from error
-    run = opening.new_run(key, run_id, spec, recorded_marks(run_id, events), vm=lambda: vm)
+    run = opening_for(key, spec).new_run(key, run_id, spec, recorded_marks(run_id, events), vm=lambda: vm)
     try:
         return _replayed(run, events, seq, seconds)
     finally:

@@ -1,0 +1,272 @@
+"""`mesh show`: the state and the history for people, and the record for programs.
+
+Not here: what a look at Lua code sees (tests/test_inspect.py), and that a replay tells what was (tests/test_time_travel.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio.to_thread import run_sync
+
+from mesh import codec
+from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, parse
+from mesh.failure import Failure
+from mesh.subjects import WorkflowKey, token
+from mesh.wire import encode_headers
+from node.api.event_records import NOTHING_KNOWN, Known, event_records
+from node.cli.state_view import state_lines, waits_text
+from node.cli.timeline import COLUMNS, lasting, ns_of, row_of, words
+from node.workflows.op_table import OpRow
+from node.workflows.ops import fingerprint
+from tests.apps import a_mesh, write_app
+from tests.cluster import mesh_command
+from tests.conftest import ServerFactory
+from tests.terminals import on_terminal
+
+T0_NS = 1_700_000_000_000_000_000
+KEY = WorkflowKey("orders", "w-1")
+
+
+def an_event(
+    seq: int, *kind: str, data: bytes = b"", headers: dict[str, str] | None = None, after_ms: int = 0
+) -> Event:
+    raw = encode_headers(headers) if headers else None
+    event = parse(KEY.stored(3, *kind), seq, T0_NS + after_ms * 1_000_000, data, raw)
+    assert event is not None
+    return event
+
+
+# -- the timeline ----------------------------------------------------------------------------------------------------
+
+CALL = OpRow(1, "call", "app:charge", 10, T0_NS, ended=13, answered=True)
+TIMER = OpRow(2, "timer", "", 10, T0_NS, due_ns=T0_NS + 86_400_000_000_000)
+SPAWN = OpRow(3, "spawn", "app:ship", 10, T0_NS)
+OPS = {row.n: row for row in (CALL, TIMER, SPAWN)}
+KNOWN = Known({fingerprint(row.kind, row.target): f"{row.kind} {row.target}" for row in OPS.values()}, OPS)
+OK, NO = codec.encode_success({"a": 1}), codec.encode_failure(Failure("declined", "Conflict"))
+CHARGE, SHIP = fingerprint("call", "app:charge"), fingerprint("spawn", "app:ship")
+
+
+@pytest.mark.parametrize(
+    ("event", "shown", "details"),
+    [
+        (an_event(10, "start", data=StartSpec("app:order", args=codec.pack([7])).encode()), "app:order started", "7"),
+        (an_event(11, "ret", "10", "1", "1", CHARGE, data=OK), "app:charge answered", 'op 1 -> {"a": 1}'),
+        (an_event(11, "ret", "10", "1", "2", CHARGE, data=OK), "app:charge answered, attempt 2", 'op 1 -> {"a": 1}'),
+        (an_event(11, "ret", "10", "1", "2", CHARGE, data=NO), "app:charge failed, attempt 2", "op 1 -> error Conflict: declined"),
+        (an_event(11, "ret", "10", "3", "1", SHIP, data=OK), "app:ship started as a child", 'op 3 -> {"a": 1}'),
+        (an_event(11, "ret", "10", "9", "1", "0123456789", data=OK), "op 9 answered", 'op 9 -> {"a": 1}'),
+        (an_event(11, "exit", "10", "3", data=OK, headers={HEADER_FROM: "{c@w|s-1}"}), "child of op 3 ended", '-> {"a": 1}, from {c@w|s-1}'),
+        (an_event(11, "exit", "10", "3", data=NO), "child of op 3 failed", "-> error Conflict: declined"),
+        (an_event(11, "tick", "10", "2"), "timer 24h fired", ""),
+        (an_event(11, "tick", "10", "7"), "timer of op 7 fired", ""),
+        (an_event(11, "tick", "10", "delay"), "delay over", ""),
+        (an_event(11, "tick", "10", "timeout"), "time is up", ""),
+        (an_event(11, "tick", "10", "retry-1-2"), "pause over, attempt 2 of op 1", ""),
+        (an_event(11, "claim", "10", "1", "1"), "op 1 begun, at most once", ""),
+        (an_event(11, "signal", token("approve"), data=codec.encode({"by": "Ada"}), headers={HEADER_FROM: "bob"}), "signal approve", '{"by": "Ada"}, from bob'),
+        (an_event(11, "mark", "10", token("version:fees"), data=codec.encode(2)), "decided fees", "2"),
+        (an_event(11, "cancel"), "asked to stop", ""),
+        (an_event(11, "kill"), "terminated by request", ""),
+        (an_event(11, "monitor"), "watched from outside", ""),
+        (an_event(11, "end", "10", data=EndRecord("completed", OK).encode()), "completed", '-> {"a": 1}'),
+        (an_event(11, "end", "10", data=EndRecord("timed-out", NO).encode()), "timed out", "-> error Conflict: declined"),
+        (an_event(11, "end", "10", data=EndRecord("continued", OK, StartSpec("app:order").encode()).encode()), "goes on in a new run", "next run app:order"),
+    ],
+)  # fmt: skip
+def test_each_event_is_told_in_words(event: Event, shown: str, details: str) -> None:
+    (record,) = event_records([event], KNOWN)
+    ops = {n: {"n": n, "kind": row.kind, "target": row.target} for n, row in OPS.items()}
+    ops[2] |= {"since": "2023-11-14T22:13:20.000000000Z", "due": "2023-11-15T22:13:20.000000000Z"}
+    assert words(record, ops) == shown
+    assert dict(zip(COLUMNS, row_of(record, ops), strict=True))["detail"] == details
+
+
+def test_the_timeline_tells_when_how_long_and_where() -> None:
+    start = an_event(10, "start", data=StartSpec("app:order").encode())
+    ours = an_event(
+        13, "ret", "10", "1", "1", CHARGE, data=OK, headers={"Mesh-Node": "a-1", "Mesh-Took": "12.500"}, after_ms=250
+    )
+    foreign = an_event(14, "ret", "10", "9", "1", "0123456789", data=OK, headers={"Mesh-Took": "soon"}, after_ms=300)
+    records = event_records([start, ours, foreign], KNOWN)
+    assert [record["n"] for record in records] == [1, 2, 3]
+    assert [record["since_s"] for record in records] == [0, 0.25, 0.3]
+    assert (records[1]["duration_s"], records[1]["took_s"], records[1]["node"]) == (0.25, 0.0125, "a-1")
+    assert not {"duration_s", "took_s", "node"} & set(records[2]), "nobody has said"
+    row = dict(zip(COLUMNS, row_of(records[1], {}), strict=True))
+    assert [row[name] for name in ("n", "after", "step", "ran", "node")] == ["2", "+250ms", "250ms", "12.5ms", "a-1"]
+
+
+def test_what_nobody_can_read_is_an_event_all_the_same() -> None:
+    events = [an_event(10, "start", data=b"\xc1\xff\xff"), an_event(11, "signal", "x", data=b"\xc1\xff\xff")]
+    for record in event_records(events, NOTHING_KNOWN):
+        assert "undecodable" in record["problem"]
+        assert words(record, {})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0ms"), (0.0008, "0.8ms"), (0.25, "250ms"), (1, "1s"), (4.214, "4.21s"), (59.999, "60s"), (60, "1m"),
+        (200, "3m20s"), (3600, "1h"), (86_399, "23h59m"), (86_400, "24h"), (172_800, "2d"), (1_047_600, "12d3h"), (-1.5, "-1.5s"),
+    ],
+)  # fmt: skip
+def test_lengths_of_time_are_short(seconds: float, text: str) -> None:
+    assert lasting(seconds) == text
+
+
+def test_times_keep_their_nanoseconds() -> None:
+    assert ns_of("2023-11-14T22:13:20.123456789Z") == T0_NS + 123_456_789
+
+
+# -- the state -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("waits", "text"),
+    [
+        ({"kind": "op", "op": 3, "what": "call app:charge"}, "waits for call app:charge (op 3)"),
+        ({"kind": "child", "op": 3, "what": "child {c@w|s-1}"}, "waits for the end of child {c@w|s-1} (op 3)"),
+        ({"kind": "cancel", "op": 3, "what": "call app:slow"}, "waits until call app:slow has stopped (op 3)"),
+        ({"kind": "receive", "cases": [{"verb": "receive", "name": "late", "op": 2, "what": "timer"}]}, "receives from late (op 2: timer)"),
+        ({"kind": "receive", "cases": [{"verb": "receive"}]}, "receives from a channel"),
+        ({"kind": "send", "cases": [{"verb": "send", "name": "out", "value": "{1}", "held": 2, "size": 2}]}, "sends {1} to out (2 of 2 in its buffer)"),
+        ({"kind": "select", "cases": [{"verb": "receive", "name": "a"}, {"verb": "send", "name": "b", "value": "1", "closed": True}]}, "selects: receives from a; sends 1 to b (closed)"),
+        ({"kind": "nothing"}, "stopped here"),
+    ],
+)  # fmt: skip
+def test_what_a_task_waits_for_is_told_in_words(waits: dict[str, Any], text: str) -> None:
+    assert waits_text(waits) == text
+
+
+def a_record(**fields: Any) -> dict[str, Any]:
+    record: dict[str, Any] = dict.fromkeys(
+        ("at", "started", "ended", "parent", "value", "error", "node", "reason", "suspended_at", "expected", "got", "delayed_until",
+         "deadline", "history_warning")
+    )  # fmt: skip
+    record |= {
+        "id": "w-1", "queue": "orders", "run": 7, "type": "app:order", "status": "running", "attempt": 1, "memo": {},
+        "attrs": {}, "waiting": [], "children": [], "cancel_requested": False, "stacks": [], "tasks": [], "coroutines": [],
+        "globals": [],
+    }  # fmt: skip
+    return record | fields
+
+
+def texts(record: dict[str, Any]) -> list[str]:
+    return ["".join(text for text, _ in line) for line in state_lines(record, with_locals=True)]
+
+
+def test_a_suspended_workflow_says_both_sides() -> None:
+    lines = texts(
+        a_record(status="suspended", suspended_at=4, reason="op 2: another", expected="call app:a", got="call app:b")
+    )
+    assert lines[2:5] == [
+        "suspended at event 4: op 2: another",
+        "  the history has: call app:a",
+        "  the code asks for: call app:b",
+    ]
+
+
+def test_facts_that_are_not_always_there_are_shown_when_they_are() -> None:
+    lines = texts(
+        a_record(
+            parent="p-1", attempt=2, memo={"a": 1}, attrs={"customer": "c-1"}, cancel_requested=True,
+            history_warning="the history is long", globals=[["count", "1"]],
+        )
+    )  # fmt: skip
+    assert lines == [
+        "w-1  app:order  running",
+        "queue orders, run 7",
+        'parent p-1, run attempt 2, cancellation requested, memo {"a": 1}, attrs {"customer": "c-1"}',
+        "warning: the history is long",
+        "waiting for: a signal or message",
+        "globals:",
+        "  count = 1",
+    ]
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    wild = "a\x1b[2Jb\n"
+    frame = {"file": wild, "line": 3, "function": wild, "locals": [[wild, wild]], "upvalues": []}
+    task = {
+        "id": 1,
+        "main": True,
+        "runtimes": False,
+        "frames": [frame],
+        "waits": {"kind": "op", "op": 1, "what": "call x"},
+    }
+    waiting = [{"n": 1, "kind": "call", "target": "x", "attempt": 2, "last_error": wild}]
+    for line in texts(a_record(tasks=[task], waiting=waiting, children=[wild], status="suspended", reason=wild)):
+        assert line.isprintable(), line
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+FLOW = """return function(order)
+  local receipt = funcs.call("app:inc", order.price)
+  local go = process.listen("go")
+  go:receive()
+  return receipt
+end"""
+
+
+async def test_the_state_now_and_at_an_event(nats_server: ServerFactory, tmp_path: Path) -> None:
+    url = nats_server().url
+    functions = {"inc": "return {main = function(x) return x + 1 end}"}
+    app = write_app(tmp_path / "app", workflows={"flow": FLOW}, functions=functions)
+    async with a_mesh(url, app) as mesh:
+        handle = await mesh.start("flow", {"price": 6}, id="f-1", memo={"note": "hi"})
+
+        def see() -> str:
+            # 80 columns are too few for all: the node goes first.
+            with on_terminal("show", "f-1", environ={"NATS_URL": url, "COLUMNS": "70", "NO_COLOR": "1"}) as terminal:
+                assert terminal.wait() == 0
+                return re.sub(r"\x1b\[[0-9;]*m", "", terminal.seen)
+
+        while "receives from" not in (screen := await run_sync(see)):
+            pass
+        assert 'main task: receives from process.listen("go")\n  flow.lua:4 in main function' in screen
+        assert re.search(r"^2 .* app:inc answered", screen, re.MULTILINE)
+        assert "node" not in next(line for line in screen.splitlines() if line.startswith("n  "))
+        plain = await mesh_command("show", "f-1", "--locals", "--no-events", url=url)
+        assert plain.out.splitlines()[2:] == [
+            'memo {"note": "hi"}',
+            "waiting for: a signal or message",
+            'main task: receives from process.listen("go")',
+            "  flow.lua:4 in main function",
+            "      order   = {price = 6}",
+            "      receipt = 7",
+            "      go      = channel, 0 in its buffer",
+        ]
+        past = await mesh_command("show", "f-1", "--at", "1", url=url)
+        lines = past.out.splitlines()
+        assert lines[0] == "f-1  app:flow  running"
+        assert lines[1].startswith("as it was at event 1, ")
+        assert lines[2].endswith(", replayed on node a")
+        assert "  1  call app:inc, attempt 1, asked just now" in lines
+        assert "main task: waits for call app:inc (op 1)" in lines
+        assert lines[-2].startswith("N  TIME")
+        assert "app:flow started" in lines[-1]
+        refused = await mesh_command("show", "f-1", "--at", "99", url=url)
+        assert (refused.status, refused.out) == (1, "")
+        assert "workflow 'f-1' has no event 99; its newest run has events 1 to 2" in refused.err
+        both = await mesh_command("show", "f-1", "--at", "1", "--watch", url=url)
+        assert both.status == 2
+        await handle.signal("go")
+        assert await handle.result(timeout_s=10) == 7
+
+    nobody = await mesh_command("show", "f-1", "--at", "2", url=url)
+    assert nobody.status == 1
+    assert re.search(
+        r"no node owns partition \d+ of queue orders at the moment; `mesh show f-1 --at 2 --app APP`", nobody.err
+    )
+    alone = await mesh_command("show", "f-1", "--at", "2", "--app", str(app), "--json", url=url)
+    record = json.loads(alone.out)
+    assert (record["status"], record["at"]["n"], record["node"]) == ("running", 2, None)
+    assert record["tasks"][0]["frames"][0]["locals"][1] == ["receipt", "7"]
+    assert [op["kind"] for op in record["ops"]] == ["call"]
