@@ -237,3 +237,13 @@ async def test_a_failed_workflow_shows_its_variables_where_it_failed(
         assert record["node"] == "a"
         assert record["took_s"] <= record["duration_s"]
         assert record["target"] == "call app:inc"
+
+        # A reset run rests on the events of the one before: they are its own, in front.
+        await handle.reset(2)
+        await mesh.failed(handle)
+        again = await handle.describe(at=1)
+        assert (again.run, again.detail["tasks"][0]["frames"][0]["line"]) == (handle.run, 3)
+        whole = await describe(mesh.client, handle.key)
+        assert [event["kind"] for event in whole["events"]][:2] == ["start", "ret"]
+        assert all(event["since_s"] >= 0 for event in whole["events"][1:])
+        assert whole["ops"][0]["ended"] == 2

@@ -23,7 +23,7 @@ from mesh.instants import iso
 from mesh.roster import BUCKET
 from mesh.subjects import WorkflowKey
 from mesh.wire import parse_headers
-from node.api.event_records import SECOND_NS, Known, event_records
+from node.api.event_records import SECOND_NS, Known, attributes_of, event_records
 from node.workflows.looking_back import LookingBack
 from node.workflows.op_table import OpRow, op_of
 from node.workflows.ops import fingerprint
@@ -138,6 +138,7 @@ def described(
     until_ns = ended_ns or (events[-1].at_ns if is_past and events else time.time_ns())
     numbers = {event.seq: number for number, event in enumerate(events, 1)}
     last = events[-1] if events else None
+    attrs, memo = _attributes(spec, events, detail)
     suspended_at = numbers.get(detail.get("suspended_seq") or 0) if status == "suspended" else None
     expected, got = _mismatch(events[suspended_at - 1], known) if suspended_at else (None, None)
     return {
@@ -153,8 +154,8 @@ def described(
         "duration_s": (until_ns - started_ns) / SECOND_NS if events else None,
         "parent": spec.parent.id if spec and spec.parent else None,
         "attempt": spec.attempt if spec else 1,
-        "memo": dict(detail.get("memo") or (spec.memo if spec else {})),
-        "attrs": dict(detail.get("attrs") or (spec.attrs if spec else {})),
+        "memo": memo,
+        "attrs": attrs,
         "value": None if failure else value,
         "error": failure.to_wire() if failure else None,
         "args": _args(spec),
@@ -178,6 +179,21 @@ def described(
         "events_total": len(events),
         "events": event_records(events, known),
     }  # fmt: skip
+
+
+def _attributes(
+    spec: StartSpec | None, events: Sequence[Event], detail: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The search attributes and the memo: as the run has them, else as they were recorded last, else as it began."""
+    if isinstance(detail.get("attrs"), Mapping) and isinstance(detail.get("memo"), Mapping):
+        return dict(detail["attrs"]), dict(detail["memo"])
+    for event in reversed(events):
+        if event.kind == "attrs":
+            try:
+                return attributes_of(event)
+            except Undecodable:
+                break
+    return (dict(spec.attrs), dict(spec.memo)) if spec else ({}, {})
 
 
 def _mismatch(event: Event, known: Known) -> tuple[str | None, str | None]:

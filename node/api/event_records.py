@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mesh import codec
 from mesh.errors import Undecodable
-from mesh.events import HEADER_FROM, HEADER_NODE, HEADER_TOOK, Event, StartSpec, decode_end, decode_start
+from mesh.events import HEADER_FROM, HEADER_NODE, HEADER_TOOK, Event, StartSpec, decode_end, decode_start, start_spec_of
 from mesh.failure import Failure
 from mesh.instants import iso
 from mesh.subjects import untoken
@@ -35,8 +35,17 @@ NOTHING_KNOWN: Final = Known({}, {})
 
 def event_records(events: Sequence[Event], known: Known = NOTHING_KNOWN) -> list[dict[str, Any]]:
     """The records of a whole history, numbered from 1."""
-    start_ns = events[0].at_ns if events else 0
+    start_ns = _began_ns(events[0]) if events else 0
     return [event_record(event, number, start_ns, known) for number, event in enumerate(events, 1)]
+
+
+def _began_ns(start: Event) -> int:
+    """When a history began: that of a reset run with the run it rests on."""
+    try:
+        base = start_spec_of(start).base if start.kind == "start" else None
+    except Undecodable:
+        base = None
+    return base.started_ns if base is not None else start.at_ns
 
 
 def event_record(event: Event, number: int, start_ns: int, known: Known = NOTHING_KNOWN) -> dict[str, Any]:
@@ -107,6 +116,16 @@ def _by_kind(event: Event, headers: Mapping[str, str], known: Known) -> dict[str
             return {"status": end.status, "value": None if failure else value, "error": failure} | following
         case _:
             return dict(sender)
+
+
+def attributes_of(event: Event) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The search attributes and the memo that an event of kind `attrs` records. Raises Undecodable."""
+    said = codec.decode(event.data)
+    if not isinstance(said, dict):
+        raise Undecodable("attributes are a map")
+    search, memo = said.get("search"), said.get("memo")
+    # An empty Lua table is written as an empty list.
+    return dict(search) if isinstance(search, dict) else {}, dict(memo) if isinstance(memo, dict) else {}
 
 
 def _start_fields(spec: StartSpec) -> dict[str, Any]:

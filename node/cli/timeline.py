@@ -79,7 +79,7 @@ def words(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> str
             return _tick_words(str(event["timer"]), op)
         case "mark":
             return f"decided {str(event['name']).removeprefix('version:')}"
-        case "attrs":
+        case "attrs" if "memo" in event:
             return "attributes changed"
         case "cancel":
             return "asked to stop"
@@ -132,7 +132,7 @@ def detail(event: Mapping[str, Any]) -> str:
                 parts.append(f"memo {codec.to_json(event['memo'])}")
         case "signal" | "mark":
             parts.append(codec.to_json(event["value"]))
-        case "attrs":
+        case "attrs" if "memo" in event:
             parts += [f"{name} {codec.to_json(event[name])}" for name in ("attrs", "memo") if event[name]]
         case "ret":
             parts.append(f"op {event['op']} {_outcome(event)}")
