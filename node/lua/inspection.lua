@@ -23,8 +23,8 @@ local FRAMES_MAX, LEVELS_MAX = 30, 200 -- each look at a level walks there from 
 local VARIABLES_MAX = 60 -- of one frame
 local DEPTH_MAX, ITEMS_MAX = 5, 25 -- tables in tables; entries shown of one table
 local TEXT_BYTES_MAX, VALUE_BYTES_MAX = 300, 1500
-local KEYS_LOOKED_AT_MAX = 2000 -- of one table, to show the least ones
-local LOOKS_MAX = 100000 -- table entries of the whole unit, some 20 ms
+local KEYS_LOOKED_AT_MAX = 1000 -- of one table, to show the least ones
+local LOOKS_MAX = 50000 -- table entries of the whole unit: some 40 ms at worst
 local TOTAL_BYTES_MAX = 400000
 
 local MORE = "..."
