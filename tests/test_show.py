@@ -55,20 +55,20 @@ CHARGE, SHIP = fingerprint("call", "app:charge"), fingerprint("spawn", "app:ship
 @pytest.mark.parametrize(
     ("event", "shown", "details"),
     [
-        (an_event(10, "start", data=StartSpec("app:order", args=codec.pack([7])).encode()), "app:order started", "7"),
+        (an_event(10, "start", data=StartSpec("app:order", args=codec.pack([7])).encode()), "started", "app:order(7)"),
         (an_event(11, "ret", "10", "1", "1", CHARGE, data=OK), "app:charge answered", 'op 1 -> {"a": 1}'),
         (an_event(11, "ret", "10", "1", "2", CHARGE, data=OK), "app:charge answered, attempt 2", 'op 1 -> {"a": 1}'),
         (an_event(11, "ret", "10", "1", "2", CHARGE, data=NO), "app:charge failed, attempt 2", "op 1 -> error Conflict: declined"),
         (an_event(11, "ret", "10", "3", "1", SHIP, data=OK), "app:ship started as a child", 'op 3 -> {"a": 1}'),
         (an_event(11, "ret", "10", "9", "1", "0123456789", data=OK), "op 9 answered", 'op 9 -> {"a": 1}'),
-        (an_event(11, "exit", "10", "3", data=OK, headers={HEADER_FROM: "{c@w|s-1}"}), "child of op 3 ended", '-> {"a": 1}, from {c@w|s-1}'),
-        (an_event(11, "exit", "10", "3", data=NO), "child of op 3 failed", "-> error Conflict: declined"),
+        (an_event(11, "exit", "10", "3", data=OK, headers={HEADER_FROM: "{c@w|s-1}"}), "child app:ship ended", '-> {"a": 1}, from {c@w|s-1}'),
+        (an_event(11, "exit", "10", "3", data=NO), "child app:ship failed", "-> error Conflict: declined"),
         (an_event(11, "tick", "10", "2"), "timer 24h fired", ""),
         (an_event(11, "tick", "10", "7"), "timer of op 7 fired", ""),
         (an_event(11, "tick", "10", "delay"), "delay over", ""),
         (an_event(11, "tick", "10", "timeout"), "time is up", ""),
         (an_event(11, "tick", "10", "retry-1-2"), "pause over, attempt 2 of op 1", ""),
-        (an_event(11, "claim", "10", "1", "1"), "op 1 begun, at most once", ""),
+        (an_event(11, "claim", "10", "1", "1"), "app:charge begun, at most once", ""),
         (an_event(11, "signal", token("approve"), data=codec.encode({"by": "Ada"}), headers={HEADER_FROM: "bob"}), "signal approve", '{"by": "Ada"}, from bob'),
         (an_event(11, "mark", "10", token("version:fees"), data=codec.encode(2)), "decided fees", "2"),
         (an_event(11, "attrs", "10", data=codec.encode({"search": {"customer": "c-1"}, "memo": []})), "attributes changed", 'search {"customer": "c-1"}'),
@@ -252,7 +252,7 @@ async def test_the_state_now_and_at_an_event(nats_server: ServerFactory, tmp_pat
         assert "  1  call app:inc, attempt 1, asked just now" in lines
         assert "main task: waits for call app:inc (op 1)" in lines
         assert lines[-2].startswith("N  TIME")
-        assert "app:flow started" in lines[-1]
+        assert "app:flow({" in lines[-1]
         refused = await mesh_command("show", "f-1", "--at", "99", url=url)
         assert (refused.status, refused.out) == (1, "")
         assert "workflow 'f-1' has no event 99; its newest run has events 1 to 2" in refused.err

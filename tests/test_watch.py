@@ -50,7 +50,7 @@ async def test_a_workflow_is_followed_on_a_terminal_until_it_ends(nats_server: S
             on_terminal("show", "g-1", "--watch", environ=environ) as view,
         ):
             await shown(lines, "  app:gate  running")
-            await shown(lines, "app:gate started")
+            await shown(lines, "started")
             await shown(lines, "app:inc answered")
             await shown(lines, '... receives from process.listen("go")')
             await shown(view, "  app:gate  running")
@@ -68,7 +68,7 @@ async def test_a_workflow_is_followed_on_a_terminal_until_it_ends(nats_server: S
 
         chain = await mesh.start("chain", 1, id="c-1")
         with on_terminal("watch", "c-1", environ=environ) as lines:
-            await shown(lines, "app:chain started")
+            await shown(lines, "started")
             await chain.signal("go")
             await shown(lines, "goes on in a new run")
             await shown(lines, f"run {await run_after(mesh, 'c-1', chain.run)}")

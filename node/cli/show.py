@@ -216,7 +216,7 @@ class View:
 
     def print(self, record: dict[str, Any], *, as_json: bool) -> None:
         """Print it once."""
-        from node.cli.timeline import COLUMNS, SPARE, rows_of
+        from node.cli.timeline import COLUMNS, SPARE, day_of, rows_of
 
         record = self._shown(record)
         if as_json:
@@ -224,19 +224,21 @@ class View:
             return
         print_lines(self._lines(record))
         if record["events"]:
-            print_table(COLUMNS, rows_of(record["events"], record["ops"]), spare=SPARE)
+            day = day_of(record) if sys.stdout.isatty() else ""
+            print_table(COLUMNS, rows_of(record["events"], record["ops"], day=day), spare=SPARE)
 
     def drawn(self, record: dict[str, Any], characters: int) -> RenderableType:
         """The same for a view that is drawn again."""
         from rich.console import Group
         from rich.text import Text
 
-        from node.cli.timeline import COLUMNS, SPARE, rows_of
+        from node.cli.timeline import COLUMNS, SPARE, day_of, rows_of
 
         record = self._shown(record)
         parts: list[RenderableType] = [Text.assemble(*parts) for parts in self._lines(record)]
         if record["events"]:
-            parts.append(table_of(COLUMNS, rows_of(record["events"], record["ops"]), characters, spare=SPARE))
+            rows = rows_of(record["events"], record["ops"], day=day_of(record))
+            parts.append(table_of(COLUMNS, rows, characters, spare=SPARE))
         return Group(*parts)
 
 

@@ -16,6 +16,7 @@ COLUMNS: Final = ("n", "time", "after", "event", "step", "ran", "node", "detail"
 # A line is parts of text, each with a style of rich; "" is none.
 Line = tuple[tuple[str, str], ...]
 SPARE: Final = ("node", "ran", "time", "step")  # what a narrow terminal leaves out, one after the other
+DETAIL_CHARACTERS_MAX: Final = 120
 # How the outcome of an op reads, by its kind: done, and not done.
 _OUTCOMES: Final = {
     "call": ("{target} answered", "{target} failed"),
@@ -30,19 +31,36 @@ _ENDS: Final = {
 }  # fmt: skip
 
 
-def rows_of(events: Sequence[Mapping[str, Any]], ops: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """The rows of COLUMNS for events; ops: those of the run, as far as they are known."""
+def rows_of(
+    events: Sequence[Mapping[str, Any]], ops: Sequence[Mapping[str, Any]], *, day: str = ""
+) -> list[tuple[str, ...]]:
+    """The rows of COLUMNS for events; ops: those of the run, as far as they are known.
+
+    day: for a terminal: the day that is in the heading already; details are cut so that most events take a line or two.
+    """
     by_n = {int(op["n"]): op for op in ops}
-    return [row_of(event, by_n) for event in events]
+    rows = [row_of(event, by_n, day=day) for event in events]
+    return [(*row[:-1], shortened(row[-1], DETAIL_CHARACTERS_MAX)) for row in rows] if day else rows
 
 
-def row_of(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> tuple[str, ...]:
-    """One event as a row of COLUMNS."""
+def row_of(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]], *, day: str = "") -> tuple[str, ...]:
+    """One event as a row of COLUMNS. day: which needs not to be said, as `clock_of` begins with it."""
+    at = clock_of(event["time"])
     return (
-        str(event["n"]), clock_of(event["time"]), f"+{lasting(event['since_s'])}", words(event, ops),
+        str(event["n"]), at[len(day) + 1 :] if day and at.startswith(day) else at, _offset(event), words(event, ops),
         lasting(event["duration_s"]) if "duration_s" in event else "",
         lasting(event["took_s"]) if "took_s" in event else "", str(event.get("node") or ""), detail(event),
     )  # fmt: skip
+
+
+def day_of(record: Mapping[str, Any]) -> str:
+    """The day on which a run began."""
+    return clock_of(record["started"]).partition(" ")[0] if record["started"] else ""
+
+
+def _offset(event: Mapping[str, Any]) -> str:
+    text = lasting(event["since_s"])
+    return text if text.startswith("-") else f"+{text}"
 
 
 def event_line(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> Line:
@@ -55,7 +73,7 @@ def event_line(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -
     about = f"  ({one_line(', '.join(facts))})" if facts else ""
     failed = bool(event.get("error"))
     return (
-        (f"{event['n']:>4}  {clock_of(event['time'])[11:]}  +{lasting(event['since_s']):<7}  ", "dim"),
+        (f"{event['n']:>4}  {clock_of(event['time'])[11:]}  {_offset(event):<8}  ", "dim"),
         (one_line(words(event, ops)), "red" if failed else "bold"), (about, "dim"),
         (f"  {shortened(one_line(detail(event)))}", ""),
     )  # fmt: skip
@@ -66,15 +84,16 @@ def words(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> str
     op = ops.get(event.get("op") or _timer_op(event), {})
     match event["kind"]:
         case "start":
-            return f"{event['workflow']} started"
+            return "started"
         case "signal":
             return f"signal {event['topic']}"
         case "ret":
             return _outcome_words(event, op)
         case "exit":
-            return f"child of op {event['op']} {'failed' if event.get('error') else 'ended'}"
+            child = f"child {op['target']}" if op.get("target") else f"child of op {event['op']}"
+            return f"{child} {'failed' if event.get('error') else 'ended'}"
         case "claim":
-            return f"op {event['op']} begun, at most once"
+            return f"{op.get('target') or 'op ' + str(event['op'])} begun, at most once"
         case "tick":
             return _tick_words(str(event["timer"]), op)
         case "mark":
@@ -124,7 +143,7 @@ def detail(event: Mapping[str, Any]) -> str:
     parts = []
     match event["kind"]:
         case "start":
-            parts.append(", ".join(codec.to_json(value) for value in event["args"]))
+            parts.append(f"{event['workflow']}({', '.join(codec.to_json(value) for value in event['args'])})")
             parts += [f"{name} {event[name]}" for name in ("host", "parent", "cron") if event.get(name)]
             if event.get("attempt", 1) > 1:
                 parts.append(f"attempt {event['attempt']}")
