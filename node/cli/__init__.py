@@ -15,7 +15,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -64,6 +64,10 @@ SECTIONS: Final = {
 COMPLETION: Final = "_MESH_COMPLETE"  # set by a shell that asks what may come next
 
 
+class OutputClosed(Exception):
+    """Raised when whoever reads our output has seen enough, as `head` has."""
+
+
 class Commands(click.Group):
     """The commands, imported one by one when asked for; a mistyped one is answered with the nearest."""
 
@@ -101,6 +105,13 @@ class Commands(click.Group):
 
             rest = with_interval(command, rest)
         return name, command, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command of a line. Raises OutputClosed: of a broken pipe click would make exit status 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise OutputClosed from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands under their headings, without importing them."""
@@ -176,8 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         status = error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain when it flushes at the end.
+    except (OutputClosed, BrokenPipeError):
+        # Python must not complain when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except Exception as error:
