@@ -86,7 +86,7 @@ def function_permissions() -> dict[str, object]:
         ],
         "subscribe": [
             "_INBOX_functions.>", "mesh.fn.>", "mesh.who.>", "mesh.stop.>", "mesh.node.*.ping", "mesh.node.*.status",
-            "mesh.node.*.logs", "$SRV.>",
+            "mesh.node.*.suspended", "mesh.node.*.functions", "mesh.node.*.processes", "mesh.node.*.logs", "$SRV.>",
         ],
         "allow_responses": {"max": 1, "expires": CALL_MAX},
     }  # fmt: skip
@@ -111,6 +111,9 @@ def observer_services(queues: Iterable[str]) -> list[Service]:
         *(Service(f"mesh.api.{verb}") for verb in _READING_VERBS),
         Service("mesh.queue.*.*.describe"),
         Service("mesh.node.*.status"),
+        Service("mesh.node.*.suspended"),
+        Service("mesh.node.*.functions"),
+        Service("mesh.node.*.processes"),
         Service("mesh.node.*.logs"),
         Service("$SRV.>", many=True),
         *_reading(["KV_mesh_hosts", "KV_mesh_roster", *map(_stream, queues)]),

@@ -255,6 +255,7 @@ class Node:
         )  # fmt: skip
         self._registry_hash = content_fingerprint(registry)[:REGISTRY_HASH_DIGITS]
         self._began_ns = time.time_ns()
+        self.metrics_at = ""  # http://HOST:PORT, once they are served
         self.presence: Presence | None = None
         if config.functions_only and self.functions is not None:
             if not self.functions.offered:
@@ -385,6 +386,7 @@ class Node:
             "functions": self.functions.offered if self.functions is not None else [],
             "processes": self.processes.running,
             "services": [asdict(statistics) for statistics in self.services.statistics()],
+            "metrics": self.metrics_at or None,
             "projection": self.projecting.lag().to_wire() if self.projecting is not None else None,
         }  # fmt: skip
 
@@ -460,6 +462,7 @@ async def running_node(config: NodeConfig, registry: Registry) -> AsyncIterator[
         ):
             node = Node(config, registry, conn, outbox, telemetry)
             telemetry.attach(node)
+            node.metrics_at = served_at
             if served_at:
                 _log.info("metrics are at %s/metrics", served_at)
             async with anyio.create_task_group() as tasks:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh import codec
-from mesh.errors import Disconnected, MeshError, NoResponders, NotFound, RequestTimeout, Undecodable
+from mesh.errors import Disconnected, MeshError, NoResponders, NotFound, NotPermitted, RequestTimeout, Undecodable
+from mesh.groups import unwrapped
 from mesh.instants import iso
 from mesh.roster import BUCKET
 from mesh.subjects import bucket_key_name, node_request
@@ -64,18 +65,17 @@ async def functions(client: Client) -> list[Record]:
     """The functions of the mesh, by id: those of nodes, and those of other NATS services."""
     import anyio
 
-    answers: dict[str, Mapping[str, Any]] = {}
+    present = await members(client)
+    answers: dict[str, dict[str, Any]] = {}
     foreign: list[Mapping[str, Any]] = []
 
     async def ask_services() -> None:
         foreign.extend(await micro_services(client))
 
-    async def ask_members() -> None:
-        answers.update(await ask_each(client, await members(client), "functions"))
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ask_services)
-        tasks.start_soon(ask_members)
+    with unwrapped():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask_services)
+            answers = await ask_each(client, present, "functions")
     return function_records({node: answer.get("functions") or () for node, answer in answers.items()}, foreign)
 
 
@@ -139,10 +139,14 @@ async def ask_nodes(client: Client) -> dict[str, dict[str, Any]]:
 async def ask_each(
     client: Client, node_ids: Iterable[str], verb: str, wish: Any = None, *, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> dict[str, dict[str, Any]]:
-    """Ask nodes the same thing at the same time; those that do not answer with a map are left out."""
+    """Ask nodes the same thing at the same time; those that do not answer with a map are left out.
+
+    Raises NotPermitted.
+    """
     import anyio
 
     answers: dict[str, dict[str, Any]] = {}
+    refused: list[NotPermitted] = []
     asked = list(node_ids)
 
     async def ask(node_id: str) -> None:
@@ -150,6 +154,9 @@ async def ask_each(
             body = codec.encode(wish) if wish is not None else b""
             reply = await client.conn.request(node_request(node_id, verb), body, timeout_s=timeout_s)
             answer = codec.decode(reply.data)
+        except NotPermitted as error:
+            refused.append(error)
+            return
         except (Disconnected, NoResponders, RequestTimeout, Undecodable):
             return
         if isinstance(answer, dict):
@@ -158,6 +165,8 @@ async def ask_each(
     async with anyio.create_task_group() as tasks:
         for node_id in asked:
             tasks.start_soon(ask, node_id)
+    if refused:
+        raise refused[0]
     return {node_id: answers[node_id] for node_id in asked if node_id in answers}
 
 
@@ -205,6 +214,7 @@ def node_record(node_id: str, answer: Mapping[str, Any]) -> Record:
     return {
         "node": node_id,
         "state": "silent" if "pid" not in answer else "leaving" if member.get("leaving") else "up",
+        "functions_only": "incarnation" not in member,
         "machine": answer.get("machine"),
         "pid": answer.get("pid") or member.get("pid"),
         "version": answer.get("version"),

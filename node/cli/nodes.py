@@ -259,8 +259,9 @@ async def _leave(node: Node, scope: anyio.CancelScope) -> None:
     "--json",
     "as_json",
     is_flag=True,
-    help="Print a line {node, state, machine, pid, version, registry, started, uptime_s, memory_bytes, queues: {name: "
-    "partitions}, runs, suspended, calls, functions, processes, services: [...], projection, metrics} for each.",
+    help="Print a line {node, state, functions_only, machine, pid, version, registry, started, uptime_s, "
+    "memory_bytes, queues: {name: partitions}, runs, suspended, calls, functions, processes, services: [...], "
+    "projection: {messages, seconds}, metrics} for each.",
 )
 @connection_options
 def list_nodes(*, watch: bool, every: float, as_json: bool, server: Server) -> None:
@@ -273,11 +274,14 @@ def list_nodes(*, watch: bool, every: float, as_json: bool, server: Server) -> N
     """
 
     async def main() -> None:
+        from node.api import directory
+        from node.cli.directory import asked
+
         async with server.client() as client:
 
             async def fetch() -> list[dict[str, Any]]:
                 with server.deadline("the nodes"):
-                    return await _nodes(client, server.url)
+                    return await asked(client, server, "nodes", directory.nodes)
 
             await show_list(
                 fetch, _nodes_view, empty=f"no node is up; start one with: mesh node APP{server.hint}",
@@ -285,18 +289,6 @@ def list_nodes(*, watch: bool, every: float, as_json: bool, server: Server) -> N
             )  # fmt: skip
 
     run(main)
-
-
-async def _nodes(client: Client, url: str) -> list[dict[str, Any]]:
-    from mesh.errors import NotFound
-    from node.api import directory
-    from node.cli.locating import ensure_mesh
-
-    try:
-        return await directory.nodes(client)
-    except NotFound:
-        await ensure_mesh(client, url)
-        raise
 
 
 async def ask_nodes(client: Client) -> dict[str, dict[str, Any]]:
