@@ -24,6 +24,19 @@ class Unreachable(MeshError, ConnectionError):
         super().__init__(f"no NATS server at {url} ({reason}); start one with `mesh up APP` or pass --nats URL")
 
 
+class NotLetIn(Unreachable):
+    """Raised when a NATS server is there and refuses who we say we are, or that we say nothing of it."""
+
+    code = "not-let-in"
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.args = (
+            f"the NATS server at {url} does not let us in ({reason}); say who you are with --user and --password, "
+            "--token, --creds, --nkey or a NATS context",
+        )
+
+
 class Disconnected(MeshError, ConnectionError):
     """Raised when something was asked of a connection that is down at the moment or closed for good."""
 

@@ -10,6 +10,9 @@ server; a failed or cancelled one leaves no socket open; no password gets into a
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import socket
 import ssl
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,7 +22,7 @@ import nats.aio.client
 import nats.errors
 from nats.aio.transport import TcpTransport
 
-from mesh.errors import Unreachable
+from mesh.errors import NotLetIn, Unreachable
 
 READ_BYTES = 256 * 1024
 
@@ -107,8 +110,9 @@ async def dial(address: str, name: str, options: ConnectOptions, *, hostname: st
     except BaseException as error:
         client.abort()
         if isinstance(error, (OSError, TimeoutError, nats.errors.Error, ValueError)):
-            reason = str(error).removeprefix("nats: ") or "no answer in time"
-            raise Unreachable(without_secrets(address), reason) from error
+            reason = _reason(error)
+            why = NotLetIn if "authorization" in reason.lower() else Unreachable
+            raise why(without_secrets(address), reason) from error
         raise
     return link
 
@@ -163,6 +167,18 @@ class _HandshakeClient(nats.aio.client.Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no connection, in words: asyncio has only the number of an error in its text, or several of them."""
+    text = str(error).removeprefix("nats: ").strip("'")
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        numbers = re.findall(r"\[Errno (-?\d+)\]", text)
+        if isinstance(error, socket.gaierror):
+            text = (error.strerror or text).lower()
+        elif numbers:
+            text = os.strerror(int(numbers[-1])).lower()
+    return text or "no answer in time"
 
 
 async def _ignore(_error: Exception) -> None:

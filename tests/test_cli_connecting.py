@@ -44,7 +44,7 @@ def is_let_in(done: Finished) -> bool:
     if LET_IN in done.err:
         return True
     assert done.status == 3 or "may not subscribe" in done.err, done
-    assert re.search("no NATS server at|permission denied|no answer to", done.err), done
+    assert re.search("no NATS server at|does not let us in|permission denied|no answer to", done.err), done
     return False
 
 

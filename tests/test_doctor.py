@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mesh.client import Client, connect
+from mesh.connection import ConnectOptions
 from mesh.hosts import HostRecord
 from mesh.membership import Claim
 from mesh.rendezvous import NodeId
@@ -119,7 +120,8 @@ def test_each_fault_is_found_alone_and_has_a_way_out(change: dict[str, Any], sta
         ("max_age", 3_600_000_000_000, "nats stream edit WF_orders --max-age 0"),
         ("storage", "memory", "the server cannot change that in a stream"),
         ("allow_direct", False, "nats stream edit WF_orders --allow-direct"),
-        ("allow_msg_schedules", None, "nats stream edit WF_orders --config FILE"),
+        ("allow_msg_schedules", None, "nats stream edit WF_orders --allow-schedules"),
+        ("deny_purge", True, "nats stream edit WF_orders --config FILE"),
     ],
 )
 def test_a_stream_setting_that_is_wrong_is_named_with_what_it_should_be(field: str, value: Any, fix: str) -> None:
@@ -268,16 +270,26 @@ async def test_a_server_of_ours_says_how_safe_it_is(tmp_path: Path) -> None:
 
 
 async def test_a_user_who_may_do_little_is_told_what_could_not_be_seen(nats_server: ServerFactory) -> None:
-    config = """
-    accounts { A { jetstream: enabled, users: [
-      {user: few, password: p, permissions: {publish: ["mesh.wf.>"], subscribe: "_INBOX.>"}}
-    ] } }
+    reads = '["$JS.API.INFO", "$JS.API.STREAM.INFO.KV_mesh_roster", "$JS.API.DIRECT.GET.>"]'
+    config = f"""
+    accounts {{ A {{ jetstream: enabled, users: [
+      {{user: all, password: p}},
+      {{user: few, password: p, permissions: {{publish: ["mesh.wf.>"], subscribe: "_INBOX.>"}}}},
+      {{user: reader, password: p, permissions: {{publish: {reads}, subscribe: "_INBOX.>"}}}}
+    ] }} }}
     """
-    url = nats_server(config=config).url.replace("nats://", "nats://few:p@")
-    done = await mesh_command("doctor", url=url)
+    url = nats_server(config=config).url
+    async with connect(url, options=ConnectOptions(user="all", password="p")) as client:
+        await client.js.ensure_bucket("mesh_roster")
+    done = await mesh_command("doctor", url=url.replace("nats://", "nats://few:p@"))
     assert done.status == 1
     assert "problem  jetstream" in done.out
     assert "what this user may do is not known" in done.out
+    async with connect(url, options=ConnectOptions(user="reader", password="p")) as client:
+        found = {finding.check: finding for finding in diagnose(await examine(client))}
+    assert (found["streams"].state, found["streams"].subject) == ("ok", "bucket mesh_roster"), "what may be seen is"
+    assert (found["consumers"].state, found["nodes"].state) == ("warning", "warning")
+    assert "permission denied" in found["consumers"].text
 
 
 async def test_a_server_without_jetstream_and_none_at_all(nats_server: ServerFactory) -> None:

@@ -10,12 +10,13 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh import codec
-from mesh.errors import MeshError, NotFound
+from mesh.errors import MeshError, NoResponders, NotFound, NotPermitted, RequestTimeout
 from mesh.jetstream import timestamp_ns_of
 from mesh.membership import Claim
 from mesh.rendezvous import NodeId
@@ -23,8 +24,15 @@ from mesh.roster import BUCKET as ROSTER
 from mesh.subjects import bucket_key_name, partition_filter, token
 from node.api import directory
 from node.api.findings import Facts, Finding, Last, queue_of
-from node.api.mesh_checks import check_consumers, check_functions, check_nodes, check_queues, check_workflows
-from node.api.server_checks import check_permissions, check_server, check_streams
+from node.api.mesh_checks import (
+    check_consumers,
+    check_functions,
+    check_nodes,
+    check_queues,
+    check_unasked,
+    check_workflows,
+)
+from node.api.server_checks import BUCKETS, check_permissions, check_server, check_streams
 from store.streams import METADATA_PARTITIONS, PARTITIONS_DEFAULT
 
 if TYPE_CHECKING:
@@ -42,7 +50,7 @@ def diagnose(facts: Facts) -> list[Finding]:
     findings = [*check_server(facts), *check_permissions(facts)]
     if facts.account is not None:
         findings += [*check_streams(facts), *check_nodes(facts), *check_queues(facts), *check_functions(facts)]
-        findings += [*check_workflows(facts), *check_consumers(facts)]
+        findings += [*check_workflows(facts), *check_consumers(facts), *check_unasked(facts)]
     return findings
 
 
@@ -147,9 +155,26 @@ async def _pages(client: Client, request: str, items: str) -> list[dict[str, Any
 
 
 async def _streams(client: Client) -> dict[str, dict[str, Any]]:
-    """The streams of the mesh by name."""
-    infos = await _pages(client, "STREAM.LIST", "streams")
+    """The streams of the mesh by name. Raises NotPermitted when none of them may be looked at."""
+    try:
+        infos = await _pages(client, "STREAM.LIST", "streams")
+    except (NoResponders, NotPermitted, RequestTimeout) as error:
+        infos = await _known_streams(client)
+        if not infos:
+            raise error from None
     return {info["config"]["name"]: info for info in infos if str(info["config"]["name"]).startswith(OURS)}
+
+
+async def _known_streams(client: Client) -> list[dict[str, Any]]:
+    """Those that we know there must be, for a user who may not list what there is."""
+    names = [f"KV_{bucket}" for bucket in BUCKETS]
+    with suppress(MeshError):
+        names += [client.history(record.queue).stream for record in await client.hosts.workers()]
+    infos = []
+    for name in dict.fromkeys(names):
+        with suppress(MeshError):
+            infos.append(dict(await client.js.api(f"STREAM.INFO.{name}", timeout_s=ANSWER_S)))
+    return infos
 
 
 async def _consumers(client: Client, streams: Iterable[str]) -> list[dict[str, Any]]:

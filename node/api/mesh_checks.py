@@ -12,6 +12,15 @@ from store.streams import METADATA_PARTITIONS, PARTITIONS_DEFAULT
 
 # A checkpoint is saved every second; what is older and not handled waits for something.
 LAG_WARNING_S: Final = 10.0
+# What is asked for and has no finding of its own when that fails.
+_PARTS: Final = {
+    "streams": "settings and copies of the streams",
+    "claims": "owners of partitions",
+    "ends": "how far partitions are",
+    "hosts": "workers",
+    "schedules": "schedules",
+    "consumers": "consumers",
+}
 
 
 def check_nodes(facts: Facts) -> Iterator[Finding]:
@@ -89,7 +98,7 @@ def check_queues(facts: Facts) -> Iterator[Finding]:
             yield _unserved(queue, messages, facts.schedules.get(queue, 0), subject)
             continue
         info = streams.get(queue)
-        if info is None:
+        if info is None or "claims" in facts.faults:
             continue
         metadata = info["config"].get("metadata") or {}
         partitions = int(metadata.get(METADATA_PARTITIONS, PARTITIONS_DEFAULT))
@@ -190,6 +199,13 @@ def check_consumers(facts: Facts) -> Iterator[Finding]:
             "consumers", f"{len(leftover)} that are not ours and that nobody may read any more: {some(leftover, 3)}",
             f"if so: nats consumer rm {first}",
         )  # fmt: skip
+
+
+def check_unasked(facts: Facts) -> Iterator[Finding]:
+    """Say what else could not be looked at, and why."""
+    for part, what in _PARTS.items():
+        if part in facts.faults:
+            yield warning(part, f"{what} could not be looked at: {facts.faults[part]}", "look as a user who may")
 
 
 def _by(answers: Mapping[str, Mapping[str, Any]], what: str) -> dict[str, list[str]]:

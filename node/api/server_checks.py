@@ -45,6 +45,9 @@ _FLAGS: Final = {
     "max_msgs_per_subject": "--max-msgs-per-subject -1",
     "allow_direct": "--allow-direct",
     "allow_msg_ttl": "--allow-msg-ttl",
+    "allow_atomic": "--allow-batch",
+    "allow_rollup_hdrs": "--allow-rollup",
+    "allow_msg_schedules": "--allow-schedules",
 }
 
 
