@@ -100,6 +100,15 @@ async def test_a_list_is_drawn_again_in_place_until_q(nats_server: ServerFactory
             headings, row = terminal.screen().splitlines()
             assert headings.split()[:2] == ["pid", "entry"]
             assert row.split()[:2] == [second, "app:waits"]
+            server.kill()
+            await anyio.to_thread.run_sync(terminal.expect, "trying again")
+            assert second in terminal.screen(), "what was seen last stays"
+            server.start()
+            await anyio.to_thread.run_sync(terminal.expect, "pid")
+            await wait_until(lambda: mesh.client.conn.is_connected, timeout_s=10)
+            third = spawn()
+            await anyio.to_thread.run_sync(terminal.expect, third)
+            assert "trying again" not in terminal.screen()
             terminal.type("q")
             assert await anyio.to_thread.run_sync(terminal.wait) == 0
         assert "\x1b[?25h" in terminal.seen, "the cursor is shown again"

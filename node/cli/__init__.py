@@ -87,7 +87,9 @@ class Commands(click.Group):
             from node.cli.completing import attach
 
             attach(command)
-        return command
+        from node.cli.helping import with_sections
+
+        return with_sections(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -15,6 +17,8 @@ from node.cli.printing import no_color, one_line, print_json_lines, say
 if TYPE_CHECKING:
     from node.api.findings import Finding
 
+NARROW: Final = 70  # characters; below it there is no room for text beside the names of checks
+INDENT_NARROW: Final = 4
 _COLORS: Final = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
@@ -58,13 +62,28 @@ def doctor(*, quiet: bool, as_json: bool, server: Server) -> None:
 def _print(findings: Sequence[Finding]) -> None:
     width = max((len(finding.check) for finding in findings), default=0)
     for finding in findings:
-        state = f"{finding.state:<7}"
-        if sys.stdout.isatty() and not no_color():
-            state = click.style(state, fg=_COLORS[finding.state], bold=finding.state == "problem")
         about = f"{finding.subject}: " if finding.subject and finding.subject not in finding.text else ""
-        click.echo(f"{state}  {finding.check:<{width}}  {about}{one_line(finding.text)}")
+        head = f"{finding.state:<7}  {finding.check:<{width}}  "
+        lines = _wrapped(head, f"{about}{one_line(finding.text)}")
         if finding.fix:
-            click.echo(f"{'':7}  {'':<{width}}  -> {finding.fix}")
+            lines += _wrapped(f"{'':<{len(head)}}-> ", finding.fix)
+        if sys.stdout.isatty() and not no_color():
+            styled = click.style(finding.state, fg=_COLORS[finding.state], bold=finding.state == "problem")
+            lines[0] = f"{styled}{lines[0][len(finding.state) :]}"
+        click.echo("\n".join(lines))
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    """A text behind its head; on a terminal wrapped below itself, or a little indented where there is no room."""
+    if not sys.stdout.isatty():
+        return [f"{head}{text}"]
+    columns = shutil.get_terminal_size().columns
+    indent = len(head) if columns >= NARROW else INDENT_NARROW
+    first = head if columns >= NARROW or head.strip() != "->" else f"{'':{INDENT_NARROW}}-> "
+    return textwrap.wrap(
+        text, columns, initial_indent=first, subsequent_indent=" " * indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _summarize(findings: Sequence[Finding]) -> None:

@@ -6,6 +6,7 @@ list that cannot be had at the moment is asked for again.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -161,6 +162,8 @@ async def _draw(look: Callable[[int], Awaitable[RenderableType | None]], every_s
     from rich.live import Live
     from rich.text import Text
 
+    # What the connection logs is said in the view, in its place.
+    logging.getLogger().addHandler(logging.NullHandler())
     console = Console(no_color=no_color())
     shown: RenderableType = Text("")
 
