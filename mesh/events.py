@@ -259,6 +259,18 @@ def _same_shape(value: object, default: object) -> bool:
     return isinstance(value, type(default))
 
 
+def decode_attrs(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The search attributes and the memo in the body of an `attrs` event. Raises Undecodable."""
+    said = codec.decode(data)
+    if not isinstance(said, dict):
+        raise Undecodable("attributes are a map of search and memo")
+    # An empty Lua table is written as an empty list.
+    search, memo = said.get("search") or {}, said.get("memo") or {}
+    if not (isinstance(search, dict) and isinstance(memo, dict)):
+        raise Undecodable("search attributes and memo are maps")
+    return dict(search), dict(memo)
+
+
 @dataclass(frozen=True, slots=True)
 class EndRecord:
     """The body of an `end`: the outcome of a run as outcome bytes, or the start of the run that follows.

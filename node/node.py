@@ -263,9 +263,6 @@ class Node:
             details = {"pid": os.getpid(), "boot": self.units.boot, "functions": self.functions.offered}
             self.presence = Presence(self.client.js, self.id, details)
         self.projecting = Projecting(conn, self.client.js, config.projection) if config.projection else None
-        if self.projecting is not None:
-            self.telemetry.projection_lag = self.projecting.behind_by_queue
-            self.telemetry.workflows_open = self.projecting.open_by_queue
         self.api = (
             ControlApi(self.client, node_id=self.id, version=self.version, projecting=self.projecting)
             if config.api
@@ -347,7 +344,7 @@ class Node:
             if self.api is not None:
                 await tasks.start(self.api.run)
             if self.config.metrics is not None:
-                tasks.start_soon(self.telemetry.measure)
+                tasks.start_soon(self.telemetry.loop_lag.run)
             self.state = "up"
             task_status.started()
             _log.info("node %s is up", self.id)
@@ -362,7 +359,7 @@ class Node:
                 await tasks.start(self.functions.run)
             tasks.start_soon(presence.run)
             if self.config.metrics is not None:
-                tasks.start_soon(self.telemetry.measure)
+                tasks.start_soon(self.telemetry.loop_lag.run)
             self.state = "up"
             task_status.started()
             _log.info("node %s is up and serves functions only", self.id)

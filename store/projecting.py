@@ -150,10 +150,6 @@ class Projecting:
         oldest_ns = min((f.oldest_ns for f in self._followed.values() if f.behind and f.oldest_ns), default=0)
         return Lag(behind, max(time.time_ns() - oldest_ns, 0) / 1e9 if oldest_ns else 0.0)
 
-    def behind_by_queue(self) -> dict[str, int]:
-        """How many messages of each queue are known and not taken in."""
-        return {queue: followed.behind for queue, followed in self._followed.items()}
-
     def open_by_queue(self) -> dict[str, int]:
         """How many workflows of each queue had not ended when that was last looked at (every QUEUES_EVERY_S)."""
         return dict(self._open_runs)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from mesh import codec
 from mesh.errors import Undecodable
-from mesh.events import Event, StartSpec, decode_end, decode_start
+from mesh.events import Event, StartSpec, decode_attrs, decode_end, decode_start
 from mesh.listing import STATUSES
 from mesh.subjects import untoken
 
@@ -78,25 +78,16 @@ def take_in(newest: Run | None, event: Event) -> Run | None:
         newest.changed = True
         return newest
     if event.kind == "attrs":
-        values = read_attrs(event.data)
-        if values is None or values == (newest.attrs, newest.memo):
+        try:
+            values = decode_attrs(event.data)
+        except Undecodable:
+            return None
+        if values == (newest.attrs, newest.memo):
             return None
         newest.attrs, newest.memo = values
         newest.changed = newest.revalued = True
         return newest
     return None
-
-
-def read_attrs(data: bytes) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The search attributes and the memo in the body of an `attrs` event; None when nobody can read it."""
-    try:
-        wire = codec.decode(data)
-    except Undecodable:
-        return None
-    if not isinstance(wire, dict):
-        return None
-    search, memo = wire.get("search") or {}, wire.get("memo") or {}
-    return (dict(search), dict(memo)) if isinstance(search, dict) and isinstance(memo, dict) else None
 
 
 def searched(values: Mapping[str, Any]) -> Iterator[tuple[str, Searched]]:

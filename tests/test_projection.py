@@ -337,8 +337,9 @@ class TestOnNodes:
                 {"status": "completed", "workflows": 1}, {"status": "running", "workflows": 1},
             ]  # fmt: skip
             assert two.node.status()["projection"] == {"messages": 0, "seconds": 0.0}
-            assert two.node.telemetry.projection_lag() == {QUEUE: 0}
-            await wait_until(lambda: two.node.telemetry.workflows_open() == {QUEUE: 1})
+            projecting = two.node.projecting
+            assert projecting is not None
+            await wait_until(lambda: projecting.open_by_queue() == {QUEUE: 1})
 
     async def test_suspended_runs_are_listed_as_such_until_they_go_on(
         self, nats_server: ServerFactory, tmp_path: Path

@@ -16,14 +16,14 @@ from mesh import codec
 from mesh.client import Client, past_value, workflow_name
 from mesh.errors import CannotLookBack, MeshError, NotFound, Undecodable
 from mesh.event_numbers import event_number
-from mesh.events import EndRecord, Event, StartSpec, decode_end, decode_start
+from mesh.events import EndRecord, Event, StartSpec, decode_attrs, decode_end, decode_start
 from mesh.failure import Failure
 from mesh.history import OpenRun
 from mesh.instants import iso
 from mesh.roster import BUCKET
 from mesh.subjects import WorkflowKey
 from mesh.wire import parse_headers
-from node.api.event_records import SECOND_NS, Known, attributes_of, event_records
+from node.api.event_records import SECOND_NS, Known, event_records
 from node.workflows.looking_back import LookingBack
 from node.workflows.op_table import OpRow, op_of
 from node.workflows.ops import fingerprint
@@ -190,7 +190,7 @@ def _attributes(
     for event in reversed(events):
         if event.kind == "attrs":
             try:
-                return attributes_of(event)
+                return decode_attrs(event.data)
             except Undecodable:
                 break
     return (dict(spec.attrs), dict(spec.memo)) if spec else ({}, {})

@@ -11,13 +11,22 @@ from typing import Any, Final
 
 from mesh import codec
 from mesh.errors import Undecodable
-from mesh.events import HEADER_FROM, HEADER_NODE, HEADER_TOOK, Event, StartSpec, decode_end, decode_start, start_spec_of
+from mesh.events import (
+    HEADER_FROM,
+    HEADER_NODE,
+    HEADER_TOOK,
+    Event,
+    StartSpec,
+    decode_attrs,
+    decode_end,
+    decode_start,
+    start_spec_of,
+)
 from mesh.failure import Failure
 from mesh.instants import iso
 from mesh.subjects import untoken
 from mesh.wire import parse_headers
 from node.workflows.op_table import OpRow, op_of
-from store.runs import read_attrs
 
 SECOND_NS: Final = 1_000_000_000
 
@@ -106,7 +115,7 @@ def _by_kind(event: Event, headers: Mapping[str, str], known: Known) -> dict[str
         case "mark":
             return {"name": untoken(args[1]), "value": codec.decode(event.data)}
         case "attrs":
-            attrs, memo = read_attrs(event.data) or ({}, {})
+            attrs, memo = decode_attrs(event.data)
             return {"attrs": attrs, "memo": memo}
         case "end":
             end = decode_end(event.data)
@@ -116,16 +125,6 @@ def _by_kind(event: Event, headers: Mapping[str, str], known: Known) -> dict[str
             return {"status": end.status, "value": None if failure else value, "error": failure} | following
         case _:
             return dict(sender)
-
-
-def attributes_of(event: Event) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The search attributes and the memo that an event of kind `attrs` records. Raises Undecodable."""
-    said = codec.decode(event.data)
-    if not isinstance(said, dict):
-        raise Undecodable("attributes are a map")
-    search, memo = said.get("search"), said.get("memo")
-    # An empty Lua table is written as an empty list.
-    return dict(search) if isinstance(search, dict) else {}, dict(memo) if isinstance(memo, dict) else {}
 
 
 def _start_fields(spec: StartSpec) -> dict[str, Any]:

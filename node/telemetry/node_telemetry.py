@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -19,24 +18,16 @@ from node.telemetry.serving import Status, serving
 if TYPE_CHECKING:
     from node.node import Node
     from node.telemetry.tracing import Tracing
-    from store.projecting import Projecting
 
 LAST_SPANS_S: Final = 5.0
-COUNT_OPEN_EVERY_S: Final = 10.0
-CAUGHT_UP_LOOK_S: Final = 0.2
-OPEN: Final = frozenset({"running", "suspended"})
 
 
 class NodeTelemetry:
-    """The telemetry of one node, which is there before the node is.
-
-    workflows_open: by queue, how many workflows have not ended, where a projection tells.
-    """
+    """The telemetry of one node, which is there before the node is."""
 
     def __init__(self, node_id: str) -> None:
         self.live_logs = LiveLogs(node_id)
         self.loop_lag = LoopLag()
-        self.workflows_open: Mapping[str, int] = {}
         self._node: Node | None = None
 
     def attach(self, node: Node) -> None:
@@ -62,25 +53,6 @@ class NodeTelemetry:
             return
         async with serving(address, Status(self._read, self._why_not_ready)) as url:
             yield url
-
-    async def measure(self) -> None:
-        """Measure what nobody counts, until cancelled. To be run while metrics are served."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.loop_lag.run)
-            if self._node is not None and self._node.projecting is not None:
-                tasks.start_soon(self._count_open, self._node.projecting)
-
-    async def _count_open(self, projecting: Projecting) -> None:
-        """Ask the projection now and then: counting them takes too long for a scrape to wait."""
-        while not projecting.is_caught_up():  # noqa: ASYNC110 - it happens once, a little after the start
-            await anyio.sleep(CAUGHT_UP_LOOK_S)
-        while True:
-            found: Counter[str] = Counter()
-            for count in await projecting.counts():
-                if count.status in OPEN:
-                    found[count.queue] += count.workflows
-            self.workflows_open = found
-            await anyio.sleep(COUNT_OPEN_EVERY_S)
 
     @asynccontextmanager
     async def traced(self, tracing: Tracing | None) -> AsyncIterator[None]:

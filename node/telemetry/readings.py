@@ -124,7 +124,7 @@ def _read(node: Node) -> Iterator[Reading]:
         lag = node.projecting.lag()
         yield Reading("mesh_projection_lag_messages", (), lag.messages)
         yield Reading("mesh_projection_lag_seconds", (), lag.seconds)
-        for queue, workflows in node.telemetry.workflows_open.items():
+        for queue, workflows in node.projecting.open_by_queue().items():
             yield Reading("mesh_workflows_open", (queue,), workflows)
 
 
