@@ -64,6 +64,8 @@ LOOK_EVERY_S: Final = 2.0
 # An end that was published just before we subscribed may be stored just after we have looked.
 FIRST_LOOK_S: Final = 0.005
 ASK_OWNER_AFTER_S: Final = 0.08
+STREAM_PATIENCE_S: Final = 15.0  # an election of nats-server takes 4 to 9 s
+STREAM_AGAIN_S: Final = 0.1
 DESCRIBE_TIMEOUT_S: Final = 1.0
 DESCRIBE_FULL_TIMEOUT_S: Final = 6.0
 DESCRIBE_TRIES: Final = 5
@@ -141,6 +143,7 @@ class WorkflowHandle:
         self.key = key
         self.run = run
         self.existing = existing
+        self.was_seen = False  # whether it is known that there is such a workflow
 
     @property
     def id(self) -> str:
@@ -423,11 +426,21 @@ class Client:
 
     async def wait(self, handle: WorkflowHandle) -> Any:
         """Wait for a workflow's end; see `WorkflowHandle.result`. A server that goes away is waited for, too."""
+        doubted_since_s: float | None = None
         while True:
+            epoch = self.conn.epoch
             try:
                 return await self._wait(handle)
             except (Disconnected, RequestTimeout):
                 await self.conn.wait_connected()
+            except NotFound:
+                # While a cluster elects a leader, a stream looks as if it was not there. That of a run that we have
+                # seen is there.
+                now_s = anyio.current_time()
+                doubted_since_s = now_s if doubted_since_s is None or epoch != self.conn.epoch else doubted_since_s
+                if not handle.was_seen or now_s - doubted_since_s > STREAM_PATIENCE_S:
+                    raise
+                await anyio.sleep(STREAM_AGAIN_S)
 
     async def _wait(self, handle: WorkflowHandle) -> Any:
         key = handle.key
@@ -437,6 +450,7 @@ class Client:
         notes = self.conn.subscribe_direct(key.note("suspended"), news.on_suspended)
         try:
             run = handle.run or await self._newest_run(key)
+            handle.was_seen = True
             asked = False
             look_s = FIRST_LOOK_S
             while True:

@@ -73,12 +73,16 @@ class ConnectOptions:
 
 
 class Link(NamedTuple):
-    """One TCP or TLS connection after its handshake, and the INFO of its server."""
+    """One TCP or TLS connection after its handshake, and the INFO of its server.
+
+    plain: the writer below that of TLS. It has to be held as long as the connection: collected, it closes the socket.
+    """
 
     address: str
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     info: dict[str, object]
+    plain: asyncio.StreamWriter | None = None
 
 
 async def dial(address: str, name: str, options: ConnectOptions, *, hostname: str | None) -> Link:
@@ -160,13 +164,14 @@ class _HandshakeClient(nats.aio.client.Client):
         if writer.get_extra_info("ssl_object") is not None and isinstance(protocol, asyncio.StreamReaderProtocol):
             # It was made for a plain connection, and its answer to the end of a TLS one would be complained of.
             protocol._over_ssl = True  # type: ignore[attr-defined]
-        return Link(address, reader, writer, self._server_info)
+        return Link(address, reader, writer, self._server_info, getattr(transport, "_bare_io_writer", None))
 
     def abort(self) -> None:
         """Close at once, waiting for nothing."""
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+        for name in ("_io_writer", "_bare_io_writer"):
+            writer = getattr(self._transport, name, None)
+            if writer is not None:
+                writer.transport.abort()
 
 
 def _reason(error: BaseException) -> str:

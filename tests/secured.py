@@ -61,13 +61,15 @@ class SecuredServers:
         lines = (self.secrets / f"{role}.env").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines)["NATS_PASSWORD"]
 
-    def options(self, role: str, *, patience_s: float = 5.0) -> ConnectOptions:
-        """How to connect with user name and password."""
+    def options(self, role: str, *, patience_s: float = 5.0, certificate: bool = False) -> ConnectOptions:
+        """How to connect with user name and password, and with a client certificate where that is asked for."""
         prefix = "_INBOX" if role == "operator" else f"_INBOX_{role}"
         api = JS_API_PREFIX if role in ("client", "observer") else "$JS.API"
         return ConnectOptions(
             user=role, js_api_prefix=api, password=self.password(role), tls_ca=self.file("ca.pem"), inbox_prefix=prefix,
             patience_s=patience_s,
+            tls_cert=self.file(f"{role}.pem") if certificate else None,
+            tls_key=self.file(f"{role}.key") if certificate else None,
         )  # fmt: skip
 
     def environment(self, role: str) -> dict[str, str]:
