@@ -33,7 +33,7 @@ from node.node import Node, NodeConfig, running_node
 from node.registry import load_registry
 from tests.apps import QUEUE, WORKER, write_app
 from tests.secured import SecuredServers, secured_servers
-from tests.waiting import wait_until_async
+from tests.waiting import wait_until, wait_until_async
 
 WORKFLOWS = {
     "greet": "return function(name) return funcs.call('app:greeting', name) end",
@@ -100,6 +100,7 @@ async def stored(servers: SecuredServers) -> dict[str, int]:
 async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A permission that is missing shows as a refusal in the log of a server, and that is looked for in the end."""
     caplog.set_level(logging.ERROR)
+    logged = {name: len(servers.log(name)) for name in servers.names}
     async with (
         a_node_as(servers, "node", app, functions=False) as node,
         a_node_as(servers, "functions", app, functions_only=True) as host,
@@ -137,7 +138,9 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         await host.leave()
         await node.leave()
     assert [record.message for record in caplog.records if "permit" in record.message] == []
-    refusals = [line for name in servers.names for line in servers.log(name).splitlines() if "Violation" in line]
+    refusals = [
+        line for name in servers.names for line in servers.log(name)[logged[name] :].splitlines() if "Violation" in line
+    ]
     assert refusals == []
 
 
@@ -329,6 +332,33 @@ async def test_a_function_host_answers_no_call_into_a_history_but_as_its_outcome
         asked = await evil.request("mesh.fn.app.greeting", codec.encode([["Eve"], None]), timeout_s=5)
         assert codec.decode_outcome(asked.data) == (True, "hello Eve")
         assert await stored(servers) == before
+        await node.leave()
+
+
+async def test_an_outcome_that_its_host_may_not_write_after_a_reconnect_is_recorded_by_the_owner(
+    servers: SecuredServers, app: Path
+) -> None:
+    """The right to answer goes with the connection on which the call came; the work must not be done again for that."""
+    async with (
+        a_node_as(servers, "node", app, functions=False) as node,
+        a_node_as(servers, "functions", app, functions_only=True) as host,
+        a_client_as(servers, "client") as client,
+    ):
+        await wait_until_async(lambda: _knows(node, host.id))
+        handle = await client.start("app:slow", host=WORKER, id="slow-2")
+        functions = host.functions
+        assert functions is not None
+        await wait_until(lambda: functions.running == 1)
+        writer = host.conn._writer
+        assert writer is not None
+        writer.transport.abort()
+        await wait_until(lambda: host.conn.epoch == 2)
+        assert await handle.result(timeout_s=20) == "at last"
+        outcome = (await handle.history())[1]
+        run, op, attempt, _fingerprint = outcome.args
+        assert (outcome.kind, op, attempt) == ("ret", "1", "1")
+        refused = f'Publish Violation - Subject "mesh.wf.orders.slow-2.ret.{run}.1.1.'
+        assert any(refused in servers.log(name) for name in servers.names)
         await node.leave()
 
 

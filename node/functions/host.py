@@ -24,7 +24,7 @@ import anyio.abc
 from mesh import codec
 from mesh.calls import HEADER_CALL
 from mesh.connection import Connection, DirectSubscription
-from mesh.errors import Disconnected, PayloadTooLarge, Undecodable
+from mesh.errors import Disconnected, NotPermitted, PayloadTooLarge, Undecodable
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.failure import Failure, Kind
 from mesh.outbox import Ack, Outbox
@@ -52,6 +52,7 @@ HOPS_MAX: Final = 5  # how often a call is passed on before it waits where it is
 HEADER_HOPS: Final = b"Mesh-Hops: "
 PROCESS_CALLS_MAX: Final = 10_000  # calls that run as processes: a process is light
 BUFFER_OF_UNLIMITED: Final = 10_000  # calls that wait for the limit of a worker, of a function that has none itself
+UNRECORDED_KEPT_S: Final = 60.0  # as long as an owner may take to be found and to ask
 TIMER_S_MIN: Final = 0.001  # loops do not tell times apart that are closer
 OTHER_ACCOUNT: Final = "_R_."  # how that of a caller in another account of the server does
 _CALL_LINE: Final = f"\r\n{HEADER_CALL}: ".encode()
@@ -88,6 +89,8 @@ class FunctionHost:
         self._limits = worker_limits(code.registry)
         self._stop_timeouts_s = [worker.options.stop_timeout_s for worker in code.registry.workers().values()]
         self._jobs: dict[str, Job] = {}
+        # Outcomes that their owner is to record, with their headers, by subject.
+        self._unrecorded: dict[str, tuple[bytes, bytes]] = {}
         self._subscriptions: list[DirectSubscription] = []
         self._requests: list[DirectSubscription] = []
         self._draining = False
@@ -300,8 +303,11 @@ class FunctionHost:
         if not reply or not isinstance(wanted, list) or not may_be_answered(reply, outcomes=False):
             return
         now = time.monotonic()
-        mine = []
+        mine: list[list[object]] = []
         for ret in wanted:
+            if isinstance(ret, str) and ret in self._unrecorded:
+                mine.append([ret, 0.0, *self._unrecorded[ret]])
+                continue
             job = self._jobs.get(ret) if isinstance(ret, str) else None
             if job is not None:
                 mine.append([ret, now - job.begun_s if job.begun_s else 0.0])
@@ -387,6 +393,14 @@ class FunctionHost:
             headers = self._outcome_headers % (took_s * 1e3)
 
             def on_ack(ack: Ack) -> None:
+                if isinstance(ack.error, NotPermitted):
+                    # The server lets us answer what it has seen delivered to us, and after a reconnect it has seen
+                    # nothing. Whoever owns the workflow asks after the call in a second.
+                    self._unrecorded[job.reply] = outcome, headers
+                    self._loop.call_later(UNRECORDED_KEPT_S, self._unrecorded.pop, job.reply, None)
+                    _log.info("the outcome of %s waits for its owner to ask for it: %s", job.reply, ack.error)
+                    self._leave(job)
+                    return
                 if isinstance(ack.error, PayloadTooLarge):
                     self._outbox.write(job.reply, _too_large(ack.error), headers, lambda _ack: self._leave(job))
                     return

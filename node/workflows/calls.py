@@ -82,7 +82,8 @@ class Calls:
 
     foreign: subject and encoding of the functions that services outside of the mesh serve.
     hosts_of: how many live nodes offer a function.
-    failed: records a failure that we know of ourselves. is_open: whether a call still lacks its outcome.
+    failed: records a failure that we know of ourselves. record: records the outcome of a host that may not itself, with
+    its headers, under its subject. is_open: whether a call still lacks its outcome.
     may_act: whether this node's lease holds.
     """
 
@@ -93,6 +94,7 @@ class Calls:
         foreign: Mapping[str, tuple[str, str]],
         hosts_of: Callable[[str], int],
         failed: Failed,
+        record: Callable[[str, bytes, bytes], None],
         may_act: Callable[[], bool],
         is_open: Callable[[Run, OpState], bool],
     ) -> None:
@@ -100,6 +102,7 @@ class Calls:
         self._foreign_ids = foreign
         self._hosts_of = hosts_of
         self._failed = failed
+        self._record = record
         self._may_act = may_act
         self._is_open = is_open
         # Calls just dispatched with the default options, oldest first; nearly all have their outcome within a second.
@@ -278,7 +281,11 @@ class Calls:
         def note(data: bytes) -> bool:
             nonlocal answers
             answers += 1
-            running.update((ret, elapsed_s) for ret, elapsed_s in _read_answer(data) if ret in wanted)
+            for ret, elapsed_s, outcome in _read_answer(data):
+                if ret in wanted:
+                    running[ret] = elapsed_s
+                    if outcome is not None:
+                        self._record(ret, *outcome)
             return len(running) == len(wanted) or answers >= max(1, self._hosts_of(function))
 
         nobody_listens = False
@@ -393,17 +400,22 @@ def encode_foreign(value: object, encoding: str) -> bytes:
     return codec.to_json(value).encode("utf-8", "replace")
 
 
-def _read_answer(data: bytes) -> list[tuple[str, float]]:
+def _read_answer(data: bytes) -> list[tuple[str, float, tuple[bytes, bytes] | None]]:
+    """Which calls a host has, for how long, and with which outcome if it has one that it could not record."""
     try:
         wire = codec.decode(data)
     except Undecodable:
         return []
     if not isinstance(wire, list):
         return []
-    return [
-        (item[0], float(item[1])) for item in wire
-        if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], int | float)
-    ]  # fmt: skip
+    calls: list[tuple[str, float, tuple[bytes, bytes] | None]] = []
+    for item in wire:
+        match item:
+            case [str(ret), int() | float() as elapsed_s]:
+                calls.append((ret, float(elapsed_s), None))
+            case [str(ret), int() | float() as elapsed_s, bytes(outcome), bytes(headers)]:
+                calls.append((ret, float(elapsed_s), (outcome, headers)))
+    return calls
 
 
 def _next_look_s(watch: Watch, now: float) -> float:

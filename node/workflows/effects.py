@@ -83,6 +83,7 @@ class Effects:
             foreign=foreign,
             hosts_of=hosts_of,
             failed=self._call_failed,
+            record=outbox.write,
             may_act=roster.may_act,
             is_open=self._call_is_open,
         )
