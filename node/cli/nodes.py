@@ -199,7 +199,9 @@ async def _serve(config: NodeConfig, registry: Registry, with_parent: bool) -> i
 
     from mesh.groups import unwrapped
     from node.node import running_node
+    from node.service_manager import ServiceManager
 
+    manager = ServiceManager(os.environ)
     node: Node | None = None
     with unwrapped():
         async with anyio.create_task_group() as tasks:
@@ -209,6 +211,7 @@ async def _serve(config: NodeConfig, registry: Registry, with_parent: bool) -> i
                     tasks.cancel_scope.cancel()
                 else:
                     _log.info("%s", reason)
+                    manager.stopping("leaving the mesh")
                     tasks.start_soon(_leave, node, tasks.cancel_scope)
 
             tasks.start_soon(_on_signals, go)
@@ -217,6 +220,8 @@ async def _serve(config: NodeConfig, registry: Registry, with_parent: bool) -> i
             async with running_node(config, registry) as node:
                 queues = ", ".join(sorted(node.engines)) or "none"
                 click.echo(f"node {node.id} is ready, pid {os.getpid()}, queues {queues}")
+                manager.ready(f"node {node.id}, queues {queues}")
+                tasks.start_soon(manager.keep_alive)
                 await anyio.sleep_forever()
     _log.info("node %s is down", config.node_id)
     return 0
