@@ -32,6 +32,9 @@ CALL_MAX: Final = "24h"
 # How clients and observers ask for the JetStream of the mesh: --js-api-prefix, or the context's jetstream_api_prefix.
 JS_API_PREFIX: Final = "JS.MESH.API"
 
+# What a user may: the server tells each about itself.
+WHO_AM_I: Final = "$SYS.REQ.USER.INFO"
+
 # What a node asks JetStream. Not in it: deleting, restoring and snapshotting streams, and what concerns the cluster.
 _NODE_API: Final = (
     "INFO", "STREAM.NAMES", "STREAM.LIST", "STREAM.INFO.*", "STREAM.CREATE.*", "STREAM.UPDATE.*", "STREAM.PURGE.*",
@@ -41,8 +44,10 @@ _NODE_API: Final = (
 
 # The verbs of the control API that only read.
 _READING_VERBS: Final = (
-    "list", "count", "describe", "history", "nodes", "functions", "services", "ps", "schedules", "result",
+    "list", "count", "describe", "history", "result", "nodes", "functions", "services", "processes", "schedule.ls",
 )  # fmt: skip
+# What a node or function host is asked about itself.
+_QUESTIONS: Final = ("status", "functions", "processes", "suspended", "logs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ def node_permissions(foreign: Sequence[str] = ()) -> dict[str, object]:
     return {
         "publish": [
             "mesh.>", "$KV.>", *(f"$JS.API.{verb}" for verb in _NODE_API), "$JS.FC.>", "$JS.ACK.>",
-            "_INBOX_node.>", "_INBOX_functions.>", "_R_.>", *foreign,
+            "_INBOX_node.>", "_INBOX_functions.>", "_INBOX.>", "_R_.>", WHO_AM_I, *foreign,
         ],
         "subscribe": [
             "_INBOX_node.>", "mesh.fn.>", "mesh.who.>", "mesh.stop.>", "mesh.api.>", "mesh.node.>", "mesh.queue.>",
@@ -82,11 +87,11 @@ def function_permissions() -> dict[str, object]:
     return {
         "publish": [
             "mesh.fn.>", "mesh.who.>", "mesh.stop.>", "mesh.wf.*.*.claim.*.*.*", "mesh.logs.*",
-            "$KV.mesh_roster.host.*", "_INBOX_functions.>", "_INBOX_node.>",
+            "$KV.mesh_roster.host.*", "_INBOX_functions.>", "_INBOX_node.>", WHO_AM_I,
         ],
         "subscribe": [
-            "_INBOX_functions.>", "mesh.fn.>", "mesh.who.>", "mesh.stop.>", "mesh.node.*.ping", "mesh.node.*.status",
-            "mesh.node.*.suspended", "mesh.node.*.functions", "mesh.node.*.processes", "mesh.node.*.logs", "$SRV.>",
+            "_INBOX_functions.>", "mesh.fn.>", "mesh.who.>", "mesh.stop.>", "mesh.node.*.ping",
+            *(f"mesh.node.*.{question}" for question in _QUESTIONS), "$SRV.>",
         ],
         "allow_responses": {"max": 1, "expires": CALL_MAX},
     }  # fmt: skip
@@ -106,15 +111,14 @@ def client_services(queues: Iterable[str]) -> list[Service]:
 
 
 def observer_services(queues: Iterable[str]) -> list[Service]:
-    """What an observer asks: only what changes nothing."""
+    """What an observer asks: only what changes nothing.
+
+    It may not make a consumer, which can be told to deliver anywhere; it follows a stream by reading on.
+    """
     return [
         *(Service(f"mesh.api.{verb}") for verb in _READING_VERBS),
         Service("mesh.queue.*.*.describe"),
-        Service("mesh.node.*.status"),
-        Service("mesh.node.*.suspended"),
-        Service("mesh.node.*.functions"),
-        Service("mesh.node.*.processes"),
-        Service("mesh.node.*.logs"),
+        *(Service(f"mesh.node.*.{question}") for question in _QUESTIONS),
         Service("$SRV.>", many=True),
         *_reading(["KV_mesh_hosts", "KV_mesh_roster", *map(_stream, queues)]),
     ]
@@ -131,7 +135,7 @@ def _stream(queue: str) -> str:
 
 
 def _reading(streams: Iterable[str]) -> list[Service]:
-    services = []
+    services = [Service("$JS.API.INFO")]
     for stream in streams:
         services += [
             Service(f"$JS.API.STREAM.INFO.{stream}"),
@@ -218,7 +222,7 @@ accounts {{
 
 def _asking(services: Iterable[Service], streams: Iterable[str], role: str) -> dict[str, object]:
     return {
-        "publish": [service.as_asked for service in services],
+        "publish": [*(service.as_asked for service in services), WHO_AM_I],
         "subscribe": [f"_INBOX_{role}.>", *streams],
     }
 

@@ -9,6 +9,7 @@ Invariants:
 - `deliver` is called in stream order, without a gap and without a repetition, from the start sequence on.
 - The server is told to go on (flow control) only after what came before has been handed over, so a paused follower
   holds at most the server's window (32 MB) in memory.
+- A user who may not make consumers gets the same by reading on from the stream's leader, a little later.
 - A stream that ends before what was delivered already has lost messages or is another one: StreamRegressed, and nothing
   more is delivered. What `deliver` raises ends the follower too.
 
@@ -22,18 +23,27 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import anyio
 from anyio.abc import TaskStatus
 
 from mesh.connection import Connection, DirectSubscription, parse_headers
-from mesh.errors import Disconnected, MeshError, NoResponders, RequestTimeout, Undecodable
+from mesh.errors import (
+    TEMPORARY,
+    Disconnected,
+    MeshError,
+    NoResponders,
+    NotPermitted,
+    RequestTimeout,
+    Undecodable,
+)
 from mesh.jetstream import JetStream
 
 IDLE_HEARTBEAT_S = 0.5
 # A consumer whose follower is gone without saying so goes after this.
 INACTIVE_S = 5.0
+POLL_S = 0.25
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 1.0
 # How long a server may refuse or not know the stream, once it was followed: a cluster may take a moment.
@@ -151,7 +161,12 @@ class Follower:
         """
         remove = self._conn.on_state(self._on_state)
         try:
-            await self._begin(first=True)
+            try:
+                await self._begin(first=True)
+            except NotPermitted:
+                self._drop_subscription()
+                task_status.started()
+                await self._read_on()
             task_status.started()
             while True:
                 await self._until_something_is_missing()
@@ -240,14 +255,68 @@ class Follower:
 
     def _drop_consumer(self) -> None:
         """End the present consumer; messages of it that are on their way are not taken any more."""
-        if self._subscription is None:
+        if not self._drop_subscription():
             return
-        self._subscription.unsubscribe()
-        self._subscription = None
         # Not waited for, but with a reply subject: the server ignores a deletion without one.
         subject = f"{self._js.api_prefix}.CONSUMER.DELETE.{self._stream}.{self._consumer}"
         with suppress(Disconnected):
             token = self._conn.request_nowait(subject, b"", lambda *_: self._conn.forget(token))
+
+    def _drop_subscription(self) -> bool:
+        if self._subscription is None:
+            return False
+        self._subscription.unsubscribe()
+        self._subscription = None
+        return True
+
+    # ---- without a consumer ----------------------------------------------------------------------------------------
+
+    async def _read_on(self) -> NoReturn:
+        """Read what comes, message by message, from the leader: a replica that lags behind would show a gap.
+
+        For people who watch; a node that follows streams may make consumers.
+        """
+        _log.info("stream %s is read on, as this user may make no consumer of it", self._stream)
+        since = anyio.current_time()
+        while True:
+            try:
+                await self._read_up_to_now()
+                since = anyio.current_time()
+            except StreamRegressed:
+                raise
+            except NotPermitted:
+                raise
+            except TEMPORARY:
+                if anyio.current_time() - since > PATIENCE_S:
+                    raise
+                await self._conn.wait_connected()
+            if self._failure is not None:
+                raise self._failure
+            await anyio.sleep(POLL_S)
+
+    async def _read_up_to_now(self) -> None:
+        # Two filters are asked one after the other, so only what both have been asked about is handed over.
+        horizon = (await self._js.stream_info(self._stream)).last_seq
+        if horizon < self._seq:
+            raise StreamRegressed(self._stream, self._seq, horizon)
+        while self._failure is None:
+            while self._paused:  # noqa: ASYNC110 - rare, and not worth an event for each pause
+                await anyio.sleep(POLL_S)
+            found = [
+                message
+                for subjects in self._filters or [">"]
+                if (message := await self._js.get_next(self._stream, self._seq + 1, subjects, from_leader=True))
+            ]
+            first = min(found, key=lambda message: message.seq, default=None)
+            if first is None or first.seq > horizon:
+                break
+            self._seq = first.seq
+            data = b"" if self._headers_only else first.data
+            self._hand_over(
+                Delivered(first.subject, first.seq, first.timestamp_ns, data, first.raw_headers, horizon - first.seq)
+            )
+        self._seq = max(self._seq, horizon)
+        self.caught_up.set()
 
     # ---- messages --------------------------------------------------------------------------------------------------
 

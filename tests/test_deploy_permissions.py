@@ -27,8 +27,10 @@ from mesh import codec
 from mesh.client import Client, WorkflowHandle
 from mesh.connection import Connection, connect
 from mesh.errors import MeshError, NotPermitted
+from mesh.follower import Delivered, Follower
 from mesh.hosts import Hosts
 from mesh.jetstream import JetStream
+from mesh.subjects import parse_stored
 from node.node import Node, NodeConfig, running_node
 from node.registry import load_registry
 from tests.apps import QUEUE, WORKER, write_app
@@ -128,12 +130,19 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         # observer: the nodes, a history, a result, what a workflow waits for
         assert (await Hosts(observer.js).resolve(WORKER)).queue == QUEUE
         keys = [entry.key for entry in await observer.js.kv_entries("mesh_roster", "*.*")]
-        assert keys == ["member.node-1", "host.functions-1"] or sorted(keys) == ["host.functions-1", "member.node-1"]
+        assert sorted(keys) == ["host.functions-1", "member.node-1"]
         greeted = observer.get("greet-1", queue=QUEUE)
         assert [event.kind for event in await greeted.history()] == ["start", "ret", "end"]
         assert await greeted.result(timeout_s=5) == "hello Ada"
         status = await observer.conn.request("mesh.node.functions-1.status", b"", timeout_s=2)
         assert codec.decode(status.data)["functions"] == ["app:greeting", "app:slowly"]
+
+        # operator: with the inbox that everybody has by default
+        async with a_client_as(servers, "operator") as operator:
+            assert (await operator.get("wait-1", queue=QUEUE).describe()).detail["node"] == "node-1"
+            await operator.get("wait-1", queue=QUEUE).terminate()
+            with pytest.raises(mesh.client.WorkflowFailed, match="terminated"):
+                await operator.get("wait-1", queue=QUEUE).result(timeout_s=10)
 
         await host.leave()
         await node.leave()
@@ -142,6 +151,30 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         line for name in servers.names for line in servers.log(name)[logged[name] :].splitlines() if "Violation" in line
     ]
     assert refusals == []
+
+
+async def test_an_observer_follows_a_stream_without_a_consumer(servers: SecuredServers, app: Path) -> None:
+    """A consumer delivers wherever it is told to, so an observer may make none; it is told the same all the same."""
+    async with (
+        a_node_as(servers, "node", app) as node,
+        a_client_as(servers, "client") as client,
+        a_client_as(servers, "observer") as observer,
+        anyio.create_task_group() as tasks,
+    ):
+        begin = (await observer.js.stream_info("WF_orders")).last_seq + 1
+        seen: list[Delivered] = []
+        filters = ["mesh.log.orders.*.*.start", "mesh.log.orders.*.*.end.*"]
+        follower = Follower(observer.conn, observer.js, "WF_orders", filters, begin, seen.append)
+        await tasks.start(follower.run)
+        for number in range(3):
+            assert await (await client.start("app:greet", "x", host=WORKER, id=f"seen-{number}")).result() == "hello x"
+        await wait_until(lambda: len(seen) == 6)
+        parsed = [subject for message in seen if (subject := parse_stored(message.subject)) is not None]
+        expected = [(f"seen-{number}", kind) for number in range(3) for kind in ("start", "end")]
+        assert [(subject.id, subject.kind) for subject in parsed] == expected
+        assert [message.seq for message in seen] == sorted(message.seq for message in seen)
+        tasks.cancel_scope.cancel()
+        await node.leave()
 
 
 async def _is_asked_to_stop(handle: WorkflowHandle) -> bool:
