@@ -37,6 +37,16 @@ class NotLetIn(Unreachable):
         )
 
 
+class BadCredentials(MeshError, ValueError):
+    """Raised when a file that says who we are cannot be used: it is damaged, or something else."""
+
+    code = "bad-credentials"
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        super().__init__(f"{path} holds no usable credentials ({reason}); make it again, or name another file")
+
+
 class Disconnected(MeshError, ConnectionError):
     """Raised when something was asked of a connection that is down at the moment or closed for good."""
 

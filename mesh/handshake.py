@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 
 import nats.aio.client
 import nats.errors
+import nkeys
 from nats.aio.transport import TcpTransport
 
-from mesh.errors import NotLetIn, Unreachable
+from mesh.errors import BadCredentials, NotLetIn, Unreachable
 
 READ_BYTES = 256 * 1024
 
@@ -86,7 +87,7 @@ class Link(NamedTuple):
 
 
 async def dial(address: str, name: str, options: ConnectOptions, *, hostname: str | None) -> Link:
-    """Connect to one server once. Raises Unreachable.
+    """Connect to one server once. Raises Unreachable, BadCredentials.
 
     hostname: the name a TLS certificate has to be for; None = the one in the address.
     """
@@ -113,6 +114,8 @@ async def dial(address: str, name: str, options: ConnectOptions, *, hostname: st
         link = client.take_over(address)
     except BaseException as error:
         client.abort()
+        if isinstance(error, nkeys.NkeysError):
+            raise BadCredentials(options.creds or options.nkey or "the nkey", str(error)) from error
         if isinstance(error, (OSError, TimeoutError, nats.errors.Error, ValueError)):
             reason = _reason(error)
             why = NotLetIn if "authorization" in reason.lower() else Unreachable

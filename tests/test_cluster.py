@@ -12,11 +12,14 @@ import anyio
 import pytest
 
 import mesh.client
+from deploy.make_secrets import make_secrets
 from mesh.client import Client
 from mesh.connection import connect
 from mesh.jetstream import JetStream
 from tests.apps import QUEUE, WORKER, write_app
 from tests.cluster import Finished, NodeProcess, a_node, mesh_command
+from tests.conftest import ServerFactory
+from tests.credentials import write_credentials
 from tests.secured import SecuredServers, secured_servers
 from tests.waiting import wait_until_async
 
@@ -146,3 +149,23 @@ async def _check_commands(servers: SecuredServers, survivor: str, directory: Pat
     assert "permission denied" in done["start refused"].err
     assert done["start refused"].err.count("\n") == 1
     assert "certificate" in done["no certificate"].err
+
+
+async def test_a_credentials_file_is_good_for_a_node_and_for_the_command_line(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """What `nsc` makes: a token and a seed in one file, checked by the server against its operator."""
+    make_secrets(tmp_path / "secrets", rounds=4)
+    creds, ca = tmp_path / "user.creds", str(tmp_path / "secrets" / "ca.pem")
+    certificate = f'cert_file: "{tmp_path}/secrets/server.pem", key_file: "{tmp_path}/secrets/server.key"'
+    server = nats_server(config=f"{write_credentials(creds)}\ntls {{ {certificate} }}")
+    url = f"tls://localhost:{server.port}"
+    app = write_app(tmp_path / "app", workflows={"add_up": ADD_UP}, functions={"double": DOUBLE})
+    flags = ("--creds", str(creds), "--tlsca", ca)
+    async with a_node(app, url, node_id="a", arguments=flags):
+        done = await mesh_command("start", "app:add_up", "--input", "0", "--wait", *flags, url=url)
+        assert (done.status, json.loads(done.out)) == (0, sum(2 * i for i in range(1, STEPS + 1)))
+        creds.write_text(creds.read_text().replace("SU", "SX", 1))
+        refused = await mesh_command("nodes", *flags, url=url)
+        assert (refused.status, refused.err.count("\n")) == (1, 1)
+        assert f"{creds} holds no usable credentials" in refused.err

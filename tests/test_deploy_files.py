@@ -142,7 +142,7 @@ def test_the_compose_file_fits_its_specification_and_itself() -> None:
         for name, entry in compose[used].items():
             file = DEPLOY / entry["file"]
             assert file.exists() or file.parent.name == "secrets", name
-    (prometheus,) = documents(DEPLOY / "prometheus" / "prometheus.yaml")
+    (prometheus,) = documents(DEPLOY / "prometheus" / "compose.yml")
     targets = prometheus["scrape_configs"][0]["static_configs"][0]["targets"]
     assert {target.partition(":")[0] for target in targets} == {
         name for name in services if services[name]["image"] == "moonmesh"
