@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from mesh import codec
@@ -21,6 +21,7 @@ from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, decode_end, de
 from mesh.failure import Failure, Kind
 from mesh.history_files import RUNNING, RecordedHistory, header_of
 from mesh.hosts import HostRecord
+from mesh.resetting import Child, ChildrenRun, children_at, chosen_event, reset_start
 from mesh.subjects import WorkflowKey, token
 from node.machine.code import CodeMissing
 from node.machine.vm import LuaVM, MachineFailed, OutOfMemory
@@ -48,6 +49,7 @@ from node.workflows.ops import (
     SetTimer,
     Stop,
     Suspend,
+    WriteAttrs,
     WriteMark,
 )
 from node.workflows.replaying import recorded_marks, replay_steps
@@ -211,7 +213,7 @@ class Engine:
     def _replayed(self, instance: Instance, up_to: int, vm: Callable[[], LuaVM]) -> tuple[Run, list[Effect]]:
         """The open run, made anew from its events, and what followed from the last one. Raises OutOfMemory."""
         record = instance.runs[-1]
-        events = self.stream.events(instance.key, record.id, since=record.spec.since)
+        events = self.stream.events(instance.key, record.id)
         # A decision that was recorded counts wherever it stands: a new owner reads it before it replays.
         marks = recorded_marks(record.id, events)
         opening = self.app.opening(instance.host)
@@ -258,7 +260,7 @@ class Engine:
         if before != after:
             fresh.close()
             record = instance.runs[-1]
-            events = self.stream.events(instance.key, record.id, since=record.spec.since)
+            events = self.stream.events(instance.key, record.id)
             number = 1 + sum(1 for each in events if each.seq < event.seq)
             raise ReplayDiffers(instance.key.id, number, event_label(event), before, after)
         instance.run = fresh
@@ -318,6 +320,8 @@ class Engine:
             case WriteMark(name, payload):
                 self.publish(instance.key, "mark", str(run.run), token(name), data=payload)
                 run.mark_recorded(name)
+            case WriteAttrs():
+                self._write_attrs(instance, run)
             case Finish():
                 self._finish(instance, run, effect)
             case Log(level, payload, options):
@@ -399,6 +403,15 @@ class Engine:
 
         self.others.perform(instance, run, op, done)
 
+    def _write_attrs(self, instance: Instance, run: Run) -> None:
+        """Record what attributes and memo are now; of a run the newest record is kept."""
+        record = run.attrs_record()
+        said = self.stream.newest(instance.key, "attrs", str(run.run))
+        if said is None or said.data != record:
+            self.publish(instance.key, "attrs", str(run.run), data=record)
+            if said is not None:
+                self.stream.delete(instance.key, said.seq)
+
     def _finish(self, instance: Instance, run: Run, finish: Finish) -> None:
         key, record = instance.key, finish.record
         for timer in (*instance.ticks.values(), *instance.pauses.values()):
@@ -426,6 +439,25 @@ class Engine:
         except MeshError:
             return  # such a child was never started
 
+    def reset(self, instance: Instance, number: int, *, reason: str, signals: bool) -> None:
+        """Have a new run go on from an event of the newest one; an open one is ended. Raises CannotReset."""
+        key, record = instance.key, instance.runs[-1]
+        events = self.stream.events(key, record.id)
+        index = chosen_event(key.id, record.id, events, number)
+        running = [child for child in children_at(events, index) if child.ended or self._is_child(key, child)]
+        if running:
+            raise ChildrenRun(key.id, index + 1, running)
+        spec = reset_start(record.spec, record.id, events, index, reason=reason, signals=signals)
+        parent = spec.parent
+        if parent is not None and self.stream.newest(parent.key, "exit", str(parent.run), str(parent.n)) is not None:
+            spec = replace(spec, parent=None)
+        self.publish(key, "kill" if record.end is None else "start", data=spec.encode())
+
+    def _is_child(self, key: WorkflowKey, child: Child) -> bool:
+        started = self.instances.get(WorkflowKey(child.queue, child.id))
+        parents = [record.spec.parent for record in started.runs] if started is not None else []
+        return any(parent is not None and (parent.key, parent.n) == (key, child.n) for parent in parents)
+
     # -- what tests ask ----------------------------------------------------------------------------------------
 
     def history(self, instance: Instance, run: int = 0) -> RecordedHistory:
@@ -434,7 +466,7 @@ class Engine:
         if record is None:
             runs = ", ".join(str(each.id) for each in instance.runs) or "none"
             raise SimulationError(f"workflow {instance.key.id!r} has no run {run}; its runs: {runs}")
-        events = self.stream.events(instance.key, record.id, since=record.spec.since)
+        events = self.stream.events(instance.key, record.id)
         header = header_of(
             instance.key, record.id, events, type=record.spec.workflow, host=instance.host.worker,
             status=record.end.status if record.end is not None else RUNNING, exported_ns=self.agenda.now_ns,

@@ -21,6 +21,7 @@ from node.workflows.ops import (
     SetTimer,
     Stop,
     Suspend,
+    WriteAttrs,
     WriteMark,
 )
 from node.workflows.run import Run
@@ -30,7 +31,7 @@ SHOWN_CHARACTERS: Final = 200
 
 def standing(run: Run, now_ns: int) -> list[str]:
     """What a run still waits for, what it has said about itself, and how it has ended if it has."""
-    told = [_told(effect, now_ns) for effect in run.outstanding()]
+    told = [_told(effect, now_ns) for effect in run.outstanding() if not isinstance(effect, WriteAttrs)]
     if run.attrs or run.memo:
         told.append(f"attrs {_shown(run.attrs)} memo {_shown(run.memo)}")
     return told

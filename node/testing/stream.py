@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 
-from mesh.events import Event, parse
+from mesh.errors import Undecodable
+from mesh.events import Event, StartSpec, parse, start_spec_of
+from mesh.lineage import arranged
 from mesh.subjects import WorkflowKey
 from mesh.wire import encode_headers
 
@@ -34,13 +37,22 @@ class Stream:
         """Delete an event: a failed attempt after which another one has failed."""
         self._events[key] = [event for event in self._events[key] if event.seq != seq]
 
-    def events(self, key: WorkflowKey, run: int, *, since: int = 0) -> list[Event]:
-        """All events of a run up to its end or up to now, from its start on; with `since` what came after that, too."""
-        first = min(run, since + 1) if since else run
-        found = []
+    def newest(self, key: WorkflowKey, *kind: str) -> Event | None:
+        """The newest event of one subject."""
+        found = [event for event in self._events[key] if (event.kind, *event.args) == kind]
+        return found[-1] if found else None
+
+    def events(self, key: WorkflowKey, run: int) -> list[Event]:
+        """The history of a run up to its end or up to now, as `mesh.history.History.events` gives it."""
+        starts: dict[int, StartSpec] = {}
+        found: list[Event] = []
         for event in self._events[key]:
-            if event.seq >= first and (event.kind != "start" or event.seq >= run):
-                found.append(event)
+            if event.kind == "start":
+                if event.seq > run:
+                    continue
+                with suppress(Undecodable):
+                    starts[event.seq] = start_spec_of(event)
+            found.append(event)
             if event.kind == "end" and event.run == run:
                 break
-        return found
+        return arranged(run, found, starts)

@@ -94,6 +94,16 @@ class Workflow:
         """End it, without asking it."""
         self._do(lambda: self._engine.publish(self.key, "kill"), at, after)
 
+    def reset(self, event: int, *, reason: str = "", signals: bool = True) -> Workflow:
+        """Have a new run go on from an event of the newest one, as `mesh reset`; an open run is ended.
+
+        event: its number in the history, from 1. Raises CannotReset.
+        """
+        before = len(self._instance.runs)
+        self._engine.reset(self._instance, event, reason=reason, signals=signals)
+        self._engine.run_until(self._engine.agenda.now_ns)
+        return Workflow(self._engine, self._instance, self._instance.runs[before].id)
+
     def result(self) -> Any:
         """Let time pass until it ends and return its result. Raises WorkflowFailed, WorkflowSuspended, StillWaiting."""
         end = self._ended()
