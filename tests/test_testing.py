@@ -215,6 +215,46 @@ def test_function_can_be_called_by_the_test_itself(tmp_path: Path) -> None:
         sim.call("app:work", 2)
 
 
+def test_functions_share_stores_and_start_signal_and_wait_for_workflows(tmp_path: Path) -> None:
+    """What they leave in a store is there for the next call; a key's time to live is virtual."""
+    keep = "return { main = function(k, v) local s = store.get('app:cache') if v then s:set(k, v, 60) end return s:get(k) end }"
+    starts = """return { main = function()
+      local pid = assert(process.spawn("app:flow", "app:worker", "x"))
+      assert(process.send(pid, "go", 5))
+      return { process.exec("app:flow", "app:worker", "y"), tostring(pid):match("flow") }
+    end }"""
+    flow = "return function(x) if x == 'y' then time.sleep('1h') return 'executed' end return process.inbox():receive():payload():data() end"
+    app = write_app(
+        tmp_path,
+        workflows={"flow": flow},
+        functions={
+            "keep": {"source": keep, "modules": ["store"]},
+            "starts": {"source": starts, "modules": ["process"]},
+        },
+        entries=[{"name": "cache", "kind": "store.memory", "lifecycle": {"auto_start": True}}],
+    )
+    sim = Simulation(app)
+    assert sim.call("app:keep", "k", "v") == "v"
+    sim.advance("59s")
+    assert sim.call("app:keep", "k") == "v"
+    sim.advance("1s")
+    with pytest.raises(FunctionFailed, match="has no key 'k'"):
+        sim.call("app:keep", "k")
+    assert sim.call("app:starts") == ["executed", "flow"]
+    assert [(w.status, w.result()) for w in sim.workflows()] == [("completed", 5), ("completed", "executed")]
+    assert sim.elapsed_s == 3660
+
+
+def test_process_that_can_be_called_is_called(tmp_path: Path) -> None:
+    work = {
+        "source": "return { main = function(x) time.sleep('1s') return x * 2 end }",
+        "meta": {"default_host": "app:processes"},
+    }
+    sim = Simulation(write_app(tmp_path, workflows={"flow": CALL}, processes={"work": work}))
+    assert sim.start("app:flow", 21).result() == 42
+    assert sim.elapsed_s == 1
+
+
 def test_function_that_reaches_outside_has_to_be_replaced(tmp_path: Path) -> None:
     fetch = {
         "source": "return { main = function() return http_client.get('http://x') end }",
@@ -285,6 +325,8 @@ def test_signals_come_at_their_times_and_in_their_order(tmp_path: Path) -> None:
     assert run.result() == ["zero 0 0", "one 1 1", "two 2 2"]
     with pytest.raises(SimulationError, match="is over: it is 10800 s after the beginning"):
         run.signal("x", at="1h")
+    with pytest.raises(ValueError, match="time only goes forward"):
+        sim.advance("-1h")
 
 
 def test_workflows_signal_each_other_and_processes_that_the_test_knows(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ class Appointment:
 
     __slots__ = ("action", "due_ns", "off")
 
-    def __init__(self, due_ns: int, action: Callable[[], None]) -> None:
+    def __init__(self, due_ns: int, action: Callable[[], object]) -> None:
         self.due_ns = due_ns
         self.action = action
         self.off = False
@@ -41,7 +41,7 @@ class Agenda:
         """Seconds since the beginning."""
         return (self.now_ns - self.began_ns) / SECOND
 
-    def at(self, due_ns: int, action: Callable[[], None]) -> Appointment:
+    def at(self, due_ns: int, action: Callable[[], object]) -> Appointment:
         """Have something happen at a time; what is in the past happens next."""
         appointment = Appointment(max(due_ns, self.now_ns), action)
         heapq.heappush(self._heap, (appointment.due_ns, next(self._order), appointment))
@@ -53,7 +53,7 @@ class Agenda:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def take(self) -> Callable[[], None]:
+    def take(self) -> Callable[[], object]:
         """Take out the next appointment and put the clock to its time. There must be one (`next_due_ns`)."""
         due_ns, _, appointment = heapq.heappop(self._heap)
         self.now_ns = max(self.now_ns, due_ns)

@@ -78,7 +78,7 @@ class Instance:
     """A workflow: its runs so far, and the open one with what it waits for.
 
     starting: a start is stored and not handled yet. ticks: timers by name. pauses: calls between two attempts, by op.
-    alone: its runs have a VM each, as one of them has filled a shared one.
+    alone: its runs have a VM each, as one of them has filled a shared one. vm: kept beyond the end of a run in it.
     """
 
     key: WorkflowKey
@@ -90,6 +90,7 @@ class Instance:
     pauses: dict[int, Appointment] = field(default_factory=dict)
     asked: deque[OpState] = field(default_factory=deque)
     alone: bool = False
+    vm: LuaVM | None = None
 
     @property
     def is_running(self) -> bool:
@@ -253,8 +254,11 @@ class Engine:
         if live is None:
             return
         now_ns = self.agenda.now_ns
-        # While the old VM is there, the new one gets other addresses, and with them another hash seed.
-        fresh, _ = self._replayed(instance, event.seq, LuaVM)
+        # While the old VM is there, the new one gets other addresses, and with them another hash seed (measured: of VMs
+        # that follow each other, all have the same one).
+        vm = LuaVM()
+        instance.vm = vm
+        fresh, _ = self._replayed(instance, event.seq, lambda: vm)
         before, after = standing(live, now_ns), standing(fresh, now_ns)
         live.close()
         if before != after:

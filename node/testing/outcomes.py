@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.duration import SECOND, parse_duration_ns
+from mesh.duration import SECOND, BadDuration, parse_duration_ns
 from mesh.failure import Kind
 
 
@@ -89,4 +89,7 @@ def hang() -> NoAnswer:
 
 def duration_ns(given: str | float) -> int:
     """A duration in nanoseconds, from Go text (`1h30m`) or a number of seconds. Raises BadDuration."""
-    return parse_duration_ns(given, number_unit_ns=SECOND)
+    ns = parse_duration_ns(given, number_unit_ns=SECOND)
+    if ns < 0:
+        raise BadDuration(given, f"time only goes forward, {given!r} would go back")
+    return ns

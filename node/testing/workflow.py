@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mesh import codec
@@ -146,7 +146,7 @@ class Workflow:
     def _last(self) -> RunRecord:
         return self._chain[-1]
 
-    def _do(self, action: Any, at: str | float | None, after: str | float) -> None:
+    def _do(self, action: Callable[[], object], at: str | float | None, after: str | float) -> None:
         agenda = self._engine.agenda
         due_ns = agenda.now_ns + duration_ns(after) if at is None else agenda.began_ns + duration_ns(at)
         if due_ns < agenda.now_ns:
@@ -155,10 +155,7 @@ class Workflow:
         self._engine.run_until(agenda.now_ns)
 
     def _ended(self) -> EndRecord:
-        def is_over() -> bool:
-            return self.status not in ("running", "suspended") or self.status == "suspended"
-
-        self._engine.run_until(None, is_over)
+        self._engine.run_until(None, lambda: self.status != "running")
         end = self._last.end
         if end is not None and not end.next_start:
             return end
