@@ -7,6 +7,7 @@ one: the workflows of the conformance suite, those that nodes are killed under, 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -735,8 +736,27 @@ def test_order_of_the_recovery_tests_comes_to_the_same_end(tmp_path: Path, monke
     assert collector.result() == {"values": [0, 1, 2, 3]}
 
 
-def told(app: Path, random: Random, *, crash: bool) -> tuple[str, Any, list[str]]:
-    """A random story with a random program: how it ended, what it came to, and the events of its last run."""
+CHILD = """return function(n)
+  if n == 1 then error("no child") end
+  if n == 2 then time.sleep("7s") end
+  if n == 3 then return process.inbox():receive():payload():data() end
+  return funcs.call("a:f" .. n, n)
+end"""
+FAILED = ("failed", "canceled", "terminated", "timed-out")
+OTHER = "return function() local got = {} for i = 1, 5 do got[i] = process.inbox():receive():topic() end return got end"
+
+
+def story_of(source: str, directory: Path) -> Path:
+    """An app with a random program, whose children and whose friend are there."""
+    source = re.sub(r"'a:(?:child|exec)\d', 'w'", "'app:child', 'app:worker'", source)
+    source = source.replace("{c@w|other}", "{app:client@app:worker|other}").replace(
+        "process.upgrade(nil, log)", "return log"
+    )
+    return write_app(directory, workflows={"flow": source, "child": CHILD, "other": OTHER})
+
+
+def told(app: Path, random: Random, *, crash: bool) -> dict[str, tuple[str, str, list[str]]]:
+    """A random story with a random program: how each workflow stands in the end, and its events."""
     sim = Simulation(app, replay_after_every_event=crash)
     for name in (f"{letter}{number}" for letter in "fqsog" for number in range(1, 5)):
         outcomes = [
@@ -744,7 +764,7 @@ def told(app: Path, random: Random, *, crash: bool) -> tuple[str, Any, list[str]
             for _ in range(3)
         ]  # fmt: skip
         sim.function(f"a:{name}", [*outcomes, {"last": name}], elsewhere=True)
-    sim.function("a:w1", 1, elsewhere=True)
+    sim.start("app:other", id="other")
     flow = sim.start("app:flow", 1, {"k": "v"}, id="w", run_timeout_s=1e6)
     for _ in range(random.randint(0, 6)):
         flow.signal(
@@ -754,18 +774,24 @@ def told(app: Path, random: Random, *, crash: bool) -> tuple[str, Any, list[str]
         flow.cancel(after="20s")
     sim.advance("100h")
     sim.run()
-    value = flow.failure().message if flow.status in ("failed", "canceled", "timed-out") else flow.result()
-    return flow.status, value, labels(flow.history().events)
+    return {
+        w.id: (
+            w.status,
+            str(w.waiting() or (w.failure() if w.status in FAILED else w.result())),
+            labels(w.history().events),
+        )
+        for w in sim.workflows()
+    }
 
 
 @settings(
-    max_examples=12,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
 @given(seed=st.integers(0, 2**32))
 def test_run_that_crashes_after_every_event_comes_to_the_end_of_one_that_does_not(tmp_path: Path, seed: int) -> None:
-    source = program(Random(seed)).replace("process.upgrade(nil, log)", "return log")
+    source = program(Random(seed))
     note(source)
-    app = write_app(tmp_path, workflows={"flow": source})
+    app = story_of(source, tmp_path)
     assert told(app, Random(seed), crash=True) == told(app, Random(seed), crash=False)

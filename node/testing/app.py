@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mesh.client import UnknownWorkflow
 from mesh.hosts import HostRecord, UnknownHost
 from mesh.subjects import WorkflowKey
 from node.machine.code import Code
 from node.offers import Offers, host_records
 from node.registry import EntryId, Registry, load_registry
-from node.testing.errors import UnknownName
+from node.testing.errors import SimulationError, UnknownName
 from node.workflows.opening import Opening
 
 
@@ -34,7 +35,7 @@ class App:
             return cls(app)
         directory = Path(app)
         if not directory.is_dir():
-            raise UnknownName("app in the directory", str(directory), (), f" (looked in {Path.cwd()})")
+            raise SimulationError(f"there is no directory {str(app)!r} as seen from {Path.cwd()}; name that of an app")
         return cls(load_registry(directory, strict=True, environ=os.environ), directory)
 
     def host(self, name: str) -> HostRecord:
@@ -49,17 +50,20 @@ class App:
         return self.host(key.queue)
 
     def host_for(self, workflow: str, host: str | None) -> HostRecord:
-        """The worker to start a workflow on: the one that is named, or its own. Raises UnknownName, UnknownHost."""
+        """The worker to start a workflow on: the one that is named, or its own.
+
+        Raises UnknownName, UnknownWorkflow, UnknownHost.
+        """
         if host is not None:
             record = self.host(host)
             if workflow not in record.workflows:
-                raise UnknownName(f"workflow on {host}", workflow, record.workflows)
+                raise UnknownWorkflow(workflow, record)
             return record
         for record in self._workers.values():
             if workflow in record.workflows:
                 return record
         if EntryId(workflow) in self.registry.workflows():
-            raise UnknownName("worker of the workflow", workflow, self._workers, "; name one with host=")
+            raise UnknownName("worker of the workflow", workflow, self._workers, "Name one with host=.")
         raise UnknownName("workflow", workflow, {name for r in self._workers.values() for name in r.workflows})
 
     def opening(self, host: HostRecord) -> Opening:

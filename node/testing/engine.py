@@ -153,9 +153,9 @@ class Engine:
             if due_ns is None or (until_ns is not None and due_ns > until_ns):
                 return False
             self.agenda.take()()
+        told = "\n".join(text for instance in self.instances.values() for text in self.waiting(instance))
         raise NeverEnds(
-            f"{STEPS_MAX} things have happened by {self.agenda.elapsed_s:g} s, and there is no end to it: "
-            + "; ".join(text for instance in self.instances.values() for text in self.waiting(instance))[:2000]
+            f"{STEPS_MAX} things have happened by {self.agenda.elapsed_s:g} s, and it goes on and on:\n{told[:2000]}"
         )
 
     def when_ended(self, key: WorkflowKey, told: Callable[[bytes], None]) -> None:
@@ -484,10 +484,11 @@ class Engine:
             return []
         if run.suspended:
             return [f"workflow {instance.key.id!r} is suspended: {run.suspended}"]
+        told = standing(run, self.agenda.now_ns) or ["a message"]
         stacks = run.machine.stacks() if run.machine is not None else []
-        told = standing(run, self.agenda.now_ns)
-        return [f"workflow {instance.key.id!r} waits for {text}" for text in told] + [
-            f"  at {stack}" for stack in stacks if stack
+        return [
+            f"workflow {instance.key.id!r} waits for {', '.join(told)}",
+            *(f"  at {stack}" for stack in stacks if stack),
         ]
 
 

@@ -22,8 +22,8 @@ class UnknownName(SimulationError):
     def __init__(self, what: str, name: str, known: Iterable[str], way_out: str = "") -> None:
         self.name = name
         names = sorted(known)
-        hint = did_you_mean(name, names, alike=0.6) or f"; there is {', '.join(names) or 'none'}"
-        super().__init__(f"no {what} {name!r}{hint}{way_out}")
+        hint = did_you_mean(name, names, alike=0.6) or f"; there is {', '.join(names) or 'none'}."
+        super().__init__(f"no {what} {name!r}{hint}{f' {way_out}' if way_out else ''}")
 
 
 class NotReplaced(SimulationError):

@@ -96,7 +96,7 @@ class Functions:
     def replace(self, function_id: str, what: Any, after_ns: int, *, elsewhere: bool) -> None:
         """Put something in the place of a function. Raises UnknownName."""
         if not elsewhere and function_id not in self.known():
-            way_out = ". If another app offers it, say elsewhere=True"
+            way_out = "If another app offers it, say elsewhere=True."
             raise UnknownName("function", function_id, self.known(), way_out)
         outcomes = list(what) if isinstance(what, list | tuple) else [what]
         if not outcomes:
@@ -138,7 +138,7 @@ class Functions:
             case NatsFunctionEntry():
                 raise NotReplaced(function_id, f"is served by whoever listens on {view.subject}")
             case _:
-                raise UnknownName("function", function_id, self.known(), f"; it is called by {caller or 'the test'}")
+                raise UnknownName("function", function_id, self.known(), f"It is called by {caller or 'the test'}.")
 
     def _settle(self, running: Running, function_id: str, outcome: Any, after_ns: int) -> None:
         match outcome:

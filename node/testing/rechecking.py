@@ -66,7 +66,17 @@ def _call(op: OpState) -> str:
     attempt = f", attempt {op.attempt}" if op.attempt > 1 else ""
     failed = f" (the last one failed: {op.last_failure})" if op.last_failure else ""
     options = f" with {_shown(dict(op.options))}" if op.options else ""
-    return f"call {op.n} of {op.target}{_payload(op.payload)}{options}{attempt}{failed}"
+    return f"call {op.n} of {op.target}{_arguments(op.payload)}{options}{attempt}{failed}"
+
+
+def _arguments(request: bytes) -> str:
+    try:
+        args, context = codec.decode(request)
+    except (Undecodable, ValueError, TypeError):
+        return f" {_payload(request)}"
+    shown = _shown(args)
+    listed = f"({shown[1:-1]})" if shown.startswith("[") and shown.endswith("]") else f" {shown}"
+    return listed + (f" in context {_shown(context)}" if context else "")
 
 
 def _until(due_ns: int, now_ns: int) -> str:

@@ -46,8 +46,9 @@ class Simulation:
         assert order.result()["state"] == "compensated"
 
     app: the directory of a registry, or a registry. seed: from which all that is random follows.
-    now: when it begins. replay_after_every_event: throw a run away after each of its events and go on with one that was
-    replayed from its history in a fresh VM; raise ReplayDiffers where that one does not stand where the other stood.
+    now: when it begins, in UTC unless it says otherwise.
+    replay_after_every_event: throw a run away after each of its events and go on with one that was replayed from its
+    history in a fresh VM; raise ReplayDiffers where that one does not stand where the other stood.
     """
 
     def __init__(
@@ -247,8 +248,9 @@ class Simulation:
 
 
 def _unix_ns(now: str | datetime) -> int:
-    when = datetime.fromisoformat(now) if isinstance(now, str) else now
-    if when.tzinfo is None:
-        raise SimulationError(f"now={now!r} has no time zone; write {now}Z for UTC")
-    passed = when - datetime.fromtimestamp(0, UTC)
+    try:
+        when = datetime.fromisoformat(now) if isinstance(now, str) else now
+    except ValueError as error:
+        raise SimulationError(f"now={now!r} is no time; write it as in {BEGINNING}") from error
+    passed = (when if when.tzinfo is not None else when.replace(tzinfo=UTC)) - datetime.fromtimestamp(0, UTC)
     return (passed.days * 86_400 + passed.seconds) * SECOND + passed.microseconds * 1000

@@ -5,7 +5,6 @@ Every test runs twice: as it is, and with a crash after each event, from which t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,41 +80,44 @@ def test_order_that_is_not_approved_is_refunded(shop: Simulation) -> None:
 
 
 @pytest.fixture
-def saga(shop: Simulation) -> Callable[[], dict[str, object]]:
-    """Runs a saga whose services all do as they are asked, unless a test says otherwise before."""
-    for service in ("inventory:reserve", "inventory:release", "payments:charge", "payments:refund"):
-        shop.function(f"app.{service}", {"done": service})
+def services(shop: Simulation) -> Simulation:
+    """The shop with services that all do as they are asked, unless a test says otherwise."""
+    for name in ("inventory:reserve", "inventory:release", "payments:charge", "payments:refund", "shipping:cancel"):
+        shop.function(f"app.{name}", {"done": name})
     shop.function("app.shipping:create", lambda order: {"tracking": f"tr-{order['id']}"})
-    shop.function("app.shipping:cancel", {})
-    return lambda: shop.start("app.workflows:order_saga", ORDER).result()
+    return shop
 
 
-def test_saga_that_succeeds_keeps_all_receipts(saga: Callable[[], dict[str, object]]) -> None:
-    done = saga()
-    assert done["state"] == "completed"
-    assert done["receipts"]["ship"] == {"tracking": "tr-o-1"}  # type: ignore[index]
+def test_saga_that_succeeds_keeps_all_receipts(services: Simulation) -> None:
+    saga = services.start("app.workflows:order_saga", ORDER)
+    assert saga.result()["state"] == "completed"
+    assert saga.result()["receipts"]["ship"] == {"tracking": "tr-o-1"}
 
 
-def test_saga_that_fails_undoes_what_was_done_the_latest_first(
-    shop: Simulation, saga: Callable[[], dict[str, object]]
-) -> None:
-    shop.function("app.shipping:create", {"error": "no such country"})
-    assert saga() == {
-        "order_id": "o-1", "state": "compensated", "failed": "ship", "reason": "no such country",
+def test_saga_that_fails_undoes_what_was_done_the_latest_first(services: Simulation) -> None:
+    services.function("app.shipping:create", {"error": "no such country"})
+    saga = services.start("app.workflows:order_saga", ORDER)
+    assert saga.result() == {
+        "order_id": "o-1",
+        "state": "compensated",
+        "failed": "ship",
+        "reason": "no such country",
         "undone": [{"step": "charge"}, {"step": "reserve"}],
-    }  # fmt: skip
+    }
 
 
-def test_saga_undoes_a_charge_that_may_have_happened(shop: Simulation, saga: Callable[[], dict[str, object]]) -> None:
-    shop.function("app.payments:charge", lost())
-    assert saga()["undone"] == [{"step": "charge"}, {"step": "reserve"}]
-    assert len(shop.calls("app.payments:refund")) == 1
+def test_saga_undoes_a_charge_that_may_have_happened(services: Simulation) -> None:
+    services.function("app.payments:charge", lost())
+    saga = services.start("app.workflows:order_saga", ORDER)
+    assert saga.result()["undone"] == [{"step": "charge"}, {"step": "reserve"}]
+    assert len(services.calls("app.payments:refund")) == 1
 
 
-def test_saga_whose_stock_is_empty_has_nothing_to_undo(shop: Simulation, saga: Callable[[], dict[str, object]]) -> None:
-    shop.function("app.inventory:reserve", {"error": "sold out"})
-    assert saga()["undone"] == []
-    assert shop.calls("app.payments:charge") == []
+def test_saga_whose_stock_is_empty_has_nothing_to_undo(services: Simulation) -> None:
+    services.function("app.inventory:reserve", {"error": "sold out"})
+    saga = services.start("app.workflows:order_saga", ORDER)
+    assert saga.result()["undone"] == []
+    assert services.calls("app.payments:charge") == []
 
 
 # -- approval ----------------------------------------------------------------------------------------------------
