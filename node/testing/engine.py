@@ -32,7 +32,7 @@ from node.testing.errors import NeverEnds, ReplayDiffers, SimulationError
 from node.testing.functions import Functions
 from node.testing.lua_functions import LuaCall
 from node.testing.others import Others
-from node.testing.rechecking import standing
+from node.testing.standing import position, standing
 from node.testing.stream import Stream
 from node.workflows.attempts import retry_tick
 from node.workflows.checking import event_label
@@ -259,7 +259,7 @@ class Engine:
         vm = LuaVM()
         instance.vm = vm
         fresh, _ = self._replayed(instance, event.seq, lambda: vm)
-        before, after = standing(live, now_ns), standing(fresh, now_ns)
+        before, after = position(live, now_ns), position(fresh, now_ns)
         live.close()
         if before != after:
             fresh.close()

@@ -12,7 +12,7 @@ from mesh.history_files import RecordedHistory, load_histories
 from mesh.hosts import HostRecord, UnknownHost
 from node.registry import Registry
 from node.testing.app import App
-from node.testing.rechecking import standing
+from node.testing.standing import standing
 from node.workflows.checking import Mismatch, check_history, event_label, known_ops
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from mesh import codec
 from mesh.duration import format_duration
 from mesh.errors import Undecodable
+from node.workflows.children import child_pid
 from node.workflows.ops import (
     Dispatch,
     Effect,
@@ -30,10 +31,20 @@ SHOWN_CHARACTERS: Final = 200
 
 
 def standing(run: Run, now_ns: int) -> list[str]:
-    """What a run still waits for, what it has said about itself, and how it has ended if it has."""
+    """What a run still waits for, or how it has ended."""
     told = [_told(effect, now_ns) for effect in run.outstanding() if not isinstance(effect, WriteAttrs)]
+    if run.finished is None and not run.suspended:
+        told += [f"the end of child {op.n}, {child_pid(op)}" for op in run.children.by_n.values()]
+    return told
+
+
+def position(run: Run, now_ns: int) -> list[str]:
+    """Where a run stands, and what else has to be the same when it is replayed: what it says of itself, its stacks."""
+    told = standing(run, now_ns)
     if run.attrs or run.memo:
         told.append(f"attrs {_shown(run.attrs)} memo {_shown(run.memo)}")
+    if run.machine is not None and not run.suspended:
+        told += [f"at {' < '.join(stack.splitlines())}" for stack in sorted(run.machine.stacks()) if stack]
     return told
 
 
