@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -203,16 +204,10 @@ class LuaVM:
         for name, function in self._host_functions.items():
             host[name.encode()] = checked(self._within_memory(function), _NO_ROOM)
         kernel[b"host"] = host
-        load = self._lua.eval(b"function(text, name, K) return assert(load(text, name, 't'))(K) end")
+        load = self._lua.eval(b"function(code, K) return assert(load(code, nil, 'b'))(K) end")
         api = None
-        for kernel_file in KERNEL_FILES:
-            file = resources.files("node") / "lua" / f"{kernel_file}.lua"
-            try:
-                text = file.read_bytes()
-            except OSError as error:
-                reason = f"node/lua/{kernel_file}.lua cannot be read ({error})"
-                raise MachineFailed(f"{reason}: the installation is broken; reinstall moonmesh") from error
-            api = load(text, f"=[{kernel_file}]".encode(), kernel)
+        for code in _kernel_code(KERNEL_FILES):
+            api = load(code, kernel)
         # The state's own globals are gone from user code's reach; lupa's `python` table goes from the kernel's too.
         self._lua.execute(b"python = nil")
         return api
@@ -443,6 +438,27 @@ class ProcessVM(LuaVM):
 
 def _nothing_seen(problem: str) -> dict[str, Any]:
     return {"tasks": [], "tasks_total": 0, "coroutines": [], "globals": [], "problem": problem}
+
+
+@lru_cache
+def _kernel_code(files: tuple[str, ...]) -> tuple[bytes, ...]:
+    """The kernel's files, compiled: parsing them is most of the making of a VM, so a process does it once.
+
+    With their names and lines, as in the text. Raises MachineFailed.
+    """
+    dump = lua54.LuaRuntime(encoding=None).eval(b"function(t, name) return string.dump(assert(load(t, name, 't'))) end")
+    compiled: list[bytes] = []
+    for name in files:
+        try:
+            text = (resources.files("node") / "lua" / f"{name}.lua").read_bytes()
+        except OSError as error:
+            reason = f"node/lua/{name}.lua cannot be read ({error})"
+            raise MachineFailed(f"{reason}: the installation is broken; reinstall moonmesh") from error
+        try:
+            compiled.append(dump(text, f"=[{name}]".encode()))
+        except lua54.LuaError as error:
+            raise MachineFailed(f"node/lua/{name}.lua does not compile: {error}") from error
+    return tuple(compiled)
 
 
 def _size(value: object) -> int:
