@@ -634,6 +634,9 @@ SIDE_BY_SIDE = {
     "goes_on": "return function(n) if n < 3 then process.upgrade(nil, n + 1) end return n end",
     "executes": "return function() return process.exec('app:child', 'app:worker', 4) end",
     "raises": "return function() error('broken') end",
+    "once": "return function() return funcs.new():with_options{retry_policy = {maximum_attempts = 1}}:call('app:echo', 'x') end",
+    "told_of_failure": "return function() local _, err = process.exec('app:raises', 'app:worker') return { err:kind(), err:details()._workflow_type, err:details()._retry_state } end",
+    "says": "return function() workflow.attrs{search = {k = 'v'}, memo = {m = {1}}} time.sleep('5ms') return workflow.info().workflow_type end",
     "listens": "return function() local m = process.listen('greeting'):receive() return m end",
 }
 SIDE_FUNCTIONS = {
