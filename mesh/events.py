@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from mesh import codec
-from mesh.errors import InvalidName, Undecodable
+from mesh.errors import Undecodable
 from mesh.failure import Failure, Kind
-from mesh.subjects import WorkflowKey, token, untoken
+from mesh.subjects import WorkflowKey, is_canonical, untoken
 from mesh.wire import parse_headers
 
 # Headers a plain `nats pub` may use, and those our own writers set.
@@ -97,13 +97,7 @@ def parse(subject: str, seq: int, at_ns: int, data: bytes, raw_headers: bytes | 
     return Event(kind, parts[4], seq, at_ns, args, data, raw_headers)
 
 
-@lru_cache(maxsize=65536)
-def _is_canonical(id_token: str) -> bool:
-    """Whether an id is written the one way we write it; what the owner records goes to that subject and no other."""
-    try:
-        return token(untoken(id_token)) == id_token
-    except InvalidName:
-        return False
+_is_canonical = lru_cache(maxsize=65536)(is_canonical)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,11 +116,29 @@ class WorkflowKey:
 
     def stored(self, partition: int | Literal["*"], *kind: str) -> str:
         """The subject as the stream stores it; partition "*" and trailing ">" are good for look-ups."""
-        return ".".join((f"mesh.log.{token(self.queue)}.{partition}.{token(self.id)}", *kind))
+        return stored_under(self.queue, partition, token(self.id), *kind)
 
     def schedule(self, partition: int, run: int, n: int | str) -> str:
         """Where the scheduled message of a timer is stored."""
         return f"mesh.at.{token(self.queue)}.{partition}.{token(self.id)}.{run}.{n}"
+
+
+def stored_under(queue: str, partition: int | Literal["*"], id_token: str, *kind: str) -> str:
+    """The subject as the stream stores it, from an id as it stands there."""
+    return ".".join((f"mesh.log.{token(queue)}.{partition}.{id_token}", *kind))
+
+
+def schedules_under(queue: str, partition: int, id_token: str) -> str:
+    """All scheduled messages of a workflow's timers."""
+    return f"mesh.at.{token(queue)}.{partition}.{id_token}.*.*"
+
+
+def is_canonical(id_token: str) -> bool:
+    """Whether an id is written the one way we write it; under any other way nothing is an event."""
+    try:
+        return token(untoken(id_token)) == id_token
+    except InvalidName:
+        return False
 
 
 def claim_of_ret(ret: str) -> str:

@@ -50,6 +50,10 @@ POOL_BUFFER_PER_WORKER = 64
 
 STORE_SIZE_MAX = 10_000
 STORE_CLEANUP_S = 300.0
+RETENTION_S = 7 * 24 * 3600.0
+RETENTION_LEAST_S = 1.0  # ends are told, results asked for: below this nobody would see any
+HISTORY_EVENTS_WARN = 10_000
+HISTORY_BYTES_WARN = 10 * 1024 * 1024
 REPLICAS_MAX = 5  # the server's own limit
 
 _PYTHON_SOURCE = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*(?:\.[^\W\d]\w*)*)")
@@ -306,9 +310,20 @@ def _worker_options(fields: Fields) -> WorkerOptions:
         disable_workflow_worker=fields.flag("disable_workflow_worker"),
         log_in_replay=fields.flag("enable_logging_in_replay"),
         stop_timeout_s=fields.duration_s("worker_stop_timeout", 0.0),
+        retention_s=_retention_s(fields),
+        history_events_warn=fields.count("history_events_warn", HISTORY_EVENTS_WARN),
+        history_bytes_warn=fields.size_bytes("history_bytes_warn", HISTORY_BYTES_WARN),
     )
     fields.close(*_WORKER_OPTIONS_IGNORED)
     return options
+
+
+def _retention_s(fields: Fields) -> float:
+    """How long ended workflows are kept; 0 = for ever."""
+    seconds = fields.duration_s("retention", RETENTION_S)
+    if 0 < seconds < RETENTION_LEAST_S:
+        fields.fault("retention", f"must be at least {RETENTION_LEAST_S:g}s, or 0 to keep ended workflows for ever")
+    return seconds
 
 
 def _memory_store(reader: EntryReader) -> MemoryStoreEntry:

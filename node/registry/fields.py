@@ -7,6 +7,7 @@ finds a fault reports it and returns the default. What fields a kind has is said
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import TypeVar
@@ -22,6 +23,10 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|B)", re.IGNORECASE)
+_UNITS = {
+    "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3,
+}  # fmt: skip
 
 
 class EntryReader:
@@ -210,6 +215,22 @@ class Fields:
     def optional_duration_s(self, name: str) -> float | None:
         """Return a duration in seconds, None if it is absent."""
         return self.duration_s(name, 0.0) if name in self else None
+
+    def size_bytes(self, name: str, default: int) -> int:
+        """Return a number of bytes, as a number or with a unit such as 10MiB; 0 means the default."""
+        value = self.value(name)
+        if value is None:
+            return default
+        size = _integer(value)
+        if size is None and isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())) is not None:
+            size = round(float(found[1]) * _UNITS[found[2].lower()])
+        if size is None:
+            self.fault(name, f"must be a number of bytes or a size such as 10MiB, not {_shown(value)}")
+        elif size < 0:
+            self.fault(name, f"must not be negative, not {size}")
+        else:
+            return size or default
+        return default
 
     def choice(self, name: str, choices: type[Choice], default: Choice) -> Choice:
         """Return one of a closed set of words."""

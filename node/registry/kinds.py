@@ -241,6 +241,8 @@ class WorkerOptions:
     """The `worker_options` that are read; None = no limit or not set.
 
     Without an effect here: workflow_steps_max, both pollers, deadlock_timeout_s, the heartbeat ones.
+    retention_s: how long ended workflows are kept, 0 = for ever. history_events_warn, history_bytes_warn: when a
+    history counts as long.
     """
 
     activities_max: int
@@ -256,6 +258,9 @@ class WorkerOptions:
     disable_workflow_worker: bool
     log_in_replay: bool
     stop_timeout_s: float
+    retention_s: float
+    history_events_warn: int
+    history_bytes_warn: int
 
 
 @dataclass(frozen=True, slots=True)

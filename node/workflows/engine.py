@@ -55,11 +55,13 @@ from node.workflows.ending import Ending
 from node.workflows.following import INBOX_EVENTS_MAX, Following
 from node.workflows.instances import Instance, Instances
 from node.workflows.loading import Loading
+from node.workflows.long_histories import HistoryLength, LongHistories
 from node.workflows.looking_back import LookingBack
 from node.workflows.opening import Opening
 from node.workflows.ops import Suspend
 from node.workflows.others import Others
 from node.workflows.partition import Partition
+from node.workflows.retention import Retention
 from node.workflows.run import Run
 from node.workflows.timers import Timers
 from node.workflows.vms import VMs
@@ -83,7 +85,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What an engine is doing at the moment."""
+    """What an engine is doing at the moment. long_histories, purged: how many there were."""
 
     partitions: int
     resident: int
@@ -92,6 +94,8 @@ class Statistics:
     replayed_events: int
     evictions: int
     suspended: int
+    long_histories: int
+    purged: int
 
 
 class Engine:
@@ -152,6 +156,11 @@ class Engine:
             background=background, clock=self._loop.time, feed=self._feed, take=self._take,
             log_in_replay=options.log_in_replay, witness=witness,
         )  # fmt: skip
+        self._long_histories = LongHistories(options.history_events_warn, options.history_bytes_warn)
+        self._retention = Retention(
+            conn=conn, js=js, may_act=roster.may_act, queue=stream.queue, partitions=self._following.partitions,
+            retention_s=options.retention_s,
+        )  # fmt: skip
         # What the hot path uses of the parts, once per event.
         self._inbox: deque[tuple[Partition, int, Delivered | None]] = self._following.inbox
         self._by_token = instances.by_token
@@ -171,7 +180,7 @@ class Engine:
         calls = sum(run.ops.calls for run in runs)
         return Statistics(
             len(self.partitions), len(self._by_token), calls, self._loading.replays, self._loading.replayed_events,
-            self._instances.evictions, suspended,
+            self._instances.evictions, suspended, self._long_histories.crossings, self._retention.purged,
         )  # fmt: skip
 
     @property
@@ -200,6 +209,7 @@ class Engine:
             await tasks.start(self._effects.calls.run)
             tasks.start_soon(self._raise_failure)
             tasks.start_soon(self._tidy_for_ever)
+            tasks.start_soon(self._retention.run)
             task_status.started()
 
     def take(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool = False) -> None:
@@ -238,6 +248,7 @@ class Engine:
         if run is None:
             return None
         state = described(run)
+        state["history_warning"] = self._long_histories.warning(run)
         if full:
             if run.machine is not None:
                 state |= looked_at(run, run.machine)
@@ -339,6 +350,7 @@ class Engine:
 
     def _feed(self, instance: Instance, run: Run, event: Event) -> None:
         begun_s = perf_counter()
+        before = HistoryLength(run.length, run.size)
         try:
             effects = run.apply(event)
         except OutOfMemory:
@@ -352,6 +364,9 @@ class Engine:
         if run.closed:
             self._instances.forget(instance.id_token)
             return
+        if self._long_histories.has_become_long(before, run):
+            extra = {"workflow": run.key.id, "run": run.run, "events": run.length, "bytes": run.size}
+            _log.warning("workflow %r: %s", run.key.id, self._long_histories.warning(run), extra=extra)
         if effects:
             self._carry_out(instance, run, effects)
 
