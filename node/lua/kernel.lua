@@ -193,6 +193,26 @@ function A.stacks(handle)
   return K.encode(list)
 end
 
+--- From now on remember for every op where the code asked for it. For a VM that checks code: it costs a look at the
+--- stack per op, so a VM that runs workflows has the plain K.op.
+function A.remember_places()
+  local op = K.op
+  function K.op(...)
+    local n = op(...)
+    local unit = K.current
+    local places = unit.places or {}
+    unit.places = places
+    places[n] = raw.table.concat(K.user_frames(), "\n")
+    return n
+  end
+end
+
+--- The user's frames that asked for op n, innermost first; nil when that is not remembered.
+function A.place(handle, n)
+  local places = units[handle].places
+  return places and places[n]
+end
+
 --- What a unit is doing (K.inspect), as msgpack; nil and why not: a look may fail, for want of memory, and changes nothing.
 function A.inspect(handle, with_values)
   local ok, found = raw.pcall(function() return K.encode(K.inspect(units[handle], with_values)) end)

@@ -105,6 +105,10 @@ class Machine(Protocol):
         """Where every task waits, one text per task."""
         ...
 
+    def place(self, n: int) -> str:
+        """Where the code asked for op n, "" when that is not remembered."""
+        ...
+
     def inspect(self, *, values: bool = True) -> dict[str, Any]:
         """What every task waits for and where it stands, with what its variables hold."""
         ...
@@ -250,6 +254,10 @@ class LuaVM:
         self.machines += 1
         return LuaMachine(self, handle)
 
+    def remember_places(self) -> None:
+        """Remember from now on where the code of a machine asked for each op (`LuaMachine.place`). It costs time."""
+        self._guard(self._api[b"remember_places"])
+
     def _define(self, spec: UnitSpec) -> int:
         number = len(self._defined) + 1
         wire = {name: getattr(spec, name) for name in spec.__slots__}
@@ -311,6 +319,11 @@ class LuaMachine:
         except lua54.LuaError as error:
             raise _classify(error) from error
         return () if flat is None else _read_ops(flat, 0, len(flat))
+
+    def place(self, n: int) -> str:
+        """The user's frames that asked for op n, innermost first, one a line; "" when the VM does not remember it."""
+        found: bytes | None = self._vm._guard(self._vm._api[b"place"], self._handle, n)
+        return (found or b"").decode("utf-8", "replace")
 
     def stacks(self) -> list[str]:
         """Where every task waits: the user's frames, innermost first, one text per task."""

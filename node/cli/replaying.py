@@ -1,0 +1,173 @@
+"""`mesh replay`: does an app's code fit recorded histories? They are replayed against it, nothing is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from node.cli.apps import APP
+from node.cli.choosing import Wanted, check_choice, choice_options
+from node.cli.connecting import Server, connection_options, run
+from node.cli.printing import print_json_lines, say
+from node.cli.workflows import queue_option
+
+if TYPE_CHECKING:
+    from mesh.client import Client
+    from mesh.history_files import RecordedHistory
+    from node.checking import AppChecker, Verdict
+
+SHAPE = (
+    "{id, queue, run, type, status, events, ok, event, seq, line, expected, got, message, stack: [...], notes: [...]}"
+)
+
+
+@click.command()
+@click.argument("what", metavar="ID|FILE...", nargs=-1)
+@click.argument("app", metavar="APP", type=APP)
+@choice_options
+@queue_option
+@click.option("--run", "run_number", type=click.IntRange(1), metavar="RUN", help="An older run of the ID.")
+@click.option("--strict", is_flag=True, help="Let what is noted, such as another result, count as a mismatch.")
+@click.option("--json", "as_json", is_flag=True, help=f"Print one object a line for each history: {SHAPE}.")
+@connection_options
+def replay(
+    what: tuple[str, ...],
+    app: Path,
+    *,
+    everything: bool,
+    statuses: tuple[str, ...],
+    types: tuple[str, ...],
+    queue: str | None,
+    run_number: int | None,
+    strict: bool,
+    as_json: bool,
+    server: Server,
+) -> None:
+    """Check the code in the directory APP against histories: of the workflow ID, or in a FILE of `mesh export`.
+
+    Each is replayed against the code. Where the code asks for something else than the history has, that is told with
+    the number of the event and the line of Lua. Nothing is called and nothing is written. Exit status 1 when one does
+    not fit.
+
+    \b
+      mesh replay order-1 app
+      mesh replay --all --status running app
+      mesh export --all -o histories.jsonl.gz && mesh replay histories.jsonl.gz app
+    """  # noqa: D301 - click reads the control character
+    check_choice(what, everything, statuses, types)
+    files = [] if everything or queue or run_number else [name for name in what if Path(name).is_file()]
+    ids = [name for name in what if name not in files]
+    if run_number and len(ids) != 1:
+        raise click.UsageError("--run is the run of one ID")
+    verdicts = _Verdicts(strict=strict, as_json=as_json)
+
+    async def main() -> None:
+        from node.cli.exporting import histories
+        from node.cli.progress import progress
+
+        wanted = Wanted(statuses, types, queue)
+        async with server.client() as client:
+            checker = _checker(app, await _functions(client))
+            with progress("replaying") as bar:
+                async for recorded in histories(client, server, ids, wanted, run_number, everything=everything):
+                    verdicts.add(checker.check(recorded))
+                    bar.advance()
+
+    if files:
+        _check_files(files, _checker(app, ()), verdicts)
+    if ids or everything:
+        run(main)
+    verdicts.close(app)
+
+
+def _checker(app: Path, functions: tuple[str, ...]) -> AppChecker:
+    from node.checking import AppChecker
+    from node.cli.nodes import load_app
+
+    return AppChecker(load_app(app, strict=False), functions=functions)
+
+
+async def _functions(client: Client) -> tuple[str, ...]:
+    """What the nodes of the mesh offer: a history may have called what the new code does not have."""
+    from mesh.errors import MeshError
+    from node.cli.nodes import ask_nodes
+
+    try:
+        statuses = (await ask_nodes(client)).values()
+    except MeshError:
+        return ()
+    return tuple({str(name) for status in statuses for name in status.get("functions") or ()})
+
+
+def _check_files(files: list[str], checker: AppChecker, verdicts: _Verdicts) -> None:
+    from node.cli.progress import progress
+
+    with progress("replaying") as bar:
+        for recorded in _from_files(files):
+            verdicts.add(checker.check(recorded))
+            bar.advance()
+
+
+def _from_files(files: list[str]) -> Iterator[RecordedHistory]:
+    from mesh.history_files import load_histories
+
+    for name in files:
+        yield from load_histories(name)
+
+
+class _Verdicts:
+    """Prints the verdicts as they come, and in the end how many there were of each kind."""
+
+    def __init__(self, *, strict: bool, as_json: bool) -> None:
+        self._strict = strict
+        self._as_json = as_json
+        self._checked = 0
+        self._mismatches = 0
+        self._noted = 0
+
+    def add(self, verdict: Verdict) -> None:
+        """Take notice of one."""
+        self._checked += 1
+        self._noted += bool(verdict.notes)
+        is_bad = not verdict.fits or (self._strict and bool(verdict.notes))
+        self._mismatches += is_bad
+        if self._as_json:
+            print_json_lines([verdict.record() | {"ok": not is_bad}])
+        elif is_bad or verdict.notes:
+            self._print(verdict, is_bad)
+
+    def _print(self, verdict: Verdict, is_bad: bool) -> None:
+        from node.cli.printing import no_color, one_line, shortened
+        from node.workflows.checking import event_label
+
+        header, mismatch = verdict.header, verdict.mismatch
+        word = "mismatch" if is_bad else "note"
+        if sys.stdout.isatty() and not no_color():
+            word = click.style(word, fg="red" if is_bad else "yellow", bold=is_bad)
+        click.echo(f"{word}  {header.id}  run {header.run}  {header.type}  {header.status}")
+        if mismatch is not None:
+            place = f" at {mismatch.line}" if mismatch.line else ""
+            click.echo(f"  event {mismatch.number} ({event_label(mismatch.event)}){one_line(place)}")
+            click.echo(f"  expected  {shortened(one_line(mismatch.expected))}")
+            click.echo(f"  got       {shortened(one_line(mismatch.got))}")
+            for frame in mismatch.stack.splitlines():
+                click.echo(f"    {one_line(frame)}")
+        for note in verdict.notes:
+            click.echo(f"  {one_line(note)}")
+
+    def close(self, app: Path) -> None:
+        """Say how it went; exits with 1 when something does not fit."""
+        count = "1 history" if self._checked == 1 else f"{self._checked} histories"
+        if self._checked == 0:
+            say("there is no such workflow, nothing was replayed")
+        elif self._mismatches:
+            say(f"{self._mismatches} of {count} {'does' if self._mismatches == 1 else 'do'} not fit the code in {app}")
+        else:
+            noted = f", {self._noted} with a note" if self._noted else ""
+            say(f"{count} replayed, all fit the code in {app}{noted}")
+        if self._mismatches:
+            raise click.exceptions.Exit(1)
