@@ -244,7 +244,8 @@ async def test_the_command_replays_files_and_what_is_on_the_mesh(nats_server: Se
     [
         (["app"], 2, "say which: an ID, or --all"),
         (["one", "--all", "app"], 2, "give ids or --all, not both"),
-        (["one", "--status", "failed", "app"], 2, "--status and --type choose among --all"),
+        (["one", "--status", "failed", "app"], 2, "--status, --type and --where choose among --all"),
+        (["--all", "--where", "colour = 1", "app"], 2, "colour"),
         (["--all", "--run", "5", "app"], 2, "--run is the run of one ID"),
         (["--all", "nowhere"], 2, "Directory 'nowhere' does not exist"),
         (["bad.jsonl", "app"], 1, "bad.jsonl:1: no JSON"),

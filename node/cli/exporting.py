@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from node.cli.choosing import Wanted, check_choice, choice_options
+from node.cli.choosing import choice_options, listed, listed_histories, named_histories, query_of
 from node.cli.connecting import Server, connection_options, run
 from node.cli.printing import say
-from node.cli.workflows import queue_option
 
 if TYPE_CHECKING:
     from mesh.client import Client
     from mesh.history_files import BinaryFile, RecordedHistory
+    from mesh.listing import ListQuery
 
 
 @click.command("export")
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @choice_options
-@queue_option
 @click.option("--run", "run_number", type=click.IntRange(1), metavar="RUN", help="An older run of the ID.")
 @click.option(
     "-o", "--output", default="-", show_default=True, metavar="FILE", help="Where to; `.gz` is compressed, - is stdout."
@@ -34,7 +33,8 @@ def export_histories(
     *,
     everything: bool,
     statuses: tuple[str, ...],
-    types: tuple[str, ...],
+    type_: str,
+    where: str,
     queue: str | None,
     run_number: int | None,
     output: str,
@@ -48,7 +48,7 @@ def export_histories(
       mesh export order-1 | jq .
       mesh export --all --status failed -o failed.jsonl.gz
     """  # noqa: D301 - click reads the control character
-    check_choice(ids, everything, statuses, types)
+    query = query_of(ids, everything, statuses=statuses, type_=type_, where=where, queue=queue)
     if run_number and len(ids) != 1:
         raise click.UsageError("--run is the run of one ID")
 
@@ -58,10 +58,7 @@ def export_histories(
 
         count = events = 0
         with ExitStack() as stack:
-            async with server.client() as client:
-                found = histories(
-                    client, server, ids, Wanted(statuses, types, queue), run_number, everything=everything
-                )
+            async with chosen_histories(server, ids, query, queue, run_number or 0) as (_, found):
                 file: BinaryFile | None = None
                 bar = stack.enter_context(progress("exporting"))
                 async for recorded in found:
@@ -75,34 +72,25 @@ def export_histories(
                     bar.advance()
                 if output == "-":
                     sys.stdout.buffer.flush()
-        where = "" if output == "-" else f" to {output}"
+        where_to = "" if output == "-" else f" to {output}"
         if count == 0:
-            say("there is no such workflow, nothing was written")
+            say("no workflow fits, nothing was written")
         elif not (output == "-" and sys.stdout.isatty()):
-            say(f"wrote {'1 history' if count == 1 else f'{count} histories'} of {events} events{where}")
+            say(f"wrote {'1 history' if count == 1 else f'{count} histories'} of {events} events{where_to}")
 
     run(main)
 
 
-async def histories(
-    client: Client,
-    server: Server,
-    ids: tuple[str, ...] | list[str],
-    wanted: Wanted,
-    run_number: int | None,
-    *,
-    everything: bool,
-) -> AsyncIterator[RecordedHistory]:
-    """The histories that a command line names. Raises NotFound."""
-    from mesh.history_files import fetch_history
-    from node.cli.choosing import fetch_all, queues_of, walk
-    from node.cli.locating import find
+@asynccontextmanager
+async def chosen_histories(
+    server: Server, ids: tuple[str, ...] | list[str], query: ListQuery | None, queue: str | None, run_number: int = 0
+) -> AsyncIterator[tuple[Client, AsyncIterator[RecordedHistory]]]:
+    """Connect, and give out the histories that a command line names."""
+    if query is None:
+        async with server.client() as client:
+            yield client, named_histories(client, server, ids, queue, run_number)
+        return
+    from node.cli.listing import open_lists
 
-    for workflow_id in ids:
-        with server.deadline("the history"):
-            handle = await find(client, server.url, workflow_id, wanted.queue)
-            recorded = await fetch_history(client.history(handle.key.queue), handle.key, run_number or 0)
-        yield recorded
-    for queue in await queues_of(client, server.url, wanted.queue) if everything else ():
-        async for recorded in fetch_all(client, walk(client, queue, wanted)):
-            yield recorded
+    async with open_lists(server) as lists:
+        yield lists.client, listed_histories(lists.client, listed(lists, query))

@@ -84,7 +84,7 @@ def ls(
     Values: texts, with quotes when they have blanks; numbers; true, false, null;
             times (2026-11-25, 2026-11-25T10:00:00Z, -2h for two hours ago); durations (500ms, 1h30m)
     """  # noqa: D301 - click reads the control character
-    query = _checked(
+    query = checked_query(
         ListQuery(
             status=status,
             type=type_,
@@ -99,7 +99,7 @@ def ls(
     )
 
     async def main() -> None:
-        async with _lists(server) as lists:
+        async with open_lists(server) as lists:
 
             async def look(characters: int) -> RenderableType:
                 page = await _listed(lists, query, limit or LIMIT_MAX, server)
@@ -142,7 +142,7 @@ def count(*, by: tuple[str, ...], all_runs: bool, watch: bool, every: float, as_
     fields = tuple(dict.fromkeys(by)) or ("type", "status")
 
     async def main() -> None:
-        async with _lists(server) as lists:
+        async with open_lists(server) as lists:
 
             async def ask() -> list[Mapping[str, Any]]:
                 with server.deadline("the counts"):
@@ -175,11 +175,11 @@ def count(*, by: tuple[str, ...], all_runs: bool, watch: bool, every: float, as_
 # -- where the answers come from -------------------------------------------------------------------------------------
 
 
-class _Lists:
+class Lists:
     """Answers of a node that keeps a projection or, once there was none, of one in memory."""
 
     def __init__(self, client: Client, in_memory: Callable[[], Awaitable[Projecting]]) -> None:
-        self._client = client
+        self.client = client
         self._in_memory = in_memory
         self._own: Projecting | None = None
 
@@ -189,7 +189,7 @@ class _Lists:
 
         if self._own is None:
             try:
-                return await self._client.page(query)
+                return await self.client.page(query)
             except NoProjection:
                 self._own = await self._in_memory()
         return await self._own.list(query)
@@ -201,14 +201,15 @@ class _Lists:
 
         if self._own is None:
             try:
-                return await self._client.count(*by, all_runs=all_runs)
+                return await self.client.count(*by, all_runs=all_runs)
             except NoProjection:
                 self._own = await self._in_memory()
         return summed(await self._own.counts(all_runs=all_runs), by)
 
 
 @asynccontextmanager
-async def _lists(server: Server) -> AsyncIterator[_Lists]:
+async def open_lists(server: Server) -> AsyncIterator[Lists]:
+    """Connect, and be ready to list what there is."""
     import anyio
 
     from mesh.groups import unwrapped
@@ -225,7 +226,7 @@ async def _lists(server: Server) -> AsyncIterator[_Lists]:
                 await _until_read(projecting)
                 return projecting
 
-            yield _Lists(client, in_memory)
+            yield Lists(client, in_memory)
             tasks.cancel_scope.cancel()
 
 
@@ -249,7 +250,7 @@ async def _until_read(projecting: Projecting) -> None:
             await anyio.sleep(PROGRESS_EVERY_S)
 
 
-async def _listed(lists: _Lists, query: ListQuery, limit: int, server: Server) -> ListPage:
+async def _listed(lists: Lists, query: ListQuery, limit: int, server: Server) -> ListPage:
     """So many workflows, all with limit 0, however many pages that takes."""
     found: list[Mapping[str, Any]] = []
     while True:
@@ -316,7 +317,7 @@ def _status_column(fields: Sequence[str]) -> int:
     return fields.index("status") if "status" in fields else -1
 
 
-def _checked(query: ListQuery) -> ListQuery:
+def checked_query(query: ListQuery) -> ListQuery:
     """The query, or a wrong usage that says what is wrong with it."""
     from store.filters import parse_filter
 

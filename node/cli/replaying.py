@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.apps import APP
-from node.cli.choosing import Wanted, check_choice, choice_options
+from node.cli.choosing import choice_options, query_of
 from node.cli.connecting import Server, connection_options, run
 from node.cli.printing import print_json_lines, say
-from node.cli.workflows import queue_option
 
 if TYPE_CHECKING:
     from mesh.client import Client
@@ -29,7 +28,6 @@ SHAPE = (
 @click.argument("what", metavar="ID|FILE...", nargs=-1)
 @click.argument("app", metavar="APP", type=APP)
 @choice_options
-@queue_option
 @click.option("--run", "run_number", type=click.IntRange(1), metavar="RUN", help="An older run of the ID.")
 @click.option("--strict", is_flag=True, help="Let what is noted, such as another result, count as a mismatch.")
 @click.option("--json", "as_json", is_flag=True, help=f"Print one object a line for each history: {SHAPE}.")
@@ -40,7 +38,8 @@ def replay(
     *,
     everything: bool,
     statuses: tuple[str, ...],
-    types: tuple[str, ...],
+    type_: str,
+    where: str,
     queue: str | None,
     run_number: int | None,
     strict: bool,
@@ -58,7 +57,7 @@ def replay(
       mesh replay --all --status running app
       mesh export --all -o histories.jsonl.gz && mesh replay histories.jsonl.gz app
     """  # noqa: D301 - click reads the control character
-    check_choice(what, everything, statuses, types)
+    query = query_of(what, everything, statuses=statuses, type_=type_, where=where, queue=queue)
     files = [] if everything or queue or run_number else [name for name in what if Path(name).is_file()]
     ids = [name for name in what if name not in files]
     if run_number and len(ids) != 1:
@@ -66,14 +65,13 @@ def replay(
     verdicts = _Verdicts(strict=strict, as_json=as_json)
 
     async def main() -> None:
-        from node.cli.exporting import histories
+        from node.cli.exporting import chosen_histories
         from node.cli.progress import progress
 
-        wanted = Wanted(statuses, types, queue)
-        async with server.client() as client:
+        async with chosen_histories(server, ids, query, queue, run_number or 0) as (client, found):
             checker = _checker(app, await _functions(client))
             with progress("replaying") as bar:
-                async for recorded in histories(client, server, ids, wanted, run_number, everything=everything):
+                async for recorded in found:
                     verdicts.add(checker.check(recorded))
                     bar.advance()
 
