@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from mesh import codec
 from mesh.errors import Undecodable
 from mesh.failure import Failure, Kind
+from mesh.imported import Origin, read_origin
 from mesh.subjects import WorkflowKey, is_canonical, untoken
 from mesh.wire import parse_headers
 
@@ -143,6 +144,8 @@ class StartSpec:
     since: events after this sequence belong to the new run too (a continued run takes over what its predecessor
     had not seen); 0 = none. A reset run keeps that of the run it rests on.
     base: what a reset run rests on. reason: why it was reset, as somebody said.
+    origin: what an imported run was where it was recorded. Not in the body but in a header; of such a run everything
+    is under its own start, so `since` and `base` are left out.
     """
 
     workflow: str
@@ -165,12 +168,15 @@ class StartSpec:
     since: int = 0
     base: Base | None = None
     reason: str = ""
+    origin: Origin | None = None
 
     def encode(self) -> bytes:
         """The bytes of this start; fields that have their default are left out."""
         wire: dict[str, Any] = {}
         for name in self.__slots__:
             value = getattr(self, name)
+            if name == "origin":
+                continue
             if name == "parent" and value is not None:
                 wire[name] = [value.queue, value.id, value.run, value.n]
             elif name == "base" and value is not None:
@@ -188,6 +194,12 @@ def decode_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
 
     Raises Undecodable, whose text says what is wrong.
     """
+    spec = _decoded_start(data, headers)
+    origin = read_origin(headers)
+    return replace(spec, since=0, base=None, origin=origin) if origin is not None else spec
+
+
+def _decoded_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
     if data[:1] != codec.MARKER:
         name = headers.get(HEADER_WORKFLOW, "")
         if not name:
@@ -199,7 +211,7 @@ def decode_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
     wire = codec.decode(data)
     if not isinstance(wire, dict) or not isinstance(wire.get("workflow"), str):
         raise Undecodable("a start is a map with the workflow's name")
-    known = {name: wire[name] for name in StartSpec.__slots__ if name in wire}
+    known = {name: wire[name] for name in StartSpec.__slots__ if name in wire and name != "origin"}
     for name, value in known.items():
         default = getattr(_DEFAULT_START, name)
         if value == [] and (isinstance(default, dict) or name == "retry_policy"):

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 from mesh.errors import ServerRefused, Undecodable
 from mesh.events import Event, StartSpec, decode_end, decode_start, parse
+from mesh.imported import restored
 from mesh.jetstream import JetStream, StoredMessage
 from mesh.lineage import arranged, reads_from
 from mesh.subjects import WorkflowKey, stream_name
@@ -250,7 +251,7 @@ class History:
 
 def _events(messages: Iterable[StoredMessage]) -> list[Event]:
     parsed = (parse(m.subject, m.seq, m.timestamp_ns, m.data, m.raw_headers) for m in messages)
-    return [event for event in parsed if event is not None]
+    return restored([event for event in parsed if event is not None])
 
 
 def _spec(start: StoredMessage) -> StartSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,11 @@ from node.cli.printing import say
 
 if TYPE_CHECKING:
     from mesh.client import Client
-    from mesh.history_files import BinaryFile, RecordedHistory
+    from mesh.events import Event
+    from mesh.history_files import BinaryFile, HistoryHeader, RecordedHistory
     from mesh.listing import ListQuery
+
+IMPORTED = "{id, queue, run, type, status, events, origin: {id, queue, run}}"
 
 
 @click.command("export")
@@ -94,3 +97,64 @@ async def chosen_histories(
 
     async with open_lists(server) as lists:
         yield lists.client, listed_histories(lists.client, listed(lists, query))
+
+
+@click.command("import")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--queue", metavar="NAME", help="Write them to this queue instead of their own.")
+@click.option("--as", "as_id", metavar="ID", help="Write the one history under this id.")
+@click.option("--resume", is_flag=True, help="Let those that have not ended go on in this mesh.")
+@click.option("--json", "as_json", is_flag=True, help=f"Print one object a line for each history: {IMPORTED}.")
+@connection_options
+def import_histories(
+    files: tuple[str, ...], *, queue: str | None, as_id: str | None, resume: bool, as_json: bool, server: Server
+) -> None:
+    """Write the histories in a FILE of `mesh export` into the mesh, to look at them with all its tools; - is stdin.
+
+    They keep their ids and their times. An id that the mesh has is refused. A workflow that has not ended is only
+    written with --resume: it goes on, its calls that are open are made again, while the original goes on in its own
+    mesh unless it was ended there.
+
+    \b
+      mesh import histories.jsonl.gz
+      mesh import order-1.jsonl --as order-1-copy && mesh show order-1-copy --at 17
+    """  # noqa: D301 - click reads the control character
+    if resume and as_id is not None:
+        raise click.UsageError("--resume keeps the id: others answer to it; --as is for histories to look at")
+
+    async def main() -> None:
+        from mesh.importing import Importer
+        from mesh.subjects import WorkflowKey
+        from node.cli.locating import workers
+        from node.cli.printing import print_json_lines
+        from node.cli.progress import progress
+
+        count = events_written = 0
+        async with server.client() as client:
+            await workers(client, server.url)  # an empty mesh is told as such
+            importer = Importer(client.js)
+            with progress("importing") as bar:
+                for header, events in _in_files(files):
+                    if as_id is not None and count:
+                        raise click.UsageError("--as is for a file of one history; this one has more")
+                    key = WorkflowKey(queue or header.queue, as_id or header.id)
+                    run_number = await importer.add(header, events, key, resume=resume)
+                    count += 1
+                    events_written += header.events
+                    bar.advance()
+                    if as_json:
+                        origin = {"id": header.id, "queue": header.queue, "run": header.run}
+                        record = {"id": key.id, "queue": key.queue, "run": run_number, "type": header.type}
+                        print_json_lines([
+                            record | {"status": header.status, "events": header.events, "origin": origin}
+                        ])  # fmt: skip
+        say(f"imported {'1 history' if count == 1 else f'{count} histories'} of {events_written} events")
+
+    run(main)
+
+
+def _in_files(files: tuple[str, ...]) -> Iterator[tuple[HistoryHeader, Iterator[Event]]]:
+    from mesh.history_files import read_histories, scan_histories
+
+    for name in files:
+        yield from scan_histories(sys.stdin.buffer, "standard input") if name == "-" else read_histories(name)

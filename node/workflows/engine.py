@@ -36,6 +36,7 @@ from mesh.events import Event, decode_end, decode_start, parse
 from mesh.follower import Delivered
 from mesh.history import History
 from mesh.hosts import HostRecord, Hosts
+from mesh.imported import import_of, is_resumption
 from mesh.jetstream import JetStream
 from mesh.membership import Claim
 from mesh.outbox import Outbox
@@ -372,7 +373,11 @@ class Engine:
 
     def _first_news(self, partition: Partition, event: Event) -> None:
         """Something happens to a workflow that is not in memory."""
-        if event.kind in ("claim", "mark", "attrs") or (event.kind == "end" and not decode_end(event.data).next_start):
+        if import_of(event.raw_headers) is not None:
+            return  # it happened elsewhere
+        if (event.kind in ("claim", "mark", "attrs") and not is_resumption(event)) or (
+            event.kind == "end" and not decode_end(event.data).next_start
+        ):
             return  # nothing follows from these alone
         instance = self._instances.add(event.id_token, partition)
         instance.used_s = self._loop.time()

@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -24,6 +25,7 @@ from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable
 from mesh.events import EndRecord, Event, decode_end
 from mesh.failure import Failure, Kind
 from mesh.history import History
+from mesh.imported import is_held
 from mesh.lineage import taken_over
 from node.machine.vm import OutOfMemory
 from node.telemetry.run_trace import RunTrace
@@ -191,6 +193,11 @@ class Loading:
             events = await self._history.events(key, opened.run)
         if not self._instances.holds(instance):
             return
+        if spec.origin is not None:
+            if is_held(opened.run, events):
+                self._let_be(instance, news)
+                return
+            spec = replace(spec, parent=None)  # who waits for its end waits where it was started
         run = self._vms.new_run(instance, opened.run, spec, recorded_marks(opened.run, events))
         self._witness.opened(run, opened.start.raw_headers)
         begun = time.perf_counter()
@@ -271,6 +278,10 @@ class Loading:
                 await self._ending.start_next(instance.key, record)
         finally:
             self._instances.chains.pop(instance.id_token, None)
+        self._let_be(instance, news)
+
+    def _let_be(self, instance: Instance, news: Event | None) -> None:
+        """There is nothing to run for now. What came while that was found out is looked at anew."""
         late = [event for event in instance.loading or () if event is not news]
         self._instances.forget(instance.id_token)
         for event in late:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mesh.events import StartSpec
 from mesh.hosts import HostRecord
+from mesh.imported import Origin
 from mesh.subjects import WorkflowKey, token
 from node.machine.code import Code
 from node.machine.vm import LuaVM, Machine, UnitIdentity
@@ -53,14 +54,16 @@ class Opening:
 
     def _open_machine(self, run: Run, entry_id: str, vm: LuaVM) -> Machine:
         key, spec = run.key, run.spec
-        # A reset run comes to the random values that are in the history it rests on.
-        origin = spec.base.origin if spec.base is not None else run.run
+        # A reset run comes to the random values that are in the history it rests on, an imported one is to its code
+        # what it was where it was recorded.
+        seed_run = spec.base.origin if spec.base is not None else run.run
+        who = spec.origin or Origin(key.queue, key.id, run.run, seed_run)
         seed = hashlib.blake2b(
-            spec.entropy + f"/{key.queue}/{key.id}/{origin}/{run.started_ns}".encode("utf-8", "surrogateescape"),
+            spec.entropy + f"/{who.queue}/{who.id}/{who.seed}/{run.started_ns}".encode("utf-8", "surrogateescape"),
             digest_size=32,
         ).digest()
         info = {
-            "workflow_id": key.id, "run_id": str(run.run), "workflow_type": run.type_name, "task_queue": key.queue,
+            "workflow_id": who.id, "run_id": str(who.run), "workflow_type": run.type_name, "task_queue": who.queue,
             "namespace": "default", "attempt": spec.attempt, "worker": self._host.worker,
         }  # fmt: skip
         marks = {name.removeprefix("version:"): value for name, value in run.marks.items()}
@@ -68,7 +71,7 @@ class Opening:
         return vm.open(
             unit,
             UnitIdentity(
-                pid=self._host.pid(key.id), seed=seed, info=info, context=spec.context, marks=marks,
+                pid=self._host.pid(who.id), seed=seed, info=info, context=spec.context, marks=marks,
                 logs_in_replay=self._log_in_replay,
             ),
         )  # fmt: skip
