@@ -38,6 +38,7 @@ from mesh.errors import TEMPORARY, Disconnected, InvalidName, NoResponders, NotF
 from mesh.events import Event, parse
 from mesh.follower import Delivered, Follower, StreamRegressed
 from mesh.groups import unwrapped
+from mesh.imported import original_ns
 from mesh.jetstream import JetStream
 from mesh.listing import Count, Lag, ListPage, ListQuery
 from mesh.roster import BUCKET
@@ -455,4 +456,5 @@ def _read_suspended(answer: Any) -> list[SuspendedRun]:
 
 
 def _event(message: Delivered) -> Event | None:
-    return parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
+    at_ns = original_ns(message.raw_headers, message.timestamp_ns)
+    return parse(message.subject, message.seq, at_ns, message.data, message.raw_headers)

@@ -16,7 +16,7 @@ The same facts give the same purges, so a sweep that died is simply done again, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from mesh import codec
@@ -99,17 +99,27 @@ class _Run(NamedTuple):
 
 def expired_up_to(starts: Iterable[StartFact], ends: Iterable[EndFact], cutoff_ns: int) -> int:
     """The same from all starts and ends of a workflow."""
+    return removable_up_to(starts, ends, lambda _start, end: end.at_ns < cutoff_ns)
+
+
+def removable_up_to(
+    starts: Iterable[StartFact], ends: Iterable[EndFact], may_go: Callable[[StartFact | None, EndFact], bool]
+) -> int:
+    """Up to which sequence the messages of a workflow may go when its oldest runs may, 0 for none.
+
+    may_go: says so of a run that has ended; of an end that is that of no run, start is None.
+    """
     runs, loose_ends = _runs(starts, ends)
-    expired = []
+    gone = []
     for run in runs:
-        if run.end is None or run.end.at_ns >= cutoff_ns or (run is runs[-1] and run.end.goes_on):
+        if run.end is None or not may_go(run.start, run.end) or (run is runs[-1] and run.end.goes_on):
             break
-        expired.append(run)
-    kept = runs[len(expired) :]
-    up_to = expired[-1].end.seq if expired and expired[-1].end is not None else NOTHING
+        gone.append(run)
+    kept = runs[len(gone) :]
+    up_to = gone[-1].end.seq if gone and gone[-1].end is not None else NOTHING
     if not kept:
-        return max([up_to, *(end.seq for end in loose_ends if end.at_ns < cutoff_ns)])
-    if not expired:
+        return max([up_to, *(end.seq for end in loose_ends if may_go(None, end))])
+    if not gone:
         # What is left of runs that went before, such as an end that was written twice.
         up_to = kept[0].start.seq - 1
     by_number = {run.start.seq: run for run in runs}

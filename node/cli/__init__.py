@@ -46,7 +46,7 @@ COMMANDS: Final = {
     "replay": ("node.cli.replaying:replay", "Check an app's code against recorded histories."),
     "export": ("node.cli.exporting:export_histories", "Write histories to a file."),
     "import": ("node.cli.exporting:import_histories", "Read histories from a file into the mesh."),
-    "archive": ("node.cli.exporting:archive", "Write the histories of ended workflows to files."),
+    "archive": ("node.cli.archiving:archive", "Write the histories of ended workflows to files."),
     "doctor": ("node.cli.doctor:doctor", "Say what is wrong with the mesh."),
     "completion": ("node.cli.completion:completion", "Print what a shell needs to complete commands."),
     "help": ("node.cli.helping:help_", "Show the help of a command."),

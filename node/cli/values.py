@@ -33,6 +33,19 @@ class Duration(click.ParamType[float]):
         return ns / SECOND
 
 
+class Age(Duration):
+    """How long ago something is: a duration, or days (`3d`). The value is float seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a duration or days."""
+        text = str(value).strip()
+        if text.endswith("d") and _is_number(text[:-1]) and float(text[:-1]) >= 0:
+            return float(text[:-1]) * 86_400
+        return super().convert(value, param, ctx)
+
+
 class JsonValue(click.ParamType[Any]):
     """JSON on the command line, in a file (`@order.json`) or on standard input (`-`)."""
 
@@ -100,6 +113,7 @@ class MetricsAddress(click.ParamType[str]):
 
 
 DURATION = Duration()
+AGE = Age()
 METRICS_ADDRESS = MetricsAddress()
 JSON = JsonValue()
 ATTRIBUTE = Attribute()

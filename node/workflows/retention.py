@@ -18,26 +18,22 @@ from typing import Final
 import anyio
 
 from mesh.connection import Connection
-from mesh.errors import TEMPORARY, ServerRefused
+from mesh.errors import TEMPORARY
 from mesh.groups import unwrapped
-from mesh.jetstream import BATCH_READS, JetStream, StoredMessage, timestamp_ns_of
+from mesh.jetstream import JetStream, StoredMessage, timestamp_ns_of
 from mesh.subjects import (
-    WorkflowKey,
     is_canonical,
     partition_filter,
-    schedules_under,
     stored_under,
-    stream_name,
-    untoken,
 )
 from node.workflows.partition import Partition
+from store.purging import Purging
 from store.retention import (
     NOTHING,
     LookCloser,
     StartFact,
     Visited,
     end_fact,
-    expired_up_to,
     next_look_s,
     start_fact,
     verdict,
@@ -70,11 +66,11 @@ class Retention:
         retention_s: float,
     ) -> None:
         self.purged = 0
-        self._conn = conn
+        self._purging = Purging(conn, js, queue)
         self._js = js
         self._may_act = may_act
         self._queue = queue
-        self._stream = stream_name(queue)
+        self._stream = self._purging.stream
         self._partitions = partitions
         self._retention_s = retention_s
         self._looked_at: dict[int, int] = {}  # by partition: up to which sequence the walk has come
@@ -158,10 +154,10 @@ class Retention:
         for id_token, met in visited.items():
             bound = verdict(met, starts.get(id_token), ends.get(id_token), cutoff_ns)
             if isinstance(bound, LookCloser):
-                bound = await self._look_closer(partition, id_token, cutoff_ns)
+                bound = await self._purging.removable(partition, id_token, lambda _run, end: end.at_ns < cutoff_ns)
             if bound != NOTHING:
                 bounds[id_token] = bound
-        timers = await self._timers(partition, list(bounds))
+        timers = await self._purging.timers(partition, list(bounds))
         limit = anyio.CapacityLimiter(PURGES_AT_ONCE)
 
         async def purge(id_token: str, bound: int) -> None:
@@ -178,43 +174,13 @@ class Retention:
         subjects = [stored_under(self._queue, partition, *which) for which in of]
         return await self._js.multi_last(self._stream, subjects) if subjects else []
 
-    async def _look_closer(self, partition: int, id_token: str, cutoff_ns: int) -> int:
-        async def all_of(*kind: str) -> list[StoredMessage]:
-            return await self._js.batch_get(
-                self._stream, subject_filter=stored_under(self._queue, partition, id_token, *kind), batch=BATCH_READS
-            )
-
-        ends = [fact for message in await all_of("end", "*") if (fact := end_fact(message)) is not None]
-        return expired_up_to([start_fact(message) for message in await all_of("start")], ends, cutoff_ns)
-
-    async def _timers(self, partition: int, ids: Sequence[str]) -> dict[str, list[str]]:
-        """The timers that are left of some workflows, by id token."""
-        if not ids:
-            return {}
-        wanted = [schedules_under(self._queue, partition, id_token) for id_token in ids]
-        try:
-            left = await self._js.multi_last(self._stream, wanted)
-        except ServerRefused:
-            return {}  # thousands of them: their ticks are removed when they have come
-        found: dict[str, list[str]] = {}
-        for message in left:
-            found.setdefault(_id_token(message), []).append(message.subject)
-        return found
-
     async def _purge(
         self, partition: int, id_token: str, bound: int, newest: StartFact | None, timers: Sequence[str]
     ) -> None:
-        everything = stored_under(self._queue, partition, id_token, ">")
-        await self._js.purge(self._stream, subject=everything, up_to_seq=bound + 1)
-        for timer in timers:
-            run = timer.split(".")[5]
-            if run.isdecimal() and int(run) <= bound:
-                await self._js.purge(self._stream, subject=timer)
+        await self._purging.purge(partition, id_token, bound, timers)
         if newest is not None:
             self.purged += 1
-            run_number = newest.seq if newest.seq <= bound else bound
-            note = WorkflowKey(self._queue, untoken(id_token)).note("purged")
-            self._conn.publish_nowait(note, str(run_number).encode())
+            self._purging.tell(id_token, newest.seq if newest.seq <= bound else bound)
 
 
 def _id_token(message: StoredMessage) -> str:

@@ -1,0 +1,67 @@
+"""Removing what of a workflow may go: its messages up to a sequence, and the timers of its runs.
+
+What may go is decided in `store.retention`; who asks is the owner of a partition, and `mesh archive`. Repeating a purge
+is harmless, and so is one that was left in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mesh.connection import Connection
+from mesh.errors import ServerRefused
+from mesh.jetstream import BATCH_READS, JetStream, StoredMessage
+from mesh.subjects import WorkflowKey, schedules_under, stored_under, stream_name, untoken
+from store.retention import EndFact, StartFact, end_fact, removable_up_to, start_fact
+
+
+class Purging:
+    """Removes workflows of one queue, by partition and id token."""
+
+    def __init__(self, conn: Connection, js: JetStream, queue: str) -> None:
+        self.stream = stream_name(queue)
+        self._conn = conn
+        self._js = js
+        self._queue = queue
+
+    async def removable(
+        self, partition: int, id_token: str, may_go: Callable[[StartFact | None, EndFact], bool]
+    ) -> int:
+        """Up to which sequence may go, from all starts and ends of a workflow (`store.retention.removable_up_to`)."""
+
+        async def all_of(*kind: str) -> list[StoredMessage]:
+            return await self._js.batch_get(
+                self.stream, subject_filter=stored_under(self._queue, partition, id_token, *kind), batch=BATCH_READS
+            )
+
+        ends = [fact for message in await all_of("end", "*") if (fact := end_fact(message)) is not None]
+        return removable_up_to([start_fact(message) for message in await all_of("start")], ends, may_go)
+
+    async def timers(self, partition: int, ids: Sequence[str]) -> dict[str, list[str]]:
+        """The timers that are left of some workflows, by id token."""
+        if not ids:
+            return {}
+        wanted = [schedules_under(self._queue, partition, id_token) for id_token in ids]
+        try:
+            left = await self._js.multi_last(self.stream, wanted)
+        except ServerRefused:
+            return {}  # thousands of them: their ticks are removed when they have come
+        found: dict[str, list[str]] = {}
+        for message in left:
+            found.setdefault(message.subject.split(".", 5)[4], []).append(message.subject)
+        return found
+
+    async def purge(self, partition: int, id_token: str, up_to: int, timers: Sequence[str]) -> int:
+        """Remove a workflow's messages up to a sequence, and the timers of the same runs; return how many."""
+        everything = stored_under(self._queue, partition, id_token, ">")
+        removed = await self._js.purge(self.stream, subject=everything, up_to_seq=up_to + 1)
+        for timer in timers:
+            run = timer.split(".")[5]
+            if run.isdecimal() and int(run) <= up_to:
+                removed += await self._js.purge(self.stream, subject=timer)
+        return removed
+
+    def tell(self, id_token: str, run: int) -> None:
+        """Tell whoever keeps lists that the runs up to this one have gone."""
+        note = WorkflowKey(self._queue, untoken(id_token)).note("purged")
+        self._conn.publish_nowait(note, str(run).encode())
