@@ -12,7 +12,7 @@ import pytest
 from mesh.history_files import fetch_history, load_histories
 from node.cli.archiving import INDEX, Archive, BadIndex
 from tests.apps import QUEUE, TIMEOUT_S, Mesh, a_mesh, key, write_app
-from tests.cluster import mesh_command
+from tests.commands import typed
 from tests.conftest import ServerFactory
 
 APP = {
@@ -63,16 +63,16 @@ async def test_what_ended_is_archived_once_and_removed_when_asked(nats_server: S
     archive = tmp_path / "archive"
     async with a_busy_mesh(server.url, tmp_path / "app") as mesh:
         original = await fetch_history(mesh.client.history(QUEUE), key("done-1"))
-        done = await mesh_command("archive", str(archive), "--status", "failed", "--json", url=server.url)
+        done = await typed("archive", str(archive), "--status", "failed", "--json", url=server.url)
         assert done.status == 0, done.err
         [record] = [json.loads(line) for line in done.out.splitlines()]
         assert (record["histories"], record["events"], record["removed"]) == (1, 2, 0)
         assert in_archive(archive) == in_index(archive) == [("failed", 2, "failed")]
-        done = await mesh_command("archive", str(archive), "--older-than", "1d", url=server.url)
+        done = await typed("archive", str(archive), "--older-than", "1d", url=server.url)
         assert done.err == "there is nothing new to archive\n"
         assert await ids(mesh) == ["done-0", "done-1", "done-2", "failed", "open", "used", "used", "used"]
 
-        done = await mesh_command("archive", str(archive), "--purge", url=server.url)
+        done = await typed("archive", str(archive), "--purge", url=server.url)
         assert done.status == 0, done.err
         assert done.err == f"archived 5 histories in 1 file in {archive}, removed 6 from the mesh\n"
         assert in_archive(archive) == in_index(archive) == ENDED
@@ -91,7 +91,7 @@ async def test_an_archive_that_broke_off_is_completed(nats_server: ServerFactory
     server = nats_server()
     archive = tmp_path / "archive"
     async with a_busy_mesh(server.url, tmp_path / "app") as mesh:
-        done = await mesh_command("archive", str(archive), url=server.url)
+        done = await typed("archive", str(archive), url=server.url)
         assert done.status == 0, done.err
         index = (archive / INDEX).read_bytes()
         (archive / INDEX).unlink()
@@ -101,7 +101,7 @@ async def test_an_archive_that_broke_off_is_completed(nats_server: ServerFactory
         Archive(archive)
         assert (archive / INDEX).read_bytes().endswith(b"\n")
         assert in_index(archive) == ENDED
-        done = await mesh_command("archive", str(archive), "--purge", url=server.url)
+        done = await typed("archive", str(archive), "--purge", url=server.url)
         assert done.status == 0, done.err
         assert in_archive(archive) == in_index(archive) == ENDED
         assert await ids(mesh) == ["open", "used"]

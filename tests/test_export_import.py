@@ -25,7 +25,7 @@ from mesh.importing import CannotImport, Importer
 from mesh.subjects import WorkflowKey
 from node.checking import AppChecker
 from tests.apps import QUEUE, TIMEOUT_S, Mesh, a_mesh, key, write_app
-from tests.cluster import mesh_command
+from tests.commands import typed
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until_async
 
@@ -291,10 +291,10 @@ async def test_the_commands_carry_histories_through_files(nats_server: ServerFac
         url, other = here.client.conn.address, there.client.conn.address
         file = tmp_path / "all.jsonl.gz"
 
-        done = await mesh_command("export", "--all", "--status", "completed", "-o", str(file), url=url)
+        done = await typed("export", "--all", "--status", "completed", "-o", str(file), url=url)
         assert (done.status, done.out, done.err) == (0, "", f"wrote 2 histories of 8 events to {file}\n")
         assert [history.header.id for history in load_histories(file)] == ["order-1", "order-2"]
-        done = await mesh_command("import", str(file), "--json", url=other)
+        done = await typed("import", str(file), "--json", url=other)
         assert done.status == 0, done.err
         assert done.err == "imported 2 histories of 8 events\n"
         first = json.loads(done.out.splitlines()[0])
@@ -305,8 +305,8 @@ async def test_the_commands_carry_histories_through_files(nats_server: ServerFac
             "origin": {"id": "order-1", "queue": "orders", "run": original.run},
         }  # fmt: skip
         # To standard output and from standard input, under another id.
-        done = await mesh_command("export", "order-1", url=url)
-        done = await mesh_command("import", "-", "--as", "copy", url=other, stdin=done.out)
+        done = await typed("export", "order-1", url=url)
+        done = await typed("import", "-", "--as", "copy", url=other, stdin=done.out)
         assert done.err == "imported 1 history of 4 events\n"
         assert told(await recorded(there, "copy")) == told(original)
 
@@ -315,11 +315,11 @@ async def test_the_commands_carry_histories_through_files(nats_server: ServerFac
             (["import", str(file), "--queue", "lost"], 1, "no queue 'lost'"),
             (["export", "order-9"], 1, "no workflow 'order-9' on any queue (orders); did you mean order-"),
         ):
-            done = await mesh_command(*arguments, url=other if arguments[0] == "import" else url)
+            done = await typed(*arguments, url=other if arguments[0] == "import" else url)
             assert done.status == status, done.err
             assert message in done.err
         with new_history_file(file) as opened:
             open_one = await recorded(here, "open")
             dump_history(opened, open_one.header, open_one.events)
-        done = await mesh_command("import", str(file), url=other)
+        done = await typed("import", str(file), url=other)
         assert "it has not ended; with --resume it goes on in this mesh" in done.err

@@ -11,7 +11,7 @@ import pytest
 from mesh.history_files import RecordedHistory, dump_history, fetch_history, new_history_file
 from node.checking import AppChecker, Verdict
 from tests.apps import QUEUE, Mesh, a_mesh, write_app
-from tests.cluster import mesh_command
+from tests.commands import typed
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until_async
 
@@ -211,12 +211,10 @@ async def test_the_command_replays_files_and_what_is_on_the_mesh(nats_server: Se
         for history in histories.values():
             dump_history(opened, history.header, history.events)
 
-    done = await mesh_command("replay", str(file), str(app))
+    done = await typed("replay", str(file), str(app))
     assert (done.status, done.out) == (0, "")
     assert done.err == f"3 histories replayed, all fit the code in {app}\n"
-    done = await mesh_command(
-        "replay", "--all", "--status", "running", "--status", "failed", str(changed), "--json", url=url
-    )
+    done = await typed("replay", "--all", "--status", "running", "--status", "failed", str(changed), "--json", url=url)
     assert done.status == 1
     assert done.err == f"2 of 2 histories do not fit the code in {changed}\n"
     records = [json.loads(line) for line in done.out.splitlines()]
@@ -225,7 +223,7 @@ async def test_the_command_replays_files_and_what_is_on_the_mesh(nats_server: Se
     ]  # fmt: skip
     assert records[0]["line"] == "order.lua:9"
     assert (records[0]["expected"], records[0]["got"]) == ("the timer 2", "call app:ship (op 2)")
-    done = await mesh_command("replay", "done", str(changed), url=url)
+    done = await typed("replay", "done", str(changed), url=url)
     assert done.status == 1
     assert done.out.splitlines() == [
         f"mismatch  done  run {histories['done'].run}  app:order  completed",
@@ -255,6 +253,6 @@ async def test_what_cannot_be_replayed_is_told(tmp_path: Path, arguments: list[s
     """Before anything is done."""
     an_app(tmp_path / "app")
     (tmp_path / "bad.jsonl").write_text("hello\n")
-    done = await mesh_command("replay", *arguments, directory=tmp_path)
+    done = await typed("replay", *arguments, directory=tmp_path)
     assert done.status == status
     assert message in done.err
