@@ -412,6 +412,28 @@ def test_run_that_goes_on_as_a_new_one_takes_what_it_was_not_given_along(tmp_pat
     assert run.elapsed_s == 3600
 
 
+def test_run_that_goes_on_is_given_what_came_before_it_began(tmp_path: Path) -> None:
+    """Two messages of one step: the first one makes it go on, the second is there before the new run is."""
+    flow = """return function(n)
+      if n == 0 then process.inbox():receive() process.upgrade(nil, 1) end
+      print("goes on")
+      local x = funcs.call("app:work")
+      return { x, process.inbox():receive():payload():data() }
+    end"""
+    sends = """return function(to)
+      for i = 1, 2 do coroutine.spawn(function() assert(process.send(to, "t", i)) end) end
+      time.sleep("1s")
+    end"""
+    for crash in (False, True):
+        sim = simulated(tmp_path / str(crash), {"flow": flow, "sends": sends}, replay_after_every_event=crash)
+        sim.function("app:work", 5)
+        run = sim.start("app:flow", 0)
+        sim.start("app:sends", run.pid)
+        assert run.result() == [5, 2]
+        assert labels(run.history().events)[:2] == ["start", "signal t"]
+        assert [line.text for line in sim.logs] == ["goes on"]
+
+
 def test_run_that_fails_is_tried_again_by_its_policy(tmp_path: Path) -> None:
     sim = simulated(
         tmp_path,
@@ -564,6 +586,25 @@ def test_workflow_can_be_reset_to_one_of_its_events(tmp_path: Path) -> None:
     assert labels(again.history().events) == ["start", "tick 1", "ret 2", "end"]
     assert sim.elapsed_s == 3600
     assert replay(again.history(), tmp_path).value == "mended"
+
+
+def test_reset_run_makes_anew_all_that_was_under_way_at_its_event(tmp_path: Path) -> None:
+    flow = """return function()
+      local a, b = funcs.async("app:work", "a"), funcs.async("app:work", "b")
+      local timer = time.after("1m")
+      process.inbox():receive()
+      timer:receive()
+      return { (a:channel():receive()):data(), (b:channel():receive()):data() }
+    end"""
+    sim = simulated(tmp_path, flow)
+    sim.function("app:work", lambda x: x, after="10s")
+    run = sim.start("app:flow")
+    run.signal("go", after="5s")
+    sim.advance("30s")
+    again = run.reset(2)
+    assert again.result() == ["a", "b"]
+    assert [call.at_s for call in sim.calls("app:work")] == [0, 0, 30, 30]
+    assert (run.status, again.runs) == ("completed", 1)
 
 
 def exported(directory: Path) -> Path:

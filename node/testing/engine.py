@@ -21,6 +21,7 @@ from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, decode_end, de
 from mesh.failure import Failure, Kind
 from mesh.history_files import RUNNING, RecordedHistory, header_of
 from mesh.hosts import HostRecord
+from mesh.lineage import taken_over
 from mesh.resetting import Child, ChildrenRun, children_at, chosen_event, reset_start
 from mesh.subjects import WorkflowKey, token
 from node.machine.code import CodeMissing
@@ -52,7 +53,7 @@ from node.workflows.ops import (
     WriteAttrs,
     WriteMark,
 )
-from node.workflows.replaying import recorded_marks, replay_steps
+from node.workflows.replaying import Step, recorded_marks, replay_steps
 from node.workflows.run import Run, told_to_parent
 
 STEPS_MAX: Final = 100_000  # of one wish of a test; whatever takes more goes round in circles
@@ -78,7 +79,7 @@ class Instance:
     """A workflow: its runs so far, and the open one with what it waits for.
 
     starting: a start is stored and not handled yet. ticks: timers by name. pauses: calls between two attempts, by op.
-    alone: its runs have a VM each, as one of them has filled a shared one. vm: kept beyond the end of a run in it.
+    alone: its runs have a VM each, as one of them has filled a shared one. vm: that which the open run was replayed in.
     """
 
     key: WorkflowKey
@@ -174,7 +175,7 @@ class Engine:
             record = instance.runs[-1]
             record.end, record.ended_ns = decode_end(event.data), event.at_ns
             record.attrs, record.memo = run.attrs, run.memo
-            instance.run = None
+            instance.run = instance.vm = None
             if not record.end.next_start:
                 for told in self._watchers.pop(key, ()):
                     told(record.end.outcome)
@@ -193,46 +194,51 @@ class Engine:
             return
         instance.runs.append(RunRecord(event.seq, spec, event.at_ns))
         try:
-            run, effects = self._replayed(instance, event.seq, self._shared_vm)
+            run, steps = self._replayed(instance, event.seq, self._shared_vm)
         except OutOfMemory:
-            run, effects = self._out_of_memory(instance, event.seq)
+            run, steps = self._out_of_memory(instance, event.seq)
         instance.run = run
+        if len(steps) == 1:
+            effects = steps[0].effects
+        else:
+            # It has taken something over from the run before: what lacks an outcome follows from all of that.
+            taken = taken_over(event.seq, spec, [step.event for step in steps])
+            said = [effect for step in steps[taken:] for effect in step.effects if isinstance(effect, Log)]
+            effects = [*said, *run.outstanding()]
         self._carry_out(instance, event, effects)
 
     def _fed(self, instance: Instance, run: Run, event: Event) -> list[Effect]:
         try:
             return run.apply(event)
         except OutOfMemory:
-            instance.run, effects = self._out_of_memory(instance, event.seq)
-            return effects
+            instance.run, steps = self._out_of_memory(instance, event.seq)
+            return steps[-1].effects
         except (MachineFailed, CodeMissing) as error:
             run.suspended = str(error)
             return [Suspend(run.suspended)]
 
     # -- replay ------------------------------------------------------------------------------------------------
 
-    def _replayed(self, instance: Instance, up_to: int, vm: Callable[[], LuaVM]) -> tuple[Run, list[Effect]]:
-        """The open run, made anew from its events, and what followed from the last one. Raises OutOfMemory."""
+    def _replayed(self, instance: Instance, up_to: int, vm: Callable[[], LuaVM]) -> tuple[Run, list[Step]]:
+        """The open run, made anew from its events, and what followed from each. Raises OutOfMemory."""
         record = instance.runs[-1]
         events = self.stream.events(instance.key, record.id)
         # A decision that was recorded counts wherever it stands: a new owner reads it before it replays.
         marks = recorded_marks(record.id, events)
         opening = self.app.opening(instance.host)
         run = opening.new_run(instance.key, record.id, record.spec, marks, vm=LuaVM if instance.alone else vm)
-        effects: list[Effect] = []
-        for step in replay_steps(run, [event for event in events if event.seq <= up_to]):
-            effects = step.effects
+        steps = list(replay_steps(run, [event for event in events if event.seq <= up_to]))
         for op in run.open.values():
             if op.failed_seq and not op.durable and op.due_ns <= self.agenda.now_ns:
                 op.due_ns = 0  # as an owner does that finds the pause over
-        return run, effects
+        return run, steps
 
     def _shared_vm(self) -> LuaVM:
         if self._vm is None:
             self._vm = LuaVM()
         return self._vm
 
-    def _out_of_memory(self, instance: Instance, up_to: int) -> tuple[Run, list[Effect]]:
+    def _out_of_memory(self, instance: Instance, up_to: int) -> tuple[Run, list[Step]]:
         """The shared VM is full: the run that filled it is replayed in one of its own, the others in a new one."""
         self._vm = None
         instance.alone = True
@@ -246,7 +252,8 @@ class Engine:
             run = self.app.opening(instance.host).new_run(instance.key, record.id, record.spec, {}, vm=LuaVM)
             failure = Failure("the workflow took more memory than a run may have", Kind.INTERNAL, False)
             run.finished = Finish(EndRecord("failed", codec.encode_failure(failure)), ())
-            return run, [run.finished]
+            event = self.stream.events(instance.key, record.id)[-1]
+            return run, [Step(1, event, [run.finished], ())]
 
     def _crash(self, instance: Instance, event: Event) -> None:
         """Throw the run away and go on with one that was replayed. Raises ReplayDiffers if they are not the same."""
