@@ -23,7 +23,7 @@ from node.machine.code import Code
 from node.machine.vm import LuaVM
 from node.offers import Offers, host_records
 from node.registry import Registry, load_registry
-from node.workflows.checking import Mismatch, check_history, known_ops
+from node.workflows.checking import Checked, Mismatch, check_history, known_ops
 from node.workflows.opening import Opening
 from node.workflows.ops import fingerprint
 from node.workflows.replaying import NoStart
@@ -99,6 +99,19 @@ class AppChecker:
 
     def check(self, recorded: RecordedHistory) -> Verdict:
         """Replay one history. Takes as long as the code takes; nothing else happens meanwhile."""
+        header = recorded.header
+        try:
+            checked = self.replay(recorded)
+        except Undecodable as error:
+            return Verdict(header, None, (f"there is nothing to replay: {error}",))
+        checked.run.close()
+        return Verdict(header, checked.mismatch, checked.notes)
+
+    def replay(self, recorded: RecordedHistory, *, same_result: bool = False) -> Checked:
+        """Replay one history and return where its run stands; the run is to be closed. Raises Undecodable, BadHistory.
+
+        same_result: another result than the recorded one is a mismatch, too.
+        """
         if self._checked >= VM_HISTORIES_MAX:
             self._vm, self._checked = self._new_vm(), 0
         self._checked += 1
@@ -106,16 +119,13 @@ class AppChecker:
         try:
             checked = check_history(
                 self._opening(header), recorded.key, recorded.run, recorded.events, known=self._names, vm=self._vm,
-                same_result=False,
+                same_result=same_result,
             )  # fmt: skip
-        except Undecodable as error:
-            return Verdict(header, None, (f"there is nothing to replay: {error}",))
         except NoStart as error:
             raise BadHistory(header, str(error)) from error
-        checked.run.close()
         if checked.vm_lost:
             self._vm, self._checked = self._new_vm(), 0
-        return Verdict(header, checked.mismatch, checked.notes)
+        return checked
 
     def _opening(self, header: HistoryHeader) -> Opening:
         worker = self._worker(header)

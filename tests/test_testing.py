@@ -645,7 +645,7 @@ def test_history_that_the_code_does_not_fit_is_named_with_its_event_and_line(
     file = exported(tmp_path / "before")
     app = write_app(tmp_path / "after", workflows={"flow": code}, functions={**WORK, "other": WORK["work"]})
     with pytest.raises(ReplayMismatch) as caught:
-        replay(file, app)
+        replay(file, app, strict=True)
     found = caught.value
     assert (found.history.header.id, found.number, found.line, found.expected, found.got) == (
         "done",
@@ -655,6 +655,18 @@ def test_history_that_the_code_does_not_fit_is_named_with_its_event_and_line(
         got,
     )
     assert expected in str(found)
+
+
+def test_another_result_of_a_run_that_has_ended_is_a_note_unless_the_check_is_strict(tmp_path: Path) -> None:
+    file = exported(tmp_path / "before")
+    other = "return function(x) time.sleep('1h') local y = funcs.call('app:work', x) return {x, y, 'new'} end"
+    app = write_app(tmp_path / "after", workflows={"flow": other}, functions=WORK)
+    done, sleeps = replay(file, app)
+    assert done.value == [1, 5]
+    assert done.notes == ['the run ended with completed [1, 5], the code ends with completed [1, 5, "new"]']
+    assert sleeps.notes == []
+    with pytest.raises(ReplayMismatch):
+        replay(file, app, strict=True)
 
 
 def test_code_that_is_missing_or_broken_does_not_fit(tmp_path: Path) -> None:
