@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from node.testing import Simulation
-
 ROOT: Final = Path(__file__).parents[1]
 DOCUMENT: Final = ROOT / "docs" / "testing.md"
 _BLOCK: Final = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -19,11 +17,6 @@ def test_examples_of_the_document_pass(tmp_path: Path) -> None:
     blocks = _BLOCK.findall(DOCUMENT.read_text(encoding="utf-8"))
     file = tmp_path / "test_document.py"
     file.write_text("from __future__ import annotations\n\n" + "\n\n".join(blocks), encoding="utf-8")
-    recorded = tmp_path / "orders.jsonl"
-    export_an_order(recorded)
-    file.write_text(
-        file.read_text(encoding="utf-8").replace("tests/histories/orders.jsonl", str(recorded)), encoding="utf-8"
-    )
 
     # In the project's directory, where the documents' paths begin.
     arguments = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), str(file)]
@@ -34,10 +27,3 @@ def test_examples_of_the_document_pass(tmp_path: Path) -> None:
     twice = [head for head in heads if "shop" in head]  # by the fixture
     assert len(heads) >= 6
     assert f"{len(heads) + len(twice)} passed" in done.stdout
-
-
-def export_an_order(file: Path) -> None:
-    sim = Simulation(ROOT / "examples" / "orders")
-    sim.function("app.api:charge_card", {"charge_id": "ch-1"})
-    sim.start("app.workflows:order_processor", {"id": "o-1", "card": "4000", "amount": 30}, id="o-1")
-    sim.export(file)

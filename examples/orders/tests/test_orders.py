@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from node.testing import Simulation, WorkflowFailed, answer, fail, lost
+from node.testing import Simulation, WorkflowFailed, answer, fail, lost, replay
 
 SHOP = Path(__file__).parents[1]
+HISTORIES = Path(__file__).with_name("histories.jsonl")
 ORDER = {"id": "o-1", "card": "4000-0000", "amount": 30}
 
 
@@ -170,3 +171,14 @@ def test_order_that_is_canceled_takes_its_parcels_along(shop: Simulation) -> Non
     with pytest.raises(WorkflowFailed, match="terminated"):
         order.result()
     assert {w.status for w in shop.workflows()} == {"terminated"}
+
+
+# -- what has run before -------------------------------------------------------------------------------------------
+
+
+def test_code_fits_the_histories_of_orders_that_a_mesh_has_run() -> None:
+    """Written by `mesh export`. Code that did not fit them would suspend such orders when it is deployed."""
+    runs = {run.id: run for run in replay(HISTORIES, SHOP)}
+    assert runs["paid"].value["state"] == "paid"
+    assert runs["settling"].waiting[0].startswith("timer 2 in 24h")
+    assert {run.id for run in runs.values() if run.status == "running"} == {"settling", "to-approve", "undecided"}

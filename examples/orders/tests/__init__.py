@@ -1,1 +1,0 @@
-"""The tests of the example's workflows: no server, no waiting. Copy them for your own."""
