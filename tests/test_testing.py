@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from mesh.history_files import fetch_history, load_histories
 from mesh.starting import AlreadyStarted
 from node.machine import host_functions
+from node.machine.vm import LuaVM
 from node.registry import Registry, load_registry
 from node.testing import (
     FunctionFailed,
@@ -505,12 +506,16 @@ def test_code_that_goes_round_in_circles_is_stopped(tmp_path: Path, monkeypatch:
         sim.start("app:flow").result()
 
 
-def test_workflow_that_fills_its_memory_fails_and_the_others_go_on(tmp_path: Path) -> None:
+def test_workflow_that_fills_its_memory_fails_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A VM's memory is what limits a run; here it is small, so that the test is."""
+    monkeypatch.setattr("node.testing.engine.LuaVM", lambda: LuaVM(memory_bytes_max=32 * 1024 * 1024))
     greedy = """return function()
       local kept = {}
       while true do
         time.sleep("1s")
-        for i = 1, 30 do kept[#kept + 1] = string.rep(tostring(#kept), 1024 * 1024 // #tostring(#kept)) end
+        for i = 1, 4 do kept[#kept + 1] = string.rep(tostring(#kept), 1024 * 1024 // #tostring(#kept)) end
       end
     end"""
     sim = simulated(tmp_path, {"greedy": greedy, "flow": "return function() time.sleep('1h') return 'well' end"})
