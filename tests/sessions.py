@@ -63,7 +63,7 @@ def _commands(text: str, first_line: int) -> list[Typed]:
 
 def type_in(typed: Typed, *, environ: Mapping[str, str], directory: Path) -> str:
     """Run one command in a shell, `mesh` being the project's own; returns what it printed."""
-    mesh = f'mesh() {{ "{sys.executable}" -m node "$@"; }}\npytest() {{ "{sys.executable}" -m pytest "$@"; }}\n'
+    mesh = f'mesh() {{ "{sys.executable}" -m node "$@"; }}\npython() {{ "{sys.executable}" "$@"; }}\n'
     done = subprocess.run(
         ["bash", "-c", mesh + typed.command],
         env=dict(environ), cwd=directory, check=False, text=True, stdin=subprocess.DEVNULL,
@@ -109,3 +109,22 @@ def differences(session: Iterable[Typed], *, environ: Mapping[str, str], directo
         if problem is not None:
             found.append(problem)
     return found
+
+
+def filled(document: Path, *, environ: Mapping[str, str], directory: Path) -> str:
+    """The document with what appears now below each of its commands."""
+    text = document.read_text(encoding="utf-8")
+
+    def typed(block: re.Match[str]) -> str:
+        if block["mark"] == "not run":
+            return block[0]
+        lines = []
+        for one in _commands(block["text"], 1):
+            lines += [f"$ {one.command}"]
+            if one.command.startswith("nats "):
+                lines += one.expected
+            else:
+                lines += type_in(one, environ=environ, directory=directory).splitlines()
+        return block[0].replace(block["text"], "\n".join(lines) + "\n")
+
+    return _BLOCK.sub(typed, text)

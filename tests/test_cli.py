@@ -25,6 +25,7 @@ from mesh.client import FunctionFailed
 from mesh.subjects import WorkflowKey
 from tests.cluster import PROJECT, Finished, a_node, mesh_command, plain_environment
 from tests.conftest import ServerFactory
+from tests.mesh_up import Up
 from tests.servers import tied_to_us
 from tests.waiting import wait_until_async
 
@@ -667,51 +668,6 @@ async def test_strict_lets_notes_count(app: Path) -> None:
 
 
 # -- mesh up ---------------------------------------------------------------------------------------------------------
-
-
-class Up:
-    """`mesh up` as a process whose lines can be waited for."""
-
-    def __init__(self, app: Path, *arguments: str) -> None:
-        self.log = app.parent / "up.log"
-        with self.log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                tied_to_us(
-                    sys.executable, "-m", "node", "up", str(app), "--port", "0", "--sync", "relaxed", *arguments
-                ),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                cwd=app.parent,
-                env=plain_environment(),
-                text=True,
-            )
-
-    def __enter__(self) -> Up:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-
-    async def lines_until(self, text: str) -> list[str]:
-        return await anyio.to_thread.run_sync(self._read_until, text)
-
-    def _read_until(self, text: str) -> list[str]:
-        assert self.process.stdout is not None
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line.rstrip("\n"))
-            if text in line:
-                return lines
-        raise AssertionError(f"no {text!r} in {lines}; it logged:\n{self.log.read_text()}")
 
 
 def pid_in(line: str) -> int:
