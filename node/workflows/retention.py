@@ -2,7 +2,7 @@
 
 Not responsible for what may go (`store.retention`). A sweep walks each partition from where the last one has stopped,
 so a message is looked at once, and what was left is met again at the end of its run. It works in small steps with
-pauses as long as the work before, so the loop and the server have most of their time for workflows.
+pauses between them, so the loop and the server have most of their time for workflows.
 
 The age of a message is taken by the server's clock, as are the messages' times: a node whose own clock is wrong removes
 nothing too early.
@@ -43,8 +43,10 @@ from store.retention import (
 SWEEP_EVERY_S: Final = 60.0
 SWEEP_SOONEST_S: Final = 0.25
 FIRST_SWEEP_S: Final = 5.0  # a new owner has more urgent things to do
-PAGE_MESSAGES: Final = 100
-PURGES_AT_ONCE: Final = 4
+PAGE_MESSAGES: Final = 200
+# On a busy node an answer takes as long as the loop has to do; one purge after another would never come to an end.
+PURGES_AT_ONCE: Final = 50
+PAUSE_MAX_S: Final = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +135,7 @@ class Retention:
                 return page[len(old)].timestamp_ns
             if len(page) < PAGE_MESSAGES:
                 return None
-            await anyio.sleep(time.perf_counter() - begun)
+            await anyio.sleep(min(time.perf_counter() - begun, PAUSE_MAX_S))
         return None
 
     async def _judge(self, partition: int, visited: Mapping[str, Visited], cutoff_ns: int) -> None:
