@@ -20,6 +20,7 @@ from mesh.events import (
     decode_attrs,
     decode_end,
     decode_start,
+    reset_of,
     start_spec_of,
 )
 from mesh.failure import Failure
@@ -123,6 +124,8 @@ def _by_kind(event: Event, headers: Mapping[str, str], known: Known) -> dict[str
             value = end.value()
             failure = value.to_wire() if isinstance(value, Failure) else None
             return {"status": end.status, "value": None if failure else value, "error": failure} | following
+        case "kill" if reset_of(event) is not None:
+            return {"reset": True} | sender
         case _:
             return dict(sender)
 
@@ -132,7 +135,13 @@ def _start_fields(spec: StartSpec) -> dict[str, Any]:
     return {
         "workflow": spec.workflow, "args": codec.unpack(spec.args), "host": spec.host, "parent": parent,
         "attempt": spec.attempt, "cron": spec.cron or None, "memo": dict(spec.memo),
-    }  # fmt: skip
+    } | _reset_fields(spec)  # fmt: skip
+
+
+def _reset_fields(spec: StartSpec) -> dict[str, Any]:
+    """What a reset run rests on: base, up to which event (its sequence), why."""
+    base = spec.base
+    return {"base": base.run, "base_seq": base.upto or base.run, "reason": spec.reason or None} if base else {}
 
 
 def _outcome_fields(event: Event) -> dict[str, Any]:

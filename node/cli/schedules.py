@@ -45,7 +45,7 @@ def schedule() -> None:
     """
 
 
-@schedule.command()
+@schedule.command(short_help="Start a workflow regularly.")
 @click.argument("schedule_id", metavar="ID")
 @click.argument("workflow", metavar="WORKFLOW")
 @click.option("--cron", default="", metavar="TEXT", help="When: 'minute hour day month weekday', or @daily and such.")
@@ -128,7 +128,7 @@ def add(
     run(main)
 
 
-@schedule.command()
+@schedule.command(short_help="List the schedules.")
 @click.option("--queue", metavar="NAME", help="Only those of this queue.")
 @watch_option
 @click.option("--json", "as_json", is_flag=True, help=f"Print a line {RECORD} for each.")

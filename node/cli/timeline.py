@@ -84,7 +84,7 @@ def words(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> str
     op = ops.get(event.get("op") or _timer_op(event), {})
     match event["kind"]:
         case "start":
-            return "started"
+            return "reset" if event.get("base") else "started"
         case "signal":
             return f"signal {event['topic']}"
         case "ret":
@@ -103,7 +103,7 @@ def words(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> str
         case "cancel":
             return "asked to stop"
         case "kill":
-            return "terminated by request"
+            return "ended to be reset" if event.get("reset") else "terminated by request"
         case "monitor":
             return "watched from outside"
         case "end":
@@ -149,6 +149,10 @@ def detail(event: Mapping[str, Any]) -> str:
                 parts.append(f"attempt {event['attempt']}")
             if event.get("memo"):
                 parts.append(f"memo {codec.to_json(event['memo'])}")
+            if event.get("base"):
+                parts.append(f"goes on from run {event['base']}, sequence {event['base_seq']}")
+            if event.get("reason"):
+                parts.append(f"reason: {event['reason']}")
         case "signal" | "mark":
             parts.append(codec.to_json(event["value"]))
         case "attrs" if "memo" in event:
