@@ -108,6 +108,11 @@ async def reset_workflow(
             old = opened.spec()
         except Undecodable as error:
             raise CannotReset(f"workflow {key.id!r} cannot be reset: its start cannot be read ({error})") from error
+        if old.origin is not None:
+            # Its code has the identity of the run it was recorded as, which a start of ours could not give it.
+            raise CannotReset(
+                f"workflow {key.id!r} was recorded in another mesh and imported; reset it there, or start it here anew"
+            )
         events = await history.events(key, opened.run)
         index = chosen_event(key.id, opened.run, events, number)
         running = [c for c in children_at(events, index) if c.ended or await _is_child(js, key, c)]
