@@ -11,11 +11,15 @@ import anyio
 import pytest
 
 from mesh.asking import ApiError, NoApi
+from mesh.client import connect as mesh_client
 from mesh.connection import parse_headers
-from mesh.errors import NoResponders
+from mesh.errors import NoResponders, NotPermitted
+from mesh.schedules import ScheduleExists
+from node.api.carrying_out import carry_out
 from node.api.endpoints import ENDPOINTS, names
 from node.api.requests import BadRequest, Field, Kind, read_request, schema_of
 from node.api.service import answer_bytes
+from node.api.verbs import Asker
 from tests.apps import QUEUE, WORKER, Mesh, a_mesh, write_app
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until_async
@@ -306,3 +310,29 @@ def test_an_answer_is_always_json() -> None:
     assert json.loads(answer_bytes({"a": [float("nan"), float("-inf"), 1.5, b"\xff", "\udcff"]})) == {
         "a": ["nan", "-inf", 1.5, "\ufffd", "?"]
     }
+
+
+async def test_who_may_only_ask_has_a_node_do_what_it_may_not(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """The role client of deploy/ may start and signal, and end nothing and schedule nothing by itself."""
+    denied = '["mesh.wf.*.*.kill", "mesh.at.>", "$JS.API.STREAM.PURGE.>"]'
+    users = "{user: node, password: n}, {user: client, password: c, permissions: {publish: {deny: %s}}}"
+    asking = '{user: nobody, password: x, permissions: {publish: {deny: ["mesh.wf.>", "mesh.at.>", "mesh.api.>"]}}}'
+    server = nats_server(config=f"authorization {{ users: [{users % denied}, {asking}] }}")
+    at = server.url.removeprefix("nats://")
+    app = write_app(tmp_path, workflows=WORKFLOWS, functions=FUNCTIONS)
+    async with a_mesh(f"nats://node:n@{at}", app) as mesh, mesh_client(f"nats://client:c@{at}") as client:
+        asker = Asker(client)
+        started = await mesh.start("waits", id="w")
+        done = await carry_out(asker, "reset", id="w", event=1, reason="once more")
+        assert (done["base"], await carry_out(asker, "terminate", id="w")) == (
+            started.run, {"id": "w", "queue": QUEUE, "run": done["run"]},
+        )  # fmt: skip
+        assert (await mesh.failed(mesh.get("w"))).status == "terminated"
+        added = await carry_out(asker, "schedule.add", id="s", workflow="app:greet", every="1h", run_timeout_s=60.0)
+        assert (added["every"], await carry_out(asker, "schedule.ls")) == ("1h", [added])
+        assert (await mesh.client.schedules.get("s")).spec.run_timeout_ns == 60 * 10**9
+        with pytest.raises(ScheduleExists):
+            await carry_out(asker, "schedule.add", id="s", workflow="app:greet", every="1h")
+        async with mesh_client(f"nats://nobody:x@{at}") as other:
+            with pytest.raises(NotPermitted, match=r"mesh\.wf\.orders\.s\.start: permission denied"):
+                await carry_out(Asker(other), "schedule.trigger", id="s")

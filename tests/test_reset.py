@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from mesh.client import WorkflowFailed, WorkflowHandle, WorkflowSuspended
 from mesh.events import Event, decode_end
 from mesh.hosts import HostRecord
+from mesh.imported import HEADER_IMPORTED, HEADER_ORIGIN
 from mesh.lineage import rests_on
 from mesh.resetting import CannotReset, ChildrenRun, NoSuchEvent, reset_workflow
 from mesh.subjects import WorkflowKey
@@ -19,6 +21,7 @@ from node.registry import load_registry
 from node.workflows.opening import Opening
 from node.workflows.replaying import replayed
 from tests.apps import QUEUE, TIMEOUT_S, WORKER, a_mesh, key, write_app
+from tests.commands import typed
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until_async
 
@@ -323,3 +326,34 @@ async def test_resets_at_the_same_time_come_one_after_the_other_and_the_same_one
             await handle.reset(9)
         with pytest.raises(LookupError, match="no workflow 'nobody'"):
             await reset_workflow(mesh.client.js, history, WorkflowKey(QUEUE, "nobody"), 1)
+
+
+async def test_the_command_says_what_it_did_and_what_may_be_asked_next(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    url = nats_server().url
+    async with a_mesh(url, app(tmp_path, "app", waits=WAITS)) as mesh:
+        handle = await mesh.start("waits", id="w")
+        done = await typed("reset", "w", "--event", "1", "--reason", "to see", "--json", url=url)
+        record = json.loads(done.out)
+        assert (done.status, record) == (
+            0, {"id": "w", "queue": QUEUE, "run": record["run"], "base": handle.run, "event": 1, "seq": handle.run},
+        )  # fmt: skip
+        assert done.err == (
+            f"w goes on from event 1 of run {handle.run} as run {record['run']} on queue orders\n"
+            "next: mesh show w   or   mesh result w\n"
+        )
+        shown = await typed("show", "w", url=url)
+        assert f"goes on from run {handle.run}, sequence {handle.run}, reason: to see" in shown.out
+        wrong = await typed("reset", "w", "--event", "3000", url=url)
+        assert (wrong.status, wrong.err) == (
+            1, "mesh: workflow 'w' cannot be reset to event 3000: choose one from 1 to 1\n",
+        )  # fmt: skip
+        assert (await typed("reset", "w", url=url)).status == 2
+        # Only one that was recorded here can be reset.
+        await mesh.client.js.publish(
+            key("i").start(), b"1",
+            headers={"Mesh-Workflow": "app:waits", HEADER_IMPORTED: "x 1", HEADER_ORIGIN: "orders i 7 7"},
+        )  # fmt: skip
+        with pytest.raises(CannotReset, match="was recorded in another mesh and imported"):
+            await mesh.get("i").reset(1)

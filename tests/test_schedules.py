@@ -29,7 +29,8 @@ from mesh.schedules import (
 from mesh.starting import AlreadyStarted
 from mesh.timers import cron_subject, paused_subject
 from tests.apps import QUEUE, TIMEOUT_S, WORKER, Mesh, a_mesh, key, write_app
-from tests.cluster import Finished, mesh_command
+from tests.cluster import Finished
+from tests.commands import typed
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until_async
 
@@ -223,7 +224,7 @@ async def test_the_command_line_and_the_api_make_list_and_remove_schedules(
     async with a_mesh(url, write_app(tmp_path, workflows=WORKFLOWS)) as mesh:
 
         async def schedule(*arguments: str) -> Finished:
-            return await mesh_command("schedule", *arguments, url=url)
+            return await typed("schedule", *arguments, url=url)
 
         async def api(verb: str, body: dict[str, Any] | None = None) -> Any:
             payload = json.dumps(body).encode() if body is not None else b""

@@ -47,13 +47,14 @@ def reset(
     """  # noqa: D301 - click reads the control character
 
     async def main() -> None:
-        from node.api import verbs
+        from node.api.carrying_out import carry_out
 
         async with server.client() as client:
             with server.deadline("the reset"):
-                record = await verbs.reset(
-                    server.asker(client), id=workflow_id, event=number, queue=queue, reason=reason, signals=signals
-                )
+                record = await carry_out(
+                    server.asker(client), "reset", id=workflow_id, event=number, queue=queue, reason=reason,
+                    signals=signals,
+                )  # fmt: skip
         if as_json:
             print_json(record)
         name = short_id(workflow_id)

@@ -98,17 +98,18 @@ def add(
         raise click.UsageError("--tz goes with --cron; an interval is the same in every time zone")
 
     async def main() -> None:
-        from node.api import scheduling
+        from node.api.carrying_out import carry_out
 
         async with server.client() as client:
             with server.deadline("the schedule"):
-                record = await scheduling.add(
+                record = await carry_out(
                     server.asker(client),
+                    "schedule.add",
                     id=schedule_id,
                     workflow=workflow,
                     cron=cron,
                     every=interval,
-                    timezone=timezone or scheduling.UTC,
+                    timezone=timezone or "UTC",
                     args=inputs,
                     host=host,
                     memo=dict(memo),
@@ -137,13 +138,14 @@ def ls(*, queue: str | None, watch: bool, every: float, as_json: bool, server: S
     """List the schedules: when each is due, and what has become of its last run."""
 
     async def main() -> None:
-        from node.api import scheduling
+        from node.api.carrying_out import carry_out
 
         async with server.client() as client:
 
             async def fetch() -> list[dict[str, Any]]:
                 with server.deadline("the schedules"):
-                    return await scheduling.every_schedule(server.asker(client), queue=queue)
+                    records: list[dict[str, Any]] = await carry_out(server.asker(client), "schedule.ls", queue=queue)
+                    return records
 
             await show_list(
                 fetch, _view, empty="there are no schedules; see `mesh schedule add --help`",
@@ -194,7 +196,7 @@ def trigger(schedule_id: str, *, queue: str | None, as_json: bool, server: Serve
 @connection_options
 def rm(schedule_id: str, *, queue: str | None, as_json: bool, server: Server) -> None:
     """Forget a schedule. A run that is open goes on."""
-    record = _done("remove", schedule_id, queue, server, as_json=as_json)
+    record = _done("rm", schedule_id, queue, server, as_json=as_json)
     say(f"{schedule_id} on queue {record['queue']} is scheduled no more")
 
 
@@ -203,11 +205,11 @@ def _done(verb: str, schedule_id: str, queue: str | None, server: Server, *, as_
     record: dict[str, Any] = {}
 
     async def main() -> None:
-        from node.api import scheduling
+        from node.api.carrying_out import carry_out
 
         async with server.client() as client:
             with server.deadline("the schedule"):
-                record.update(await getattr(scheduling, verb)(server.asker(client), id=schedule_id, queue=queue))
+                record.update(await carry_out(server.asker(client), f"schedule.{verb}", id=schedule_id, queue=queue))
 
     run(main)
     if as_json:

@@ -197,11 +197,11 @@ def terminate(workflow_id: str, *, queue: str | None, as_json: bool, server: Ser
     """End the workflow ID now: its code is not asked and cleans nothing up. A cron schedule of the id ends too."""
 
     async def main() -> None:
-        from node.api import verbs
+        from node.api.carrying_out import carry_out
 
         async with server.client() as client:
             with server.deadline("the termination"):
-                record = await verbs.terminate(server.asker(client), id=workflow_id, queue=queue)
+                record = await carry_out(server.asker(client), "terminate", id=workflow_id, queue=queue)
         if as_json:
             print_json(record)
         say(f"{workflow_id} is told to end now; see: mesh show {workflow_id}{server.hint}")
