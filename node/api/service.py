@@ -194,6 +194,7 @@ def _refuse(name: str) -> Any:
 def _metadata(spec: EndpointSpec) -> dict[str, str]:
     return {
         "description": spec.about,
+        "fields": ", ".join(f"{field.name} (required)" if field.required else field.name for field in spec.fields),
         "request": json.dumps(schema_of(spec.fields), separators=(",", ":")),
         "answer": f"{{{spec.key}: [...]}}" if spec.key else spec.answer,
     }

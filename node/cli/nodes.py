@@ -96,6 +96,7 @@ def log_options(command: Command) -> Command:
     metavar="FILE",
     help="Keep a list of all workflows in this file (SQLite), for `mesh ls`; it is made from the streams.",
 )
+@click.option("--api/--no-api", default=True, help="Whether to serve the control API (mesh.api.>).  [default: it does]")
 @click.option("--with-parent", is_flag=True, hidden=True, help="Leave when standard input is closed.")
 @log_options
 @connection_options
@@ -111,6 +112,7 @@ def run_node(
     metrics: str | None,
     functions_only: bool,
     projection: Path | None,
+    api: bool,
     with_parent: bool,
     log_format: LogFormat,
     log_level: str,
@@ -148,6 +150,7 @@ def run_node(
         functions_only=functions_only,
         metrics=metrics,
         projection=projection,
+        api=api,
         tracing=tracing_asked_for(name),
     )
     # A step waits for the loop several times; uvloop's turns are shorter.
