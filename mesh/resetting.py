@@ -21,7 +21,7 @@ import anyio
 from mesh import codec
 from mesh.errors import Conflict, MeshError, NotFound, OutcomeUnknown, Undecodable
 from mesh.events import Base, Event, StartSpec, reset_of, start_spec_of
-from mesh.history import History
+from mesh.history import History, OpenRun, RunOutcome
 from mesh.jetstream import JetStream
 from mesh.lineage import event_index
 from mesh.starting import TERMINATE_WAIT_S, TRIES, publish_until_acked
@@ -97,13 +97,7 @@ async def reset_workflow(
     Raises NotFound, CannotReset (NoSuchEvent, ChildrenRun), Conflict when somebody starts it meanwhile, OutcomeUnknown.
     """
     for _ in range(TRIES):
-        found = await history.last_run(key)
-        if found is None:
-            raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
-        opened, ended = found
-        if ended is not None and ended.goes_on:
-            await anyio.sleep(0.02)  # the run that follows is about to be there
-            continue
+        opened, ended = await _newest_run(history, key)
         try:
             old = opened.spec()
         except Undecodable as error:
@@ -226,6 +220,21 @@ async def _was_told(js: JetStream, spec: StartSpec) -> bool:
         return bool(await js.multi_last(stream_name(parent.queue), [subject]))
     except NotFound:
         return True  # its queue is gone
+
+
+async def _newest_run(history: History, key: WorkflowKey) -> tuple[OpenRun, RunOutcome | None]:
+    """The newest run and its end; one that is about to follow is waited for."""
+    with anyio.move_on_after(TERMINATE_WAIT_S):
+        while True:
+            found = await history.last_run(key)
+            if found is None:
+                raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
+            if found[1] is None or not found[1].goes_on:
+                return found
+            await anyio.sleep(0.02)
+    raise CannotReset(
+        f"workflow {key.id!r} goes on as a new run, which did not begin within {TERMINATE_WAIT_S:g} s (no node up?)"
+    )
 
 
 async def _start(js: JetStream, history: History, key: WorkflowKey, run: int, spec: StartSpec) -> int:
