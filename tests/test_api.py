@@ -180,6 +180,11 @@ async def test_workflows_are_started_signalled_and_waited_for(nats_server: Serve
         assert {c["status"]: c["workflows"] for c in counts} == {"completed": 2, "failed": 1, "terminated": 1}
         assert (await refused(mesh, "list", {"where": "id ="}))[:2] == (400, "bad-filter")
         assert (await refused(mesh, "list", {"limit": 10**9}))[:2] == (400, "bad-request")
+        # A node may write histories, so it answers into none.
+        for reply in ("mesh.wf.orders.forged.start", "$KV.mesh_hosts.forged"):
+            mesh.client.conn.publish_nowait("mesh.api.start", b'{"workflow": "app:greet", "id": "never"}', reply)
+        assert (await refused(mesh, "result", {"id": "forged"}))[0] == 404
+        assert (await refused(mesh, "result", {"id": "never"}))[0] == 404
         # The Python client asks the same way.
         assert (await mesh.client.ask("result", id="g"))["value"] == "hello ADA"
         with pytest.raises(ApiError, match="no workflow 'h' on any queue") as error:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "mesh"
 REQUESTS_MAX: Final = 256
+NO_ANSWER_TO: Final = ("mesh.", "$")
 DRAIN_S: Final = 0.5  # for requests under way when the node leaves; who waits longer is told to ask another node
 
 _log = logging.getLogger(__name__)
@@ -109,8 +110,10 @@ class ControlApi:
         data: bytes,
         _h: bytes | None,
     ) -> None:
-        if not reply:
-            return  # nobody would hear the answer; what changes things is asked for by request
+        # Without a reply nobody would hear the answer. And a node may write what its callers may not, so it does not
+        # answer into a history or a bucket.
+        if not reply or reply.startswith(NO_ANSWER_TO):
+            return
         if self._tasks is None or len(self._under_way) >= REQUESTS_MAX:
             busy = _ours(UNAVAILABLE, "busy", f"this node has {len(self._under_way)} requests under way; try again")
             self._refuse(endpoint, reply, busy, 0.0)
