@@ -106,6 +106,8 @@ def queries() -> dict[str, ListQuery]:
         "a number in a narrow range": "attrs.total > 99990",
         "a number in a wide range": "attrs.total > 1000",
         "two numbers' ranges that exclude each other": "attrs.total > 60000 and attrs.total < 40000",
+        "an attribute that few have at all": "attrs.tags != null",
+        "without an attribute that all have": "attrs.customer = null",
         "an element of a list": "attrs.tags = urgent",
         "an attribute's beginning": "attrs.customer like 'c-12*'",
         "a note nobody has": "memo.comment = none",

@@ -42,7 +42,7 @@ from mesh.listing import STATUSES, BadQuery, Count, ListPage, ListQuery
 from mesh.subjects import untoken
 from store.filters import parse_filter
 from store.runs import NOT_ENDED, Run, json_of, searched, take_in, text_of
-from store.search import Place, Search, Sql, read_cursor, stored, write_cursor
+from store.search import PRESENT, Place, Search, Sql, read_cursor, stored, write_cursor
 
 SCHEMA_VERSION: Final = 1
 CACHE_KIB: Final = 64 * 1024
@@ -373,14 +373,22 @@ class Projection:
         for prefix, of in (("attrs.", run.attrs), ("memo.", run.memo)):
             for name in (name for name, value in of.items() if isinstance(value, list) and len(value) > 1):
                 self._words.note_list(prefix + text_of(str(name)))
+            names: set[int] = set()
             for name, value in searched(of):
                 code, kept = self._words.name_code(prefix + name), stored(value)
                 values.append((code, kept, run.n))
-                bit = self._words.common(code, kept)
-                common |= bit
-                if not bit:
-                    self._watched[code, kept] += 1
+                common |= self._bit(code, kept)
+                names.add(code)
+            for code in names:
+                common |= self._bit(code, PRESENT)
         return common
+
+    def _bit(self, name: int, value: object) -> int:
+        """The bit of a value, 0 when it has none; then it is counted."""
+        bit = self._words.common(name, value)
+        if not bit:
+            self._watched[name, value] += 1
+        return bit
 
     def _kind(self, run: Run) -> tuple[int, int, int]:
         return self._words.type(run.type), _STATUS_CODES[run.status], int(run.newest)
@@ -440,9 +448,10 @@ class Projection:
                 return
             with self._transaction():
                 self._writer.execute("INSERT INTO commons VALUES (?, ?, ?)", (bit, name, value))
+                having = "name = ?" if value is PRESENT else "name = ? AND value = ?"
                 self._writer.execute(
-                    "UPDATE runs SET common = common | ? WHERE n IN (SELECT n FROM attrs WHERE name = ? AND value = ?)",
-                    (1 << bit, name, value),
+                    f"UPDATE runs SET common = common | ? WHERE n IN (SELECT n FROM attrs WHERE {having})",  # noqa: S608
+                    (1 << bit, name) if value is PRESENT else (1 << bit, name, value),
                 )
             # Only now: a reader that asked for the bit before would miss runs.
             self._words.add_common(bit, name, value)

@@ -19,7 +19,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2s
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -60,7 +60,7 @@ class Vocabulary(Protocol):
         ...
 
     def common(self, name: int, value: object) -> int:
-        """The bit of a value that very many runs have; 0 when it has none."""
+        """The bit of a value that very many runs have (PRESENT: that they have any); 0 when it has none."""
         ...
 
     def is_list(self, name: str) -> bool:
@@ -261,6 +261,8 @@ def _conjuncts(condition: Condition | None) -> list[Condition]:
     match condition:
         case None:
             return []
+        case Not(Compare(Field("attrs" | "memo"), "=", (None,)) as absent):
+            return [replace(absent, operator="present")]
         case All(parts):
             return [conjunct for part in parts for conjunct in _conjuncts(part)]
         case _:
@@ -302,6 +304,9 @@ class _Compiler:
         if not isinstance(compare, Compare):
             return None
         name, null = compare.field.name, None in compare.values
+        if compare.operator == "present":
+            code = self._vocabulary.name(str(compare.field))
+            return _NO_ROWS if code is None else _rows_of(code, Sql("1"))
         if null or (compare.operator == "like" and not _prefix(compare)):
             return None
         if name in ("attrs", "memo"):
@@ -343,12 +348,22 @@ class _Compiler:
             case _:
                 return _number_sql(f"r.{name}", compare)
 
+    def _present(self, code: int | None) -> Sql:
+        """Whether a run has a value of that name."""
+        if code is None:
+            return Sql("0")
+        bit = self._vocabulary.common(code, PRESENT)
+        return Sql("(r.common & ?) != 0", (bit,)) if bit else Sql(f"{_HAS})", (code,))
+
     def _attribute(self, compare: Compare) -> Sql:
         code = self._vocabulary.name(str(compare.field))
         values = tuple(value for value in compare.values if value is not None)
         parts: list[Sql] = []
         if None in compare.values:
-            parts.append(Sql(f"NOT {_HAS})", (code,)) if code is not None else Sql("1"))
+            present = self._present(code)
+            if compare.operator == "present":
+                return present
+            parts.append(Sql(f"NOT ({present.text})", present.params))
         if code is not None and compare.operator in ("=", "in"):
             bits = 0
             for value in values:
@@ -363,6 +378,8 @@ class _Compiler:
         return _joined(" OR ", parts) if parts else Sql("0")
 
 
+# In the place of a value: that a run has one at all.
+PRESENT: Final = None
 _HAS: Final = "EXISTS (SELECT 1 FROM attrs a INDEXED BY attrs_of_run WHERE a.n = r.n AND a.name = ?"
 _NO_ROWS: Final = Sql("SELECT 0 AS n WHERE 0")
 
