@@ -15,7 +15,8 @@ from mesh.events import EndRecord, Parent, StartSpec
 from mesh.subjects import WorkflowKey
 from store.streams import ensure_queue
 from tests.apps import QUEUE, a_mesh, write_app
-from tests.cluster import Finished, mesh_command
+from tests.cluster import Finished
+from tests.commands import typed
 from tests.conftest import ServerFactory
 from tests.terminals import CTRL_C, on_terminal
 from tests.waiting import wait_until_async
@@ -51,10 +52,10 @@ def _ids(done: Finished) -> list[str]:
 async def test_without_any_node_the_streams_are_read(nats_server: ServerFactory) -> None:
     """The table, JSON, pages and counts, all by the same code that a node uses."""
     url = nats_server().url
-    empty = await mesh_command("ls", url=url)
+    empty = await typed("ls", url=url)
     assert (empty.status, empty.out, empty.err) == (0, "", "there are no workflows\n")
     await _fill(url)
-    listed = await mesh_command("ls", url=url)
+    listed = await typed("ls", url=url)
     assert listed.out.splitlines()[0].split() == [
         "ID", "TYPE", "STATUS", "STARTED", "DURATION", "ATTEMPT", "PARENT", "QUEUE",
     ]  # fmt: skip
@@ -64,7 +65,7 @@ async def test_without_any_node_the_streams_are_read(nats_server: ServerFactory)
     assert len(_ids(listed)) == 7
 
     where = "attrs.customer = 'c 1' or (status = running and attrs.total >= 10)"
-    found = await mesh_command("ls", "--where", where, "--order", "id", "--json", url=url)
+    found = await typed("ls", "--where", where, "--order", "id", "--json", url=url)
     records = [json.loads(line) for line in found.out.splitlines()]
     assert [record["id"] for record in records] == ["done-0", "done-1", "open-1", "open-2"]
     assert set(records[0]) == {
@@ -72,19 +73,19 @@ async def test_without_any_node_the_streams_are_read(nats_server: ServerFactory)
     }  # fmt: skip
     assert found.err == ""
 
-    page = await mesh_command("ls", "--limit", "4", "--order", "id", url=url)
+    page = await typed("ls", "--limit", "4", "--order", "id", url=url)
     assert _ids(page) == ["bad", "child", "done-0", "done-1"]
     (following,) = re.findall(r"^there are more: mesh (.*)$", page.err, re.MULTILINE)
-    rest = await mesh_command(*shlex.split(following), url=url)
+    rest = await typed(*shlex.split(following), url=url)
     assert (_ids(rest), rest.err) == (["open-0", "open-1", "open-2"], "")
 
-    counted = await mesh_command("count", "--json", url=url)
+    counted = await typed("count", "--json", url=url)
     assert [json.loads(line) for line in counted.out.splitlines()] == [
         {"type": "shop:order", "status": "running", "workflows": 4},
         {"type": "shop:order", "status": "completed", "workflows": 2},
         {"type": "shop:refund", "status": "failed", "workflows": 1},
     ]
-    table = await mesh_command("count", "--by", "queue", url=url)
+    table = await typed("count", "--by", "queue", url=url)
     assert [line.split() for line in table.out.splitlines()] == [["QUEUE", "WORKFLOWS"], [QUEUE, "6"], ["other", "1"]]
 
 
@@ -99,7 +100,7 @@ async def test_without_any_node_the_streams_are_read(nats_server: ServerFactory)
 )
 async def test_wrong_usage_is_exit_status_2_before_anything_is_asked(arguments: list[str], answer: str) -> None:
     """There is no server at all."""
-    done = await mesh_command(*arguments, "--nats", "nats://127.0.0.1:1")
+    done = await typed(*arguments, "--nats", "nats://127.0.0.1:1")
     assert (done.status, done.out) == (2, "")
     assert answer in done.err
 
@@ -113,7 +114,7 @@ async def test_a_node_that_keeps_a_list_answers_and_a_terminal_is_kept_up_to_dat
     async with a_mesh(url, app, projection=tmp_path / "projection.sqlite3") as one:
         await one.start("waits", id="first")
         await wait_until_async(lambda: _listed(one.client, ["first"]))
-        (node,) = (json.loads(line) for line in (await mesh_command("nodes", "--json", url=url)).out.splitlines())
+        (node,) = (json.loads(line) for line in (await typed("nodes", "--json", url=url)).out.splitlines())
         assert node["projection"] == {"messages": 0, "seconds": 0.0}
         with on_terminal("ls", "--watch", "--every", "0.1s", environ={"NATS_URL": url}) as terminal:
             await _expect(terminal, "first")
@@ -121,7 +122,7 @@ async def test_a_node_that_keeps_a_list_answers_and_a_terminal_is_kept_up_to_dat
             await _expect(terminal, "second")
             terminal.type(CTRL_C)
             await _ended(terminal)
-        done = await mesh_command("ls", "--cursor", "nonsense", url=url)
+        done = await typed("ls", "--cursor", "nonsense", url=url)
         assert done.status == 2
         assert "the cursor is none of ours" in done.err
 

@@ -381,8 +381,8 @@ class TestOnNodes:
             assert (await ask("count", b""))[0]["counts"] == [counted]
             for verb, body, problem in (
                 ("list", b'{"where": "id ="}', "where: expected a value after id =, at character 5"),
-                ("list", b'{"stauts": "running"}', "unknown field 'stauts'"),
-                ("list", b"{", "the request is no JSON"),
+                ("list", b'{"stauts": "running"}', 'no field "stauts"; did you mean status?'),
+                ("list", b"{", "the request is no"),
                 ("count", b'{"by": "size"}', "by is one or several of status, type, queue"),
             ):
                 answer, headers = await ask(verb, body)

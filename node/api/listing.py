@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from mesh.listing import COUNTED, BadQuery, read_query, summed
 from store.projecting import Projecting
-
-QUEUE_GROUP: Final = "mesh"
-BAD_REQUEST: Final = 400
-FAILED: Final = 500
 
 
 async def list_workflows(projecting: Projecting, **request: Any) -> dict[str, Any]:
