@@ -187,7 +187,7 @@ async def test_start_signal_result_and_show(nats_server: ServerFactory, app: Pat
         assert lines[1].endswith(", on node a")
         assert "waiting for: a signal or message" in lines
         assert any("order.lua:7" in line for line in lines), "the stack names the line that receives"
-        assert re.search(r"^1  .*  started  +shop:order\(21\), host shop:worker$", lines[-2])
+        assert re.search(r"^1  .*  started  +21, host shop:worker$", lines[-2])
         assert re.search(r"^2  .*  shop:double answered  +\S+ms  +\S+ms  +a  +op 1 -> 42$", lines[-1])
 
         signalled = await mesh_command("signal", "o-1", "approve", '{"approved": true}', url=url)

@@ -151,3 +151,29 @@ async def test_what_happens_on_the_mesh_is_told_as_it_happens(nats_server: Serve
             ("suspended", "g-2", "app:gate"),
         ]
         assert "op 9" in happened[1]["error"]
+
+
+LIMITED = """
+accounts { MESH { jetstream: enabled, users: [
+  {user: node, password: p}
+  {user: reader, password: p, permissions: {
+    publish: {deny: ["$JS.API.CONSUMER.>"]}, subscribe: {deny: ["mesh.wf.*.*.start"]}}}
+] } }
+"""
+
+
+async def test_who_may_not_follow_streams_watches_all_the_same(nats_server: ServerFactory, app: Path) -> None:
+    """An observer has no consumers: it is told of ends, and reads a workflow now and then."""
+    url = nats_server(config=LIMITED).url
+    async with a_mesh(url.replace("nats://", "nats://node:p@"), app) as mesh:
+        reader = url.replace("nats://", "nats://reader:p@")
+        handle = await mesh.start("gate", 1, id="g-1")
+        async with feed(reader) as lines:
+            with on_terminal("watch", "g-1", environ={"NATS_URL": reader, "NO_COLOR": "1"}) as terminal:
+                await shown(terminal, "receives from")
+                await handle.signal("go")
+                await shown(terminal, "signal go")
+                await shown(terminal, "result: 2")
+                assert await run_sync(terminal.wait) == 0
+            ended = await lines.next()
+            assert (ended["id"], ended["what"], ended["type"]) == ("g-1", "completed", "app:gate")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ import anyio.abc
 
 from mesh import codec
 from mesh.client import Client, workflow_name
-from mesh.errors import MeshError, Undecodable
+from mesh.errors import MeshError, NotPermitted, Undecodable
 from mesh.events import Event, decode_end, decode_start, parse
 from mesh.failure import Failure
 from mesh.follower import Delivered, Follower
@@ -54,20 +54,30 @@ class Feed:
         self._types: OrderedDict[WorkflowKey, str] = OrderedDict()
         self._waiting: deque[_News] = deque(maxlen=WAITING_MAX)
         self._some = anyio.Event()
+        self.ends_alone = False  # this user may not see starts
 
     async def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Begin to follow, in tasks of this group: what is stored after this has returned is told."""
         for queue in self._queues:
-            info = await self._client.js.stream_info(stream_name(queue))
-            filters = [f"mesh.log.{token(queue)}.*.*.{kind}" for kind in ("start", "end.*")]
-            follower = Follower(
-                self._client.conn, self._client.js, stream_name(queue), filters, info.last_seq + 1,
-                self._taker(queue), consumer_prefix="watch",
-            )  # fmt: skip
-            await tasks.start(follower.run)
+            await tasks.start(self._follow, queue)
             # A suspended run writes nothing.
             self._client.conn.subscribe_direct(f"mesh.note.{token(queue)}.*.suspended", self._on_suspended)
         await self._client.conn.flush()
+
+    async def _follow(self, queue: str, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Follow a queue's starts and ends; a user who may not follow its stream hears of ends alone."""
+        info = await self._client.js.stream_info(stream_name(queue))
+        filters = [f"mesh.log.{token(queue)}.*.*.{kind}" for kind in ("start", "end.*")]
+        follower = Follower(
+            self._client.conn, self._client.js, stream_name(queue), filters, info.last_seq + 1, self._on_stored,
+            consumer_prefix="watch",
+        )  # fmt: skip
+        try:
+            await follower.run(task_status=task_status)
+        except NotPermitted:
+            self.ends_alone = True
+            self._client.conn.subscribe_direct(f"mesh.wf.{token(queue)}.*.end.*", self._on_published)
+            task_status.started()
 
     async def happenings(self) -> AsyncIterator[Happening]:
         """What happens, as it happens."""
@@ -79,14 +89,20 @@ class Feed:
             self._some = anyio.Event()
             await self._some.wait()
 
-    def _taker(self, queue: str) -> Callable[[Delivered], None]:
-        def take(message: Delivered) -> None:
-            event = parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
-            if event is not None:
-                self._waiting.append(_News(WorkflowKey(queue, untoken(event.id_token)), event.at_ns, event))
-                self._some.set()
+    def _on_stored(self, message: Delivered) -> None:
+        self._hear(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
 
-        return take
+    def _on_published(self, subject: str, _reply: str, data: bytes, raw_headers: bytes | None) -> None:
+        # As it will be stored; in which partition matters to nobody here.
+        queue, _, rest = subject.removeprefix("mesh.wf.").partition(".")
+        self._hear(f"mesh.log.{queue}.0.{rest}", 0, time.time_ns(), data, raw_headers)
+
+    def _hear(self, stored: str, seq: int, time_ns: int, data: bytes, raw_headers: bytes | None) -> None:
+        event = parse(stored, seq, time_ns, data, raw_headers)
+        if event is not None:
+            key = WorkflowKey(untoken(stored.split(".")[2]), untoken(event.id_token))
+            self._waiting.append(_News(key, event.at_ns, event))
+            self._some.set()
 
     def _on_suspended(self, subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
         parts = subject.split(".")

@@ -6,12 +6,13 @@ Not here: what the events mean (`node.api.event_records`), how they look (`node.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.abc
 
-from mesh.errors import NotFound
+from mesh.errors import TEMPORARY, NotFound, NotPermitted
 from mesh.follower import Delivered, Follower
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ REST_S_MIN: Final = 0.1
 # A direct read may be answered by a replica that does not have the newest event yet.
 LOOK_AGAIN_S: Final = 0.05
 LOOKS_MAX: Final = 20
+READ_EVERY_S: Final = 0.5
 
 
 class News:
@@ -40,6 +42,13 @@ class News:
             client.conn, client.js, history.stream, [key.stored(partition, ">")], start_seq, self._take,
             consumer_prefix="watch",
         )  # fmt: skip
+        everything = key.stored(partition, ">")
+
+        async def next_seq(seq: int) -> int | None:
+            message = await client.js.get_next(history.stream, max(seq, start_seq), everything)
+            return message.seq if message is not None else None
+
+        self._next = next_seq
         # That it cannot go on for now is told by nobody else, and not stored.
         self._note = client.conn.subscribe_direct(key.note("suspended"), lambda *_: self._event.set())
 
@@ -57,11 +66,22 @@ class News:
         self._event.set()
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled; a user who may not follow the stream reads it now and then."""
         try:
             await self._follower.run(task_status=task_status)
+        except NotPermitted:
+            task_status.started()
+            await self._read_for_ever()
         finally:
             self._note.unsubscribe()
+
+    async def _read_for_ever(self) -> None:
+        while True:
+            with suppress(*TEMPORARY):
+                while (found := await self._next(self.last_seq + 1)) is not None:
+                    self.last_seq = found
+                    self._event.set()
+            await anyio.sleep(READ_EVERY_S)
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait for something new, and for the end of the rest after the last look; False when nothing came in time."""

@@ -15,7 +15,7 @@ from node.cli.printing import clock, one_line, shortened
 COLUMNS: Final = ("n", "time", "after", "event", "step", "ran", "node", "detail")
 # A line is parts of text, each with a style of rich; "" is none.
 Line = tuple[tuple[str, str], ...]
-SPARE: Final = ("node", "ran", "time", "step")  # what a narrow terminal leaves out, one after the other
+SPARE: Final = ("time", "ran", "node", "step")  # what a narrow terminal leaves out, one after the other
 DETAIL_CHARACTERS_MAX: Final = 120
 # How the outcome of an op reads, by its kind: done, and not done.
 _OUTCOMES: Final = {
@@ -143,7 +143,7 @@ def detail(event: Mapping[str, Any]) -> str:
     parts = []
     match event["kind"]:
         case "start":
-            parts.append(f"{event['workflow']}({', '.join(codec.to_json(value) for value in event['args'])})")
+            parts.append(", ".join(codec.to_json(value) for value in event["args"]))
             parts += [f"{name} {event[name]}" for name in ("host", "parent", "cron") if event.get(name)]
             if event.get("attempt", 1) > 1:
                 parts.append(f"attempt {event['attempt']}")

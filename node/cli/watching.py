@@ -221,6 +221,8 @@ async def _watch_all(
         async with anyio.create_task_group() as tasks:
             await feed.start(tasks)
             say(f"watching {about}{f', type {type_name}' if type_name else ''}; Ctrl-C ends")
+            if feed.ends_alone:
+                say("this user may not follow the streams: only ends and suspensions are shown")
             await until_enough(show)
             tasks.cancel_scope.cancel()
 
