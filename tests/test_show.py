@@ -71,7 +71,7 @@ CHARGE, SHIP = fingerprint("call", "app:charge"), fingerprint("spawn", "app:ship
         (an_event(11, "claim", "10", "1", "1"), "app:charge begun, at most once", ""),
         (an_event(11, "signal", token("approve"), data=codec.encode({"by": "Ada"}), headers={HEADER_FROM: "bob"}), "signal approve", '{"by": "Ada"}, from bob'),
         (an_event(11, "mark", "10", token("version:fees"), data=codec.encode(2)), "decided fees", "2"),
-        (an_event(11, "attrs", "10", data=codec.encode({"search": {"customer": "c-1"}, "memo": []})), "attributes changed", 'search {"customer": "c-1"}'),
+        (an_event(11, "attrs", "10", data=codec.encode({"search": {"customer": "c-1"}, "memo": []})), "attributes changed", 'attrs {"customer": "c-1"}'),
         (an_event(11, "cancel"), "asked to stop", ""),
         (an_event(11, "kill"), "terminated by request", ""),
         (an_event(11, "monitor"), "watched from outside", ""),
