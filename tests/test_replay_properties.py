@@ -123,6 +123,7 @@ class Live:
     random: Random
     outstanding: list[list[str]] = field(default_factory=list)
     opened: list[list[tuple[object, ...]]] = field(default_factory=list)
+    looks: list[object] = field(default_factory=list)
     dropped: dict[int, int] = field(
         default_factory=dict
     )  # sequence of a deleted attempt -> history length at that time
@@ -149,6 +150,7 @@ class Live:
         ]
         self.outstanding.append(seen)
         self.opened.append(opened(self.flow))
+        self.looks.append(looked_at(self.flow) if is_looked_at(self.flow) else None)
 
     def event(self) -> None:
         flow, random = self.flow, self.random
@@ -284,6 +286,17 @@ def opened(flow: Flow) -> list[tuple[object, ...]]:
     ]
 
 
+def is_looked_at(flow: Flow) -> bool:
+    """Whether the live run is looked at after every event; its replays are not, and there must be no difference."""
+    return len(flow.source) % 3 == 0
+
+
+def looked_at(flow: Flow) -> object:
+    """What a look at the machine shows."""
+    machine = flow.run.machine
+    return machine.inspect() if machine is not None else None
+
+
 def visible(step: list[str]) -> list[str]:
     """Without what a replay has no need to do again: lines that were printed, versions that are recorded."""
     return [text for text in step if not text.startswith(("info ", "mark "))]
@@ -313,6 +326,8 @@ def check_replay(live: Live, length: int, vm: LuaVM | None = None) -> None:
         assert visible(again.steps[i]) == visible(flow.steps[i]), f"event {i}: {flow.events[i]}"
     assert again.outstanding() == live.outstanding[length - 1]
     assert opened(again) == live.opened[length - 1]
+    if is_looked_at(again):
+        assert looked_at(again) == live.looks[length - 1]
     if length == len(flow.events):
         assert again.run.finished == flow.run.finished
         assert again.run.suspended == flow.run.suspended
