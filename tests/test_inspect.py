@@ -156,6 +156,17 @@ end"""
     assert seen["coroutines"] == [], "they wait with their task"
 
 
+def test_what_was_received_is_shown_with_where_it_came_from() -> None:
+    flow = Flow(
+        "return function() local m = process.inbox():receive() local n = process.inbox():receive() funcs.call('a:b') end"
+    )
+    flow.start()
+    flow.signal("greet", {"x": 1}, sender="{c@w|x}")
+    flow.signal("bare")
+    shown = variables(look(flow)["tasks"][0]["frames"][0])
+    assert shown == {"m": 'message "greet" ({x = 1}) from "{c@w|x}"', "n": 'message "bare" (nil)'}
+
+
 def test_suspended_coroutines_of_the_user_are_shown_with_where_they_stand() -> None:
     source = """return function()
   local list = {}
@@ -202,6 +213,7 @@ end"""
         ("{string, _G}", "{module string, _G}"),
         ("errors.new({kind = 'Conflict', message = 'no', details = {a = 1}})", 'error Conflict "no" {a = 1}'),
         ("payload.new({a = 1})", "payload {a = 1}"),
+        ("errors.new({message = 'no'})", 'error "no"'),
         ("channel.new()", "channel, unbuffered"),
         ("process.inbox()", "channel, 0 in its buffer"),
         ("funcs.async('x:y')", "future of op 1, open"),
@@ -236,6 +248,11 @@ def test_what_is_large_is_cut_and_says_by_how_much() -> None:
     frames = seen["tasks"][0]["frames"]
     assert len(frames) == 31
     assert frames[-1]["function"] == "..."
+    nested = looked_at(
+        "return function() local function f(n, last) if n > 0 then f(n - 1, last) else last() end return n end "
+        "local gen = coroutine.wrap(function() f(40, function() funcs.call('a:b') end) end) f(40, gen) end"
+    )
+    assert len(nested["tasks"][0]["frames"]) == 31
 
 
 def test_no_metamethod_of_the_users_runs_and_nothing_changes() -> None:

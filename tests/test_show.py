@@ -152,7 +152,7 @@ def a_record(**fields: Any) -> dict[str, Any]:
     )  # fmt: skip
     record |= {
         "id": "w-1", "queue": "orders", "run": 7, "type": "app:order", "status": "running", "attempt": 1, "memo": {},
-        "attrs": {}, "waiting": [], "children": [], "cancel_requested": False, "stacks": [], "tasks": [], "coroutines": [],
+        "attrs": {}, "waiting": [], "children": [], "cancel_requested": False, "stacks": [], "tasks": [], "tasks_total": 0, "coroutines": [],
         "globals": [],
     }  # fmt: skip
     return record | fields
@@ -189,6 +189,14 @@ def test_facts_that_are_not_always_there_are_shown_when_they_are() -> None:
         "globals:",
         "  count = 1",
     ]
+
+
+def test_of_very_many_tasks_some_are_shown() -> None:
+    task = {"main": False, "runtimes": False, "frames": [], "waits": {"kind": "nothing"}}
+    record = a_record(tasks=[task | {"id": n} for n in range(100)], tasks_total=130)
+    lines = ["".join(text for text, _ in line) for line in state_lines(record, with_locals=False)]
+    assert lines[-3:-1] == ["task 19: stopped here", "110 more tasks"]
+    assert texts(record)[-1] == "30 more tasks"
 
 
 def test_control_characters_do_not_reach_the_terminal() -> None:

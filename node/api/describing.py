@@ -171,14 +171,24 @@ def described(
         "deadline": _iso_or_none(detail.get("deadline_ns")),
         "stacks": list(detail.get("stacks") or ()),
         "tasks": list(detail.get("tasks") or ()),
+        "tasks_total": detail.get("tasks_total") or 0,
         "coroutines": list(detail.get("coroutines") or ()),
         "globals": list(detail.get("globals") or ()),
         "ops": [_op_record(row, numbers) for row in known.ops.values()],
         "history_warning": detail.get("history_warning") or None,
-        "note": detail.get("ops_problem") or detail.get("problem"),
+        "note": _note(detail),
         "events_total": len(events),
         "events": event_records(events, known),
     }  # fmt: skip
+
+
+def _note(detail: Mapping[str, Any]) -> str | None:
+    """What cannot be told, and why."""
+    if detail.get("problem"):
+        return f"where its code stands cannot be seen: {detail['problem']}"
+    if detail.get("ops_problem"):
+        return f"the history is without steps and durations: {detail['ops_problem']}"
+    return None
 
 
 def _attributes(

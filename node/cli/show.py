@@ -16,7 +16,7 @@ import click
 from node.cli.apps import APP
 from node.cli.connecting import Server, connection_options, run
 from node.cli.live import show_live, until_enough, watch_option
-from node.cli.printing import no_color, print_json, print_table, say, table_of
+from node.cli.printing import no_color, one_line, print_json, print_table, say, table_of
 from node.cli.workflows import queue_option
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ LAST_DEFAULT: Final = 200
     "as_json",
     is_flag=True,
     help="Print {id, queue, run, type, status, started, ended, duration_s, parent, attempt, memo, attrs, at, value, "
-    "error, args, node, reason, suspended_at, expected, got, waiting, children, stacks, tasks, coroutines, globals, "
-    "ops, note, events_total, events: [{n, seq, time, since_s, kind, ...}]}.",
+    "error, args, node, reason, suspended_at, expected, got, waiting, children, stacks, tasks, tasks_total, "
+    "coroutines, globals, ops, history_warning, note, events_total, events: [{n, seq, time, since_s, kind, ...}]}.",
 )
 @connection_options
 def show(
@@ -207,8 +207,8 @@ class View:
         from node.cli.state_view import line, state_lines
 
         lines = state_lines(record, with_locals=self.with_locals, hint=self._server.hint)
-        if record["note"] and record["events"]:
-            lines.append(line((f"the history without steps and durations: {record['note']}", "dim")))
+        if record["note"]:
+            lines.append(line((f"note: {one_line(record['note'])}", "dim")))
         hidden = record["events_total"] - len(record["events"])
         if self._with_events:
             lines.append(line(f"\n{hidden} earlier events are not shown; --last 0 shows all" if hidden else ""))

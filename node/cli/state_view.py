@@ -18,6 +18,7 @@ STATUS_STYLES: Final = {
     "canceled": "yellow", "suspended": "bold red",
 }  # fmt: skip
 NEW_NS: Final = 1_000_000
+TASKS_SHOWN_MAX: Final = 20
 OPEN: Final = ("running", "suspended")
 
 
@@ -138,12 +139,15 @@ def _waiting_line(item: Mapping[str, Any], now_ns: int) -> Line:
 
 def task_lines(record: Mapping[str, Any], *, with_locals: bool) -> list[Line]:
     """Where the code stands: each task with what it waits for and its frames, innermost first."""
-    shown = [task for task in record["tasks"] if task["frames"] or not task["runtimes"]]
+    tasks = [task for task in record["tasks"] if task["frames"] or not task["runtimes"]]
     lines: list[Line] = []
-    for task in shown:
+    for task in tasks if with_locals else tasks[:TASKS_SHOWN_MAX]:
         name = "main task" if task["main"] else f"task {task['id']}"
         lines.append(line((f"{name}: ", "bold"), waits_text(task["waits"])))
         lines += _frame_lines(task["frames"], with_locals)
+    hidden = record["tasks_total"] - (len(record["tasks"]) if with_locals else min(len(tasks), TASKS_SHOWN_MAX))
+    if hidden > 0 and len(tasks) >= TASKS_SHOWN_MAX:
+        lines.append(line((f"{hidden} more tasks", "dim")))
     for i, coroutine in enumerate(record["coroutines"] if with_locals else (), 1):
         stands = "suspended" if coroutine["frames"] else "not begun"
         lines.append(line((f"coroutine {i}: ", "bold"), stands))

@@ -249,12 +249,14 @@ function objects.Message(look, message, depth)
   for i = 1, raw.math.min(n, ITEMS_MAX) do
     parts[i] = shown(look, bodies[i], depth + 1)
   end
-  return "message " .. shown_text(topic) .. " (" .. concat(parts, ", ") .. ")" .. (from ~= "" and " from " .. from or "")
+  local sender = raw_type(from) == "string" and from ~= "" and " from " .. shown_text(from) or ""
+  return "message " .. shown(look, topic, depth) .. " (" .. concat(parts, ", ") .. ")" .. sender
 end
 
 function objects.Error(look, err, depth)
   local wire = K.error_to_wire(err)
-  local text = "error " .. (wire.kind ~= nil and wire.kind ~= "" and raw_tostring(wire.kind) .. " " or "") .. shown_text(wire.message)
+  local kind = raw_type(wire.kind) == "string" and wire.kind ~= "" and wire.kind .. " " or ""
+  local text = "error " .. sub(kind, 1, TEXT_BYTES_MAX) .. shown(look, wire.message, depth)
   return wire.details and text .. " " .. shown(look, wire.details, depth + 1) or text
 end
 
@@ -401,7 +403,7 @@ local function frames_of(look, co, is_main, with_values)
   local frames = {}
   local last
   walk_frames(co, function(where, level, info)
-    if #frames == FRAMES_MAX then
+    if #frames >= FRAMES_MAX then
       frames[FRAMES_MAX + 1] = { file = MORE, line = 0, ["function"] = MORE, locals = {}, upvalues = {} }
       last = nil
       return true
