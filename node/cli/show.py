@@ -6,6 +6,7 @@ Values are shown as they are in the history: what is secret should not be passed
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import click
 from node.cli.apps import APP
 from node.cli.connecting import Server, connection_options, run
 from node.cli.live import show_live, until_enough, watch_option
-from node.cli.printing import no_color, one_line, print_json, print_table, say, table_of
+from node.cli.printing import no_color, one_line, print_json, print_table, say, shortened, table_of
 from node.cli.workflows import queue_option
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from node.workflows.looking_back import LookingBack
 
 LAST_DEFAULT: Final = 200
+# Of a view that has to fit on a screen: an event takes two lines at most, mostly.
+LINES_PER_EVENT: Final = 2
+WATCH_DETAIL_CHARACTERS_MAX: Final = 40
+WATCH_EVENTS_MIN: Final = 3
+WATCH_SPARE_LINES: Final = 4
 
 
 @click.command()
@@ -235,9 +241,15 @@ class View:
         from node.cli.timeline import COLUMNS, SPARE, day_of, rows_of
 
         record = self._shown(record)
+        # What does not fit on the screen would be lost below: the newest events are what one waits for.
+        room = shutil.get_terminal_size().lines - len(self._lines(record)) - WATCH_SPARE_LINES
+        record["events"] = record["events"][-max(room // LINES_PER_EVENT, WATCH_EVENTS_MIN) :]
         parts: list[RenderableType] = [Text.assemble(*parts) for parts in self._lines(record)]
         if record["events"]:
-            rows = rows_of(record["events"], record["ops"], day=day_of(record))
+            rows = [
+                (*row[:-1], shortened(row[-1], WATCH_DETAIL_CHARACTERS_MAX))
+                for row in rows_of(record["events"], record["ops"], day=day_of(record))
+            ]
             parts.append(table_of(COLUMNS, rows, characters, spare=SPARE))
         return Group(*parts)
 
