@@ -9,19 +9,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from mesh import codec
 from mesh.client import WorkflowHandle, connect
 from mesh.errors import CannotLookBack
 from mesh.event_numbers import UnknownEvent
+from mesh.events import Event, StartSpec
 from mesh.failure import Failure
 from mesh.subjects import WorkflowKey, function_request
 from node.api.describing import describe
 from node.app_code import looking_back_with
+from node.workflows.looking_back import OPS_MAX, VM_LOOKS_MAX
 from node.workflows.ops import fingerprint
 from tests.apps import QUEUE, Mesh, a_mesh, key, write_app
 from tests.conftest import ServerFactory
+from tests.flows import RUN, Flow
 from tests.waiting import wait_until_async
 
 ORDER = """local rate = 7
@@ -247,3 +251,56 @@ async def test_a_failed_workflow_shows_its_variables_where_it_failed(
         assert [event["kind"] for event in whole["events"]][:2] == ["start", "ret"]
         assert all(event["since_s"] >= 0 for event in whole["events"][1:])
         assert whole["ops"][0]["ended"] == 2
+
+
+# -- without a mesh --------------------------------------------------------------------------------------------------
+
+MANY = "return function() for i = 1, 5000 do funcs.call('app:inc', i) end end"
+
+
+def told(answers: int) -> Flow:
+    """A run that was given so many answers."""
+    flow = Flow(MANY, spec=StartSpec("app:flow", entropy=b"e"))
+    flow.start()
+    for n in range(1, answers + 1):
+        flow.ok(n, n)
+    return flow
+
+
+async def test_a_look_back_has_limits(tmp_path: Path) -> None:
+    look = looking_back_with(write_app(tmp_path / "app", workflows={"flow": MANY}), {})
+    flow = told(OPS_MAX + 10)
+    whole = await look.at(flow.key, RUN, flow.events)
+    assert (whole["at_seq"], whole["waiting"][0]["n"]) == (flow.events[-1].seq, OPS_MAX + 11)
+    assert [whole["ops"][0][0], whole["ops"][-1][0], len(whole["ops"])] == [12, OPS_MAX + 11, OPS_MAX], "the newest"
+    for event in (flow.events[0], flow.events[5]):
+        past = await look.at(flow.key, RUN, flow.events, event.seq)
+        assert past["waiting"][0]["n"] == event.seq - RUN + 1
+    with pytest.raises(CannotLookBack, match=r"takes longer than 0 s: event \d+ was reached"):
+        await look.at(flow.key, RUN, flow.events, seconds=0)
+    with pytest.raises(CannotLookBack, match="no event with sequence 7"):
+        await look.at(flow.key, RUN, flow.events, 7)
+    with pytest.raises(CannotLookBack, match="no start of run"):
+        await look.at(flow.key, RUN, flow.events[1:])
+
+
+async def test_looks_at_the_same_time_take_turns_in_one_machine(tmp_path: Path) -> None:
+    look = looking_back_with(write_app(tmp_path / "app", workflows={"flow": MANY}), {})
+    flow = told(VM_LOOKS_MAX + 20)
+    seen: dict[int, int] = {}
+
+    async def look_at(event: Event) -> None:
+        seen[event.seq] = (await look.at(flow.key, RUN, flow.events, event.seq))["waiting"][0]["n"]
+
+    async with anyio.create_task_group() as tasks:
+        for event in flow.events:
+            tasks.start_soon(look_at, event)
+    assert seen == {event.seq: event.seq - RUN + 1 for event in flow.events}
+
+
+async def test_code_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
+    look = looking_back_with(write_app(tmp_path / "app", workflows={"other": MANY}), {})
+    flow = told(2)
+    state = await look.at(flow.key, RUN, flow.events)
+    assert (state["status"], state["suspended_seq"]) == ("suspended", RUN)
+    assert "has no workflow 'app:flow'" in state["reason"]
