@@ -348,7 +348,11 @@ class FunctionHost:
         if job.limit is not None:
             job.limit.throttle.begin()
         job.begun_s = now = time.monotonic()
-        job.function.counts.waits.observe(now - job.waits_since_s if job.waits_since_s else 0.0)
+        waits = job.function.counts.waits
+        if job.waits_since_s:
+            waits.observe(now - job.waits_since_s)
+        else:
+            waits.observe_none()
         if self._tracing is not None:
             self._begin_span(self._tracing, job)
         if not job.once or not job.reply.startswith(WORKFLOW_REPLY):

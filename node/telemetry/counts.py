@@ -48,6 +48,10 @@ class Histogram:
         self.counts[bisect_left(self.bounds_s, seconds)] += 1
         self.total_s += seconds
 
+    def observe_none(self) -> None:
+        """The same for one that took no time at all."""
+        self.counts[0] += 1
+
     def copy(self) -> Histogram:
         """The same as it is now."""
         copied = Histogram(self.bounds_s)
