@@ -1,22 +1,31 @@
 """The W3C trace context: which trace something belongs to, as it travels in the headers of a message.
 
-Pure but for `current`, which asks OpenTelemetry for the span that the caller is in. It is asked only when somebody else
-in this process has imported it: where nobody has, there is no span.
+Pure but for `current_context`: what a request came with, as its handler says by `carrying`, else the span that the
+caller is in. OpenTelemetry is asked for that only when somebody else in this process has imported it: where nobody has,
+there is no span.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from mesh.wire import parse_headers
 
 HEADER_PARENT: Final = "traceparent"
 HEADER_STATE: Final = "tracestate"
+# On the start of a run that follows another one: the span of that.
+HEADER_FOLLOWS: Final = "Mesh-Follows"
 SAMPLED: Final = 0x01
 
 _PARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?").fullmatch
+
+
+_carried: ContextVar[TraceContext | None] = ContextVar("mesh_trace_context", default=None)
 
 
 class TraceContext(NamedTuple):
@@ -55,6 +64,13 @@ def read_context(raw_headers: bytes | None) -> TraceContext | None:
     return parse_context(headers.get(HEADER_PARENT, ""), headers.get(HEADER_STATE, ""))
 
 
+def followed_context(raw_headers: bytes | None) -> TraceContext | None:
+    """The span of the run that the run of this start follows; None when there is none."""
+    if raw_headers is None or HEADER_FOLLOWS.encode() not in raw_headers:
+        return None
+    return parse_context(parse_headers(raw_headers).get(HEADER_FOLLOWS, ""))
+
+
 def parse_context(parent: str, state: str = "") -> TraceContext | None:
     """Read the values of the two headers; None for what is no context."""
     found = _PARENT(parent.strip())
@@ -66,8 +82,21 @@ def parse_context(parent: str, state: str = "") -> TraceContext | None:
     return TraceContext(trace_id, span_id, int(found[4], 16), state)
 
 
+@contextmanager
+def carrying(context: TraceContext | None) -> Iterator[None]:
+    """Let what is started and called in the block belong to this context; None changes nothing."""
+    token = _carried.set(context or _carried.get())
+    try:
+        yield
+    finally:
+        _carried.reset(token)
+
+
 def current_context() -> TraceContext | None:
-    """The span that the caller is in, if it is in one."""
+    """The context that the caller carries, or the span that it is in, if there is one."""
+    carried = _carried.get()
+    if carried is not None:
+        return carried
     trace: Any = sys.modules.get("opentelemetry.trace")  # a module that is there or not has no type
     if trace is None:
         return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +29,9 @@ from mesh.subjects import WorkflowKey
 from mesh.tracecontext import TraceContext, current_context, parse_context, read_context
 from node.telemetry.run_trace import RunTrace
 from node.telemetry.trace_settings import TracingNotPossible, trace_settings
-from node.telemetry.tracing import Tracing
+from node.telemetry.tracing import Tracing, tracing_of
 from tests.apps import WORKER, a_mesh, is_handled, write_app
-from tests.cluster import a_node
+from tests.cluster import a_node, mesh_command
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until, wait_until_async
 
@@ -104,6 +106,7 @@ APP = {
         local _, err = quick:call('app:broken')
         return tostring(err)
     end""",
+    "counts": "return function(n) if n > 1 then process.upgrade(nil, n - 1) end return 'done' end",
     "fails": "return function() error('no way') end",
     "asks": "return function(name) return funcs.call('app:inner', name) end",
     "gated": "return function(file) return funcs.call('app:leaf', 1) + funcs.call('app:gate', file) + funcs.call('app:leaf', 3) end",
@@ -305,6 +308,42 @@ async def test_a_run_whose_owner_is_killed_is_still_one_trace_without_a_span_twi
         ]
 
 
+async def test_a_run_that_follows_another_is_a_trace_of_its_own_with_a_link(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """A workflow may go on for ever; its trace may not."""
+    spans = Spans()
+    async with a_mesh(
+        nats_server().url, write_app(tmp_path, workflows=APP, functions=FUNCTIONS), tracing=spans.tracing
+    ) as m:
+        with trace.use_span(trace.NonRecordingSpan(_remote(STARTER))):
+            handle = await m.start("counts", 2, id="c")
+        assert await handle.result(timeout_s=20) == "done"
+        await wait_until(lambda: len(spans.named("workflow app:counts")) == 2)
+        first, second = spans.named("workflow app:counts")
+        assert [attributes(span)["mesh.outcome"] for span in (first, second)] == ["continued", "completed"]
+        assert first.context.trace_id == STARTER.trace_id
+        assert second.context.trace_id != STARTER.trace_id
+        assert second.parent is None
+        (link,) = second.links
+        assert (link.context.trace_id, link.context.span_id) == (first.context.trace_id, first.context.span_id)
+
+
+async def test_the_control_api_and_the_command_line_start_in_the_trace_they_are_called_in(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    spans, url = Spans(), nats_server().url
+    async with a_mesh(url, write_app(tmp_path, workflows=APP, functions=FUNCTIONS), tracing=spans.tracing) as m:
+        body = json.dumps({"workflow": "app:child", "id": "by-api", "host": WORKER}).encode()
+        await m.client.conn.request("mesh.api.start", body, timeout_s=5, headers=STARTER.headers)
+        done = await mesh_command(
+            "start", "app:child", "--id", "by-command", url=url, environ={"TRACEPARENT": STARTER.text}
+        )
+        assert done.status == 0, done.err
+        await wait_until(lambda: len(spans.named("workflow app:child")) == 2, timeout_s=20)
+        assert {span.context.trace_id for span in spans.named("workflow app:child")} == {STARTER.trace_id}
+
+
 async def test_who_samples_decides_for_the_whole_run(nats_server: ServerFactory, tmp_path: Path) -> None:
     spans = Spans(ParentBased(ALWAYS_OFF))
     async with a_mesh(
@@ -408,3 +447,14 @@ def test_the_variables_of_opentelemetry_ask_for_traces() -> None:
         trace_settings({"OTEL_TRACES_EXPORTER": "zipkin"})
     with pytest.raises(TracingNotPossible, match="OTEL_EXPORTER_OTLP_PROTOCOL=http/json"):
         trace_settings({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
+
+
+def test_traces_that_need_what_is_not_installed_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = trace_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"})
+    assert settings is not None
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(TracingNotPossible, match="pip install opentelemetry-exporter-otlp-proto-http"):
+        tracing_of(settings, "a", "1")
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
+    with pytest.raises(TracingNotPossible, match=r"OTEL_EXPORTER_OTLP_ENDPOINT asks .* pip install 'moonmesh\[otel\]'"):
+        tracing_of(settings, "a", "1")

@@ -23,6 +23,7 @@ import anyio.abc
 from mesh import codec
 from mesh.connection import Connection, DirectSubscription
 from mesh.errors import Disconnected, MeshError, PayloadTooLarge
+from mesh.tracecontext import carrying, read_context
 from node.api.endpoints import ENDPOINTS, EndpointSpec, Verb
 from node.api.problems import OURS, UNAVAILABLE, Problem, problem_of
 from node.api.requests import read_request, schema_of
@@ -108,7 +109,7 @@ class ControlApi:
         _subject: str,
         reply: str,
         data: bytes,
-        _h: bytes | None,
+        raw_headers: bytes | None,
     ) -> None:
         # Without a reply nobody would hear the answer. And a node may write what its callers may not, so it does not
         # answer into a history or a bucket.
@@ -120,7 +121,8 @@ class ControlApi:
             return
         scope = anyio.CancelScope()
         self._under_way.add(scope)
-        self._tasks.start_soon(self._serve, scope, spec, verb, endpoint, reply, data)
+        with carrying(read_context(raw_headers)):  # what it starts belongs to the trace of who asks
+            self._tasks.start_soon(self._serve, scope, spec, verb, endpoint, reply, data)
 
     async def _serve(
         self, scope: anyio.CancelScope, spec: EndpointSpec, verb: Verb, endpoint: Endpoint, reply: str, data: bytes

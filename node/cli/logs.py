@@ -187,17 +187,12 @@ async def _kept_lines(client: Client, node: str | None) -> tuple[list[LogLine], 
 async def _nodes(client: Client) -> list[str]:
     """The nodes of the mesh, those that only serve functions among them."""
     from mesh.errors import NotFound
-    from mesh.roster import BUCKET
-    from mesh.subjects import bucket_key_name
+    from node.api.directory import members
 
-    found: set[str] = set()
-    for kind in ("member", "host"):
-        try:
-            entries = await client.js.kv_entries(BUCKET, f"{kind}.>")
-        except NotFound:
-            continue
-        found.update(bucket_key_name(entry.key.partition(".")[2]) for entry in entries)
-    return sorted(found)
+    try:
+        return list(await members(client))
+    except NotFound:  # none has ever been up
+        return []
 
 
 def _why_nothing(kept: Iterable[LogLine], server: Server) -> str:

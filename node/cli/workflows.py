@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -76,11 +77,14 @@ def start(
     """  # noqa: D301 - click reads the control character
 
     async def main() -> None:
+        from mesh.tracecontext import carrying, parse_context
         from node.api import verbs
 
         async with server.client() as client:
             asker = server.asker(client)
-            with server.deadline("the start"):
+            # As OpenTelemetry has it for commands: the trace in which this one is run.
+            trace = parse_context(os.environ.get("TRACEPARENT", ""), os.environ.get("TRACESTATE", ""))
+            with carrying(trace), server.deadline("the start"):
                 record = await verbs.start(
                     asker,
                     workflow=workflow,

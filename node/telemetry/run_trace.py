@@ -29,12 +29,12 @@ class Note(NamedTuple):
 
 
 class RunTrace:
-    """The trace of a run. parent: the span it was started in. root: the run's own.
+    """The trace of a run. parent: the span it was started in. root: the run's own. follows: that of the run before it.
 
     notes: what came to the run from outside, also what its former owners saw.
     """
 
-    __slots__ = ("_flags", "_noted_seq", "_seed", "_state", "notes", "parent", "root", "trace_id")
+    __slots__ = ("_flags", "_noted_seq", "_seed", "_state", "follows", "notes", "parent", "root", "trace_id")
 
     def __init__(self, key: WorkflowKey, run: int, parent: TraceContext | None, *, flags: int, state: str = "") -> None:
         self._seed = f"{key.queue}/{key.id}/{run}".encode("utf-8", "surrogateescape")
@@ -42,6 +42,7 @@ class RunTrace:
         self._state = state
         self._noted_seq = 0
         self.parent = parent
+        self.follows: TraceContext | None = None
         self.trace_id = parent.trace_id if parent is not None else derived_trace_id(key, run)
         self.root = TraceContext(self.trace_id, self._id(b"run"), flags, state)
         self.notes: list[Note] = []

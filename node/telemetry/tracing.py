@@ -106,6 +106,8 @@ class Tracing:
     ) -> None:
         """A run is over."""
         made = self._start(name, run.root, run.parent, SpanKind.INTERNAL, start_ns, attributes)
+        if run.follows is not None:
+            made.add_link(_span_context(run.follows), {"mesh.link": "follows"})
         for note in run.notes:
             made.add_event(note.name, {"mesh.topic": note.topic} if note.topic else None, note.at_ns)
         if failure is not None:
@@ -218,9 +220,12 @@ def _as_parent(parent: TraceContext | None) -> Context:
     """A context with a parent from elsewhere; without one an empty one, so that what happens to be current is none."""
     if parent is None:
         return Context()
-    state = TraceState.from_header([parent.state]) if parent.state else None
-    span = SpanContext(parent.trace_id, parent.span_id, True, TraceFlags(parent.flags), state)
-    return trace.set_span_in_context(NonRecordingSpan(span), Context())
+    return trace.set_span_in_context(NonRecordingSpan(_span_context(parent)), Context())
+
+
+def _span_context(context: TraceContext) -> SpanContext:
+    state = TraceState.from_header([context.state]) if context.state else None
+    return SpanContext(context.trace_id, context.span_id, True, TraceFlags(context.flags), state)
 
 
 def _context_of(span: SpanContext) -> TraceContext:

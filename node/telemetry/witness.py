@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mesh import codec
 from mesh.events import HEADER_NODE, decode_end
-from mesh.tracecontext import read_context
+from mesh.tracecontext import followed_context, read_context
 from node.telemetry.counts import QueueCounts
 from node.telemetry.run_trace import PassedTrace, RunTrace
 from node.workflows.ops import Effect, OpState, RetryLater
@@ -36,7 +36,8 @@ class Witness:
         """A run was made of a start with these headers, and nothing was applied to it yet."""
         context = read_context(raw_headers)
         if self._tracing is not None:
-            run.trace = self._tracing.run_trace(run.key, run.run, run.type_name, context)
+            spans = run.trace = self._tracing.run_trace(run.key, run.run, run.type_name, context)
+            spans.follows = followed_context(raw_headers)
         elif context is not None:
             run.trace = PassedTrace(context)
 

@@ -20,6 +20,8 @@ from mesh.hosts import HostRecord
 from mesh.jetstream import JetStream
 from mesh.outbox import Ack, Outbox
 from mesh.subjects import WorkflowKey
+from mesh.tracecontext import HEADER_FOLLOWS
+from node.telemetry.run_trace import RunTrace
 from node.workflows.background import Background, insist
 from node.workflows.instances import Instance, Instances, InTrouble
 from node.workflows.ops import ChildAtEnd, Finish
@@ -81,14 +83,20 @@ class Ending:
         self._instances.forget(instance.id_token)
         self._outbox.write(instance.key.end(run), EndRecord("failed", codec.encode_failure(failure)).encode())
 
-    async def start_next(self, key: WorkflowKey, record: EndRecord) -> None:
-        """Start the run that follows. Somebody else may have done it: then the expectation fails, and all is well."""
+    async def start_next(self, key: WorkflowKey, record: EndRecord, run: Run | None = None) -> None:
+        """Start the run that follows. Somebody else may have done it: then the expectation fails, and all is well.
+
+        run: the one that has ended, when it is known.
+        """
         last = await self._history.last_start(key)
         ended = await self._history.last_run(key)
         if last is None or ended is None or ended[1] is None or last.run > ended[1].seq:
             return
         try:
-            await self._js.publish(key.start(), record.next_start, expect_last_subject_seq=last.run)
+            headers = None
+            if run is not None and isinstance(run.trace, RunTrace):
+                headers = {HEADER_FOLLOWS: run.trace.root.text}
+            await self._js.publish(key.start(), record.next_start, headers=headers, expect_last_subject_seq=last.run)
         except Conflict:
             return
 
@@ -104,7 +112,7 @@ class Ending:
             if timers:
                 await self._timers.take_back(instance, run, "*")
             if record.next_start:
-                await insist(lambda: self.start_next(key, record), what, about)
+                await insist(lambda: self.start_next(key, record, run), what, about)
         except MeshError as error:
             self._in_trouble(instance, run, error)
         finally:
