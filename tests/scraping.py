@@ -10,7 +10,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import anyio.to_thread
 from prometheus_client.parser import text_string_to_metric_families
@@ -65,3 +65,17 @@ def free_address() -> str:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def free_addresses(count: int) -> list[str]:
+    """Addresses with ports that follow each other, on which nobody listens."""
+    while True:
+        host, _, port = free_address().rpartition(":")
+        addresses = [f"{host}:{int(port) + i}" for i in range(count)]
+        with ExitStack() as stack:
+            try:
+                for i in range(1, count):
+                    stack.enter_context(closing(socket.socket())).bind((host, int(port) + i))
+            except (OSError, OverflowError):
+                continue
+        return addresses

@@ -26,6 +26,7 @@ from mesh.subjects import WorkflowKey
 from tests.cluster import PROJECT, Finished, a_node, mesh_command, plain_environment
 from tests.conftest import ServerFactory
 from tests.mesh_up import Up
+from tests.scraping import free_addresses, http_get
 from tests.servers import tied_to_us
 from tests.waiting import wait_until_async
 
@@ -683,8 +684,10 @@ def is_gone(pid: int) -> bool:
 
 
 async def test_up_runs_server_and_nodes_restarts_a_dead_one_and_ends_them_all(app: Path) -> None:
-    with Up(app, "--nodes", "2") as up:
+    first, second = free_addresses(2)
+    with Up(app, "--nodes", "2", "--metrics", first) as up:
         lines = await up.lines_until("Ctrl-C")
+        assert [(await http_get(f"http://{address}/readyz"))[0] for address in (first, second)] == [200, 200]
         url = re.findall(r"nats://\S+", lines[0])[0]
         assert lines[0].startswith(f"server   {url}  pid ")
         assert lines[0].endswith("store .mesh/shop  sync relaxed")
@@ -698,6 +701,8 @@ async def test_up_runs_server_and_nodes_restarts_a_dead_one_and_ends_them_all(ap
         [again] = await up.lines_until("node-")
         assert again.split()[0] == lines[1].split()[0]
         assert "was ended by SIGKILL; starting it again" in up.log.read_text()
+        for address, name in ((first, "node-1"), (second, "node-2")):
+            assert f'mesh_build_info{{node="{name}"' in (await http_get(f"http://{address}/metrics"))[1]
         await mesh_command("signal", "o", "x", '{"approved": true}', url=url)
         got = await mesh_command("result", "o", "--timeout", "20s", url=url)
         assert got_value(got) == {"doubled": 4, "approved": True}

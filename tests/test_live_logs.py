@@ -17,7 +17,8 @@ from mesh.subjects import log_subject, node_request
 from node.telemetry.live_logs import KEPT_BYTES_MAX, KEPT_LINES_MAX, WAITING_LINES_MAX
 from node.telemetry.log_lines import LINE_BYTES_MAX, Wanted, decode_lines, encode_line, line_of
 from tests.apps import WORKER, a_mesh, write_app
-from tests.cluster import a_node, mesh_command
+from tests.cluster import a_node
+from tests.commands import typed
 from tests.conftest import ServerFactory
 from tests.terminals import CTRL_C, on_terminal
 from tests.waiting import wait_until
@@ -74,7 +75,7 @@ async def test_lines_of_all_nodes_come_in_one_stream_and_are_found_by_workflow(
     ):
         for name in ("Ada", "Bob"):
             await (await client.start("app:order", name, host=WORKER, id=f"o-{name}")).result(timeout_s=20)
-        done = await mesh_command("logs", "o-Ada", "--json", url=url)
+        done = await typed("logs", "o-Ada", "--json", url=url)
         lines = [json.loads(text) for text in done.out.splitlines()]
         assert told(lines) == [
             ("owner", "info", "order taken Ada", "o-Ada"),
@@ -94,13 +95,13 @@ async def test_lines_of_all_nodes_come_in_one_stream_and_are_found_by_workflow(
         assert slow["pid"].startswith("{functions|") or "app:charge#lua" in slow["pid"]
         assert posting.items() >= {"function": "app:post", "logger": "tests.shop"}.items()
 
-        by_pid = await mesh_command("logs", slow["pid"], "--json", url=url)
+        by_pid = await typed("logs", slow["pid"], "--json", url=url)
         assert told([json.loads(text) for text in by_pid.out.splitlines()]) == [told(lines)[1]]
-        warnings = await mesh_command("logs", "--level", "warning", "--grep", "ADA", "--node", "functions", url=url)
+        warnings = await typed("logs", "--level", "warning", "--grep", "ADA", "--node", "functions", url=url)
         assert [text.split()[0] for text in warnings.out.splitlines()] == ["functions"] * 2
         assert "WARNING posting to Ada" in warnings.out
         assert "workflow=o-Ada" in warnings.out
-        wrong = await mesh_command("logs", "--node", "function", url=url)
+        wrong = await typed("logs", "--node", "function", url=url)
         assert (wrong.status, wrong.err) == (1, "mesh: no node 'function' is up; did you mean functions?\n")
         with on_terminal("logs", "--follow", "-n", "1", "--nats", url) as terminal:
             await anyio.to_thread.run_sync(terminal.expect, "posting to Bob")

@@ -89,7 +89,7 @@ class Wanted:
         pid = str(line.get("pid") or "")
         if self.workflow and line.get("workflow") != self.workflow and not pid.endswith(f"|{self.workflow}}}"):
             return False
-        if self.pid and self.pid not in (pid, line.get("from")):
+        if self.pid and self.pid != pid:
             return False
         return not self.text or any(self.text.lower() in str(value).lower() for value in line.values())
 
