@@ -13,15 +13,17 @@ import anyio
 import pytest
 
 import mesh.client
+from mesh.events import StartSpec
+from mesh.starting import start_workflow
 from mesh.subjects import log_subject, node_request
 from node.telemetry.live_logs import KEPT_BYTES_MAX, KEPT_LINES_MAX, WAITING_LINES_MAX
 from node.telemetry.log_lines import LINE_BYTES_MAX, Wanted, decode_lines, encode_line, line_of
-from tests.apps import WORKER, a_mesh, write_app
+from tests.apps import WORKER, a_mesh, key, write_app
 from tests.cluster import a_node
 from tests.commands import typed
 from tests.conftest import ServerFactory
 from tests.terminals import CTRL_C, on_terminal
-from tests.waiting import wait_until
+from tests.waiting import wait_until, wait_until_async
 
 PYTHON = {"kind": "function.python"}
 WORKFLOWS = {
@@ -124,6 +126,27 @@ async def test_the_error_of_a_workflow_has_its_stack_and_its_names(nats_server: 
         assert line["event"].startswith("workflow failed: ")
         assert "broken.lua:1" in line["stack"]
         assert line["pid"] == "{app:client@app:worker|b-1}"
+
+
+async def test_what_a_node_says_of_a_workflow_names_it_in_fields(nats_server: ServerFactory, tmp_path: Path) -> None:
+    url = nats_server().url
+    async with a_mesh(url, app_of(tmp_path), node_id="a") as m:
+        started = await start_workflow(m.client.js, key("s-1"), StartSpec(workflow="app:gone", entropy=b"e"))
+        found: list[dict[str, Any]] = []
+
+        async def is_said() -> bool:
+            reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=5)
+            found[:] = filter(Wanted(workflow="s-1"), decode_lines(reply.data))
+            return found != []
+
+        await wait_until_async(is_said)
+        (line,) = found
+        assert "'s-1' is suspended: " in line["event"]
+        fields = {name: line[name] for name in ("level", "queue", "workflow", "run", "pid")}
+        assert fields == {
+            "level": "error", "queue": "orders", "workflow": "s-1", "run": started.run,
+            "pid": "{app:client@app:worker|s-1}",
+        }  # fmt: skip
 
 
 async def test_logging_never_waits_and_says_what_it_left_out(nats_server: ServerFactory, tmp_path: Path) -> None:
