@@ -183,6 +183,23 @@ async def test_logging_never_waits_and_says_what_it_left_out(nats_server: Server
         assert any(line["event"].startswith(f"{KEPT_LINES_MAX + 99} ") for line in decode_lines(reply.data)[-2:])
 
 
+async def test_a_line_that_the_server_does_not_take_holds_up_no_other(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    server = nats_server(config="max_payload: 20000")
+    async with a_mesh(server.url, app_of(tmp_path), node_id="a") as m:
+        heard: list[dict[str, Any]] = []
+        m.client.conn.subscribe_direct(log_subject("a"), lambda _s, _r, data, _h: heard.extend(decode_lines(data)))
+        await m.client.conn.flush()
+        log.warning("short")
+        log.warning("long", extra={"parts": ["x" * 1000] * 25})
+        log.warning("short again")
+        await wait_until(lambda: [line["event"] for line in heard] == ["short", "short again"])
+        assert m.node.telemetry.live_logs.dropped == 1
+        reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=5)
+        assert [line["event"] for line in decode_lines(reply.data)][-2:] == ["short", "short again"]
+
+
 async def test_a_server_that_forbids_log_lines_is_not_asked_again(nats_server: ServerFactory, tmp_path: Path) -> None:
     """What the connection logs about that is a line, too: without an end of it, each would cause the next."""
     config = 'authorization { users = [{user: u, password: p, permissions: {publish: {deny: ["mesh.logs.>"]}}}] }'

@@ -24,7 +24,7 @@ LINES_MAX: Final = 100_000
 # Lines of different nodes that come in this much apart are put in order.
 ORDER_S: Final = 0.05
 # Of these a line says enough by its other fields.
-_HIDDEN: Final = ("n", "logger", "time", "level", "event", "exception")
+_HIDDEN: Final = ("n", "logger", "time", "level", "event")
 _NODE_COLORS: Final = ("36", "33", "35", "34", "32", "96", "93", "95")
 
 

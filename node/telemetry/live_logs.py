@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from mesh.connection import Connection
-from mesh.errors import MeshError
+from mesh.errors import MeshError, PayloadTooLarge
 from mesh.subjects import log_subject, node_request
 from node.log_fields import fields_of
 from node.telemetry.log_lines import encode_line, line_of
@@ -94,14 +94,22 @@ class LiveLogs(logging.Handler):
             return
         try:
             while waiting and conn.is_connected:
-                conn.publish_nowait(subject, waiting[0])
+                try:
+                    conn.publish_nowait(subject, waiting[0])
+                except PayloadTooLarge:
+                    self.dropped += 1  # this server takes less than a line may have
                 waiting.popleft()
         except MeshError:
             return  # there is no room, or no connection any more; the next line or the connection wakes us again
-        if self._unsaid and conn.is_connected:
+        if not self._unsaid or not conn.is_connected:
+            return
+        self.acquire()
+        try:
             unsaid, self._unsaid = self._unsaid, 0
-            text = "log lines were not published, there were too many at once"
-            self.handle(_record(f"{unsaid} {text}; they are in the log of the node itself"))
+        finally:
+            self.release()
+        text = "log lines were not published, there were too many at once"
+        self.handle(_record(f"{unsaid} {text}; they are in the log of the node itself"))
 
     def _on_denied(self, subject: str) -> None:
         if subject == log_subject(self._node_id):
@@ -118,8 +126,9 @@ class LiveLogs(logging.Handler):
             self.release()
         with suppress(MeshError):
             # A server may take less than a megabyte; the newest lines are the ones that are wanted.
+            kept = [line for line in kept if len(line) <= self._conn.max_payload]
             while len(answer := b"\n".join(kept)) > self._conn.max_payload:
-                kept = kept[len(kept) // 2 :]
+                kept = kept[(len(kept) + 1) // 2 :]
             self._conn.publish_nowait(reply, answer)
 
 
