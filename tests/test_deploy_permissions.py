@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -33,6 +34,7 @@ from mesh.jetstream import JetStream
 from mesh.subjects import parse_stored
 from node.node import Node, NodeConfig, running_node
 from node.registry import load_registry
+from node.telemetry.log_lines import decode_lines
 from tests.apps import QUEUE, WORKER, write_app
 from tests.secured import SecuredServers, secured_servers
 from tests.waiting import wait_until, wait_until_async
@@ -136,6 +138,14 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         assert await greeted.result(timeout_s=5) == "hello Ada"
         status = await observer.conn.request("mesh.node.functions-1.status", b"", timeout_s=2)
         assert codec.decode(status.data)["functions"] == ["app:greeting", "app:slowly"]
+        # ... and what they log, as it comes and a little later.
+        lines: list[dict[str, Any]] = []
+        observer.conn.subscribe_direct("mesh.logs.*", lambda _s, _r, data, _h: lines.extend(decode_lines(data)))
+        await observer.conn.flush()
+        logging.getLogger("tests").error("heard by observers")
+        await wait_until(lambda: {line["node"] for line in lines} == {"node-1", "functions-1"})
+        kept = await observer.conn.request("mesh.node.functions-1.logs", b"", timeout_s=2)
+        assert decode_lines(kept.data)[-1]["event"] == "heard by observers"
 
         # operator: with the inbox that everybody has by default
         async with a_client_as(servers, "operator") as operator:
