@@ -12,7 +12,7 @@ from node.telemetry.serving import Status, serving
 from tests.apps import a_mesh, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
-from tests.scraping import free_address, get, http_get
+from tests.scraping import free_address, get, http_get, scrape
 from tests.waiting import wait_until_async
 
 PATHS = ("/healthz", "/readyz", "/metrics")
@@ -86,6 +86,22 @@ async def test_a_node_without_a_server_lives_and_says_why_it_is_not_ready(tmp_pa
 def now(url: str) -> tuple[int, str]:
     status, text, _ = get(url)
     return status, text.strip()
+
+
+async def test_a_node_that_serves_functions_only_is_ready_and_counts_its_calls(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """It is no member of the mesh, and need not be one to be ready."""
+    app = write_app(tmp_path, workflows=APP, functions={"hello": "return function(name) return 'hello ' .. name end"})
+    address, url = free_address(), nats_server().url
+    async with a_mesh(url, app, functions=False), a_mesh(
+        url, app, node_id="f", functions_only=True, metrics=address, settled=False
+    ) as m:  # fmt: skip
+        assert await answers(address, "/readyz") == (200, "ready")
+        assert await m.client.call("app:hello", "Ada") == "hello Ada"
+        figures = await scrape(address)
+        assert figures("mesh_call_seconds_count", function="app:hello", outcome="completed") == 1
+        assert figures.of("mesh_nodes") == figures.of("mesh_partitions_owned") == {}
 
 
 async def test_a_loop_that_stands_still_is_not_healthy() -> None:

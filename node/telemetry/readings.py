@@ -132,7 +132,8 @@ def _read_node(node: Node) -> Iterator[Reading]:
     python = ".".join(map(str, sys.version_info[:3]))
     connection, writes = node.conn.statistics(), node.outbox.statistics()
     yield Reading("mesh_build_info", (node.id, node.version, python), 1)
-    yield Reading("mesh_nodes", (), len(node.roster.members()))
+    if not node.config.functions_only:  # such a node is no member, and does not know the others
+        yield Reading("mesh_nodes", (), len(node.roster.members()))
     yield Reading("mesh_connected", (), int(connection.connected))
     yield Reading("mesh_reconnects", (), max(0, connection.epoch - 1))
     yield Reading("mesh_writes_unanswered", (), writes.unanswered)
