@@ -165,7 +165,7 @@ async def test_a_credentials_file_is_good_for_a_node_and_for_the_command_line(
     async with a_node(app, url, node_id="a", arguments=flags):
         done = await mesh_command("start", "app:add_up", "--input", "0", "--wait", *flags, url=url)
         assert (done.status, json.loads(done.out)) == (0, sum(2 * i for i in range(1, STEPS + 1)))
-        creds.write_text(creds.read_text().replace("SU", "SX", 1))
+        creds.write_text(creds.read_text().replace("\nSU", "\nSX"))
         refused = await mesh_command("nodes", *flags, url=url)
         assert (refused.status, refused.err.count("\n")) == (1, 1)
         assert f"{creds} holds no usable credentials" in refused.err
