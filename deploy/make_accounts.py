@@ -43,7 +43,7 @@ _NODE_API: Final = (
 )  # fmt: skip
 
 # The verbs of the control API that only read.
-_READING_VERBS: Final = (
+READING_VERBS: Final = (
     "list", "count", "describe", "history", "result", "nodes", "functions", "services", "processes", "schedule.ls",
 )  # fmt: skip
 # What a node or function host is asked about itself.
@@ -68,7 +68,7 @@ def node_permissions(foreign: Sequence[str] = ()) -> dict[str, object]:
     """A node: all of the mesh's subjects and JetStream without what destroys a stream."""
     return {
         "publish": [
-            "mesh.>", "$KV.>", *(f"$JS.API.{verb}" for verb in _NODE_API), "$JS.FC.>", "$JS.ACK.>",
+            "mesh.>", "$SRV.STATS", "$KV.>", *(f"$JS.API.{verb}" for verb in _NODE_API), "$JS.FC.>", "$JS.ACK.>",
             "_INBOX_node.>", "_INBOX_functions.>", "_INBOX.>", "_R_.>", WHO_AM_I, *foreign,
         ],
         "subscribe": [
@@ -116,7 +116,7 @@ def observer_services(queues: Iterable[str]) -> list[Service]:
     It may not make a consumer, which can be told to deliver anywhere; it follows a stream by reading on.
     """
     return [
-        *(Service(f"mesh.api.{verb}") for verb in _READING_VERBS),
+        *(Service(f"mesh.api.{verb}") for verb in READING_VERBS),
         Service("mesh.queue.*.*.describe"),
         *(Service(f"mesh.node.*.{question}") for question in _QUESTIONS),
         Service("$SRV.>", many=True),

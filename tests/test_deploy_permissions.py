@@ -22,7 +22,7 @@ import anyio
 import pytest
 
 import mesh.client
-from deploy.make_accounts import JS_API_PREFIX, SHIPPED, SHIPPED_FOREIGN, SHIPPED_QUEUES, accounts_conf
+from deploy.make_accounts import JS_API_PREFIX, READING_VERBS, SHIPPED, SHIPPED_FOREIGN, SHIPPED_QUEUES, accounts_conf
 from deploy.make_secrets import SecretsExist, make_secrets
 from mesh import codec
 from mesh.client import Client, WorkflowHandle
@@ -32,6 +32,7 @@ from mesh.follower import Delivered, Follower
 from mesh.hosts import Hosts
 from mesh.jetstream import JetStream
 from mesh.subjects import parse_stored
+from node.api.endpoints import names
 from node.node import Node, NodeConfig, running_node
 from node.registry import load_registry
 from node.telemetry.log_lines import decode_lines
@@ -68,11 +69,17 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def a_node_as(
-    servers: SecuredServers, role: str, app: Path, *, functions: bool = True, functions_only: bool = False
+    servers: SecuredServers,
+    role: str,
+    app: Path,
+    *,
+    functions: bool = True,
+    functions_only: bool = False,
+    projection: Path | None = None,
 ) -> AsyncIterator[Node]:
     config = NodeConfig(
         servers.url, node_id=f"{role}-1", partitions=4, replicas=3, options=servers.options(role),
-        functions=functions, functions_only=functions_only,
+        functions=functions, functions_only=functions_only, projection=projection,
     )  # fmt: skip
     async with running_node(config, load_registry(app, environ={})) as node:
         yield node
@@ -161,6 +168,54 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         line for name in servers.names for line in servers.log(name)[logged[name] :].splitlines() if "Violation" in line
     ]
     assert refusals == []
+
+
+# A request for every verb of the control API, in an order in which each is possible.
+API_REQUESTS: dict[str, dict[str, Any]] = {
+    "start": {"workflow": "app:approval", "id": "api-1", "host": WORKER},
+    "describe": {"id": "api-1"},
+    "history": {"id": "api-1"},
+    "signal": {"id": "api-1", "topic": "approve", "value": "yes"},
+    "result": {"id": "api-1", "timeout": "4s"},
+    "reset": {"id": "api-1", "event": 1, "signals": False},
+    "cancel": {"id": "api-1"},
+    "terminate": {"id": "api-1"},
+    "call": {"function": "app:greeting", "args": ["Ada"]},
+    "list": {},
+    "count": {},
+    "schedule.add": {"workflow": "app:greet", "id": "daily", "host": WORKER, "args": ["x"], "cron": "0 3 * * *"},
+    "schedule.pause": {"id": "daily"},
+    "schedule.resume": {"id": "daily"},
+    "schedule.ls": {},
+    "schedule.trigger": {"id": "daily"},
+    "schedule.rm": {"id": "daily"},
+    "nodes": {},
+    "functions": {},
+    "services": {},
+    "processes": {},
+}
+
+
+async def test_nodes_do_for_a_client_what_the_control_api_has_and_for_an_observer_what_reads(
+    servers: SecuredServers, app: Path, tmp_path: Path
+) -> None:
+    assert set(API_REQUESTS) == set(names()), "a new verb: is it among those that only read?"
+    async with (
+        a_node_as(servers, "node", app, projection=tmp_path / "projection.sqlite3") as node,
+        a_client_as(servers, "client") as client,
+        a_client_as(servers, "observer") as observer,
+    ):
+        refused = {}
+        for role, conn, verbs in (
+            ("client", client.conn, list(API_REQUESTS)),
+            ("observer", observer.conn, READING_VERBS),
+        ):
+            for verb in verbs:
+                reply = await conn.request(f"mesh.api.{verb}", json.dumps(API_REQUESTS[verb]).encode(), timeout_s=10)
+                if b"Nats-Service-Error" in (reply.raw_headers or b""):
+                    refused[role, verb] = reply.data
+        await node.leave()
+    assert refused == {}
 
 
 async def test_an_observer_follows_a_stream_without_a_consumer(servers: SecuredServers, app: Path) -> None:
