@@ -10,7 +10,8 @@ subject of its own, so the first kind of question gives the history; the few sub
 (signals of one topic, an outcome that was written twice) are known from the counts of the subject index and read one
 by one. The counts are asked for last: a subject with one message then had no more before.
 
-Reads go to the stream's direct-get service.
+Reads go to the stream's direct-get service, which any replica answers; the counts are the leader's, and tell what a
+replica lacks that lags behind.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
+
+import anyio
 
 from mesh.errors import ServerRefused, Undecodable
 from mesh.events import Event, StartSpec, decode_end, decode_start, parse
@@ -27,6 +30,9 @@ from mesh.lineage import arranged, reads_from
 from mesh.subjects import WorkflowKey, stream_name
 from mesh.wire import parse_headers
 
+# A replica is behind by milliseconds; another one is asked when it is by more.
+LAG_TRIES: Final = 100
+LAG_AGAIN_S: Final = 0.01
 BATCH_MESSAGES: Final = 1000
 PARTITIONS_CACHED_MAX: Final = 100_000
 # Of these every message counts; of all other kinds only the first of its subject. Of an outcome, too: an owner that
@@ -141,16 +147,14 @@ class History:
         partition = await self.partition_of(key)
         if partition is None:
             return None
-        everything = key.stored(partition, ">")
         try:
-            messages = await self._js.multi_last(self.stream, [everything])
+            messages, counts = await self._last_of_each(key.stored(partition, ">"))
         except ServerRefused:
             return None
         kinds = [message.subject.split(".", 6)[5] for message in messages]
         if kinds.count("start") != 1 or "end" in kinds:
             return None
         start = messages[kinds.index("start")]
-        counts = await self._js.subject_counts(self.stream, everything)
         if counts.get(start.subject) != 1:
             return None
         return OpenRun(start.seq, start), _events(await self._with_repeated(counts, start.seq, start.seq, messages))
@@ -165,7 +169,7 @@ class History:
             return []
         everything = key.stored(partition, ">")
         try:
-            messages = await self._js.multi_last(self.stream, [everything])
+            messages, counts = await self._last_of_each(everything)
         except ServerRefused:
             # Too many subjects for one answer: a history this long is worth a walk.
             starts = await self._lineage(key.stored(partition, "start"), run, ())
@@ -174,9 +178,25 @@ class History:
             )
         else:
             starts = await self._lineage(key.stored(partition, "start"), run, messages)
-            counts = await self._js.subject_counts(self.stream, everything)
             messages = await self._with_repeated(counts, _first(run, starts), run, messages)
         return arranged(run, _events(messages), starts)
+
+    async def _last_of_each(self, everything: str) -> tuple[list[StoredMessage], dict[str, int]]:
+        """The last message of every subject that fits, and how many messages each has.
+
+        The counts are the leader's; the messages may come from a replica that lags behind it, without an event that the
+        stream's followers have delivered already, and that would be lost to whoever begins with them. So what a replica
+        lacks is asked for again; not for ever, as a workflow may have news all the time. Raises ServerRefused if there
+        are too many subjects.
+        """
+        tries = 0
+        while True:
+            messages = await self._js.multi_last(self.stream, [everything])
+            counts = await self._js.subject_counts(self.stream, everything)
+            tries += 1
+            if counts.keys() <= {message.subject for message in messages} or tries == LAG_TRIES:
+                return messages, counts
+            await anyio.sleep(LAG_AGAIN_S)
 
     async def _lineage(self, start_subject: str, run: int, messages: Iterable[StoredMessage]) -> dict[int, StartSpec]:
         """The starts of a run and of those it rests on, as far as they are there and can be read."""
