@@ -41,12 +41,18 @@ from tests.secured import SecuredServers, secured_servers
 from tests.waiting import wait_until, wait_until_async
 
 WORKFLOWS = {
+    "once": "return function() return funcs.call('app:only_once') end",
     "greet": "return function(name) return funcs.call('app:greeting', name) end",
     "slow": "return function() return funcs.call('app:slowly') end",
     "wait": "return function() time.sleep('1h') return 'never' end",
     "approval": "return function() local ch = process.listen('approve') return ch:receive() end",
 }
-FUNCTIONS = {
+FUNCTIONS: dict[str, str | dict[str, Any]] = {
+    # Its host claims the call in the history before it begins.
+    "only_once": {
+        "source": "return function() return 1 end",
+        "meta": {"options": {"retry_policy": {"maximum_attempts": 1}}},
+    },
     "greeting": "return function(name) return 'hello ' .. name end",
     # Longer than the second after which it is asked whether somebody has the call.
     "slowly": "return function() time.sleep('1100ms') return 'at last' end",
@@ -122,6 +128,9 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         # client: start, signal, result, cancel, describe, find, call
         greeting = await client.start("app:greet", "Ada", host=WORKER, id="greet-1")
         assert await greeting.result(timeout_s=10) == "hello Ada"
+        assert await (await client.start("app:once", host=WORKER, id="once-1")).result(timeout_s=10) == 1
+        once = [event.kind for event in await client.get("once-1", queue=QUEUE).history()]
+        assert once == ["start", "claim", "ret", "end"]
         approval = await client.start("app:approval", host=WORKER, id="approval-1")
         await approval.signal("approve", "yes")
         assert await (await client.find("approval-1")).result(timeout_s=10) == "yes"
@@ -144,7 +153,7 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         assert [event.kind for event in await greeted.history()] == ["start", "ret", "end"]
         assert await greeted.result(timeout_s=5) == "hello Ada"
         status = await observer.conn.request("mesh.node.functions-1.status", b"", timeout_s=2)
-        assert codec.decode(status.data)["functions"] == ["app:greeting", "app:slowly"]
+        assert codec.decode(status.data)["functions"] == ["app:greeting", "app:only_once", "app:slowly"]
         # ... and what they log, as it comes and a little later.
         lines: list[dict[str, Any]] = []
         observer.conn.subscribe_direct("mesh.logs.*", lambda _s, _r, data, _h: lines.extend(decode_lines(data)))
