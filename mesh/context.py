@@ -24,7 +24,7 @@ from mesh.errors import MeshError, NotFound
 DEFAULT_URL: Final = "nats://localhost:4222"
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 # Authentication and routing that would be lost without a word.
-_UNSUPPORTED: Final = ("nsc", "user_jwt", "user_seed", "socks_proxy", "windows_cert_store")
+_UNSUPPORTED: Final = ("nsc", "socks_proxy", "windows_cert_store")
 
 
 class BadContext(MeshError, ValueError):
@@ -59,6 +59,8 @@ class Context:
     token: str = field(default="", repr=False)
     creds: str = ""
     nkey: str = ""
+    user_jwt: str = field(default="", repr=False)
+    user_seed: str = field(default="", repr=False)
     tls_cert: str = ""
     tls_key: str = ""
     tls_ca: str = ""
@@ -126,9 +128,11 @@ def _read(name: str, path: Path, settings: Mapping[str, object], environ: Mappin
         return _expand(text(key), environ)
 
     user, creds, nkey, token = text("user"), file("creds"), file("nkey"), text("token")
-    way = next(
-        (way for way, value in (("user", user), ("creds", creds), ("nkey", nkey), ("token", token)) if value), ""
-    )
+    jwt, seed = text("user_jwt"), text("user_seed")
+    if jwt and not seed:
+        raise BadContext(f"the NATS context {path} has a user_jwt without a user_seed")
+    ways = (("user", user), ("creds", creds), ("nkey", nkey), ("jwt", jwt), ("token", token))
+    way = next((way for way, value in ways if value), "")
     return Context(
         name=name,
         url=text("url") or DEFAULT_URL,
@@ -137,6 +141,8 @@ def _read(name: str, path: Path, settings: Mapping[str, object], environ: Mappin
         token=token if way == "token" else "",
         creds=creds if way == "creds" else "",
         nkey=nkey if way == "nkey" else "",
+        user_jwt=jwt if way == "jwt" else "",
+        user_seed=seed if way == "jwt" else "",
         tls_cert=file("cert"),
         tls_key=file("key"),
         tls_ca=file("ca"),

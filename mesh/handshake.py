@@ -30,10 +30,10 @@ READ_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """How to connect: who we are (one of user, token, creds, nkey), TLS, and how patient to be.
+    """How to connect: who we are (one of user, token, creds, nkey, jwt with seed), TLS, and how patient to be.
 
-    creds and nkey are paths of files. tls_ca, tls_cert, tls_key are paths of PEM files; a `tls://` address without
-    them is checked against the system's authorities.
+    creds and nkey are paths of files, jwt and seed what would be in one. tls_ca, tls_cert, tls_key are paths of PEM
+    files; a `tls://` address without them is checked against the system's authorities.
     patience_s: how long the first connection is tried again: 0 = each address once (command line), inf = for ever
     (nodes). A connection that was up once is always tried again until it is closed.
     """
@@ -43,6 +43,8 @@ class ConnectOptions:
     token: str | None = field(default=None, repr=False)
     creds: str | None = None
     nkey: str | None = None
+    jwt: str | None = field(default=None, repr=False)
+    seed: str | None = field(default=None, repr=False)
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -105,7 +107,7 @@ async def dial(address: str, name: str, options: ConnectOptions, *, hostname: st
             user=options.user,
             password=options.password,
             token=options.token,
-            user_credentials=options.creds,
+            user_credentials=_credentials(options.jwt, options.seed) if options.jwt else options.creds,
             nkeys_seed=options.nkey,
             tls=options.ssl_context(),
             tls_hostname=hostname,
@@ -175,6 +177,14 @@ class _HandshakeClient(nats.aio.client.Client):
             writer = getattr(self._transport, name, None)
             if writer is not None:
                 writer.transport.abort()
+
+
+def _credentials(jwt: str, seed: str | None) -> nats.aio.client.RawCredentials:
+    """A JWT and the seed of its key as they stand in a credentials file."""
+    return nats.aio.client.RawCredentials(
+        f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{seed or ''}\n------END USER NKEY SEED------\n"
+    )
 
 
 def _reason(error: BaseException) -> str:

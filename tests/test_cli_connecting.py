@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import socket
 from collections.abc import Callable, Mapping
@@ -44,7 +46,9 @@ def is_let_in(done: Finished) -> bool:
     if LET_IN in done.err:
         return True
     assert done.status == 3 or "may not subscribe" in done.err, done
-    assert re.search("no NATS server at|does not let us in|permission denied|no answer to", done.err), done
+    assert re.search("no NATS server at|does not let us in|permission denied|no answer to|server hung up", done.err), (
+        done
+    )
     return False
 
 
@@ -72,6 +76,63 @@ def test_user_and_password_and_an_nkey(nats_server: ServerFactory, command: Comm
         1,
         "mesh: there is no file /nowhere.nk, which the connection's options name\n",
     )
+
+
+def a_key(kind: int, number: int) -> tuple[str, nkeys.KeyPair, str]:
+    """The seed of a key, the key, and its public half."""
+    seed = nkeys.encode_seed(bytes([number]) * 32, kind)
+    pair = nkeys.from_seed(bytearray(seed))
+    return bytes(seed).decode(), pair, bytes(pair.public_key).decode()
+
+
+def signed(issuer: nkeys.KeyPair, subject: str, kind: str, **claims: object) -> str:
+    """A JWT as NATS has them: who `subject` is, said by whoever has the key of `issuer`."""
+
+    def part(value: bytes) -> str:
+        return base64.urlsafe_b64encode(value).decode().rstrip("=")
+
+    said = {
+        "jti": subject, "iat": 1, "iss": bytes(issuer.public_key).decode(), "name": kind, "sub": subject,
+        "nats": {"type": kind, "version": 2, **claims},
+    }  # fmt: skip
+    head = part(json.dumps({"typ": "JWT", "alg": "ed25519-nkey"}).encode())
+    text = f"{head}.{part(json.dumps(said).encode())}"
+    return f"{text}.{part(issuer.sign(text.encode()))}"
+
+
+def test_a_user_is_named_by_a_jwt_and_the_seed_of_its_key(
+    nats_server: ServerFactory, command: Command, tmp_path: Path
+) -> None:
+    _, operator, operator_id = a_key(nkeys.PREFIX_BYTE_OPERATOR, 1)
+    _, account, account_id = a_key(nkeys.PREFIX_BYTE_ACCOUNT, 2)
+    _, _, system_id = a_key(nkeys.PREFIX_BYTE_ACCOUNT, 3)
+    seed, _, user_id = a_key(nkeys.PREFIX_BYTE_USER, 4)
+    everything = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1)
+    stored = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
+    limits = {"limits": everything | stored | {"wildcards": True}}
+    preload = {
+        account_id: signed(operator, account_id, "account", **limits),
+        system_id: signed(operator, system_id, "account", limits=everything | {"wildcards": True}),
+    }
+    accounts = "\n".join(f"{name}: {jwt}" for name, jwt in preload.items())
+    server = nats_server(
+        config=f"operator: {signed(operator, operator_id, 'operator')}\nsystem_account: {system_id}\n"
+        f"resolver: MEMORY\nresolver_preload {{\n{accounts}\n}}"
+    )
+    jwt = signed(account, user_id, "user", subs=-1, data=-1, payload=-1)
+    assert is_let_in(command("nodes", "-s", server.url, "--jwt", jwt, "--seed", seed))
+    assert is_let_in(command("nodes", NATS_URL=server.url, NATS_JWT=jwt, NATS_SEED=seed))
+    assert not is_let_in(command("nodes", "-s", server.url))
+    alone = command("nodes", "-s", server.url, "--jwt", jwt)
+    assert (alone.status, "--jwt and --seed go together" in alone.err) == (2, True)
+    contexts = tmp_path / "nats" / "context"
+    contexts.mkdir(parents=True)
+    (contexts / "ada.json").write_text(json.dumps({"url": server.url, "user_jwt": jwt, "user_seed": seed}))
+    assert is_let_in(command("nodes", "--context", "ada"))
+    credentials = f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n"
+    credentials += f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    (tmp_path / "ada.creds").write_text(credentials)
+    assert is_let_in(command("nodes", NATS_URL=server.url, NATS_CREDS=str(tmp_path / "ada.creds")))
 
 
 def tls_files(directory: Path) -> Mapping[str, str]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_DEFAULT: Final = "5s"
 ANSWER_TIMEOUT_S: Final = 5.0
-_AUTH: Final = ("user", "password", "token", "creds", "nkey")
+_AUTH: Final = ("user", "password", "token", "creds", "nkey", "jwt", "seed")
 # The parameters that `connection_options` adds.
 PARAMETERS: Final = (
     "url", "tls_cert", "tls_key", "tls_ca", "tls_first", "js_domain", "js_api_prefix", "inbox_prefix", "context",
@@ -67,6 +67,8 @@ class Server:
             token=c.token or None,
             creds=c.creds or None,
             nkey=c.nkey or None,
+            jwt=c.user_jwt or None,
+            seed=c.user_seed or None,
             tls_ca=c.tls_ca or None,
             tls_cert=c.tls_cert or None,
             tls_key=c.tls_key or None,
@@ -149,6 +151,8 @@ def _with_options(command: Callable[..., Any], *, timeout: str | None) -> Callab
         click.option("--token", envvar="NATS_TOKEN", metavar="TEXT", help="Token."),
         click.option("--creds", envvar="NATS_CREDS", metavar="FILE", help="Credentials file (JWT and seed)."),
         click.option("--nkey", envvar="NATS_NKEY", metavar="FILE", help="File with an nkey seed."),
+        click.option("--jwt", envvar="NATS_JWT", metavar="TEXT", help="JWT of the user; goes with --seed."),
+        click.option("--seed", envvar="NATS_SEED", metavar="TEXT", help="Seed of the user's key."),
         click.option("--tlscert", "tls_cert", envvar="NATS_CERT", metavar="FILE", help="Client certificate."),
         click.option("--tlskey", "tls_key", envvar="NATS_KEY", metavar="FILE", help="Key of the client certificate."),
         click.option("--tlsca", "tls_ca", envvar="NATS_CA", metavar="FILE", help="Authorities to trust."),
@@ -198,6 +202,8 @@ def server_of(
     token: str | None = None,
     creds: str | None,
     nkey: str | None,
+    jwt: str | None = None,
+    seed: str | None = None,
     tls_cert: str | None,
     tls_key: str | None,
     tls_ca: str | None,
@@ -212,8 +218,10 @@ def server_of(
     if js_domain and js_api_prefix:
         raise click.UsageError("--js-domain and --js-api-prefix exclude each other")
     base = Context() if no_context else _chosen(context)
-    own_way = any((user, creds, nkey, token))
-    token = user if user and not password else token if not (user or creds or nkey) else None
+    if bool(jwt) is not bool(seed):
+        raise click.UsageError("--jwt and --seed go together")
+    own_way = any((user, creds, nkey, jwt, token))
+    token = user if user and not password else token if not (user or creds or nkey or jwt) else None
     merged = Context(
         name=base.name,
         url=url or base.url,
@@ -222,6 +230,8 @@ def server_of(
         token=(token or "") if own_way else base.token,
         creds=(creds or "" if not user else "") if own_way else base.creds,
         nkey=(nkey or "" if not (user or creds) else "") if own_way else base.nkey,
+        user_jwt=(jwt or "" if not (user or creds or nkey) else "") if own_way else base.user_jwt,
+        user_seed=(seed or "" if not (user or creds or nkey) else "") if own_way else base.user_seed,
         tls_cert=tls_cert or base.tls_cert,
         tls_key=tls_key or base.tls_key,
         tls_ca=tls_ca or base.tls_ca,
