@@ -46,6 +46,8 @@ def test_commands_and_options_are_completed(completing: None) -> None:
     assert completed("ps", "--no") == ["--node", "--no-context", "--no-tlsfirst"]
     assert completed("ps", "--order", "") == ["started", "newest", "mailbox"]
     assert completed("completion", "") == list(SHELLS)
+    assert completed("help", "sch") == ["schedule"]
+    assert completed("schedule", "p") == ["pause"]
 
 
 async def test_values_are_asked_of_the_mesh(nats_server: ServerFactory, tmp_path: Path, completing: None) -> None:
@@ -68,9 +70,15 @@ async def test_values_are_asked_of_the_mesh(nats_server: ServerFactory, tmp_path
         assert await on_line("result", "--queue", "nothing", "") == []
         assert await on_line("start", "") == ["app:greet", "app:part"]
         assert await on_line("start", "app:greet", "--id", "ord") == [], "a new id is nobody's yet"
+        assert await on_line("export", "order-1", "or") == ["order-2"], "one is named once"
+        nightly = ("schedule", "add", "nightly", "app:greet", "--cron", "0 3 * * *")
+        done = await mesh_command(*nightly, url=url, environ={"_MESH_COMPLETE": ""})
+        assert done.status == 0, done.err
+        assert await on_line("schedule", "pause", "") == ["nightly"]
+        assert await on_line("schedule", "add", "ni") == []
         for option, command, values in (
             ("--queue", "show", ["orders"]), ("--node", "ps", ["a"]), ("--host", "start", ["app:worker", "orders"]),
-            ("--context", "nodes", ["here"]),
+            ("--context", "nodes", ["here"]), ("--workflow", "logs", ["order-1", "order-2", "parcel-1", "with space"]),
         ):  # fmt: skip
             found = await anyio.to_thread.run_sync(completed, command, "-s", url, option, "")
             assert found == values, option

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from node.cli import COMMANDS, SECTIONS, mesh
-from node.cli.reference import found, rewritten
+from node.cli.reference import rewritten
 from tests.cluster import PROJECT, mesh_command
 
 CLI_MD = Path(PROJECT) / "docs" / "cli.md"
@@ -22,9 +22,8 @@ def every_command() -> Iterator[tuple[str, click.Command]]:
     """All commands with those below them, by what one types."""
     top = click.Context(mesh, info_name="mesh")
     for name in COMMANDS:
-        command = found(top, name)
-        if command is None:
-            continue
+        command = mesh.get_command(top, name)
+        assert command is not None, name
         yield name, command
         if isinstance(command, click.Group):
             yield from ((f"{name} {below}", made) for below, made in command.commands.items())

@@ -72,6 +72,12 @@ def test_an_interval_may_stand_behind_watch(typed: list[str], read: list[str]) -
     assert with_interval(doctor, typed) == typed, "it has no such option"
 
 
+def test_an_interval_may_stand_behind_the_watch_of_a_command_below_another() -> None:
+    schedule = mesh_group.get_command(mesh_group.make_context("mesh", [], resilient_parsing=True), "schedule")
+    assert schedule is not None
+    assert with_interval(schedule, ["ls", "--watch", "5s"]) == ["ls", "--watch", "--every", "5s"]
+
+
 async def test_a_list_is_drawn_again_in_place_until_q(nats_server: ServerFactory, tmp_path: Path) -> None:
     """What comes appears, what goes disappears, and the table stays one; the mesh may be away for a while."""
     app = write_app(tmp_path, processes={"waits": {"source": WAITS, "modules": ["process"]}})

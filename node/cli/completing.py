@@ -27,32 +27,42 @@ Values: TypeAlias = "Iterable[tuple[str, str]]"
 Ask: TypeAlias = "Callable[[Client, click.Context], Awaitable[Values]]"
 
 
-def attach(command: click.Command, *, of_schedules: bool = False) -> click.Command:
+def attach(command: click.Command) -> click.Command:
     """Have the parameters of a command, and of the commands below it, complete their values."""
-    of_schedules = of_schedules or command.name == "schedule"
     if isinstance(command, click.Group):
         for below in command.commands.values():
-            attach(below, of_schedules=of_schedules)
+            attach(below)
     for parameter in command.params:
-        ask = _ask_for(command, parameter, of_schedules=of_schedules)
-        if ask is not None and isinstance(parameter.type, click.types.StringParamType):
+        ask = _ask_for(command, parameter)
+        takes_files = "FILE" in (parameter.metavar or "")
+        if (ask is not None or takes_files) and isinstance(parameter.type, click.types.StringParamType):
             # A method of this one parameter: click takes a function only when a parameter is made.
-            setattr(parameter, "shell_complete", _completer(ask, parameter))  # noqa: B010 - mypy knows the method
+            complete = _completer(ask, parameter, takes_files=takes_files)
+            setattr(parameter, "shell_complete", complete)  # noqa: B010 - mypy knows the method
     return command
 
 
-def _ask_for(command: click.Command, parameter: click.Parameter, *, of_schedules: bool) -> Ask | None:
-    if parameter.name in ("workflow_id", "schedule_id"):
-        if isinstance(parameter, click.Option):
-            return None  # that of one that is about to be made
-        return schedules if of_schedules else workflows
-    if parameter.name == "host" and command.name == "up":
+def _ask_for(command: click.Command, parameter: click.Parameter) -> Ask | None:
+    name, metavar = parameter.name or "", parameter.metavar or ""
+    if name == "workflow_id" and isinstance(parameter, click.Option):
+        return None  # that of one that is about to be made
+    if name == "schedule_id":
+        return None if command.name == "add" else schedules
+    if name == "host" and metavar != "NAME":
         return None  # an address
-    return _ASKS.get(parameter.name or "")
+    if name == "entry" and command.name != "ps":
+        return None  # of an app that lies here
+    if name == "workflow" and metavar == "ID":
+        return workflows
+    return _ASKS.get(name)
 
 
-def _completer(ask: Ask, parameter: click.Parameter) -> Callable[[click.Context, str], list[CompletionItem]]:
+def _completer(
+    ask: Ask | None, parameter: click.Parameter, *, takes_files: bool
+) -> Callable[[click.Context, str], list[CompletionItem]]:
     def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if ask is None or (takes_files and "/" in incomplete):
+            return [CompletionItem(incomplete, type="file")] if takes_files else []
         given = ctx.params.get(parameter.name or "")
         taken = {str(value) for value in given} if isinstance(given, (list, tuple)) else set()
         found = [(value, text) for value, text in _asked(ask, ctx) if value.startswith(incomplete)]
@@ -66,6 +76,8 @@ def _asked(ask: Ask, ctx: click.Context) -> list[tuple[str, str]]:
     """What the mesh of a command line that is being typed has; nothing when it cannot be asked."""
     if ask is contexts:
         return _context_names()
+    if ask is commands:
+        return _command_names()
     import logging
 
     import anyio
@@ -122,15 +134,14 @@ async def workflows(client: Client, ctx: click.Context) -> Values:
 
 async def schedules(client: Client, ctx: click.Context) -> Values:
     """Ids of schedules."""
-    from mesh.subjects import token, untoken
+    from mesh.schedules import list_schedules
 
-    found = []
     wanted = ctx.params.get("queue")
-    for queue in [wanted] if wanted else await _queue_names(client):
-        prefix = f"mesh.at.{token(queue)}.cron."
-        counts = await client.js.subject_counts(client.history(queue).stream, f"{prefix}*")
-        found += [(untoken(subject.removeprefix(prefix)), f"queue {queue}") for subject in counts]
-    return found
+    return [
+        (schedule.key.id, f"queue {queue}{', paused' if schedule.paused else ''}")
+        for queue in ([wanted] if wanted else await _queue_names(client))
+        for schedule in await list_schedules(client.js, queue)
+    ]
 
 
 async def queues(client: Client, _ctx: click.Context) -> Values:
@@ -156,6 +167,32 @@ async def nodes(client: Client, _ctx: click.Context) -> Values:
     return [(name, "leaving" if member.get("leaving") else "") for name, member in (await members(client)).items()]
 
 
+async def functions(client: Client, _ctx: click.Context) -> Values:
+    """Functions that nodes offer."""
+    from node.api.directory import members
+
+    found = await members(client)
+    return [(str(name), "") for member in found.values() for name in member.get("functions") or ()]
+
+
+async def pids(client: Client, _ctx: click.Context) -> Values:
+    """PIDs of processes and calls."""
+    from node.api.directory import processes
+
+    return [(str(r["pid"]), str(r["entry"])) for r in await processes(client, limit=SHOWN_MAX) if r["pid"]]
+
+
+async def commands(_client: Client, _ctx: click.Context) -> Values:
+    """The commands of mesh; no server is asked."""
+    return _command_names()
+
+
+def _command_names() -> list[tuple[str, str]]:
+    from node.cli import COMMANDS
+
+    return [(name, text) for name, (_, text) in COMMANDS.items()]
+
+
 async def contexts(_client: Client, _ctx: click.Context) -> Values:
     """NATS contexts; they are files, and no server is asked."""
     return _context_names()
@@ -177,13 +214,18 @@ async def _queue_names(client: Client) -> list[str]:
 
 # By the name of a parameter, the same in all commands.
 _ASKS: Final[dict[str, Any]] = {
-    "workflow_ids": workflows,
+    "workflow_id": workflows,
+    "ids": workflows,
+    "what": workflows,
+    "id_": workflows,
     "queue": queues,
-    "queues": queues,
     "host": hosts,
     "workflow": types,
-    "workflow_type": types,
-    "type": types,
+    "type_": types,
+    "type_name": types,
     "node": nodes,
+    "pid": pids,
+    "entry": functions,
+    "commands": commands,
     "context": contexts,
 }

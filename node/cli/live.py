@@ -51,6 +51,9 @@ def with_interval(command: click.Command, args: list[str]) -> list[str]:
 
     click's own optional values would take a workflow's id for one.
     """
+    if isinstance(command, click.Group):
+        below = command.commands.get(args[0]) if args else None
+        return [args[0], *with_interval(below, args[1:])] if below is not None else args
     if not any(parameter.name == "every" for parameter in command.params):
         return args
     out: list[str] = []

@@ -40,7 +40,7 @@ def reference() -> str:
     for title, names in SECTIONS.items():
         lines += ["", f"### {title}"]
         for name in names:
-            command = found(top, name)
+            command = mesh.get_command(top, name)
             if command is not None:
                 lines += ["", *_command(command, click.Context(command, info_name=name, parent=top), 4)]
     return "\n".join(lines) + "\n"
@@ -52,14 +52,6 @@ def rewritten(text: str) -> str:
     if not mark:
         raise ValueError(f"there is no line {MARK}")
     return by_hand + reference()
-
-
-def found(top: click.Context, name: str) -> click.Command | None:
-    """A command; None for one that is entered and not there yet."""
-    try:
-        return mesh.get_command(top, name)
-    except ModuleNotFoundError:
-        return None  # on its way
 
 
 def _connecting() -> list[tuple[str, str]]:
@@ -126,7 +118,7 @@ def _variables() -> Iterator[str]:
     options: dict[str, str] = {}
     top = click.Context(mesh, info_name="mesh")
     for name in COMMANDS:
-        command = found(top, name)
+        command = mesh.get_command(top, name)
         for parameter in command.params if command is not None else ():
             if isinstance(parameter, click.Option) and isinstance(parameter.envvar, str):
                 longest = max(parameter.opts, key=len)
