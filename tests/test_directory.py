@@ -21,7 +21,7 @@ from node.api import directory
 from node.inventory import PROCESSES_SHOWN_MAX
 from node.micro import MicroService
 from tests.apps import Mesh, a_mesh, write_app
-from tests.cluster import mesh_command
+from tests.commands import typed
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until_async
 
@@ -172,22 +172,22 @@ async def test_functions_services_processes_and_nodes(nats_server: ServerFactory
         assert node["memory_bytes"] > 10_000_000
         assert node["uptime_s"] > 0
 
-        printed = await mesh_command("functions", url=url)
+        printed = await typed("functions", url=url)
         rows = {line.split()[0]: line.split() for line in printed.out.splitlines()}
         assert rows["FUNCTION"] == ["FUNCTION", "KIND", "NODES", "CALLS", "ERRORS", "AVERAGE", "IN", "FLIGHT", "WAITING",
                                     "LAST", "ERROR"]  # fmt: skip
         assert rows["app:double"][:5] == ["app:double", "lua", "a", "3", "0"]
         assert rows["app:pay"][2:4] == ["service", "payments"]
-        done = await mesh_command("ps", "--entry", "app:hold", "--json", url=url)
+        done = await typed("ps", "--entry", "app:hold", "--json", url=url)
         [record] = done.records()
         assert record | {"age_s": 0.0, "started": ""} == call | {"age_s": 0.0, "started": ""}
-        limited = await mesh_command("ps", "-n", "2", url=url)
+        limited = await typed("ps", "-n", "2", url=url)
         assert len(limited.out.splitlines()) == 3
         assert limited.err == "2 of 4 are shown; --limit shows more\n"
-        assert "workflow o-1 op 1" in (await mesh_command("ps", url=url)).out
-        typo = await mesh_command("ps", "--node", "aa", url=url)
+        assert "workflow o-1 op 1" in (await typed("ps", url=url)).out
+        typo = await typed("ps", "--node", "aa", url=url)
         assert (typo.status, typo.err) == (1, "mesh: no node 'aa' is up; did you mean a?\n")
-        assert (await mesh_command("services", url=url)).out.splitlines()[1].split()[:4] == [
+        assert (await typed("services", url=url)).out.splitlines()[1].split()[:4] == [
             "app:kept",
             "a",
             "Running",

@@ -11,7 +11,8 @@ import pytest
 
 from node.cli import COMMANDS, SECTIONS, mesh
 from node.cli.reference import rewritten
-from tests.cluster import PROJECT, mesh_command
+from tests.cluster import PROJECT
+from tests.commands import typed
 
 CLI_MD = Path(PROJECT) / "docs" / "cli.md"
 # Commands that look at something and leave it as it is.
@@ -58,11 +59,11 @@ def test_what_reads_gives_json_and_says_its_shape(name: str) -> None:
 
 
 async def test_mesh_alone_and_mesh_help_show_what_people_expect() -> None:
-    alone, help_, of_nodes = await mesh_command(), await mesh_command("help"), await mesh_command("help", "nodes")
+    alone, help_, of_nodes = await typed(), await typed("help"), await typed("help", "nodes")
     assert (alone.status, alone.out) == (0, help_.out)
     assert all(f"\n{title}:\n" in alone.out for title in SECTIONS)
-    assert of_nodes.out == (await mesh_command("nodes", "--help")).out
-    typo = await mesh_command("help", "nods")
+    assert of_nodes.out == (await typed("nodes", "--help")).out
+    typo = await typed("help", "nods")
     assert (typo.status, "did you mean nodes?" in typo.err) == (2, True)
-    deeper = await mesh_command("help", "nodes", "all")
+    deeper = await typed("help", "nodes", "all")
     assert (deeper.status, "mesh nodes has no commands below it" in deeper.err) == (2, True)

@@ -20,7 +20,8 @@ from node.api.findings import Facts, Finding, Last, State
 from node.api.server_checks import is_allowed
 from store.streams import stream_config
 from tests.apps import QUEUE, WORKER, a_mesh, owns_everything, write_app
-from tests.cluster import a_node, mesh_command
+from tests.cluster import a_node
+from tests.commands import typed
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until, wait_until_async
 
@@ -204,7 +205,7 @@ async def test_faults_planted_in_a_real_mesh_are_found(nats_server: ServerFactor
     url = nats_server().url
     async with a_mesh(url, app) as mesh:
         client = mesh.client
-        done = await mesh_command("doctor", "--json", url=url)
+        done = await typed("doctor", "--json", url=url)
         assert done.status == 0, done
         states = {(record["check"], record["state"]) for record in done.records()}
         assert states >= {
@@ -238,7 +239,7 @@ async def test_faults_planted_in_a_real_mesh_are_found(nats_server: ServerFactor
             assert silent.text == "node b is a member and does not answer"
             assert str(other.pid) in silent.fix
 
-        done = await mesh_command("doctor", "--quiet", url=url)
+        done = await typed("doctor", "--quiet", url=url)
         assert done.status == 1
         assert "problem  streams" in done.out
         assert "-> nats stream edit WF_orders --max-age 0" in done.out
@@ -281,7 +282,7 @@ async def test_a_user_who_may_do_little_is_told_what_could_not_be_seen(nats_serv
     url = nats_server(config=config).url
     async with connect(url, options=ConnectOptions(user="all", password="p")) as client:
         await client.js.ensure_bucket("mesh_roster")
-    done = await mesh_command("doctor", url=url.replace("nats://", "nats://few:p@"))
+    done = await typed("doctor", url=url.replace("nats://", "nats://few:p@"))
     assert done.status == 1
     assert "problem  jetstream" in done.out
     assert "what this user may do is not known" in done.out
@@ -292,7 +293,7 @@ async def test_a_user_who_may_do_little_is_told_what_could_not_be_seen(nats_serv
     assert "permission denied" in found["consumers"].text
 
 
-async def test_a_server_without_jetstream_and_none_at_all(nats_server: ServerFactory) -> None:
-    none = await mesh_command("doctor", url="nats://127.0.0.1:1")
+async def test_without_a_server_there_is_nothing_to_look_at() -> None:
+    none = await typed("doctor", url="nats://127.0.0.1:1")
     assert (none.status, none.out) == (3, "")
     assert none.err.startswith("mesh: no NATS server at nats://127.0.0.1:1")
