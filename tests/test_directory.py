@@ -252,3 +252,27 @@ def test_functions_of_several_nodes_are_added_up() -> None:
     assert (f["nodes"], f["instances"], f["calls"], f["errors"], f["in_flight"]) == (["a", "b"], 2, 4, 2, 4)
     assert f["average_s"] == 0.75
     assert (g["function"], g["nodes"], g["instances"], g["average_s"]) == ("app:g", [], 0, None)
+
+
+async def test_who_may_not_ask_nodes_gets_the_same_from_the_control_api(nats_server: ServerFactory, app: Path) -> None:
+    """A client of few rights: only mesh.api and its own inbox."""
+    config = """
+    accounts { A { jetstream: enabled, users: [
+      {user: node, password: p},
+      {user: few, password: p, permissions: {publish: "mesh.api.>", subscribe: "_INBOX.>"}}
+    ] } }
+    """
+    url = nats_server(config=config).url
+    async with a_mesh(url.replace("//", "//node:p@"), app) as mesh:
+        await mesh.client.call("app:double", 1)
+        few = url.replace("//", "//few:p@")
+        for command, key, names in (
+            ("nodes", "node", {"a"}),
+            ("functions", "function", {"app:broken", "app:double", "app:hold", "app:pay"}),
+            ("services", "service", {"app:kept"}),
+            ("ps", "entry", {"app:keeper"}),
+        ):
+            done = await typed(command, "--json", url=few)
+            assert done.status == 0, done.err
+            assert {record[key] for record in done.records()} == names, command
+        let_go()
