@@ -115,8 +115,10 @@ async def feed(url: str, *arguments: str) -> AsyncIterator[Lines]:
         [sys.executable, "-m", "node", "watch", "--json", *arguments], env=plain_environment({"NATS_URL": url})
     ) as process:
         assert process.stderr is not None
+        said = b""
         with anyio.fail_after(15):
-            assert b"watching" in await process.stderr.receive()
+            while b"watching" not in said:
+                said += await process.stderr.receive()
         yield Lines(process)
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 0
