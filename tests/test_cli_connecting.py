@@ -178,6 +178,8 @@ def test_settings_that_exclude_each_other_are_wrong_usage(command: Command) -> N
     for arguments in (("--context", "a", "--no-context"), ("--js-domain", "a", "--js-api-prefix", "b")):
         done = command("nodes", *arguments)
         assert (done.status, "exclude each other" in done.err) == (2, True)
+    proxy = command("nodes", NATS_SOCKS_PROXY="socks5://127.0.0.1:1")
+    assert (proxy.status, "proxies are not supported; unset it" in proxy.err) == (1, True)
     wrong = command("nodes", "--timeout", "soon")
     assert (wrong.status, "write for example 500ms, 30s" in wrong.err) == (2, True)
 

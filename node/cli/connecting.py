@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 import click
 from click.core import ParameterSource
 
-from mesh.context import Context, load_context, selected_context
+from mesh.context import BadContext, Context, load_context, selected_context
 from mesh.errors import RequestTimeout
 from node.cli.values import DURATION
 
@@ -218,6 +218,9 @@ def server_of(
     if js_domain and js_api_prefix:
         raise click.UsageError("--js-domain and --js-api-prefix exclude each other")
     base = Context() if no_context else _chosen(context)
+    if os.environ.get("NATS_SOCKS_PROXY"):
+        # Passed over, we would go to the server by another way than the person thinks.
+        raise BadContext("NATS_SOCKS_PROXY is set, and proxies are not supported; unset it to connect directly")
     if bool(jwt) is not bool(seed):
         raise click.UsageError("--jwt and --seed go together")
     own_way = any((user, creds, nkey, jwt, token))
