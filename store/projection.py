@@ -277,7 +277,7 @@ class Projection:
         after = read_cursor(query)
         search = Search(query, parse_filter(query.where, now_ns), self._words, after, query.by)
         with self._turn, _damage(self.path), self._limited(self._reader):
-            sql = search.select(self._count)
+            sql = search.select(self._read_rows)
             rows = [n for (n,) in self._reader.execute(sql.text, sql.params)]
             found = self._records(rows[: query.limit], query.by[0])
         shown: list[_Found] = []
@@ -295,7 +295,7 @@ class Projection:
         """How a query is answered: the SQL and SQLite's words for what it does."""
         search = Search(query, parse_filter(query.where, now_ns), self._words, read_cursor(query), query.by)
         with self._turn:
-            sql = search.select(self._count)
+            sql = search.select(self._read_rows)
             plan = self._reader.execute(f"EXPLAIN QUERY PLAN {sql.text}", sql.params).fetchall()
         return sql, [str(row[3]) for row in plan]
 
@@ -480,9 +480,8 @@ class Projection:
         # What was deleted between the two looks is left out.
         return [found[n] for n in rows if n in found]
 
-    def _count(self, sql: Sql, limit: int) -> int:
-        text = f"SELECT count(*) FROM (SELECT 1 FROM ({sql.text}) LIMIT ?)"  # noqa: S608
-        return int(self._reader.execute(text, (*sql.params, limit)).fetchone()[0])
+    def _read_rows(self, sql: Sql, limit: int) -> list[int]:
+        return [n for (n,) in self._reader.execute(f"{sql.text} LIMIT ?", (*sql.params, limit))]
 
     # -- the file ----------------------------------------------------------------------------------------------------
 

@@ -86,18 +86,18 @@ class Search:
     after: Place | None = None
     by: tuple[str, bool] = field(default=("started", True))
 
-    def select(self, count: Callable[[Sql, int], int]) -> Sql:
+    def select(self, read: Callable[[Sql, int], list[int]]) -> Sql:
         """SQL that gives the rows of the page (`n`) in their order, and one more if there are more.
 
-        count: how many rows a SELECT has, counted up to a limit.
+        read: the rows that a SELECT gives, up to a limit.
         """
         conjuncts = _with_ranges(_conjuncts(self._whole_condition()), self.vocabulary)
-        driver = self._driver(conjuncts, count)
+        driver = self._driver(conjuncts, read)
         if driver is not None:
             asked, rows = driver
             parts = [self._part([one for one in conjuncts if one is not asked], rows)]
         else:
-            parts = self._parts_of_alternatives(conjuncts, count) or [self._part(conjuncts, None)]
+            parts = self._parts_of_alternatives(conjuncts, read) or [self._part(conjuncts, None)]
         if len(parts) == 1:
             return Sql(f"SELECT n FROM ({parts[0].text})", parts[0].params)  # noqa: S608
         united = " UNION ".join(f"SELECT * FROM ({part.text})" for part in parts)  # noqa: S608
@@ -105,12 +105,13 @@ class Search:
         text = f"SELECT n FROM ({united}) ORDER BY k {way}, run {way}, queue {way} LIMIT ?"  # noqa: S608
         return Sql(text, (*(param for part in parts for param in part.params), self.query.limit + 1))
 
-    def _part(self, conjuncts: list[_Part], driver: Sql | None) -> Sql:
-        """The first rows that fit: of those a driver gives, or found by walking along an index."""
+    def _part(self, conjuncts: list[_Part], driver: Iterable[int] | None) -> Sql:
+        """The first rows that fit: of these, or found by walking along an index."""
         compiler = _Compiler(self.vocabulary)
         name, descending = self.by
         if driver is not None:
-            source = Sql(f"(SELECT DISTINCT n AS m FROM ({driver.text})) CROSS JOIN runs r ON r.n = m", driver.params)  # noqa: S608
+            rows = json.dumps(sorted(set(driver)))
+            source = Sql("(SELECT value AS m FROM json_each(?)) CROSS JOIN runs r ON r.n = m", (rows,))
         else:
             source = Sql(f"runs r INDEXED BY runs_{name}")
         # What is quick first, a look into another table last.
@@ -145,40 +146,41 @@ class Search:
             parts.append(self.condition)
         return All(tuple(parts)) if parts else None
 
-    def _driver(self, conjuncts: list[_Part], count: Callable[[Sql, int], int]) -> tuple[_Part | None, Sql] | None:
-        """The condition that the fewest runs fit, and a SELECT of these; None when none of them has only few."""
+    def _driver(
+        self, conjuncts: list[_Part], read: Callable[[Sql, int], list[int]]
+    ) -> tuple[_Part | None, list[int]] | None:
+        """The condition that the fewest runs fit, and their rows; None when none of them has only few.
+
+        Read once and kept: what reads a whole index for little is not done again.
+        """
         compiler = _Compiler(self.vocabulary)
-        best: tuple[int, _Part | None, Sql] | None = None
         candidates: list[tuple[_Part | None, Sql | None]] = [(one, compiler.rows(one)) for one in conjuncts]
         if _statuses(conjuncts) <= _OPEN:
             candidates.append((None, Sql("SELECT n FROM runs INDEXED BY runs_open WHERE status <= 1")))
-        for condition, rows in candidates:
-            if rows is None:
+        best: tuple[_Part | None, list[int]] | None = None
+        for condition, select in candidates:
+            if select is None:
                 continue
-            runs = count(rows, DRIVEN_RUNS_MAX + 1)
-            if runs <= DRIVEN_RUNS_MAX and (best is None or runs < best[0]):
-                best = (runs, condition, rows)
-        return best[1:] if best is not None else None
+            rows = read(select, DRIVEN_RUNS_MAX + 1)
+            if len(rows) <= DRIVEN_RUNS_MAX and (best is None or len(rows) < len(best[1])):
+                best = (condition, rows)
+        return best
 
-    def _parts_of_alternatives(self, conjuncts: list[_Part], count: Callable[[Sql, int], int]) -> list[Sql]:
+    def _parts_of_alternatives(self, conjuncts: list[_Part], read: Callable[[Sql, int], list[int]]) -> list[Sql]:
         """One part for those alternatives of an `or` that few runs fit, one for the others; [] without an `or`."""
         for at, condition in enumerate(conjuncts):
             if not isinstance(condition, AnyOf):
                 continue
-            driven: list[Sql] = []
+            driven: set[int] = set()
             rest: list[Condition] = []
-            left = DRIVEN_RUNS_MAX
             for alternative in condition.of:
-                driver = self._driver(_with_ranges(_conjuncts(alternative), self.vocabulary), count)
-                runs = count(driver[1], left + 1) if driver is not None else 0
-                if driver is None or runs > left:
+                driver = self._driver(_with_ranges(_conjuncts(alternative), self.vocabulary), read)
+                if driver is None or len(driven) + len(driver[1]) > DRIVEN_RUNS_MAX:
                     rest.append(alternative)
                 else:
-                    driven.append(driver[1])
-                    left -= runs
-            if driven:
-                union = " UNION ALL ".join(f"SELECT n FROM ({rows.text})" for rows in driven)  # noqa: S608
-                parts = [self._part(conjuncts, Sql(union, tuple(param for rows in driven for param in rows.params)))]
+                    driven |= set(driver[1])
+            if len(rest) < len(condition.of):
+                parts = [self._part(conjuncts, driven)]
                 if rest:
                     parts.append(self._part([*conjuncts[:at], AnyOf(tuple(rest)), *conjuncts[at + 1 :]], None))
                 return parts
@@ -307,12 +309,12 @@ class _Compiler:
         if compare.operator == "present":
             code = self._vocabulary.name(str(compare.field))
             return _NO_ROWS if code is None else _rows_of(code, Sql("1"))
-        if null or (compare.operator == "like" and not _prefix(compare)):
+        if null:
             return None
         if name in ("attrs", "memo"):
             code = self._vocabulary.name(str(compare.field))
             return _NO_ROWS if code is None else _rows_of(code, _value_sql("value", compare))
-        if name in ("id", "parent"):
+        if name == "parent" or (name == "id" and _prefix(compare)):
             value = _text_sql(name, compare)
             # The second term is what the partial index asks for.
             given = " AND parent IS NOT NULL" if name == "parent" else ""
@@ -426,12 +428,16 @@ def _text_sql(column: str, compare: Compare) -> Sql:
         return Sql(f"({bounds.text})", bounds.params)
     middle = text.strip("*")
     if text == f"*{middle}*" and middle and "*" not in middle:
-        is_text = f"typeof({column}) = 'text' AND " if "value" in column else ""
-        return Sql(f"({is_text}instr({column}, ?) > 0)", (middle,))
+        return Sql(f"({_is_text(column)}instr({column}, ?) > 0)", (middle,))
     pattern = "".join(f"[{c}]" if c in "?[" else c for c in text)
     if not prefix:
-        return Sql(f"(typeof({column}) = 'text' AND {column} GLOB ?)", (pattern,))
+        return Sql(f"({_is_text(column)}{column} GLOB ?)", (pattern,))
     return Sql(f"({bounds.text} AND {column} GLOB ?)", (*bounds.params, pattern))
+
+
+def _is_text(column: str) -> str:
+    """In front of a condition on a value: numbers and truth values are no texts. All others are."""
+    return f"{column} >= '' AND {column} < x'' AND " if column.endswith("value") else ""
 
 
 def _number_sql(column: str, compare: Compare) -> Sql:
