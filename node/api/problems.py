@@ -28,7 +28,7 @@ from mesh.resetting import CannotReset, NoSuchEvent
 from mesh.schedules import ScheduleExists
 from mesh.starting import AlreadyStarted
 from node.api.requests import BadRequest
-from node.cli.locating import EmptyMesh, SeveralHosts
+from node.api.locating import EmptyMesh, SeveralHosts
 
 BAD_REQUEST: Final = 400
 NOT_FOUND: Final = 404

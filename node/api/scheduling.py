@@ -12,7 +12,7 @@ from mesh.starting import AlreadyStarted
 from node.api.problems import CONFLICT, StateError
 from node.api.requests import BadRequest
 from node.api.verbs import Asker, Record
-from node.cli.locating import host_of, workers
+from node.api.locating import host_of, workers
 
 if TYPE_CHECKING:
     from mesh.scheduling import ScheduleState

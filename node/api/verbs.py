@@ -14,7 +14,7 @@ from mesh.errors import NotFound, RequestTimeout
 from mesh.failure import Failure, Kind
 from node.api.problems import CONFLICT, NOT_YET, StateError
 from node.api.requests import BadRequest
-from node.cli.locating import find, host_of, is_scheduled
+from node.api.locating import find, host_of, is_scheduled
 
 if TYPE_CHECKING:
     from mesh.client import Client, WorkflowHandle

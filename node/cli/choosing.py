@@ -65,7 +65,7 @@ async def named_histories(
     client: Client, server: Server, ids: Iterable[str], queue: str | None, run: int = 0
 ) -> AsyncIterator[RecordedHistory]:
     """The histories of workflows by their ids: the newest run, or the one that is named. Raises NotFound."""
-    from node.cli.locating import find
+    from node.api.locating import find
 
     for workflow_id in ids:
         with server.deadline("the history"):

@@ -170,7 +170,7 @@ async def asked(
     """
     from mesh.errors import NotFound, NotPermitted
     from node.api.directory import UnknownNode
-    from node.cli.locating import ensure_mesh
+    from node.api.locating import ensure_mesh
 
     try:
         return await ask(client)

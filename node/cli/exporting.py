@@ -125,7 +125,7 @@ def import_histories(
     async def main() -> None:
         from mesh.importing import Importer
         from mesh.subjects import WorkflowKey
-        from node.cli.locating import workers
+        from node.api.locating import workers
         from node.cli.printing import print_json_lines
         from node.cli.progress import progress
 

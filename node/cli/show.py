@@ -93,7 +93,7 @@ def show(
 
     async def main() -> None:
         from mesh.errors import NotFound
-        from node.cli.locating import find, is_scheduled
+        from node.api.locating import find, is_scheduled
 
         async with server.client() as client:
             with server.deadline("the workflow"):

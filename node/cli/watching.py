@@ -68,7 +68,7 @@ async def _watch_one(client: Client, workflow_id: str, queue: str | None, server
 
     from mesh.groups import unwrapped
     from node.api.describing import describe
-    from node.cli.locating import find
+    from node.api.locating import find
     from node.cli.news import News
 
     with server.answer_deadline("the workflow"):
@@ -203,7 +203,7 @@ async def _watch_all(
 
     from mesh.groups import unwrapped
     from node.cli.feed import Feed
-    from node.cli.locating import workers
+    from node.api.locating import workers
 
     with server.answer_deadline("the queues"):
         queues = sorted({record.queue for record in await workers(client, server.url)})
