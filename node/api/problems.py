@@ -27,8 +27,8 @@ from mesh.errors import (
 from mesh.resetting import CannotReset, NoSuchEvent
 from mesh.schedules import ScheduleExists
 from mesh.starting import AlreadyStarted
-from node.api.requests import BadRequest
 from node.api.locating import EmptyMesh, SeveralHosts
+from node.api.requests import BadRequest
 
 BAD_REQUEST: Final = 400
 NOT_FOUND: Final = 404

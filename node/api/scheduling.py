@@ -9,10 +9,10 @@ from mesh import codec
 from mesh.errors import MeshError, Undecodable
 from mesh.instants import iso
 from mesh.starting import AlreadyStarted
+from node.api.locating import host_of, workers
 from node.api.problems import CONFLICT, StateError
 from node.api.requests import BadRequest
 from node.api.verbs import Asker, Record
-from node.api.locating import host_of, workers
 
 if TYPE_CHECKING:
     from mesh.scheduling import ScheduleState

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mesh.errors import NotFound, RequestTimeout
 from mesh.failure import Failure, Kind
+from node.api.locating import find, host_of, is_scheduled
 from node.api.problems import CONFLICT, NOT_YET, StateError
 from node.api.requests import BadRequest
-from node.api.locating import find, host_of, is_scheduled
 
 if TYPE_CHECKING:
     from mesh.client import Client, WorkflowHandle

@@ -202,8 +202,8 @@ async def _watch_all(
     import anyio
 
     from mesh.groups import unwrapped
-    from node.cli.feed import Feed
     from node.api.locating import workers
+    from node.cli.feed import Feed
 
     with server.answer_deadline("the queues"):
         queues = sorted({record.queue for record in await workers(client, server.url)})
