@@ -287,3 +287,28 @@ def test_children_that_run_at_an_event_are_told_with_where_one_can_go() -> None:
         "choose an event before they were started (up to 1), or one from event 4 on, when they have ended"
     )
     assert str(ChildrenRun("w", 3, children_at(old.events, 2))).endswith("before they were started (up to 1)")
+
+
+def test_what_a_continued_run_has_taken_over_is_part_of_what_a_reset_takes_over() -> None:
+    """It comes right behind the start, in whichever run the history is read."""
+    source = "return function() local s, got = process.listen('s'), {} while #got < 3 do got[#got + 1] = s:receive() end return got end"
+    before = Flow(source, run=10)
+    before.signal("s", "early")
+    before.event("cancel")
+    first = Flow(source, spec=replace(before.spec, since=9), run=20)
+    first.start()
+    first.signal("s", "own")
+    events = [*before.events, *first.events]
+    assert reads_from(20, first.spec) == 10
+    history = arranged(20, events, {20: first.spec})
+    assert [(e.kind, e.seq) for e in history] == [("start", 20), ("signal", 10), ("cancel", 11), ("signal", 21)]
+    # To the early signal: the cancellation was asked of the old run, the other signal is taken along.
+    spec = reset_start(first.spec, 20, history, 1)
+    start = Event("start", "flow-1", NEW, T0_NS, [], spec.encode(), None)
+    again = arranged(NEW, [*events, start], {20: first.spec, NEW: spec})
+    assert [(e.kind, e.seq) for e in again] == [("start", NEW), ("signal", 10), ("signal", 21)]
+    assert (taken_over(NEW, spec, again), spec.since) == (2, 9)
+    # To the start alone: everything comes after it.
+    spec = reset_start(first.spec, 20, history, 0)
+    again = arranged(NEW, [*events, start._replace(data=spec.encode())], {20: first.spec, NEW: spec})
+    assert ([(e.kind, e.seq) for e in again][1:], taken_over(NEW, spec, again)) == ([("signal", 10), ("signal", 21)], 1)

@@ -357,3 +357,14 @@ async def test_the_command_says_what_it_did_and_what_may_be_asked_next(
         )  # fmt: skip
         with pytest.raises(CannotReset, match="was recorded in another mesh and imported"):
             await mesh.get("i").reset(1)
+
+
+async def test_a_workflow_whose_time_was_up_has_its_time_anew(nats_server: ServerFactory, tmp_path: Path) -> None:
+    async with a_mesh(nats_server().url, app(tmp_path, "app", waits=WAITS)) as mesh:
+        handle = await mesh.start("waits", id="w", run_timeout_s=0.6)
+        assert (await mesh.failed(handle)).status == "timed-out"
+        with pytest.raises(NoSuchEvent, match=r"choose one from 1 to 1; event 2 has ended the run \(timeout\)"):
+            await handle.reset(2)
+        await handle.reset(1)
+        await handle.signal("go", "in time")
+        assert await result(handle) == "in time"
