@@ -44,6 +44,8 @@ IDLE_HEARTBEAT_S = 0.5
 # A consumer whose follower is gone without saying so goes after this.
 INACTIVE_S = 5.0
 POLL_S = 0.25
+# A cluster without a leader does not answer; then it is tried again under another name.
+CREATE_TIMEOUT_S = 2.0
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 1.0
 # How long a server may refuse or not know the stream, once it was followed: a cluster may take a moment.
@@ -248,6 +250,7 @@ class Follower:
         answer = await self._js.api(
             f"CONSUMER.CREATE.{self._stream}.{self._consumer}",
             {"stream_name": self._stream, "config": config, "action": "create"},
+            timeout_s=CREATE_TIMEOUT_S,
         )
         # Messages may have come before this answer.
         self._backlog = int(answer["num_pending"]) + int(answer["delivered"]["consumer_seq"])

@@ -19,6 +19,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -43,6 +44,8 @@ from mesh.errors import (
 
 TIMEOUT_S = 5.0
 REACHED_AGAIN_S = 0.005
+ASK_AGAIN_S = 1.0
+_READS = ("INFO", "STREAM.INFO.", "STREAM.NAMES", "STREAM.LIST", "STREAM.MSG.GET.", "CONSUMER.INFO.")
 
 # The server's own limits: 1,000 messages in an atomic batch (ADR-50), 1,024 results of a multi-last read (ADR-31).
 BATCH_WRITES_MAX = 1000
@@ -456,11 +459,24 @@ class JetStream:
         return answer
 
     async def _ask(self, request: str, body: Config | None = None, timeout_s: float | None = None) -> Config:
-        """Return the answer, which may be an `error`."""
+        """Return the answer, which may be an `error`.
+
+        A cluster without a leader does not answer at all. What only reads is therefore asked again and again, so that
+        it is answered as soon as there is a leader, and not a time limit later.
+        """
         subject = f"{self.api_prefix}.{request}"
         payload = b"" if body is None else _dump(body)
-        reply = await self.conn.request(subject, payload, timeout_s=timeout_s or self._timeout_s)
-        return _json(subject, reply.data)
+        timeout_s = timeout_s or self._timeout_s
+        left_s = timeout_s
+        if request.startswith(_READS):
+            while left_s > ASK_AGAIN_S:
+                with suppress(RequestTimeout):
+                    return _json(subject, (await self.conn.request(subject, payload, timeout_s=ASK_AGAIN_S)).data)
+                left_s -= ASK_AGAIN_S
+        try:
+            return _json(subject, (await self.conn.request(subject, payload, timeout_s=left_s)).data)
+        except RequestTimeout:
+            raise RequestTimeout(subject, timeout_s) from None
 
     async def _ask_for_message(self, request: str, body: Config) -> Config | None:
         """Return the answer, None if the stream has no such message. Raises NotFound if there is no such stream."""
