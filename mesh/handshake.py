@@ -120,6 +120,12 @@ async def dial(address: str, name: str, options: ConnectOptions, *, hostname: st
             raise BadCredentials(options.creds or options.nkey or "the nkey", str(error)) from error
         if isinstance(error, (OSError, TimeoutError, nats.errors.Error, ValueError)):
             reason = _reason(error)
+            is_ours = isinstance(error, ssl.SSLCertVerificationError)  # we did not trust the server
+            if client.wants_certificate and not options.tls_cert and not is_ours:
+                # How that shows differs: an alert, a reset, or a connection that is simply lost.
+                raise NotLetIn(
+                    without_secrets(address), "it wants a client certificate: --tlscert and --tlskey"
+                ) from error
             why = NotLetIn if "authorization" in reason.lower() else Unreachable
             raise why(without_secrets(address), reason) from error
         raise
@@ -170,6 +176,11 @@ class _HandshakeClient(nats.aio.client.Client):
             # It was made for a plain connection, and its answer to the end of a TLS one would be complained of.
             protocol._over_ssl = True  # type: ignore[attr-defined]
         return Link(address, reader, writer, self._server_info, getattr(transport, "_bare_io_writer", None))
+
+    @property
+    def wants_certificate(self) -> bool:
+        """Whether the server has said that clients have to show a certificate."""
+        return bool(self._server_info and self._server_info.get("tls_verify"))
 
     def abort(self) -> None:
         """Close at once, waiting for nothing."""
