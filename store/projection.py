@@ -46,7 +46,9 @@ from store.search import PRESENT, Place, Search, Sql, read_cursor, stored, write
 
 SCHEMA_VERSION: Final = 1
 CACHE_KIB: Final = 64 * 1024
-WAL_PAGES: Final = 8000  # 32 MB: filling a projection writes the same pages again and again
+# Walking along an index is a fifth quicker than with the 4,096 of SQLite, and filling one no slower (2026-11-25).
+PAGE_BYTES: Final = 16_384
+WAL_PAGES: Final = 2000  # 32 MB: filling a projection writes the same pages again and again
 MMAP_BYTES: Final = 4 << 30
 # A memo is for reading; one that is longer is not shown in lists, `mesh show` has it.
 VALUES_CHARACTERS_MAX: Final = 16 * 1024
@@ -679,6 +681,7 @@ def _connected(path: Path | None) -> sqlite_utils.Database:
     try:
         with _damage(path):
             database = sqlite_utils.Database(conn, execute_plugins=False)
+            conn.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a file that is made now
             conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             conn.execute("PRAGMA temp_store = MEMORY")
             # A power failure loses what can be read from the stream again.
