@@ -34,10 +34,10 @@ async def leave(node: Node) -> None:
         return
     node.ownership.leave()
     try:
+        await node.roster.announce_leaving()
+        await node.ownership.give_back_all()  # first: the workflows stand still until others have them
         if node.api is not None:
             await node.api.drain()
-        await node.roster.announce_leaving()
-        await node.ownership.give_back_all()
         await _end_processes(node)
         if node.functions is not None:
             await node.functions.drain(DRAIN_TIMEOUT_S)
