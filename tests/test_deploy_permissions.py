@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from deploy.make_secrets import SecretsExist, make_secrets
 from mesh import codec
 from mesh.client import Client, WorkflowHandle
 from mesh.connection import Connection, connect
-from mesh.errors import MeshError, NotPermitted
+from mesh.errors import MeshError, NoResponders, NotPermitted
 from mesh.follower import Delivered, Follower
 from mesh.hosts import Hosts
 from mesh.jetstream import JetStream
@@ -125,6 +126,8 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         a_client_as(servers, "observer") as observer,
     ):
         await wait_until_async(lambda: _knows(node, host.id))
+        await wait_until_async(lambda: _is_heard(node.conn, ASK_HOSTS, codec.encode([])))
+        await wait_until_async(lambda: _is_heard(client.conn, ASK_HOSTS, codec.encode([])))
         # client: start, signal, result, cancel, describe, find, call
         greeting = await client.start("app:greet", "Ada", host=WORKER, id="greet-1")
         assert await greeting.result(timeout_s=10) == "hello Ada"
@@ -215,6 +218,9 @@ async def test_nodes_do_for_a_client_what_the_control_api_has_and_for_an_observe
         a_client_as(servers, "observer") as observer,
     ):
         refused = {}
+        for conn in (client.conn, observer.conn):
+            await wait_until_async(partial(_is_heard, conn, "mesh.api.nodes"))
+            await wait_until_async(partial(_is_heard, conn, "mesh.api.list"))
         for role, conn, verbs in (
             ("client", client.conn, list(API_REQUESTS)),
             ("observer", observer.conn, READING_VERBS),
@@ -255,6 +261,15 @@ async def _is_asked_to_stop(handle: WorkflowHandle) -> bool:
     return bool((await handle.describe()).detail["cancel_requested"])
 
 
+async def _is_heard(conn: Connection, subject: str, payload: bytes = b"") -> bool:
+    """Whether somebody listens, as far as the server knows that this user is at: others tell it a little later."""
+    try:
+        await conn.request(subject, payload, timeout_s=5)
+    except NoResponders:
+        return False
+    return True
+
+
 async def _knows(node: Node, host_id: str) -> bool:
     return node.members.hosts_of("app:greeting") == 1
 
@@ -266,6 +281,7 @@ async def _slowly(client: Client) -> None:
 # -- and what it cannot ------------------------------------------------------------------------------------------------
 
 JS = "$JS.API"
+ASK_HOSTS = "mesh.who.app.greeting"
 HISTORY = [
     "start",
     "signal.t",
@@ -427,6 +443,7 @@ async def test_a_function_host_answers_no_call_into_a_history_but_as_its_outcome
         a_node_as(servers, "node", app) as node,
         as_role(servers, "functions") as evil,
     ):
+        await wait_until_async(lambda: _is_heard(evil, ASK_HOSTS, codec.encode([])))
         before = await stored(servers)
         for reply in (
             *of_workflow(HISTORY[:4]),
@@ -452,6 +469,7 @@ async def test_an_outcome_that_its_host_may_not_write_after_a_reconnect_is_recor
         a_client_as(servers, "client") as client,
     ):
         await wait_until_async(lambda: _knows(node, host.id))
+        await wait_until_async(lambda: _is_heard(node.conn, ASK_HOSTS, codec.encode([])))
         handle = await client.start("app:slow", host=WORKER, id="slow-2")
         functions = host.functions
         assert functions is not None
