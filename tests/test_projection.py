@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,14 @@ class TestKeeping:
                 file.write_bytes(damage)
                 async with _kept(client, file) as kept:
                     assert await _all(kept) == {"d": "running"}
+            # The server has lost what was taken in: a run that the stream does not have, at a place it has not come to.
+            with closing(sqlite3.connect(file)) as database, database:
+                database.execute("UPDATE queues SET seq = seq + 1000")
+                database.execute("UPDATE runs SET id = 'lost', run = 900")
+            async with _kept(client, file) as kept:
+                await wait_until_async(lambda: _has(kept, {"d"}))
+                assert sum(count.workflows for count in await kept.counts()) == 1
+            assert "its workflows are listed anew" in caplog.text
             assert len(list(file.parent.glob("*.damaged-*"))) >= 2
             assert "a new one is made from the streams" in caplog.text
             file.unlink()
