@@ -141,3 +141,12 @@ async def _ended(terminal: Any) -> None:
     import anyio.to_thread
 
     await anyio.to_thread.run_sync(terminal.wait)
+
+
+async def test_who_may_not_read_the_streams_is_told_so(nats_server: ServerFactory) -> None:
+    """No node keeps a list, and what would be read instead is not allowed: nobody waits for ever."""
+    permissions = 'permissions: {publish: {deny: ["$JS.API.STREAM.NAMES"]}}'
+    server = nats_server(config=f"authorization {{ users: [{{user: u, password: p, {permissions}}}] }}")
+    done = await typed("ls", "--user", "u", "--password", "p", "--timeout", "0.3s", url=server.url)
+    assert (done.status, done.out) == (3, "")
+    assert "no answer to the streams of the queues within 0.3 s" in done.err

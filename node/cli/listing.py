@@ -33,6 +33,7 @@ LAG_MESSAGES_SAID: Final = 100
 LAG_S_SAID: Final = 5.0
 PROGRESS_EVERY_S: Final = 0.1
 SPARE: Final = ("queue", "parent", "attempt", "type", "duration")
+SECRETS: Final = frozenset({"user", "password", "token", "jwt", "seed"})  # not repeated in what is proposed
 RECORD: Final = "{id, queue, run, type, status, started, ended, duration_s, parent, attempt, memo, attrs}"
 
 all_runs_option = click.option("--all-runs", is_flag=True, help="Every run, not only the newest one of each ID.")
@@ -75,7 +76,7 @@ def ls(
     \b
       mesh ls --status running --status suspended
       mesh ls --where 'attrs.customer = "c-1" and started > -2h' --order duration
-      mesh ls --where 'type like "shop.*" and not (status in (completed, canceled) or attempt > 1)'
+      mesh ls --where 'type like "shop:*" and not (status in (completed, canceled) or attempt > 1)'
 
     \b
     Fields: id type status queue started ended duration attempt parent run
@@ -223,31 +224,37 @@ async def open_lists(server: Server) -> AsyncIterator[Lists]:
                     await client.js.api("INFO")
                 projecting = Projecting(client.conn, client.js, None)
                 await tasks.start(projecting.run)
-                await _until_read(projecting)
+                await _until_read(projecting, server.timeout_s)
                 return projecting
 
             yield Lists(client, in_memory)
             tasks.cancel_scope.cancel()
 
 
-async def _until_read(projecting: Projecting) -> None:
-    """Wait until the streams are read, and show on a terminal how far that is."""
-    import anyio
+async def _until_read(projecting: Projecting, patience_s: float) -> None:
+    """Wait until the streams are read, and show on a terminal how far that is.
 
-    if not sys.stderr.isatty():
-        while not projecting.is_caught_up():  # noqa: ASYNC110 - once per command; an event would cost every batch
-            await anyio.sleep(PROGRESS_EVERY_S / 10)
-        return
+    Raises RequestTimeout when nothing has come for so long: who may not read them would wait for ever.
+    """
+    import anyio
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from mesh.errors import RequestTimeout
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    on_terminal = sys.stderr.isatty()
+    before, since = projecting.progress(), anyio.current_time()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not on_terminal) as bar:
         task = bar.add_task("no node keeps a list: reading the streams", total=None)
         while not projecting.is_caught_up():
-            done, left = projecting.progress()
-            bar.update(task, completed=done, total=done + left or None)
-            await anyio.sleep(PROGRESS_EVERY_S)
+            now = projecting.progress()
+            if now != before:
+                before, since = now, anyio.current_time()
+            elif anyio.current_time() - since > patience_s:
+                raise RequestTimeout("the streams of the queues", patience_s)
+            bar.update(task, completed=now.taken_in, total=now.taken_in + now.left or None)
+            await anyio.sleep(PROGRESS_EVERY_S if on_terminal else PROGRESS_EVERY_S / 10)
 
 
 async def _listed(lists: Lists, query: ListQuery, limit: int, server: Server) -> ListPage:
@@ -345,7 +352,7 @@ def _command(**changed: str) -> str:
         name = param.name or ""
         value = changed.get(name, ctx.params.get(name))
         said = name in changed or ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if not said or not isinstance(param, click.Option) or name in ("password", "user"):
+        if not said or not isinstance(param, click.Option) or name in SECRETS:
             continue
         flag = max(param.opts, key=len)
         if param.is_flag:
