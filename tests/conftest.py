@@ -13,6 +13,7 @@ from tests.servers import ServerProcess
 ServerFactory = Callable[..., ServerProcess]
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together, with several workers, what shares something: the tests of a file, and all behaviours in Lua.
 
