@@ -28,7 +28,7 @@ demo: $(STAMP)
 
 # Two workers: most tests wait for processes and servers most of the time.
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .

@@ -5,24 +5,32 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.servers import ServerProcess
 
 ServerFactory = Callable[..., ServerProcess]
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, with several workers, what shares something: the tests of a file, and all behaviours in Lua.
+class Together(LoadScopeScheduling):
+    """Keeps with one worker what shares something: the tests of a file, and all behaviours in Lua (`tests/lua`).
 
-    Those share nodes and servers (tests/lua), which every worker would start anew.
+    Those share nodes and servers, which every worker would start anew. Marks of groups do not reach pytest-xdist 3.8
+    with pytest 9.2.
     """
-    behaviours = Path(__file__).parent / "lua"
-    for item in items:
-        group = "lua" if item.path.is_relative_to(behaviours) else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "lua" if file.startswith("tests/lua/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """Say which tests stay together; asked only when there are several workers."""
+    return Together(config, log)
 
 
 @pytest.fixture
