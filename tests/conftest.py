@@ -15,7 +15,7 @@ from tests.servers import ServerProcess
 ServerFactory = Callable[..., ServerProcess]
 
 
-class Together(LoadScopeScheduling):
+class Together(LoadScopeScheduling):  # type: ignore[misc]  # the plugin has no types
     """Keeps with one worker what shares something: the tests of a file, and all behaviours in Lua (`tests/lua`).
 
     Those share nodes and servers, which every worker would start anew. Marks of groups do not reach pytest-xdist 3.8
