@@ -80,7 +80,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "evictions": Target("taken out of memory", "workflows"),
     "term_next_step_median_ms": Target("SIGTERM to the next step by another node", "ms", at_most=100),
     "term_next_step_max_ms": Target("SIGTERM, the last workflow of all", "ms"),
-    "ingested_per_s": Target("taken in: workflows with 5 attributes, start and end", "workflows/s"),
+    "ingested_per_s": Target("taken in: workflows with 7 attributes, start and end", "workflows/s"),
     "projection_mb": Target("the file", "MB"),
     "page_worst_ms": Target("a page of any query of the set, in any order: the slowest", "ms", at_most=100),
     "page_median_ms": Target("... half of them", "ms"),
