@@ -25,11 +25,16 @@ class UnknownEvent(NotFound):
         )
 
 
+def event_index(events: Sequence[Event], number: int) -> int | None:
+    """The place in a history that a person means: the number of an event, from 1, or else its stream sequence."""
+    if 1 <= number <= len(events):
+        return number - 1
+    return next((i for i, event in enumerate(events) if event.seq == number), None)
+
+
 def event_number(workflow_id: str, events: Sequence[Event], wanted: int) -> int:
     """The number of the event that a number or a stream sequence names. Raises UnknownEvent."""
-    if 1 <= wanted <= len(events):
-        return wanted
-    for number, event in enumerate(events, 1):
-        if event.seq == wanted:
-            return number
-    raise UnknownEvent(workflow_id, wanted, len(events))
+    index = event_index(events, wanted)
+    if index is None:
+        raise UnknownEvent(workflow_id, wanted, len(events))
+    return index + 1

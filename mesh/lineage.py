@@ -66,13 +66,6 @@ def taken_over(run: int, spec: StartSpec, events: Sequence[Event]) -> int:
     return next((i for i, event in enumerate(events) if i and not (event.seq <= upto < run)), len(events))
 
 
-def event_index(events: Sequence[Event], number: int) -> int | None:
-    """The place in a history that a person means: the number of an event, from 1, or else its stream sequence."""
-    if 1 <= number <= len(events):
-        return number - 1
-    return next((i for i, event in enumerate(events) if event.seq == number), None)
-
-
 def _rebadged(event: Event, old: int, new: int) -> Event:
     """An event of the old run as one of the new run."""
     if event.kind in _NAME_A_RUN and event.run == old:

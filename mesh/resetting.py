@@ -20,10 +20,10 @@ import anyio
 
 from mesh import codec
 from mesh.errors import Conflict, MeshError, NotFound, OutcomeUnknown, Undecodable
+from mesh.event_numbers import event_index
 from mesh.events import Base, Event, StartSpec, reset_of, start_spec_of
 from mesh.history import History, OpenRun, RunOutcome
 from mesh.jetstream import JetStream
-from mesh.lineage import event_index
 from mesh.starting import TERMINATE_WAIT_S, TRIES, publish_until_acked
 from mesh.subjects import WorkflowKey, stream_name
 

@@ -10,9 +10,10 @@ import pytest
 
 from mesh import codec
 from mesh.errors import NotFound
+from mesh.event_numbers import event_index
 from mesh.events import Base, EndRecord, Event, StartSpec, decode_end, decode_start, reset_of
 from mesh.failure import Failure
-from mesh.lineage import arranged, event_index, reads_from, rests_on, taken_over
+from mesh.lineage import arranged, reads_from, rests_on, taken_over
 from mesh.resetting import Child, ChildrenRun, NoSuchEvent, children_at, chosen_event, reset_start
 from node.workflows.replaying import recorded_marks, replay_steps
 from tests.flows import RUN, T0_NS, Flow

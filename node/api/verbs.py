@@ -214,7 +214,7 @@ async def describe(
 ) -> Record:
     """What a workflow is doing, or how it ended, with its newest events (0 = all), now or at one of its events.
 
-    Raises NotFound, NoSuchEvent, CannotLookBack.
+    Raises NotFound, UnknownEvent, CannotLookBack.
     """
     from node.api.describing import describe as described
 
