@@ -11,6 +11,8 @@ is a success whose value is its decoded body.
 from __future__ import annotations
 
 import json
+import math
+import re
 import reprlib
 from typing import Any, Final
 
@@ -28,6 +30,9 @@ NIL_OUTCOME = SUCCESS_PREFIX + b"\xc0"
 
 # Lua reads and writes no deeper than this (node/lua/msgpack.lua); foreign JSON that is deeper stays text.
 DEPTH_MAX: Final = 128
+
+# What is not ASCII and steers a terminal all the same: C1 control characters, changes of the direction of writing.
+_STEERING: Final = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def pack(value: Any) -> bytes:
@@ -123,13 +128,22 @@ def undecodable_failure(what: str, error: Exception) -> Failure:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Show a value as JSON for people: bytes as text, failures as their map. Never raises."""
+    """Show a value as JSON for people: bytes as text, failures as their map. Never raises.
+
+    It is JSON that everybody reads and that can be printed on a terminal: `NaN` and `Infinity` are texts, and what
+    would steer a terminal is an escape.
+    """
     try:
-        return json.dumps(_showable(value), ensure_ascii=False, default=_show, indent=indent)
+        text = json.dumps(_showable(value), ensure_ascii=False, allow_nan=False, default=_show, indent=indent)
     except (TypeError, ValueError):  # keys that are no texts
-        return json.dumps(repr(value), ensure_ascii=False, indent=indent)
+        text = json.dumps(repr(value), ensure_ascii=False, indent=indent)
     except RecursionError:
-        return json.dumps(reprlib.repr(value), ensure_ascii=False, indent=indent)
+        text = json.dumps(reprlib.repr(value), ensure_ascii=False, indent=indent)
+    return text if text.isascii() and "\x7f" not in text else _STEERING.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _showable(value: object) -> object:
@@ -137,6 +151,8 @@ def _showable(value: object) -> object:
         return {_show_key(key): _showable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_showable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
     return value
 
 

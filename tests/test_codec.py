@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -134,6 +135,17 @@ def test_other_shapes_are_no_outcomes(value: Any) -> None:
 @given(VALUES)
 def test_anything_can_be_shown(value: Any) -> None:
     assert isinstance(codec.to_json([value, Failure("x"), b"\xff", object()]), str)
+
+
+def test_what_is_shown_is_json_for_everybody_and_harmless_on_a_terminal() -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    value = {"numbers": [float("inf"), float("-inf"), float("nan")], "text": "\x1b[2J \x9b2J \x7f \u202e \u2028 é"}
+    shown = codec.to_json(value)
+    assert all(c.isprintable() for c in shown)
+    assert "é" in shown
+    assert json.loads(shown, parse_constant=refuse) == value | {"numbers": ["Infinity", "-Infinity", "NaN"]}
 
 
 def test_showing_keys_that_are_no_texts_does_not_raise() -> None:

@@ -110,6 +110,14 @@ def test_what_nobody_can_read_is_an_event_all_the_same() -> None:
         assert words(record, {})
 
 
+@pytest.mark.parametrize("took", ["nan", "inf", "1e999", "soon", ""])
+def test_a_duration_that_is_none_is_left_out(took: str) -> None:
+    event = an_event(10, "signal", "x", data=b"1", headers={"Mesh-Took": took})
+    (record,) = event_records([event], NOTHING_KNOWN)
+    assert "took_s" not in record
+    assert row_of(record, {})[3] == "signal x"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -209,9 +217,19 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
         "frames": [frame],
         "waits": {"kind": "op", "op": 1, "what": "call x"},
     }
-    waiting = [{"n": 1, "kind": "call", "target": "x", "attempt": 2, "last_error": wild}]
-    for line in texts(a_record(tasks=[task], waiting=waiting, children=[wild], status="suspended", reason=wild)):
+    waiting = [{"n": 1, "kind": "call", "target": wild, "attempt": 2, "last_error": wild}]
+    facts = {"id": wild, "type": wild, "parent": wild, "queue": wild, "node": wild, "history_warning": wild}
+    for line in texts(
+        a_record(tasks=[task], waiting=waiting, children=[wild], status="suspended", reason=wild, **facts)
+    ):
         assert line.isprintable(), line
+
+
+def test_of_very_much_that_is_waited_for_some_is_shown() -> None:
+    waiting = [{"n": n, "kind": "call", "target": "a:b"} for n in range(3000)]
+    shown = texts(a_record(waiting=waiting, children=["c1", "c2"]))
+    assert len(shown) < 120
+    assert "  and 2900 more, see --json" in shown
 
 
 # -- the command -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Pure. What anybody may have written to a subject is read here: nothing that stan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -87,10 +88,12 @@ def event_record(event: Event, number: int, start_ns: int, known: Known = NOTHIN
 
 
 def _number(text: str | None) -> float | None:
+    """A finite number: what stands in a header may be `nan`."""
     try:
-        return float(text) if text else None
+        number = float(text) if text else math.nan
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _by_kind(event: Event, headers: Mapping[str, str], known: Known) -> dict[str, Any]:

@@ -196,6 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        click.echo(f"mesh: {sentence(error)}", err=True)
+        from node.cli.printing import say
+
+        say(f"mesh: {sentence(error)}")
         status = exit_status(error)
     sys.exit(status if isinstance(status, int) else 0)

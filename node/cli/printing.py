@@ -39,8 +39,8 @@ _COLORS: Final = {
 
 
 def say(text: str) -> None:
-    """Tell the person something that is no result."""
-    click.echo(text, err=True)
+    """Tell the person something that is no result; it may have lines, and what others sent in it is harmless."""
+    click.echo("".join(c if c in "\n\t" else one_line(c) for c in text), err=True)
 
 
 def print_json(value: Any) -> None:

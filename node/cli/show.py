@@ -217,7 +217,9 @@ class View:
             lines.append(line((f"note: {one_line(record['note'])}", "dim")))
         hidden = record["events_total"] - len(record["events"])
         if self._with_events:
-            lines.append(line(f"\n{hidden} earlier events are not shown; --last 0 shows all" if hidden else ""))
+            lines.append(line(""))
+            if hidden:
+                lines.append(line(f"{hidden} earlier events are not shown; --last 0 shows all"))
         return lines
 
     def print(self, record: dict[str, Any], *, as_json: bool) -> None:

@@ -19,12 +19,13 @@ STATUS_STYLES: Final = {
 }  # fmt: skip
 NEW_NS: Final = 1_000_000
 TASKS_SHOWN_MAX: Final = 20
+WAITING_SHOWN_MAX: Final = 100
 OPEN: Final = ("running", "suspended")
 
 
 def line(*parts: str | tuple[str, str]) -> Line:
-    """A line of parts; a part without a style may be given as it is."""
-    return tuple((part, "") if isinstance(part, str) else part for part in parts)
+    """A line of parts; a part without a style may be given as it is. Control characters become escapes."""
+    return tuple((one_line(part), "") if isinstance(part, str) else (one_line(part[0]), part[1]) for part in parts)
 
 
 def state_lines(record: Mapping[str, Any], *, with_locals: bool, hint: str = "") -> list[Line]:
@@ -109,8 +110,11 @@ def waiting_lines(record: Mapping[str, Any]) -> list[Line]:
         return [line(f"note: {record['reason']}")]
     if record["delayed_until"]:
         return [line(f"waiting for: its start, {away(ns_of(record['delayed_until']), now_ns)}")]
-    lines = [_waiting_line(item, now_ns) for item in record["waiting"]]
-    lines += [line(f"  child {one_line(str(child))}") for child in record["children"]]
+    lines = [_waiting_line(item, now_ns) for item in record["waiting"][:WAITING_SHOWN_MAX]]
+    lines += [line(f"  child {child}") for child in record["children"][:WAITING_SHOWN_MAX]]
+    hidden = len(record["waiting"]) + len(record["children"]) - len(lines)
+    if hidden:
+        lines.append(line((f"  and {hidden} more, see --json", "dim")))
     if lines:
         return [line(("waiting for:", "bold")), *lines]
     return [] if record["status"] == "suspended" else [line("waiting for: a signal or message")]
