@@ -15,8 +15,8 @@ from mesh.subjects import node_request, token
 from node.inventory import Inventory
 from node.workflows.engine import Engine
 
-# What is left out of a description that does not fit into a message, one after the other.
-SPARED: Final = (("ops",), ("globals", "coroutines"), ("tasks",), ("waiting", "children", "stacks"))
+# What is left out of a description that does not fit into a message, one after the other; then open ops, the newest first.
+SPARED: Final = (("ops",), ("globals", "coroutines"), ("stacks",), ("tasks",), ("children",))
 
 
 class Questions:
@@ -123,7 +123,11 @@ class Questions:
         for spared in SPARED:
             if self._reply(reply, answer) or answer is None:
                 return
-            answer = {name: value for name, value in answer.items() if name not in spared}
+            left_out = [*answer.get("left_out", ()), *(name for name in spared if answer.get(name))]
+            answer = {name: value for name, value in answer.items() if name not in spared} | {"left_out": left_out}
+        while answer and not self._reply(reply, answer) and answer.get("waiting"):
+            answer["waiting"] = answer["waiting"][: len(answer["waiting"]) // 2]
+            answer["left_out"] = [*(name for name in answer["left_out"] if name != "waiting"), "waiting"]
 
 
 def _refusal(looks_back: bool, error: MeshError) -> dict[str, Any]:

@@ -352,3 +352,25 @@ def test_what_a_failed_unit_stood_at_can_be_looked_at_before_it_is_forgotten() -
     (task,) = machine.inspect()["tasks"]
     assert task["waits"] == {"kind": "nothing"}
     assert (task["frames"][0]["line"], variables(task["frames"][0])) == (3, {"x": "1", "y": "2"})
+
+
+@pytest.mark.parametrize(
+    "leaf", ["{}", "'x'", "errors.new{message = 'm', kind = ('K'):rep(200)}", "channel.new()", "{{}}"]
+)  # fmt: skip
+def test_a_value_is_cut_however_its_bytes_are_made_up(leaf: str) -> None:
+    """What is not a text or a number counts, too: keys, braces, objects. A look has to fit into a message."""
+    tree = (
+        """local function tree(depth)
+      if depth == 0 then return %s end
+      local t = {}
+      for i = 1, 20 do t[('k'):rep(290) .. i] = tree(depth - 1) end
+      return t
+    end"""
+        % leaf
+    )  # noqa: UP031 - the source has braces
+    assert len(held("tree(3)", tree)) < 4000
+
+
+def test_a_set_of_objects_is_shown_as_far_as_there_is_room() -> None:
+    shown = held("t", "local t = {} for i = 1, 200 do t[channel.new(i)] = i end")
+    assert shown.count("channel") > 10

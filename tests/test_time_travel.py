@@ -304,3 +304,25 @@ async def test_code_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
     state = await look.at(flow.key, RUN, flow.events)
     assert (state["status"], state["suspended_seq"]) == ("suspended", RUN)
     assert "has no workflow 'app:flow'" in state["reason"]
+
+
+async def test_what_does_not_fit_into_a_message_is_left_out_and_that_is_said(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    fan = "return function(n) for i = 1, n do funcs.async('app:none') end time.sleep('1h') end"
+    app = write_app(tmp_path / "app", workflows={"fan": fan})
+    async with a_mesh(nats_server(config="max_payload: 16384").url, app) as mesh:
+        handle = await mesh.start("fan", 300, id="fan")
+
+        async def runs() -> bool:
+            return bool((await describe(mesh.client, handle.key))["waiting"])
+
+        await wait_until_async(runs)
+        record = await describe(mesh.client, handle.key)
+        assert 30 < len(record["waiting"]) < 300
+        assert record["note"].endswith("the steps, their stacks, its tasks, what it waits for; --app APP has it all")
+        assert record["tasks"] == []
+        past = await describe(mesh.client, handle.key, at=1)
+        assert past["note"] == record["note"]
+        whole = await describe(mesh.client, handle.key, code=looking_back_with(app, {}))
+        assert (len(whole["waiting"]), whole["note"]) == (301, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from mesh import codec
 from mesh.client import Client, past_value, workflow_name
@@ -29,6 +29,8 @@ from node.workflows.op_table import OpRow, op_of
 from node.workflows.ops import fingerprint
 
 Record = dict[str, Any]
+
+_LEFT_OUT: Final = {"waiting": "what it waits for", "ops": "the steps", "tasks": "its tasks", "stacks": "their stacks"}
 
 
 async def describe(
@@ -188,6 +190,9 @@ def _note(detail: Mapping[str, Any]) -> str | None:
         return f"where its code stands cannot be seen: {detail['problem']}"
     if detail.get("ops_problem"):
         return f"the history is without steps and durations: {detail['ops_problem']}"
+    if detail.get("left_out"):
+        left_out = ", ".join(_LEFT_OUT.get(name, name) for name in detail["left_out"])
+        return f"too much for one message of its owner, so there is not all of: {left_out}; --app APP has it all"
     return None
 
 

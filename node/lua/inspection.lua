@@ -125,6 +125,7 @@ end
 
 local function shown_key(look, key)
   if raw_type(key) == "string" and #key <= TEXT_BYTES_MAX and match(key, "^[%a_][%w_]*$") then
+    look.value_bytes = look.value_bytes - #key
     return key
   end
   return "[" .. shown(look, key, DEPTH_MAX) .. "]"
@@ -142,6 +143,7 @@ end
 -- The entries of a table that are not in its list, least keys first, and how many there are besides; nil: nobody counted.
 local function other_entries(look, t, length)
   local entries, n, looked = {}, 0, 0
+  local left = look.value_bytes -- what is only put in order is not shown
   for key in raw_next, t do
     looked = looked + 1
     look.looks = look.looks - 1
@@ -155,6 +157,7 @@ local function other_entries(look, t, length)
       entries[n] = { rank = rank or 3, key = key, by = rank and key or shown(look, key, DEPTH_MAX) }
     end
   end
+  look.value_bytes = left
   sort(entries, before)
   return entries, n, looked ~= nil
 end
@@ -287,9 +290,10 @@ function shown(look, value, depth)
   elseif look.looks <= 0 or look.value_bytes <= 0 then
     text = MORE
   elseif kind == "table" then
-    local class = class_of(value)
+    local left, class = look.value_bytes, class_of(value)
     text = class and shown_object(look, value, class, depth) or shown_table(look, value, depth)
-    return text -- its parts are counted
+    look.value_bytes = raw.math.min(look.value_bytes, left - #text) -- its parts are counted, what joins them is not
+    return text
   elseif kind == "function" then
     text = shown_function(look, value)
   elseif kind == "thread" then
