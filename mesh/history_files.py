@@ -398,8 +398,10 @@ async def fetch_history(history: History, key: WorkflowKey, run: int = 0) -> Rec
         workflow, host = headers.get("Mesh-Workflow", "?"), ""
     events = await history.events(key, opened.run)
     if ended is not None:
-        # What came later belongs to the run that followed.
-        events = [event for event in events if event.seq <= ended.seq]
+        # What came later belongs to the run that followed, but for attributes that the last step has set.
+        events = [
+            event for event in events if event.seq <= ended.seq or (event.kind, event.run) == ("attrs", opened.run)
+        ]
     status = decode_end(ended.data).status if ended is not None else RUNNING
     header = header_of(
         key, opened.run, events, type=workflow, host=host, status=status, exported_ns=time.time_ns()

@@ -12,7 +12,7 @@ mark that lets it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +23,7 @@ from mesh.history_files import RUNNING, HistoryHeader
 from mesh.imported import HEADER_EVENTS, HEADER_IMPORTED, HEADER_ORIGIN, RESUME_MARK, Origin, import_of, read_origin
 from mesh.jetstream import BatchMessage, JetStream
 from mesh.subjects import WorkflowKey
+from mesh.wire import parse_headers
 
 BATCH_MESSAGES: Final = 500
 BATCH_BYTES: Final = 1024 * 1024
@@ -41,11 +42,21 @@ class CannotImport(MeshError):
         super().__init__(f"workflow {header.id!r} (run {header.run}) is not imported: {reason}")
 
 
+class AlreadyImported(CannotImport):
+    """Raised when a history is in the mesh from an earlier import of it. run: which one it is there."""
+
+    code = "already-imported"
+
+    def __init__(self, header: HistoryHeader, key: WorkflowKey, run: int) -> None:
+        self.run = run
+        super().__init__(header, f"it is there already, as run {run} of workflow {key.id!r} on queue {key.queue!r}")
+
+
 @dataclass(slots=True)
 class Importer:
     """Imports histories into the queues of a mesh.
 
-    Of an id that this importer has brought in, further runs may follow, oldest first.
+    Of an id that this importer has brought in, or has found brought in, further runs may follow, oldest first.
     """
 
     js: JetStream
@@ -56,7 +67,7 @@ class Importer:
     ) -> int:
         """Write one history under a key; return its run there. resume: one that has not ended goes on.
 
-        Raises CannotImport, NotFound when there is no such queue, PayloadTooLarge, OutcomeUnknown.
+        Raises CannotImport, AlreadyImported, NotFound when there is no such queue, PayloadTooLarge, OutcomeUnknown.
         """
         if header.status == RUNNING and not resume:
             raise CannotImport(
@@ -65,9 +76,9 @@ class Importer:
         start = next(events, None)
         if start is None or start.kind != "start" or start.seq != header.run:
             raise CannotImport(header, "its first event is not the start of the run")
-        expected = await self._room_for(header, key)
-        name = secrets.token_hex(8)
         headers, at_ns = _start_headers(header, start)
+        expected = await self._room_for(header, key, headers)
+        name = secrets.token_hex(8)
         try:
             run = (
                 await self.js.publish(
@@ -92,17 +103,16 @@ class Importer:
     ) -> None:
         batch: list[BatchMessage] = []
         size = 0
-        last: Event | None = None
+        ends = False
         for event in events:
-            # One behind: what comes last must come together with its end.
-            if last is not None and (len(batch) >= BATCH_MESSAGES or size >= BATCH_BYTES):
+            # One behind: what comes last must come together with its end, and so must the attributes after it.
+            if not ends and batch and (len(batch) >= BATCH_MESSAGES or size >= BATCH_BYTES):
                 await self.js.publish_batch(batch)
                 batch, size = [], 0
             message = _message(header, event, key, run, name)
             batch.append(message)
             size += len(message.payload) + 200
-            last = event
-        ends = last is not None and last.kind == "end" and last.run == header.run
+            ends = event.run == header.run and (event.kind == "end" or (ends and event.kind == "attrs"))
         if header.status != RUNNING and not ends:
             raise CannotImport(header, f"it says that it has ended ({header.status}), but its last event is no end")
         if header.status == RUNNING:
@@ -111,8 +121,11 @@ class Importer:
             batch.append(BatchMessage(key.mark(run, RESUME_MARK), name.encode()))
         await self.js.publish_batch(batch)
 
-    async def _room_for(self, header: HistoryHeader, key: WorkflowKey) -> int:
-        """The last start under this key that there may be, 0 for none. An import that broke off is removed."""
+    async def _room_for(self, header: HistoryHeader, key: WorkflowKey, headers: Mapping[str, str]) -> int:
+        """The last start under this key that there may be, 0 for none. An import that broke off is removed.
+
+        headers: of the start that is to be written.
+        """
         history = History(self.js, key.queue)
         try:
             last = await history.last_run(key)
@@ -126,13 +139,28 @@ class Importer:
         newest = await history.last_start(key)
         if ended is None and await self._is_broken_off(history, key, opened):
             await self._remove(key, opened.run)
-            return await self._room_for(header, key)
+            return await self._room_for(header, key, headers)
+        earlier = await self._earlier(history, key, headers)
+        if earlier:
+            self._brought[key] = earlier
+            raise AlreadyImported(header, key, earlier)
         if ended is None or self._brought.get(key) != opened.run or newest is None:
             state = "runs" if ended is None else "is there already"
             raise CannotImport(
                 header, f"a workflow {key.id!r} {state} on queue {key.queue!r}; import it under another id with --as"
             )
         return newest.run
+
+    @staticmethod
+    async def _earlier(history: History, key: WorkflowKey, headers: Mapping[str, str]) -> int:
+        """The run that an import of the same history has made, 0 for none."""
+        opened = await history.start_after(key, 0)
+        while opened is not None:
+            there = parse_headers(opened.start.raw_headers)
+            if all(there.get(name) == headers[name] for name in (HEADER_ORIGIN, HEADER_EVENTS)):
+                return opened.run
+            opened = await history.start_after(key, opened.run)
+        return 0
 
     @staticmethod
     async def _is_broken_off(history: History, key: WorkflowKey, opened: OpenRun) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from mesh.history_files import (
     new_history_file,
 )
 from mesh.imported import HEADER_IMPORTED, import_of
-from mesh.importing import CannotImport, Importer
+from mesh.importing import AlreadyImported, CannotImport, Importer
+from mesh.instants import iso
 from mesh.subjects import WorkflowKey
+from node.api.describing import describe
 from node.checking import AppChecker
 from tests.apps import QUEUE, TIMEOUT_S, Mesh, a_mesh, key, write_app
 from tests.commands import typed
@@ -126,13 +129,47 @@ async def test_an_ended_history_looks_and_replays_the_same_elsewhere(
             verdict = AppChecker(app, environ={}).check(history)
             assert (verdict.mismatch, verdict.notes) == (None, ())
         # It has ended for everybody, and can be started again.
-        with pytest.raises(CannotImport, match="a workflow 'order-1' is there already on queue 'orders'"):
+        with pytest.raises(AlreadyImported, match=rf"it is there already, as run {run} of workflow 'order-1'"):
             await imported(there, original)
+        other = replace(original, header=replace(original.header, id="order-2"))
+        with pytest.raises(CannotImport, match="a workflow 'copy' is there already on queue 'orders'"):
+            await imported(there, other, as_id="copy")
         again = await there.start("order", "second", id="order-1")
         await again.signal("decision", "no")
         assert (await again.result(timeout_s=TIMEOUT_S))[5] == "no"
         assert charged == ["first", "second"]
         assert told(await recorded(there, "order-1", run)) == told(original)
+
+
+async def test_attributes_that_were_recorded_after_the_end_are_part_of_a_history(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """What the last step sets is written beside the end, before or after it."""
+    app = write_app(
+        tmp_path, workflows={"notes": "return function() workflow.attrs{search = {n = 7}, memo = {m = 'x'}} end"}
+    )
+    async with two_meshes(nats_server, app) as (here, there):
+        handle = await here.start("notes", id="notes-1")
+        await handle.result(timeout_s=TIMEOUT_S)
+
+        async def noted() -> bool:
+            return "attrs" in await here.kinds("notes-1")
+
+        await wait_until_async(noted)
+        original = await recorded(here, "notes-1")
+        assert sorted(event.kind for event in original.events) == ["attrs", "end", "start"]
+        state = await describe(here.client, handle.key)
+        (end,) = (event for event in original.events if event.kind == "end")
+        assert (state["attrs"], state["memo"], state["ended"]) == ({"n": 7}, {"m": "x"}, iso(end.at_ns))
+        for end_at in (1, 2):
+            start, attrs = (event for event in original.events if event.kind != "end")
+            events = [start, end, attrs] if end_at == 1 else [start, attrs, end]
+            await imported(there, replace(original, events=events), as_id=f"copy-{end_at}")
+            copy = await describe(there.client, key(f"copy-{end_at}"))
+            assert [copy[name] for name in ("status", "attrs", "memo", "ended")] == [
+                "completed", {"n": 7}, {"m": "x"}, state["ended"]
+            ]  # fmt: skip
+            assert told(await recorded(there, f"copy-{end_at}")) == told(replace(original, events=events))
 
 
 async def test_an_open_history_goes_on_only_when_told_to(nats_server: ServerFactory, tmp_path: Path) -> None:
@@ -311,7 +348,7 @@ async def test_the_commands_carry_histories_through_files(nats_server: ServerFac
         assert told(await recorded(there, "copy")) == told(original)
 
         for arguments, status, message in (
-            (["import", str(file)], 1, "a workflow 'order-1' is there already on queue 'orders'"),
+            (["import", str(file)], 0, "imported 0 histories of 0 events, 2 were there already"),
             (["import", str(file), "--queue", "lost"], 1, "no queue 'lost'"),
             (["export", "order-9"], 1, "no workflow 'order-9' on any queue (orders); did you mean order-"),
         ):

@@ -361,13 +361,13 @@ def test_a_value_is_cut_however_its_bytes_are_made_up(leaf: str) -> None:
     """What is not a text or a number counts, too: keys, braces, objects. A look has to fit into a message."""
     tree = (
         """local function tree(depth)
-      if depth == 0 then return %s end
+      if depth == 0 then return LEAF end
       local t = {}
       for i = 1, 20 do t[('k'):rep(290) .. i] = tree(depth - 1) end
       return t
     end"""
         % leaf
-    )  # noqa: UP031 - the source has braces
+    )
     assert len(held("tree(3)", tree)) < 4000
 
 

@@ -136,7 +136,8 @@ def described(
     is_over = status not in ("running", "suspended")
     failure = value if isinstance(value, Failure) else None
     started_ns = events[0].at_ns if events else 0
-    ended_ns = events[-1].at_ns if is_over and events else None
+    # Attributes that the last step has set may be recorded after the end.
+    ended_ns = next((event.at_ns for event in reversed(events) if event.kind != "attrs"), None) if is_over else None
     until_ns = ended_ns or (events[-1].at_ns if is_past and events else time.time_ns())
     numbers = {event.seq: number for number, event in enumerate(events, 1)}
     last = events[-1] if events else None

@@ -30,6 +30,7 @@ from node.cli.values import AGE
 
 if TYPE_CHECKING:
     from mesh.client import Client
+    from mesh.events import Event
     from mesh.history_files import HistoryHeader, RecordedHistory
 
 INDEX: Final = "index.jsonl"
@@ -144,7 +145,7 @@ def _entries_of(path: Path) -> list[Entry]:
     for header, events in read_histories(path):
         first_ns = last_ns = 0
         for event in events:
-            first_ns, last_ns = first_ns or event.at_ns, event.at_ns
+            first_ns, last_ns = first_ns or event.at_ns, last_ns if event.kind == "attrs" else event.at_ns
         found.append(_entry(header, path.name, first_ns, last_ns))
     return [replace(entry, of=len(found)) for entry in found]
 
@@ -273,7 +274,7 @@ async def _write_file(
         while recorded is not None:
             dump_history(file, recorded.header, recorded.events)
             events = recorded.events
-            entries.append(_entry(recorded.header, path.name, events[0].at_ns, events[-1].at_ns))
+            entries.append(_entry(recorded.header, path.name, events[0].at_ns, _ended_ns(events)))
             size += sum(len(event.data) for event in recorded.events)
             advance()
             if len(entries) >= FILE_HISTORIES_MAX or size >= FILE_BYTES_MAX:
@@ -282,6 +283,11 @@ async def _write_file(
     entries = [replace(entry, of=len(entries)) for entry in entries]
     kept.enter(entries)
     return path, entries
+
+
+def _ended_ns(events: list[Event]) -> int:
+    """When a run ended: attributes that its last step has set may be recorded later."""
+    return next(event.at_ns for event in reversed(events) if event.kind != "attrs")
 
 
 async def _remove_archived(client: Client, records: AsyncIterator[Mapping[str, Any]], kept: Archive) -> int:

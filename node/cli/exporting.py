@@ -111,7 +111,8 @@ def import_histories(
 ) -> None:
     """Write the histories in a FILE of `mesh export` into the mesh, to look at them with all its tools; - is stdin.
 
-    They keep their ids and their times. An id that the mesh has is refused. A workflow that has not ended is only
+    They keep their ids and their times. An id that the mesh has is refused; a history that was imported before is
+    left as it is, so that an import that broke off can be repeated. A workflow that has not ended is only
     written with --resume: it goes on, its calls that are open are made again, while the original goes on in its own
     mesh unless it was ended there.
 
@@ -123,24 +124,28 @@ def import_histories(
         raise click.UsageError("--resume keeps the id: others answer to it; --as is for histories to look at")
 
     async def main() -> None:
-        from mesh.importing import Importer
+        from mesh.importing import AlreadyImported, Importer
         from mesh.subjects import WorkflowKey
         from node.api.locating import workers
         from node.cli.printing import print_json_lines
         from node.cli.progress import progress
 
-        count = events_written = 0
+        count = events_written = there = 0
         async with server.client() as client:
             await workers(client, server.url)  # an empty mesh is told as such
             importer = Importer(client.js)
             with progress("importing") as bar:
                 for header, events in _in_files(files):
-                    if as_id is not None and count:
+                    if as_id is not None and count + there:
                         raise click.UsageError("--as is for a file of one history; this one has more")
                     key = WorkflowKey(queue or header.queue, as_id or header.id)
-                    run_number = await importer.add(header, events, key, resume=resume)
-                    count += 1
-                    events_written += header.events
+                    try:
+                        run_number = await importer.add(header, events, key, resume=resume)
+                        count += 1
+                        events_written += header.events
+                    except AlreadyImported as error:
+                        run_number = error.run
+                        there += 1
                     bar.advance()
                     if as_json:
                         origin = {"id": header.id, "queue": header.queue, "run": header.run}
@@ -148,7 +153,8 @@ def import_histories(
                         print_json_lines([
                             record | {"status": header.status, "events": header.events, "origin": origin}
                         ])  # fmt: skip
-        say(f"imported {'1 history' if count == 1 else f'{count} histories'} of {events_written} events")
+        before = f", {there} {'was' if there == 1 else 'were'} there already" if there else ""
+        say(f"imported {'1 history' if count == 1 else f'{count} histories'} of {events_written} events{before}")
 
     run(main)
 
