@@ -15,7 +15,7 @@ from mesh.subjects import node_request, token
 from node.inventory import Inventory
 from node.workflows.engine import Engine
 
-# What is left out of a description that does not fit into a message, one after the other; then come the newest open ops.
+# What is left out of a description that does not fit into a message, one after the other; at last open ops.
 SPARED: Final = (("ops",), ("globals", "coroutines"), ("stacks",), ("tasks",), ("children",))
 
 

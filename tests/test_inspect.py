@@ -359,15 +359,12 @@ def test_what_a_failed_unit_stood_at_can_be_looked_at_before_it_is_forgotten() -
 )  # fmt: skip
 def test_a_value_is_cut_however_its_bytes_are_made_up(leaf: str) -> None:
     """What is not a text or a number counts, too: keys, braces, objects. A look has to fit into a message."""
-    tree = (
-        """local function tree(depth)
+    tree = """local function tree(depth)
       if depth == 0 then return LEAF end
       local t = {}
       for i = 1, 20 do t[('k'):rep(290) .. i] = tree(depth - 1) end
       return t
-    end"""
-        % leaf
-    )
+    end""".replace("LEAF", leaf)
     assert len(held("tree(3)", tree)) < 4000
 
 
