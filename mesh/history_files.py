@@ -350,6 +350,8 @@ def _event(key: WorkflowKey, number: int, record: Mapping[str, Any]) -> Event:
         raise ValueError(f"seq must be a sequence of a stream, not {seq!r}")
     if not isinstance(args, list) or not all(isinstance(part, str) and part for part in args):
         raise ValueError(f"args must be a list of texts, not {args!r}")
+    for part in args:
+        part.encode("utf-8", "surrogateescape")  # raises ValueError: JSON can name characters that do not exist
     kind = str(record["kind"])
     subject = key.stored(0, kind, *args)
     event = parse(subject, seq, timestamp_ns_of(record["time"]), _payload(record), _headers(record))

@@ -20,7 +20,16 @@ from mesh.errors import Conflict, MeshError, NotFound, PayloadTooLarge, Undecoda
 from mesh.events import EndRecord, Event, decode_end, start_spec_of
 from mesh.history import History, OpenRun
 from mesh.history_files import RUNNING, HistoryHeader
-from mesh.imported import HEADER_EVENTS, HEADER_IMPORTED, HEADER_ORIGIN, RESUME_MARK, Origin, import_of, read_origin
+from mesh.imported import (
+    HEADER_EVENTS,
+    HEADER_IMPORTED,
+    HEADER_ORIGIN,
+    RESUME_MARK,
+    Origin,
+    import_of,
+    is_held,
+    read_origin,
+)
 from mesh.jetstream import BatchMessage, JetStream
 from mesh.subjects import WorkflowKey
 from mesh.wire import parse_headers
@@ -164,13 +173,10 @@ class Importer:
 
     @staticmethod
     async def _is_broken_off(history: History, key: WorkflowKey, opened: OpenRun) -> bool:
-        found = import_of(opened.start.raw_headers)
-        if found is None:
-            return False
-        events = await history.events(key, opened.run)
-        there = sum(1 for event in events if (of := import_of(event.raw_headers)) is not None and of[0] == found[0])
-        wanted = events[0].headers.get(HEADER_EVENTS, "") if events else ""
-        return not wanted.isdecimal() or there < int(wanted)
+        """Whether an open run is an import of which the last batch, with its end or its resumption, is not there."""
+        return import_of(opened.start.raw_headers) is not None and is_held(
+            opened.run, await history.events(key, opened.run)
+        )
 
     async def _remove(self, key: WorkflowKey, run: int) -> None:
         """Take an import that is not whole away: what is stored under the key from its start on."""
@@ -180,6 +186,8 @@ class Importer:
             await self.js.delete_message(history.stream, event.seq)
         if partition is not None and await history.last_start(key) is None:
             await self.js.purge(history.stream, subject=key.stored(partition, ">"))
+        # Whoever keeps lists would go on listing it as running.
+        self.js.conn.publish_nowait(key.note("purged"), str(run).encode())
 
 
 def _start_headers(header: HistoryHeader, start: Event) -> tuple[dict[str, str], int]:

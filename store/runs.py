@@ -7,7 +7,6 @@ says about itself (`attrs`) replaces what the start said.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any, Final
 from mesh import codec
 from mesh.errors import Undecodable
 from mesh.events import Event, StartSpec, decode_attrs, decode_end, decode_start
+from mesh.imported import import_of
 from mesh.listing import STATUSES
 from mesh.subjects import untoken
 
@@ -63,8 +63,13 @@ class Run:
 def take_in(newest: Run | None, event: Event) -> Run | None:
     """Apply an event to the newest run of its id; return the run that it opened or changed, None when it is ignored."""
     if event.kind == "start":
-        if newest is not None and (newest.is_open or event.seq <= newest.run):
+        if newest is not None and event.seq <= newest.run:
             return None
+        if newest is not None and newest.is_open:
+            if import_of(event.raw_headers) is None:
+                return None
+            # An import begins only where nothing runs: that one was an import which broke off, and has been removed.
+            newest.status, newest.ended_ns = "terminated", newest.started_ns
         if newest is not None:
             newest.newest = False
             newest.changed = True
@@ -113,10 +118,7 @@ def text_of(text: str) -> str:
 
 def json_of(values: Mapping[str, Any]) -> str:
     """Values as JSON that any program can read, with texts as `text_of` has them."""
-    text = _SURROGATE.sub(lambda found: f"\\\\u{ord(found[0]):04x}", codec.to_json(dict(values)))
-    if "NaN" in text or "Infinity" in text:
-        return json.dumps(json.loads(text, parse_constant=str), ensure_ascii=False)  # JSON has no such numbers
-    return text
+    return _SURROGATE.sub(lambda found: f"\\\\u{ord(found[0]):04x}", codec.to_json(dict(values)))
 
 
 def _scalar(value: Any) -> Searched | None:

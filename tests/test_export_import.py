@@ -260,12 +260,29 @@ async def test_a_long_import_that_breaks_off_runs_nowhere_and_is_taken_up_again(
         assert await there.get("long").result(timeout_s=TIMEOUT_S) == result
         assert charged == [719_400]
 
+        # One of which only the start has come is no different: it has not been told that it goes on.
+        waits = await here.start("sums", id="waits")
+        begun = await recorded(here, "waits")
+        assert [event.kind for event in begun.events] == ["start"]
+
+        def breaks_off_at_once() -> Iterator[Event]:
+            yield begun.events[0]
+            raise ConnectionError("gone")
+
+        with pytest.raises(ConnectionError):
+            await Importer(there.client.js).add(begun.header, breaks_off_at_once(), waits.key, resume=True)
+        await imported(there, begun, resume=True)
+        with pytest.raises(AlreadyImported):
+            await imported(there, begun, resume=True)
+        await there.get("waits").signal("stop")
+        assert await there.get("waits").result(timeout_s=TIMEOUT_S) == [0, "paid 0"]
+
         # One that broke off can be ended, too.
         with pytest.raises(ConnectionError):
             await Importer(there.client.js).add(original.header, breaks_off(), key("half"))
         await there.get("half").terminate()
         assert (await there.failed(there.get("half"))).status == "terminated"
-        assert charged == [719_400]
+        assert charged == [719_400, 0]
 
 
 def a_header(**fields: Any) -> HistoryHeader:

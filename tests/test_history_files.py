@@ -191,6 +191,7 @@ def test_neither_long_histories_nor_many_need_memory(tmp_path: Path) -> None:
 
 ONE = written(a_history([an_event(17, "start", data=b"x"), an_event(18, "kill")])).decode()
 HEADER, START, KILL = ONE.splitlines()
+UNKNOWN = KILL.replace("kill", "signal").replace("[]", '["\\ud800"]')  # a character that does not exist
 
 
 @pytest.mark.parametrize(
@@ -209,6 +210,7 @@ HEADER, START, KILL = ONE.splitlines()
         (f"{HEADER}\n{KILL}\n", 2, "event 1 of workflow 'order/1 ü': it is numbered 2"),
         (f"{HEADER}\n{START.replace('start', 'begin')}\n", 2, "begin is no event of a workflow"),
         (f"{HEADER}\n{START.replace('[]', '[1]')}\n", 2, "args must be a list of texts, not [1]"),
+        (f"{HEADER}\n{START}\n{UNKNOWN}\n", 3, "surrogates not allowed"),
         (f"{HEADER}\n{START.replace('seq', 'sequence')}\n", 2, "the field 'seq' is missing"),
         (f"{HEADER}\n{START.replace('2025-11', 'yesterday')}\n", 2, "Invalid isoformat"),
         (f"{HEADER}\n{START.replace('text', 'base64')}\n", 2, "no base64"),

@@ -18,10 +18,11 @@ import store.projecting
 from mesh import codec
 from mesh.client import Client
 from mesh.events import EndRecord, Event, StartSpec
+from mesh.imported import HEADER_IMPORTED
 from mesh.listing import BadQuery, Count, ListQuery
 from mesh.lists import NoProjection
 from mesh.subjects import WorkflowKey, stream_name
-from mesh.wire import parse_headers
+from mesh.wire import encode_headers, parse_headers
 from store.projecting import Projecting
 from store.projection import (
     VALUES_CHARACTERS_MAX,
@@ -100,6 +101,20 @@ class TestRunsAndEvents:
         (only,) = _listed(_told(told, at_once=at_once))
         assert (only["id"], only["run"], only["type"], only["status"]) == ("a", first, "app:order", "failed")
         assert only["duration_s"] == 3.0
+
+    @pytest.mark.parametrize("at_once", [1, 1000])
+    def test_an_import_that_was_begun_anew_is_listed_as_it_ended(self, at_once: int) -> None:
+        """The start of the one that broke off has been removed; whoever follows the stream may have seen it before."""
+        told = Told()
+        runs = [told.start("copy"), told.start("copy")]
+        imported = encode_headers({HEADER_IMPORTED: "a 7"})
+        told.events = [event._replace(raw_headers=imported) for event in told.events]
+        told.end("copy", runs[1])
+        projection = _told(told, at_once=at_once)
+        (only,) = _listed(projection)
+        assert (only["run"], only["status"]) == (runs[1], "completed")
+        projection.remove(QUEUE, "copy", runs[1])
+        assert len(_listed(projection, all_runs=True)) == 1
 
     @pytest.mark.parametrize("at_once", [1, 3, 1000])
     def test_runs_that_go_on_are_listed_as_their_newest_one(self, at_once: int) -> None:

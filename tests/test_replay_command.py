@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mesh.history_files import RecordedHistory, dump_history, fetch_history, new_history_file
 from node.checking import AppChecker, Verdict
+from node.testing import Simulation
 from tests.apps import QUEUE, Mesh, a_mesh, write_app
 from tests.commands import typed
 from tests.conftest import ServerFactory
@@ -154,6 +156,12 @@ async def test_changed_code_is_told_what_does_not_fit_and_where(nats_server: Ser
     assert (found.number, found.line) == (6, line_of(source, 'error("oh")'))
     assert found.got == f"failed Internal: {found.line}: oh"
 
+    source = ORDER.replace("time.sleep", "while true do end time.sleep")
+    found = check("loops", source).mismatch
+    assert found is not None
+    assert (found.number, found.line) == (3, line_of(source, "while true"))
+    assert f"{found.line}: ran 10000000 instructions" in found.got
+
     # Without the code, or with code that is none.
     found = check("broken", ORDER + "\nend").mismatch
     assert found is not None
@@ -247,6 +255,7 @@ async def test_the_command_replays_files_and_what_is_on_the_mesh(nats_server: Se
         (["--all", "--run", "5", "app"], 2, "--run is the run of one ID"),
         (["--all", "nowhere"], 2, "Directory 'nowhere' does not exist"),
         (["bad.jsonl", "app"], 1, "bad.jsonl:1: no JSON"),
+        (["none.jsonl.gz", "app"], 2, "there is no file none.jsonl.gz"),
     ],
 )
 async def test_what_cannot_be_replayed_is_told(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
@@ -256,3 +265,19 @@ async def test_what_cannot_be_replayed_is_told(tmp_path: Path, arguments: list[s
     done = await typed("replay", *arguments, directory=tmp_path)
     assert done.status == status
     assert message in done.err
+
+
+async def test_names_in_a_file_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    """A file of histories may come from anywhere."""
+    app, wild = an_app(tmp_path / "app"), "x\x1b[2J\n"
+    simulation = Simulation(app)
+    order = simulation.start("app:order", 1, id=wild)
+    order.signal(wild, 1)
+    history = order.history()
+    with new_history_file(tmp_path / "wild.jsonl") as file:
+        dump_history(file, replace(history.header, type=wild), history.events)
+    changed = an_app(tmp_path / "changed", ORDER.replace("local receipt = charge(order)", "local receipt"))
+    done = await typed("replay", str(tmp_path / "wild.jsonl"), str(changed))
+    assert done.status == 1
+    assert all(line.isprintable() for line in done.out.splitlines()), done.out
+    assert done.out.startswith("mismatch  x\\x1b[2J\\n  run ")

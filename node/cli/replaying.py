@@ -60,6 +60,9 @@ def replay(
     query = query_of(what, everything, statuses=statuses, type_=type_, where=where, queue=queue)
     files = [] if everything or queue or run_number else [name for name in what if Path(name).is_file()]
     ids = [name for name in what if name not in files]
+    for name in ids:
+        if not everything and name.endswith((".jsonl", ".jsonl.gz")):
+            raise click.UsageError(f"there is no file {name}; `mesh export --all -o {name}` writes one")
     if run_number and len(ids) != 1:
         raise click.UsageError("--run is the run of one ID")
     verdicts = _Verdicts(strict=strict, as_json=as_json)
@@ -146,10 +149,10 @@ class _Verdicts:
         word = "mismatch" if is_bad else "note"
         if sys.stdout.isatty() and not no_color():
             word = click.style(word, fg="red" if is_bad else "yellow", bold=is_bad)
-        click.echo(f"{word}  {header.id}  run {header.run}  {header.type}  {header.status}")
+        click.echo(f"{word}  {one_line(f'{header.id}  run {header.run}  {header.type}  {header.status}')}")
         if mismatch is not None:
             place = f" at {mismatch.line}" if mismatch.line else ""
-            click.echo(f"  event {mismatch.number} ({event_label(mismatch.event)}){one_line(place)}")
+            click.echo(f"  event {mismatch.number} ({one_line(event_label(mismatch.event))}){one_line(place)}")
             click.echo(f"  expected  {shortened(one_line(mismatch.expected))}")
             click.echo(f"  got       {shortened(one_line(mismatch.got))}")
             for frame in mismatch.stack.splitlines():
@@ -161,7 +164,7 @@ class _Verdicts:
         """Say how it went; exits with 1 when something does not fit."""
         count = "1 history" if self._checked == 1 else f"{self._checked} histories"
         if self._checked == 0:
-            say("there is no such workflow, nothing was replayed")
+            say("there is no history to replay, so nothing was checked")
         elif self._mismatches:
             say(f"{self._mismatches} of {count} {'does' if self._mismatches == 1 else 'do'} not fit the code in {app}")
         else:

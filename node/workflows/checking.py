@@ -262,10 +262,13 @@ def _stack(run: Run, n: int) -> str:
 
 
 def _blamed(record: EndRecord) -> str:
-    """The frames of the error that a run has ended with."""
+    """The frames of the error that a run has ended with, or the place that it names when it has none."""
     value = record.value() if not record.next_start else None
-    stack = value.stack.partition("\n")[2] if isinstance(value, Failure) else ""
-    return "\n".join(line.strip() for line in stack.splitlines() if line.strip())
+    if not isinstance(value, Failure):
+        return ""
+    frames = [line.strip() for line in value.stack.partition("\n")[2].splitlines() if line.strip()]
+    found = _PLACE.match(value.message)
+    return "\n".join(frames) or (found[0] if found is not None else "")
 
 
 def _first(stack: str) -> str:
