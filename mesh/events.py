@@ -73,6 +73,8 @@ class Event(NamedTuple):
         return parse_headers(self.raw_headers) if self.raw_headers else {}
 
 
+# What a run is while it has no end.
+_NOT_ENDED: Final = frozenset({"running", "suspended"})
 _NAMES_RUN: Final = frozenset({"ret", "claim", "tick", "exit", "mark", "attrs", "end"})
 
 
@@ -307,7 +309,12 @@ def decode_end(data: bytes) -> EndRecord:
         wire = codec.decode(data)
     except Undecodable as error:
         wire = error
-    if isinstance(wire, dict) and isinstance(wire.get("status"), str) and isinstance(wire.get("outcome"), bytes):
+    if (
+        isinstance(wire, dict)
+        and isinstance(status := wire.get("status"), str)
+        and status not in _NOT_ENDED
+        and isinstance(wire.get("outcome"), bytes)
+    ):
         following = wire.get("next")
         return EndRecord(wire["status"], wire["outcome"], following if isinstance(following, bytes) else b"")
     failure = Failure(message=f"the end of this run was written by somebody else: {wire!r}"[:300], kind=Kind.INTERNAL)

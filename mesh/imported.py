@@ -32,7 +32,10 @@ HEADER_EVENTS: Final = "Mesh-Events"
 # What the owner of an imported run that goes on waits for, as the name of a mark.
 RESUME_MARK: Final = "resume"
 
-_IMPORTED: Final = re.compile(rb"\r\nMesh-Imported: (\S+) (\d+)\r\n")
+_IMPORTED: Final = re.compile(rb"\r\nMesh-Imported: (\S+) (\d{1,19})\r\n")
+# Anybody may write a header: a number that is no run and no time (64 bits) makes it one of somebody else's.
+_NUMBER: Final = re.compile(r"\d{1,19}", re.ASCII)
+_NS_MAX: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Origin:
 def read_origin(headers: Mapping[str, str]) -> Origin | None:
     """The origin in the headers of a start; None when it was not imported, or when nobody can read it."""
     parts = headers.get(HEADER_ORIGIN, "").split(" ")
-    if len(parts) != 4 or not (parts[2].isdecimal() and parts[3].isdecimal()):
+    if len(parts) != 4 or not all(parts) or not (_NUMBER.fullmatch(parts[2]) and _NUMBER.fullmatch(parts[3])):
         return None
     return Origin(untoken(parts[0]), untoken(parts[1]), int(parts[2]), int(parts[3]))
 
@@ -60,7 +63,9 @@ def read_origin(headers: Mapping[str, str]) -> Origin | None:
 def import_of(raw_headers: bytes | None) -> tuple[bytes, int] | None:
     """Which import a message is of, and when it was stored first; None when it is of none."""
     found = _IMPORTED.search(raw_headers) if raw_headers else None
-    return (found[1], int(found[2])) if found is not None else None
+    if found is None or (at_ns := int(found[2])) > _NS_MAX:
+        return None
+    return found[1], at_ns
 
 
 def original_ns(raw_headers: bytes | None, at_ns: int) -> int:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -306,13 +306,35 @@ class Projecting:
         followed.writing = len(batch)
         followed.oldest_ns = batch[0].timestamp_ns
         last = batch[-1]
-        events = [event for message in batch if (event := _event(message)) is not None]
         queue = followed.queue
-        await self._write(lambda projection: projection.take_in(queue, events, last.seq, last.timestamp_ns))
+        try:
+            events = [event for message in batch if (event := _event(message)) is not None]
+            await self._write(lambda projection: projection.take_in(queue, events, last.seq, last.timestamp_ns))
+        except (ProjectionDamaged, *TEMPORARY):
+            raise
+        except Exception:
+            await self._take_in_singly(queue, batch)
         self._taken_in += len(batch)
         followed.writing = 0
         if followed.inbox:
             followed.oldest_ns = followed.inbox[0].timestamp_ns
+
+    async def _take_in_singly(self, queue: str, batch: Sequence[Delivered]) -> None:
+        """Write all but what cannot be written: a list without one workflow is better than none ever after.
+
+        We are wrong when there is such an event; anybody who may publish one must not stop the list with it.
+        """
+        for message in batch:
+            seq, at_ns = message.seq, message.timestamp_ns
+            try:
+                event = _event(message)
+                events = [event] if event is not None else []
+                await self._write(partial(Projection.take_in, queue=queue, events=events, seq=seq, at_ns=at_ns))
+            except (ProjectionDamaged, *TEMPORARY):
+                raise
+            except Exception:
+                _log.exception("queue %s: event %d (%s) cannot be listed and is left out", queue, seq, message.subject)
+                await self._write(partial(Projection.take_in, queue=queue, events=[], seq=seq, at_ns=at_ns))
 
     # -- suspended runs ----------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from typing import Any, Final, NamedTuple
 
 import sqlite_utils
 
+from mesh import codec
 from mesh.errors import MeshError
 from mesh.events import Event
 from mesh.instants import iso
@@ -53,8 +54,7 @@ MMAP_BYTES: Final = 4 << 30
 # A memo is for reading; one that is longer is not shown in lists, `mesh show` has it.
 VALUES_CHARACTERS_MAX: Final = 16 * 1024
 # A page is a message, and a server takes 1 MB by default.
-PAGE_CHARACTERS_MAX: Final = 400_000
-_RECORD_CHARACTERS: Final = 300  # of the fields whose length does not vary much
+PAGE_BYTES_MAX: Final = 400_000
 QUERY_S_MAX: Final = 10.0
 # Ids in one SQL statement; SQLite takes 32,766 parameters.
 _CHUNK: Final = 1000
@@ -135,7 +135,7 @@ class Position(NamedTuple):
 
 class _Found(NamedTuple):
     record: Mapping[str, Any]
-    characters: int
+    payload_bytes: int
     place: Place
 
 
@@ -283,10 +283,10 @@ class Projection:
             rows = [n for (n,) in self._reader.execute(sql.text, sql.params)]
             found = self._records(rows[: query.limit], query.by[0])
         shown: list[_Found] = []
-        characters = 0
+        taken = 0
         for one in found:
-            characters += one.characters
-            if shown and characters > PAGE_CHARACTERS_MAX:
+            taken += one.payload_bytes
+            if shown and taken > PAGE_BYTES_MAX:
                 break
             shown.append(one)
         more = len(rows) > query.limit or len(found) > len(shown)
@@ -477,8 +477,7 @@ class Projection:
                     "duration_s": round(duration / 1e9, 6) if ended >= 0 else None,
                     "parent": parent, "attempt": attempt, "memo": json.loads(memo), "attrs": json.loads(attrs),
                 }  # fmt: skip
-                size = _RECORD_CHARACTERS + len(id_) + len(memo) + len(attrs)
-                found[n] = _Found(record, size, Place(key, run, queue))
+                found[n] = _Found(record, len(codec.to_json(record).encode()), Place(key, run, queue))
         # What was deleted between the two looks is left out.
         return [found[n] for n in rows if n in found]
 
@@ -516,11 +515,12 @@ class Projection:
             conn.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                # Where a full disk is noticed: then nothing is written, and the words that are new are no words.
+                conn.commit()
             except BaseException:
                 conn.rollback()
                 self._words.read()
                 raise
-            conn.commit()
 
     @contextmanager
     def _limited(self, database: sqlite_utils.Database) -> Iterator[None]:

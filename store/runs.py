@@ -24,6 +24,8 @@ NOT_ENDED: Final = -1
 # Of one run; more, and longer texts, are shown but not found.
 SEARCHED_VALUES_MAX: Final = 100
 SEARCHED_CHARACTERS_MAX: Final = 512
+# Longer is none: the name is in every answer, and whoever may start a workflow may write what he likes.
+TYPE_CHARACTERS_MAX: Final = 512
 UNKNOWN_TYPE: Final = "?"
 
 # How text that was no UTF-8 is marked when it is read (see `mesh.codec`).
@@ -87,8 +89,7 @@ def take_in(newest: Run | None, event: Event) -> Run | None:
             values = decode_attrs(event.data)
         except Undecodable:
             return None
-        if values == (newest.attrs, newest.memo):
-            return None
+        # Not compared with those before: 1 is equal to true here, and what was too long for a row was not kept.
         newest.attrs, newest.memo = values
         newest.changed = newest.revalued = True
         return newest
@@ -141,10 +142,10 @@ def _opened(event: Event) -> Run:
     return Run(
         id=text_of(untoken(event.id_token)),
         run=event.seq,
-        type=text_of(spec.workflow),
+        type=text_of(spec.workflow[:TYPE_CHARACTERS_MAX]),
         started_ns=event.at_ns,
         attempt=min(spec.attempt, 2**63 - 1),
-        parent=text_of(spec.parent.id) if spec.parent is not None else None,
+        parent=text_of(spec.parent.id[:SEARCHED_CHARACTERS_MAX]) if spec.parent is not None else None,
         memo=spec.memo,
         attrs=spec.attrs,
     )

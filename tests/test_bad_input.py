@@ -590,6 +590,26 @@ IDS = (
 )
 
 
+@pytest.mark.parametrize("number", ["9" * 20, "9" * 5000])
+async def test_a_header_with_a_number_that_is_none_stops_neither_a_node_nor_its_lists(
+    nats_server: ServerFactory, tmp_path: Path, number: str
+) -> None:
+    """Whoever may start a workflow may write what he likes into the headers of an import."""
+    app = write_app(tmp_path, workflows={"echo": "return function(x) return x end"})
+    async with a_mesh(nats_server().url, app, projection=tmp_path / "p.sqlite3") as mesh:
+        for id, header in (
+            ("one", {"Mesh-Imported": f"x {number}"}),
+            ("two", {"Mesh-Origin": f"q i {number} {number}"}),
+        ):
+            await mesh.client.js.publish(key(id).start(), b"7", headers={"Mesh-Workflow": "app:echo", **header})
+            assert await mesh.get(id).result(timeout_s=TIMEOUT_S) == 7
+
+        async def listed() -> bool:
+            return {workflow["id"] async for workflow in mesh.client.list(status="completed")} == {"one", "two"}
+
+        await wait_until_async(listed)
+
+
 async def test_ids_of_any_characters(nats_server: ServerFactory, tmp_path: Path) -> None:
     """Each is a workflow of its own that can be signalled, described, sent to, and started by another workflow."""
     parent = """

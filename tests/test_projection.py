@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, closing
@@ -27,6 +29,7 @@ from store.projecting import Projecting
 from store.projection import (
     VALUES_CHARACTERS_MAX,
     Projection,
+    ProjectionBlocked,
     ProjectionInUse,
     open_projection,
 )
@@ -184,6 +187,55 @@ class TestRunsAndEvents:
         long = "x" * (SEARCHED_CHARACTERS_MAX + 1)
         values = {"t": {"a": 1}, "long": long, "nan": float("nan"), "l": [1, 1.0, True, "1", [2]], "big": 2**64 - 1}
         assert list(searched(values)) == [("l", 1), ("l", 1.0), ("l", True), ("l", "1"), ("big", float(2**64 - 1))]
+
+    def test_attributes_that_python_holds_equal_replace_each_other(self) -> None:
+        """1 is not true, and what is too long for a row is not nothing."""
+        told = Told()
+        run = told.start("a", attrs={"paid": 1, "x": float("nan")}, memo={"long": "x" * VALUES_CHARACTERS_MAX})
+        told.attrs("a", run, {"paid": True, "x": "NaN"})
+        projection = _told(told, at_once=1)
+        (record,) = _listed(projection)
+        assert (record["attrs"]["paid"] is True, record["memo"]) == (True, {})
+        assert _ids(projection, "attrs.paid = true and attrs.x = NaN") == ["a"]
+        assert _ids(projection, "attrs.paid = 1") == []
+
+    def test_end_that_says_running_is_an_end(self) -> None:
+        """Nobody who may publish one keeps a run open in the lists that is closed for its owner."""
+        told = Told()
+        told.end("a", told.start("a"), "running")
+        assert [(r["status"], r["ended"] is None) for r in _listed(_told(told))] == [("failed", False)]
+
+    def test_page_stays_below_the_limit_of_a_message_whatever_the_names_are(self) -> None:
+        """It would be refused otherwise, and with it every page that has these workflows."""
+        told = Told()
+        for number in range(40):
+            told.start(f"w{number}", "app:" + "x" * 100_000, memo={"note": "\u4e16" * 16_000})
+        projection = _told(told)
+        page = projection.page(ListQuery(), NOW_NS)
+        assert len(json.dumps(page.to_wire(), ensure_ascii=False).encode()) < 500_000
+        assert len(page.workflows) > 1
+        assert page.next
+
+    def test_what_a_full_disk_refused_is_written_later_with_its_types_and_names(self, tmp_path: Path) -> None:
+        """The disk is full when a transaction is committed; what was new in it is not known from then on."""
+        file = tmp_path / "p.sqlite3"
+        projection = open_projection(file)
+        told = Told()
+        for number in range(100):
+            told.start(f"w{number}", f"app:type{number}", attrs={f"name{number}": number})
+        projection.begin(QUEUE, "created")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(f"{file}-wal") + 4096, before[1]))
+        try:
+            with pytest.raises(ProjectionBlocked):
+                told.into(projection)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        told.into(projection)
+        assert len(_ids(projection, limit=1000)) == 100
+        assert len(projection.counts()) == 100
+        assert _ids(projection, "attrs.name7 = 7 and type = app:type7") == ["w7"]
+        projection.close()
 
 
 async def _until_kept(projecting: Projecting, behind: int = 0) -> None:
