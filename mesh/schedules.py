@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from mesh.errors import Conflict, InvalidName, MeshError, NotFound, ServerRefuse
 from mesh.events import StartSpec, decode_start
 from mesh.jetstream import JetStream, StoredMessage, timestamp_ns_of
 from mesh.subjects import WorkflowKey, stream_name, token, untoken
-from mesh.timers import EVERY, NS, cron_expression, cron_headers, cron_subject, paused_subject
+from mesh.timers import EVERY, NS, cron_expression, cron_headers, cron_subject, either_subject, paused_subject
 from mesh.wire import parse_headers
 
 UTC_NAME: Final = "UTC"
@@ -53,6 +53,19 @@ class ScheduleExists(MeshError):
         super().__init__(f"a schedule {key.id!r} is on queue {key.queue!r} already; replace it, or choose another id")
 
 
+class ScheduleChanged(Conflict):
+    """Raised when somebody else has changed or removed a schedule at the same time."""
+
+    code = "schedule-changed"
+
+    def __init__(self, key: WorkflowKey) -> None:
+        MeshError.__init__(
+            self,
+            f"schedule {key.id!r} on queue {key.queue!r} was changed or removed by somebody else at the same time; "
+            "look at it with `mesh schedule ls` and try again",
+        )
+
+
 class NoSchedule(NotFound):
     """Raised when there is no schedule with this id."""
 
@@ -67,7 +80,10 @@ class NoSchedule(NotFound):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule as it is stored. expression: as somebody wrote it. stored_ns: when that was, or it was resumed."""
+    """A schedule as it is stored. expression: as somebody wrote it. stored_ns: when that was, or it was resumed.
+
+    seq: of the newest message that there is of it, in either place; 0 when it is not stored.
+    """
 
     key: WorkflowKey
     spec: StartSpec
@@ -76,6 +92,7 @@ class Schedule:
     paused: bool
     stored_ns: int
     body: bytes
+    seq: int = 0
 
     @property
     def every(self) -> str | None:
@@ -85,15 +102,15 @@ class Schedule:
 
 async def put_schedule(
     js: JetStream, key: WorkflowKey, spec: StartSpec, *, timezone: str = UTC_NAME, paused: bool = False,
-    replace: bool = True,
+    instead: bool = True,
 ) -> None:  # fmt: skip
-    """Store a schedule; `spec.cron` says when. replace: also when there is one. Raises BadSchedule, ScheduleExists."""
+    """Store a schedule; `spec.cron` says when. instead: also when there is one. Raises BadSchedule, ScheduleExists."""
     check_schedule(spec.cron, timezone)
-    if not replace and await find_schedule(js, key) is not None:
+    if not instead and await find_schedule(js, key) is not None:
         raise ScheduleExists(key)
     new = Schedule(key, spec, spec.cron, timezone, paused, 0, spec.encode())
     try:
-        await _store(js, new, expect_new=not replace)
+        await _store(js, new, expect_seq=None if instead else 0)
     except Conflict:
         raise ScheduleExists(key) from None
 
@@ -111,20 +128,20 @@ async def list_schedules(js: JetStream, queue: str) -> list[Schedule]:
 
 
 async def pause_schedule(js: JetStream, schedule: Schedule) -> None:
-    """Have the server start nothing any more, until it is resumed. Harmless to repeat."""
-    await _store(js, _moved(schedule, paused=True))
+    """Have the server start nothing any more, until it is resumed. Harmless to repeat. Raises ScheduleChanged."""
+    await _move(js, schedule, paused=True)
 
 
 async def resume_schedule(js: JetStream, schedule: Schedule) -> None:
-    """Have the server start it again. What it missed is not made up for. Harmless to repeat."""
+    """Have the server start it again. What it missed is not made up for. Harmless to repeat. Raises ScheduleChanged."""
     if schedule.paused:
-        await _store(js, _moved(schedule, paused=False))
+        await _move(js, schedule, paused=False)
 
 
 async def remove_schedule(js: JetStream, key: WorkflowKey) -> None:
     """Forget a schedule; a run that is open goes on."""
-    for subject in (paused_subject(key), cron_subject(key)):
-        await _take_away(js, key, subject)
+    # Both places at once: one after the other, somebody could move it back behind us.
+    await _take_away(js, key, either_subject(key))
 
 
 def check_schedule(expression: str, timezone: str) -> None:
@@ -172,14 +189,19 @@ def next_ns(schedule: Schedule, now_ns: int, last_start: StoredMessage | None) -
     return first_ns + missed * interval_ns
 
 
-def _moved(schedule: Schedule, *, paused: bool) -> Schedule:
-    return Schedule(
-        schedule.key, schedule.spec, schedule.expression, schedule.timezone, paused, 0, schedule.body
-    )  # fmt: skip
+async def _move(js: JetStream, schedule: Schedule, *, paused: bool) -> None:
+    """Write it to the other place, unless somebody has removed or replaced it since it was read."""
+    try:
+        await _store(js, replace(schedule, paused=paused, stored_ns=0, seq=0), expect_seq=schedule.seq)
+    except Conflict:
+        raise ScheduleChanged(schedule.key) from None
 
 
-async def _store(js: JetStream, schedule: Schedule, *, expect_new: bool = False) -> None:
-    """Write a schedule to where it belongs, then take it away from where it does not."""
+async def _store(js: JetStream, schedule: Schedule, *, expect_seq: int | None = None) -> None:
+    """Write a schedule to where it belongs, then take it away from where it does not.
+
+    expect_seq: of what there must be of it in either place, 0 for nothing. Raises Conflict when there is not.
+    """
     key = schedule.key
     here, there = cron_subject(key), paused_subject(key)
     headers = cron_headers(key, schedule.expression, schedule.timezone)
@@ -191,8 +213,9 @@ async def _store(js: JetStream, schedule: Schedule, *, expect_new: bool = False)
             "Nats-Rollup": "sub",
         }
     try:
-        await js.publish(
-            here, schedule.body, headers=headers, expect_last_subject_seq=0 if expect_new else None
+        ack = await js.publish(
+            here, schedule.body, headers=headers, expect_last_subject_seq=expect_seq,
+            expect_subject=either_subject(key) if expect_seq is not None else None,
         )  # fmt: skip
     except ServerRefused as error:
         if error.err_code == _BAD_ZONE:
@@ -200,14 +223,15 @@ async def _store(js: JetStream, schedule: Schedule, *, expect_new: bool = False)
         if error.err_code != _BAD_SCHEDULE:
             raise
         raise BadSchedule(f"cron_schedule must be a cron expression, {schedule.expression!r} cannot be read") from error
-    await _take_away(js, key, there)
+    # What somebody has written there since then stays.
+    await _take_away(js, key, there, up_to_seq=ack.seq)
 
 
-async def _take_away(js: JetStream, key: WorkflowKey, subject: str) -> None:
+async def _take_away(js: JetStream, key: WorkflowKey, subject: str, *, up_to_seq: int | None = None) -> None:
     # Who may end workflows need not have the right to delete, unless there is something to delete.
     stream = stream_name(key.queue)
     if await js.get_last(stream, subject, from_leader=True) is not None:
-        await js.purge(stream, subject=subject)
+        await js.purge(stream, subject=subject, up_to_seq=up_to_seq)
 
 
 async def _read(js: JetStream, queue: str, subjects: list[str]) -> list[Schedule]:
@@ -222,8 +246,9 @@ async def _read(js: JetStream, queue: str, subjects: list[str]) -> list[Schedule
     for message in messages:
         schedule = _decoded(queue, message)
         known = found.get(schedule.key.id)
-        if known is None or known.paused:  # in both places: it fires
-            found[schedule.key.id] = schedule
+        newest = max(schedule.seq, known.seq) if known is not None else schedule.seq
+        # In both places: it fires.
+        found[schedule.key.id] = replace(schedule if known is None or known.paused else known, seq=newest)
     return [found[name] for name in sorted(found)]
 
 
@@ -238,7 +263,7 @@ def _decoded(queue: str, message: StoredMessage) -> Schedule:
     except Undecodable:
         spec = StartSpec("?")
     key = WorkflowKey(queue, untoken(id_token))
-    return Schedule(key, spec, spec.cron or written, zone, paused, message.timestamp_ns, message.data)
+    return Schedule(key, spec, spec.cron or written, zone, paused, message.timestamp_ns, message.data, message.seq)
 
 
 def _check_interval(expression: str, interval: str, timezone: str) -> None:

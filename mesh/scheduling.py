@@ -7,7 +7,7 @@ await client.schedules.pause("nightly")
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,13 @@ import anyio
 from mesh import codec
 from mesh.errors import NotFound
 from mesh.events import StartSpec
-from mesh.jetstream import StoredMessage
+from mesh.jetstream import JetStream, StoredMessage
 from mesh.schedules import (
     UTC_NAME,
     BadSchedule,
     NoSchedule,
     Schedule,
+    ScheduleChanged,
     find_schedule,
     list_schedules,
     next_ns,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from mesh.client import Client
 
 LOOK_UPS_AT_ONCE = 16
+MOVES_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Schedules:
             attrs=search_attributes or {},
         )
         key = WorkflowKey(record.queue, id)
-        await put_schedule(self._client.js, key, spec, timezone=timezone, paused=paused, replace=instead)
+        await put_schedule(self._client.js, key, spec, timezone=timezone, paused=paused, instead=instead)
         return await self.get(id, queue=record.queue)
 
     async def get(self, id: str, *, queue: str | None = None) -> Schedule:
@@ -153,15 +155,25 @@ class Schedules:
 
     async def pause(self, id: str, *, queue: str | None = None) -> Schedule:
         """Start nothing any more until it is resumed; a run that is open goes on. Raises NoSchedule."""
-        schedule = await self.get(id, queue=queue)
-        await pause_schedule(self._client.js, schedule)
-        return await self.get(id, queue=schedule.key.queue)
+        return await self._move(id, queue, pause_schedule)
 
     async def resume(self, id: str, *, queue: str | None = None) -> Schedule:
         """Start it again when it is due; what was missed is not made up for. Raises NoSchedule."""
-        schedule = await self.get(id, queue=queue)
-        await resume_schedule(self._client.js, schedule)
-        return await self.get(id, queue=schedule.key.queue)
+        return await self._move(id, queue, resume_schedule)
+
+    async def _move(
+        self, id: str, queue: str | None, move: Callable[[JetStream, Schedule], Awaitable[None]]
+    ) -> Schedule:
+        """Pause or resume what is there now, also when somebody else changes it meanwhile."""
+        for left in reversed(range(MOVES_MAX)):
+            schedule = await self.get(id, queue=queue)
+            try:
+                await move(self._client.js, schedule)
+                return await self.get(id, queue=schedule.key.queue)
+            except ScheduleChanged:
+                if not left:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     async def trigger(self, id: str, *, queue: str | None = None) -> tuple[Schedule, int]:
         """Start it now, paused or not; returns the run. Raises NoSchedule, AlreadyStarted while a run is open."""

@@ -33,6 +33,11 @@ def cron_subject(key: WorkflowKey) -> str:
     return f"mesh.at.{token(key.queue)}.cron.{token(key.id)}"
 
 
+def either_subject(key: WorkflowKey) -> str:
+    """Where the schedule is stored, paused or not."""
+    return f"mesh.at.{token(key.queue)}.*.{token(key.id)}"
+
+
 def paused_subject(key: WorkflowKey) -> str:
     """Where the schedule is stored while it is paused: the server publishes nothing from there."""
     return f"mesh.at.{token(key.queue)}.paused.{token(key.id)}"

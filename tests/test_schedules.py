@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mesh.schedules import (
     BadSchedule,
     NoSchedule,
     Schedule,
+    ScheduleChanged,
     ScheduleExists,
     check_schedule,
     find_schedule,
@@ -149,13 +151,36 @@ async def test_a_move_that_was_interrupted_loses_nothing(nats_server: ServerFact
             assert (paused.timezone, paused.spec, paused.body) == ("Europe/Paris", spec, active.data)
             await resume_schedule(js, paused)
             assert await stored(mesh, "s") == ["cron"]
-            await pause_schedule(js, paused)
+            await mesh.client.schedules.pause("s")
         await remove_schedule(js, key("s"))
         await remove_schedule(js, key("s"))
         assert await stored(mesh, "s") == []
         # The server has the last word on what it can read.
         with pytest.raises(BadSchedule, match=r"cron_schedule must be a cron expression, '0 0 \* \* 7L'"):
             await put_schedule(js, key("s"), StartSpec("app:quick", cron="0 0 * * 7L"))
+
+
+async def test_what_was_removed_or_replaced_meanwhile_does_not_come_back(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """Two people at the same schedule: who comes second is told, and nothing that was removed fires again."""
+    async with a_mesh(nats_server().url, write_app(tmp_path, workflows=WORKFLOWS)) as mesh:
+        js = mesh.client.js
+        spec = StartSpec("app:quick", entropy=b"e", cron="0 4 * * *")
+        for paused in (False, True):
+            await put_schedule(js, key("s"), spec, paused=paused)
+            seen = await find_schedule(js, key("s"))
+            assert seen is not None
+            move = resume_schedule if paused else pause_schedule
+            await remove_schedule(js, key("s"))
+            with pytest.raises(ScheduleChanged, match="changed or removed by somebody else"):
+                await move(js, seen)
+            assert await stored(mesh, "s") == []
+            await put_schedule(js, key("s"), replace(spec, cron="0 5 * * *"), paused=paused)
+            with pytest.raises(ScheduleChanged):
+                await move(js, seen)
+            (found,) = await list_schedules(js, QUEUE)
+            assert (found.spec.cron, found.paused) == ("0 5 * * *", paused)
 
 
 @pytest.mark.parametrize(
