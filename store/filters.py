@@ -32,6 +32,7 @@ from typing import Final
 from mesh.duration import BadDuration, parse_duration_ns
 from mesh.instants import parse_iso_ns
 from mesh.listing import STATUSES, BadQuery
+from store.runs import text_of
 
 CHARACTERS_MAX: Final = 4096
 CONDITIONS_MAX: Final = 64
@@ -152,6 +153,11 @@ def _tokens(text: str) -> list[_Token]:
         at = match.end()
 
 
+def _said(token: _Token) -> str:
+    """The text that a token stands for, as it is kept."""
+    return text_of(_unquoted(token.text) if token.kind == "text" else token.text)
+
+
 def _unquoted(quoted: str) -> str:
     return re.sub(r"\\(.)", lambda m: {"n": "\n", "t": "\t"}.get(m[1], m[1]), quoted[1:-1], flags=re.DOTALL)
 
@@ -270,7 +276,7 @@ class _Parser:
                     key = _unquoted(key)
                 if not key:
                     self._fail(f"expected a name after {prefix}, such as {prefix}customer", token)
-                return Field(prefix[:-1], key)
+                return Field(prefix[:-1], text_of(key))
         if name.lower() not in FIELDS:
             near = [f"{prefix}{name}" for prefix in PREFIXES]
             self._fail(f"no field {name[:60]!r}; there are {known}; of a workflow's own: {' and '.join(near)}", token)
@@ -306,7 +312,7 @@ class _Parser:
         token = self._take()
         if token.kind not in ("text", "word"):
             self._fail(f'expected a text such as "pre*" after {field} like', token)
-        pattern = re.sub(r"\*+", "*", _unquoted(token.text) if token.kind == "text" else token.text)
+        pattern = re.sub(r"\*+", "*", _said(token))
         if pattern.count("*") > WILDCARDS_MAX:
             self._fail(f"more than {WILDCARDS_MAX} wildcards in one pattern", token)
         return pattern
@@ -316,7 +322,7 @@ class _Parser:
         if token.kind not in ("text", "word"):
             self._fail(f"expected a value after {field} {operator}", token)
         quoted = token.kind == "text"
-        text = _unquoted(token.text) if quoted else token.text
+        text = _said(token)
         if not quoted and text.lower() == "null":
             if operator not in ("=", "!="):
                 self._fail("null is compared with = and != only", token)

@@ -204,18 +204,27 @@ class Projection:
         with self._transaction():
             code = self._words.queue(queue)
             newest = self._newest(code, {event.id_token: _id_of(event) for event in events})
+            older: dict[tuple[str, int], Run | None] = {}
             touched: dict[int, Run] = {}
             before: dict[int, tuple[int, int, int]] = {}
             for event in events:
                 known = newest.get(event.id_token)
+                if known is not None and event.kind == "attrs" and event.run < known.run:
+                    # Written by the owner of a run that has ended meanwhile, after the start of the next.
+                    place = event.id_token, event.run
+                    if place not in older:
+                        older[place] = self._older(code, known.id, event.run)
+                    known = older[place]
                 if known is not None and known.n:
                     before.setdefault(known.n, self._kind(known))
                 run = take_in(known, event)
                 if run is None:
                     continue
                 if known is not None and known is not run:
-                    touched[id(known)] = known
-                touched[id(run)] = newest[event.id_token] = run
+                    touched[id(known)] = older[event.id_token, known.run] = known
+                touched[id(run)] = run
+                if run.newest:
+                    newest[event.id_token] = run
             self._write(code, list(touched.values()), before)
             self._writer.execute("UPDATE queues SET seq = ?, at_ns = ? WHERE queue = ?", (seq, at_ns, code))
         self._share_bits()
@@ -399,18 +408,27 @@ class Projection:
         """The newest runs of these ids, by id token."""
         found: dict[str, Run] = {}
         for chunk in _chunks(list(set(ids.values()))):
-            sql = (
-                "SELECT n, id, run, type, status, started, ended, attempt, parent, attrs, memo FROM runs "  # noqa: S608
-                f"INDEXED BY runs_id WHERE id IN ({', '.join('?' * len(chunk))}) AND queue = ? AND newest = 1"
-            )
-            for n, id_, run, type_, status, started, ended, attempt, parent, attrs, memo in self._writer.execute(
-                sql, (*chunk, queue)
-            ):
-                found[id_] = Run(
-                    id_, run, self._words.type_text(type_), started, STATUSES[status], ended, attempt, parent,
-                    _values(memo), _values(attrs), n=n, changed=False, revalued=False,
-                )  # fmt: skip
+            which = f"id IN ({', '.join('?' * len(chunk))}) AND queue = ? AND newest = 1"
+            found |= {run.id: run for run in self._runs_where(which, (*chunk, queue))}
         return {token: found[id_] for token, id_ in ids.items() if id_ in found}
+
+    def _older(self, queue: int, workflow_id: str, run: int) -> Run | None:
+        """A run that is not the newest of its id; None when it is not known."""
+        which = "id = ? AND run = ? AND queue = ? AND newest = 0"
+        return next(self._runs_where(which, (workflow_id, run, queue)), None)
+
+    def _runs_where(self, which: str, params: Sequence[Any]) -> Iterator[Run]:
+        sql = (
+            "SELECT n, id, run, type, status, newest, started, ended, attempt, parent, attrs, memo FROM runs "  # noqa: S608
+            f"INDEXED BY runs_id WHERE {which}"
+        )
+        for n, id_, run, type_, status, newest, started, ended, attempt, parent, attrs, memo in self._writer.execute(
+            sql, params
+        ):
+            yield Run(
+                id_, run, self._words.type_text(type_), started, STATUSES[status], ended, attempt, parent,
+                _values(memo), _values(attrs), newest=bool(newest), n=n, changed=False, revalued=False,
+            )  # fmt: skip
 
     def _remove(self, sql: str, params: Sequence[Any]) -> int:
         """Delete the rows that a SELECT gives."""

@@ -63,7 +63,10 @@ class Run:
 
 
 def take_in(newest: Run | None, event: Event) -> Run | None:
-    """Apply an event to the newest run of its id; return the run that it opened or changed, None when it is ignored."""
+    """Apply an event to the newest run of its id; return the run that it opened or changed, None when it is ignored.
+
+    Attributes are those of the run that they name, though a newer one has begun: then `newest` is that older run.
+    """
     if event.kind == "start":
         if newest is not None and event.seq <= newest.run:
             return None

@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from mesh.listing import STATUSES, BadQuery, ListQuery
 from store.filters import All, AnyOf, Compare, Condition, Field, Not, Value
+from store.runs import text_of
 
 DRIVEN_RUNS_MAX: Final = 20_000
 _OPEN: Final = frozenset({"running", "suspended"})
@@ -137,11 +138,11 @@ class Search:
         if self.query.status:
             parts.append(Compare(Field("status"), "in", self.query.status))
         if self.query.type:
-            parts.append(Compare(Field("type"), "=", (self.query.type,)))
+            parts.append(Compare(Field("type"), "=", (text_of(self.query.type),)))
         if self.query.queue:
-            parts.append(Compare(Field("queue"), "=", (self.query.queue,)))
+            parts.append(Compare(Field("queue"), "=", (text_of(self.query.queue),)))
         if self.query.id:
-            parts.append(Compare(Field("id"), "begins", (self.query.id,)))
+            parts.append(Compare(Field("id"), "begins", (text_of(self.query.id),)))
         if self.condition is not None:
             parts.append(self.condition)
         return All(tuple(parts)) if parts else None

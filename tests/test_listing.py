@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import mesh.client
+import node.cli.listing
 from mesh.events import EndRecord, Parent, StartSpec
-from mesh.subjects import WorkflowKey
+from mesh.subjects import WorkflowKey, api_request
 from store.streams import ensure_queue
 from tests.apps import QUEUE, a_mesh, write_app
 from tests.cluster import Finished
@@ -125,6 +126,25 @@ async def test_a_node_that_keeps_a_list_answers_and_a_terminal_is_kept_up_to_dat
         done = await typed("ls", "--cursor", "nonsense", url=url)
         assert done.status == 2
         assert "the cursor is none of ours" in done.err
+
+
+async def test_a_node_that_hangs_with_its_list_is_done_without(
+    nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server believes in its connection for minutes; the streams are there."""
+    monkeypatch.setattr(node.cli.listing, "PAGE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(node.cli.listing, "COUNT_TIMEOUT_S", 0.1)
+    url = nats_server().url
+    await _fill(url)
+    async with mesh.client.connect(url) as client:
+        for verb in ("list", "count"):
+            client.conn.subscribe_direct(api_request(verb), lambda *_: None)
+        await client.conn.flush()
+        listed = await typed("ls", "--json", url=url)
+        assert (listed.status, len(listed.out.splitlines())) == (0, 7)
+        assert "the node that keeps the list does not answer" in listed.err
+        counted = await typed("count", "--by", "status", url=url)
+        assert counted.out.split() == ["STATUS", "WORKFLOWS", "running", "4", "completed", "2", "failed", "1"]
 
 
 async def _listed(client: mesh.client.Client, ids: list[str]) -> bool:

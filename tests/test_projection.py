@@ -152,7 +152,6 @@ class TestRunsAndEvents:
         told.attrs("a", run, {"customer": "c-2", "tags": ["eu", "gold", "eu"]})
         told.end("a", run)
         told.attrs("a", run, {"customer": "c-3", "tags": ["eu", "gold"]}, {"note": "y"})
-        told.attrs("a", old, {"customer": "c-4"})
         told.attrs("a", run + 1, {"customer": "c-5"})
         projection = _told(told, at_once=2)
         (record,) = _listed(projection)
@@ -160,6 +159,27 @@ class TestRunsAndEvents:
         assert record["memo"] == {"note": "y"}
         assert _ids(projection, "attrs.customer = c-3 and attrs.tags = gold and memo.note = y") == ["a"]
         assert _ids(projection, "attrs.customer in (c-1, c-2, c-4, c-5) or attrs.gone = true or memo.note = x") == []
+
+    @pytest.mark.parametrize("at_once", [1, 2, 1000])
+    def test_attributes_of_a_run_are_its_own_when_the_next_has_begun_already(self, at_once: int) -> None:
+        """The owner writes what the code said last after the end, and a run that goes on begins with that."""
+        told = Told()
+        first = told.start("a", attrs={"step": 0})
+        told.attrs("a", first, {"step": 1})
+        told.end("a", first, "continued")
+        second = told.start("a", attrs={"step": 2})
+        told.attrs("a", first, {"step": 3})
+        told.attrs("a", second + 100, {"step": 4})
+        told.attrs("a", first - 1, {"step": 5})
+        told.end("a", second)
+        projection = _told(told, at_once=at_once)
+        listed = _listed(projection, all_runs=True, order="started")
+        assert [(r["run"], r["status"], r["attrs"]) for r in listed] == [
+            (first, "continued", {"step": 3}), (second, "completed", {"step": 2}),
+        ]  # fmt: skip
+        assert [r["run"] for r in _listed(projection, where="attrs.step = 3", all_runs=True)] == [first]
+        assert _ids(projection, "attrs.step in (0, 1, 3, 4, 5)") == []
+        assert _ids(projection) == ["a"]
 
     def test_start_that_cannot_be_read_is_listed(self) -> None:
         """Its owner ends it; somebody will look for it."""
@@ -176,6 +196,9 @@ class TestRunsAndEvents:
         projection = _told(told)
         (record,) = _listed(projection)
         assert (record["id"], record["type"], record["attempt"]) == ("a\\udcff", "t\\udcfe", 2**63 - 1)
+        # Looked for as they were written, too: whoever has such an id has it from there.
+        assert _ids(projection, "id = 'a\udcff' and attrs.b\udcff = x\udcff", type="t\udcfe") == ["a\\udcff"]
+        assert _ids(projection, "id like a\udcff*", id="a\udcff") == ["a\\udcff"]
         assert record["memo"] is None
         assert record["attrs"]["big"] == 2**64 - 1
         assert (record["attrs"]["nan"], record["attrs"]["inf"]) == ("NaN", ["-Infinity"])

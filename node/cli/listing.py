@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from mesh.errors import MeshError, RequestTimeout
 from mesh.instants import parse_iso_ns
 from mesh.listing import COUNTED, LIMIT_MAX, ORDER_DEFAULT, ORDERS, STATUSES, BadQuery, Lag, ListPage, ListQuery
 from node.cli.connecting import Server, connection_options, run
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 LAG_MESSAGES_SAID: Final = 100
 LAG_S_SAID: Final = 5.0
 PROGRESS_EVERY_S: Final = 0.1
+PAGE_TIMEOUT_S: Final = 15.0  # longer than the longest query is allowed to take
+COUNT_TIMEOUT_S: Final = 5.0
 SPARE: Final = ("queue", "parent", "attempt", "type", "duration")
 SECRETS: Final = frozenset({"user", "password", "token", "jwt", "seed"})  # not repeated in what is proposed
 RECORD: Final = "{id, queue, run, type, status, started, ended, duration_s, parent, attempt, memo, attrs}"
@@ -146,8 +149,7 @@ def count(*, by: tuple[str, ...], all_runs: bool, watch: bool, every: float, as_
         async with open_lists(server) as lists:
 
             async def ask() -> list[Mapping[str, Any]]:
-                with server.deadline("the counts"):
-                    return list(await lists.counts(fields, all_runs))
+                return list(await lists.counts(fields, all_runs))
 
             async def look(characters: int) -> RenderableType:
                 columns, rows = _count_table(fields, await ask())
@@ -186,26 +188,37 @@ class Lists:
 
     async def page(self, query: ListQuery) -> ListPage:
         """One page. Raises BadQuery."""
-        from mesh.lists import NoProjection
+        from mesh.lists import ask_page
 
         if self._own is None:
             try:
-                return await self.client.page(query)
-            except NoProjection:
-                self._own = await self._in_memory()
+                return await ask_page(self.client.conn, query, timeout_s=PAGE_TIMEOUT_S)
+            except MeshError as error:
+                self._own = await self._instead(error)
         return await self._own.list(query)
 
     async def counts(self, by: tuple[str, ...], all_runs: bool) -> Sequence[Mapping[str, Any]]:
         """How many there are, by some fields."""
         from mesh.listing import summed
-        from mesh.lists import NoProjection
+        from mesh.lists import ask_counts
 
         if self._own is None:
             try:
-                return await self.client.count(*by, all_runs=all_runs)
-            except NoProjection:
-                self._own = await self._in_memory()
+                return await ask_counts(self.client.conn, by, all_runs=all_runs, timeout_s=COUNT_TIMEOUT_S)
+            except MeshError as error:
+                self._own = await self._instead(error)
         return summed(await self._own.counts(all_runs=all_runs), by)
+
+    async def _instead(self, error: MeshError) -> Projecting:
+        """Read the streams, where no node answers that keeps a list; raise whatever else went wrong."""
+        from mesh.lists import NoProjection
+
+        # One that hangs is asked as long as the server believes in its connection.
+        if isinstance(error, RequestTimeout):
+            say("the node that keeps the list does not answer; the streams are read instead")
+        elif not isinstance(error, NoProjection):
+            raise error
+        return await self._in_memory()
 
 
 @asynccontextmanager
