@@ -56,6 +56,7 @@ from store.projection import (
     Projection,
     ProjectionBlocked,
     ProjectionDamaged,
+    ProjectionInUse,
     SuspendedRun,
     open_projection,
     put_aside,
@@ -205,9 +206,18 @@ class Projecting:
 
     async def _make_anew(self, error: ProjectionDamaged) -> None:
         await self._close()
-        aside = await anyio.to_thread.run_sync(put_aside, self._path) if self._path is not None else "lost"
-        _log.error("%s; it is kept as %s and a new one is made from the streams", error, aside)
-        self._projection = await self._in_thread(open_projection, self._path)
+        self._looked = self._asked = False
+        aside: Path | None = None
+        while self._projection is None:
+            try:
+                if self._path is not None and aside is None:
+                    aside = await anyio.to_thread.run_sync(put_aside, self._path)
+                    _log.error("%s; it is kept as %s and a new one is made from the streams", error, aside)
+                self._projection = await self._in_thread(open_projection, self._path)
+            except (ProjectionBlocked, ProjectionInUse, OSError) as reason:
+                # The node has workflows to run, and goes on without a list.
+                _log.warning("%s; it is tried again in %g s", reason, BLOCKED_AGAIN_S)
+                await anyio.sleep(BLOCKED_AGAIN_S)
 
     async def _close(self) -> None:
         async with self._reading, self._writing:

@@ -161,9 +161,9 @@ class Projection:
         self._turn: Any = threading.Lock() if path is None else _NoTurn()
         with _damage(path):
             self._prepare()
-        self._words = _Words(self._writer)
-        self._n = int(self._one("SELECT coalesce(max(n), 0) FROM runs"))
-        self._runs = int(self._one("SELECT count(*) FROM runs INDEXED BY runs_started"))
+            self._words = _Words(self._writer)
+            self._n = int(self._one("SELECT coalesce(max(n), 0) FROM runs"))
+            self._runs = int(self._one("SELECT count(*) FROM runs INDEXED BY runs_started"))
         self._watched: Counter[tuple[int, Any]] = Counter()
 
     def close(self) -> None:
@@ -717,6 +717,8 @@ def _damage(path: Path | None) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
+        if str(error).startswith("no such "):  # a table or an index of ours is missing
+            raise ProjectionDamaged(f"{path or 'the projection'} is damaged: {error}") from error
         # The file is as good as before.
         raise ProjectionBlocked(f"{path or 'the projection'} cannot be used: {error}") from error
     except sqlite3.DatabaseError as error:

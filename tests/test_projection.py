@@ -19,6 +19,7 @@ import mesh.client
 import store.projecting
 from mesh import codec
 from mesh.client import Client
+from mesh.errors import Disconnected
 from mesh.events import EndRecord, Event, StartSpec
 from mesh.imported import HEADER_IMPORTED
 from mesh.listing import BadQuery, Count, ListQuery
@@ -30,6 +31,7 @@ from store.projection import (
     VALUES_CHARACTERS_MAX,
     Projection,
     ProjectionBlocked,
+    ProjectionDamaged,
     ProjectionInUse,
     open_projection,
 )
@@ -343,6 +345,33 @@ class TestKeeping:
             async with _kept(client, file) as kept:
                 assert await _all(kept, where="attrs.of = one") == {"d": "running"}
                 assert (await kept.list(ListQuery())).lag.messages == 0
+
+    async def test_a_list_that_cannot_be_made_anew_is_tried_again(
+        self,
+        nats_server: ServerFactory,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Damage, and then a disk that takes no new file: the node that keeps the list has workflows to run."""
+        monkeypatch.setattr(store.projecting, "BLOCKED_AGAIN_S", 0.05)
+        file, lock = tmp_path / "p.sqlite3", tmp_path / "p.sqlite3.lock"
+        async with mesh.client.connect(nats_server().url) as client:
+            await ensure_queue(client.js, QUEUE, partitions=2)
+            await client.js.publish(key("a").start(), StartSpec(workflow="app:w").encode())
+            async with _kept(client, file) as kept:
+                with sqlite3.connect(file) as other:
+                    other.execute("DROP TABLE sums")
+                lock.unlink()
+                lock.mkdir()
+                with pytest.raises(ProjectionDamaged, match="no such table"):
+                    await kept.counts()
+                await wait_until(lambda: "it is tried again in" in caplog.text)
+                with pytest.raises(Disconnected, match="ask again"):
+                    await kept.counts()
+                lock.rmdir()
+                await _until_kept(kept)
+                assert await _all(kept) == {"a": "running"}
 
     async def test_workflows_that_were_purged_are_forgotten(self, nats_server: ServerFactory) -> None:
         """At once when it is said; by and by when nobody said so; never while the stream has them."""
