@@ -27,6 +27,9 @@ from mesh.wire import is_no_responders
 LOOK_EVERY_S: Final = 1.0
 # What a call is asked after by. Its reply subject would do, but a host in another account sees another one.
 HEADER_CALL: Final = "Mesh-Call"
+# On the call of a function by a function: where the outcome of the workflow's call goes that all this is done for.
+HEADER_FOR: Final = "Mesh-For"
+WORKFLOW_SUBJECTS: Final = "mesh.wf."
 ANSWERS_S: Final = (0.3, 0.7)  # how long answers are waited for, time after time: a host may be busy for a moment
 
 
@@ -37,12 +40,14 @@ async def call_function(
     *,
     stop_on_cancel: Callable[[], bool] = lambda: False,
     trace: TraceContext | None = None,
+    serves: str = "",
 ) -> bytes:
     """Call a function once and return its outcome, which is also that nobody offers it, or that its host is lost.
 
     request: a payload [arguments, context]. Waits for as long as somebody has the call. stop_on_cancel: asked when the
     wait is cancelled, whether the host is to be told to stop; else it goes on and nobody hears of it.
     trace: the span it is made in; by default the one that the caller is in, if any.
+    serves: where the outcome of the call goes that this one is made for, "" when it is made for none; for logs only.
     Raises InvalidName, PayloadTooLarge, Disconnected and ServerRefused.
     """
     answers: list[bytes | MeshError] = []
@@ -63,6 +68,8 @@ async def call_function(
     context = trace or current_context()
     if context is not None:
         headers |= context.headers
+    if serves.startswith(WORKFLOW_SUBJECTS):
+        headers[HEADER_FOR] = serves
     token = conn.request_nowait(function_request(function_id), request, on_reply, headers, on_error=answer)
     try:
         while not answers:

@@ -29,7 +29,7 @@ PYTHON = {"kind": "function.python"}
 WORKFLOWS = {
     "order": """return function(name)
         print('order taken', name)
-        funcs.call('app:charge', name)
+        funcs.call('app:pay', name)
         funcs.call('app:post', name)
         return 1
     end""",
@@ -40,6 +40,7 @@ FUNCTIONS: dict[str, Any] = {
         "source": "local logger = require('logger')\nlocal time = require('time')\nreturn function(name) time.sleep('1ms') logger:warn('card is slow', {card = 7}) end",
         "modules": ["logger", "time"],
     },
+    "pay": {"source": "return function(name) return funcs.call('app:charge', name) end", "modules": ["funcs"]},
     "post": PYTHON | {"source": "tests.test_live_logs:post"},
 }
 log = logging.getLogger("tests.shop")

@@ -22,7 +22,7 @@ import anyio
 import anyio.abc
 
 from mesh import codec
-from mesh.calls import HEADER_CALL
+from mesh.calls import HEADER_CALL, HEADER_FOR
 from mesh.connection import Connection, DirectSubscription
 from mesh.errors import Disconnected, NotPermitted, PayloadTooLarge, Undecodable
 from mesh.events import HEADER_NODE, HEADER_TOOK
@@ -55,7 +55,9 @@ BUFFER_OF_UNLIMITED: Final = 10_000  # calls that wait for the limit of a worker
 UNRECORDED_KEPT_S: Final = 60.0  # as long as an owner may take to be found and to ask
 TIMER_S_MIN: Final = 0.001  # loops do not tell times apart that are closer
 OTHER_ACCOUNT: Final = "_R_."  # how that of a caller in another account of the server does
+SUBJECT_BYTES_MAX: Final = 512  # of a subject that somebody writes into a header
 _CALL_LINE: Final = f"\r\n{HEADER_CALL}: ".encode()
+_FOR_LINE: Final = f"\r\n{HEADER_FOR}: ".encode()
 
 _log = logging.getLogger(__name__)
 
@@ -255,6 +257,7 @@ class FunctionHost:
         job = Job(function, reply, data, once, identity, limit)
         if raw_headers is not None:
             job.trace = read_context(raw_headers)
+            job.serves = _header(raw_headers, _FOR_LINE)
         begins = function.running < function.size_max and (limit is None or limit.admits(function, time.monotonic()))
         if self._draining or (
             not begins
@@ -288,6 +291,8 @@ class FunctionHost:
             headers[HEADER_CALL] = job.identity
         if job.once:
             headers[HEADER_ONCE] = "1"
+        if job.serves:
+            headers[HEADER_FOR] = job.serves
         if job.trace is not None:
             headers |= job.trace.headers
         try:
@@ -494,11 +499,17 @@ def may_be_answered(reply: str, *, outcomes: bool = True) -> bool:
 
 def _named(raw_headers: bytes) -> str:
     """The identity that the caller gave a call; not that of a workflow's call, which is its reply."""
-    at = raw_headers.find(_CALL_LINE)
+    named = _header(raw_headers, _CALL_LINE)
+    return "" if named.startswith(WORKFLOW_REPLY) else named
+
+
+def _header(raw_headers: bytes, line: bytes) -> str:
+    """What stands behind the beginning of a line of headers, "" when there is no such line or it is too long."""
+    at = raw_headers.find(line)
     if at < 0:
         return ""
-    named = raw_headers[at + len(_CALL_LINE) :].split(b"\r\n", 1)[0].decode("ascii", "replace")
-    return "" if named.startswith(WORKFLOW_REPLY) else named
+    value = raw_headers[at + len(line) :].split(b"\r\n", 1)[0]
+    return value.decode("ascii", "replace") if len(value) <= SUBJECT_BYTES_MAX else ""
 
 
 def _places(pool: PoolSpec) -> tuple[int, int]:

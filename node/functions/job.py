@@ -26,6 +26,7 @@ class Job:
 
     limit: that of the function's worker, if it holds for this call. waits_since_s: monotonic, when it began to wait.
     trace: the span that it is made in, and from when it has begun its own. span: that, where spans are made.
+    serves: where the outcome of the workflow's call goes that it is made for, when a function has made it.
     """
 
     function: Function
@@ -38,6 +39,7 @@ class Job:
     begun_s: float = 0.0
     unit: LiveUnit | None = None
     pid: str = ""  # of the process that the call is, if it is one
+    serves: str = ""
     trace: TraceContext | None = None
     span: FunctionSpan | None = None
     stop: Callable[[], None] | None = None
@@ -47,7 +49,7 @@ class Job:
     def about(self) -> dict[str, object]:
         """What every log line about this call says in its fields."""
         fields: dict[str, object] = {"function": self.function.id}
-        fields |= caller_of(self.reply)
+        fields |= caller_of(self.serves or self.reply)
         if self.trace is not None:
             fields["trace_id"] = self.trace.trace_id_text
         return fields

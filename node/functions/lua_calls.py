@@ -40,7 +40,7 @@ class CallUnit(LiveUnit):
 
     def __init__(self, pid: str, job: Job, calls: LuaCalls, lane: Lane, machine: LuaMachine) -> None:
         super().__init__(pid, job.function.id)
-        self.trace, self.serves = job.trace, job.reply
+        self.trace, self.serves = job.trace, job.serves or job.reply
         self.job = job
         self.lane = lane
         self.machine = machine
@@ -114,7 +114,7 @@ class LuaCalls:
         if end.target != "ok":
             self._inline.pop(function_id).close()
         unit = LiveUnit(pid.decode(), function_id)
-        unit.trace, unit.serves = job.trace, job.reply
+        unit.trace, unit.serves = job.trace, job.serves or job.reply
         try:
             for op in ops[:-1]:
                 self._live.carry_out(unit, op)

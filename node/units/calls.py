@@ -54,11 +54,12 @@ class LiveCalls:
         self._call_defaults = call_defaults
 
     async def call(
-        self, function_id: str, request: bytes, stop: Stop | None = None, trace: TraceContext | None = None
-    ) -> bytes:
+        self, function_id: str, request: bytes, stop: Stop | None = None, trace: TraceContext | None = None,
+        serves: str = "",
+    ) -> bytes:  # fmt: skip
         """One attempt of a call by request and reply; a host that is lost is found out by asking.
 
-        trace: the span that it is made in.
+        trace: the span that it is made in. serves: as `mesh.calls.call_function` has it.
         """
         try:
             foreign = self._foreign(function_id)
@@ -70,6 +71,7 @@ class LiveCalls:
                 request,
                 stop_on_cancel=lambda: stop is not None and stop.asked,
                 trace=trace,
+                serves=serves,
             )
             codec.decode_outcome(outcome)
         except InvalidName as error:
@@ -83,7 +85,7 @@ class LiveCalls:
         else:
             return outcome
 
-    async def call_with_retries(self, op: Op, stop: Stop, trace: TraceContext | None = None) -> bytes:
+    async def call_with_retries(self, op: Op, stop: Stop, trace: TraceContext | None = None, serves: str = "") -> bytes:
         """Make the call that an op asks for, and again while it fails and its `retry` option says so; the outcome."""
         given = codec.unpack(op.options) if op.options else {}
         try:
@@ -92,7 +94,7 @@ class LiveCalls:
             return failed(str(error), Kind.INVALID)
         attempt = 1
         while True:
-            outcome = await self.call(str(op.target), op.payload or b"", stop, trace)
+            outcome = await self.call(str(op.target), op.payload or b"", stop, trace, serves)
             ok, failure = codec.decode_outcome(outcome)
             if ok or retry is None or not retry.again(attempt, failure):
                 return outcome

@@ -94,7 +94,7 @@ class LiveDriver:
             log_line(str(op.target), op.payload or b"", op.options, **unit.about())
         elif kind == "call":
             stop = Stop()
-            self._start(unit, op, lambda: self.calls.call_with_retries(op, stop, unit.trace), stop)
+            self._start(unit, op, lambda: self.calls.call_with_retries(op, stop, unit.trace, unit.serves), stop)
         elif kind == "ask":
             caller = Caller(unit.pid, unit.entry_id)
             self._start(unit, op, lambda: self._modules.ask(str(op.target), op.payload or b"", caller))

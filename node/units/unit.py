@@ -16,7 +16,7 @@ class LiveUnit:
 
     pending: by number, the ops that have no outcome yet and how to give each up; True = somebody asks for that.
     parent: the PID of who has spawned it, "" when that is no unit. trace: the span in which it makes its calls.
-    serves: where the outcome of the call that it is goes, "" when it is none.
+    serves: where the outcome of the call goes that it is or that it is made for, "" when it is none.
     """
 
     __slots__ = ("began_ns", "ended", "entry_id", "outcome", "parent", "pending", "pid", "serves", "trace")
