@@ -130,7 +130,9 @@ async def test_workflows_are_started_signalled_and_waited_for(nats_server: Serve
             "function": "app:upper", "value": "X", "error": None,
         }  # fmt: skip
         assert (await told(mesh, "call", {"function": "app:refuses"}))["error"]["message"] == "not today"
-        assert (await refused(mesh, "call", {"function": "app:nothing"}))[:2] == (404, "not-found")
+        assert await refused(mesh, "call", {"function": "app:uper"}) == (
+            404, "not-found", "no node offers a function 'app:uper'; did you mean app:upper?",
+        )  # fmt: skip
         assert (await refused(mesh, "call", {"function": "app:slow", "timeout": 0.05}))[:2] == (408, "call-timeout")
 
         # What is wrong is said with what would be right.
@@ -148,7 +150,7 @@ async def test_workflows_are_started_signalled_and_waited_for(nats_server: Serve
             "workflow 'g' on queue 'orders' has run before; choose another id or another policy",
         )  # fmt: skip
         assert await refused(mesh, "result", {"id": "h"}) == (
-            404, "not-found", "no workflow 'h' on any queue (orders)",
+            404, "not-found", "no workflow 'h' on any queue (orders); see what there is with: mesh ls",
         )  # fmt: skip
         assert (await refused(mesh, "result", {"id": "g", "queue": "order"}))[
             2

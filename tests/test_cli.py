@@ -391,7 +391,7 @@ async def test_what_is_mistyped_is_answered_with_what_was_meant(nats_server: Ser
             (("start", "shop:order", "--host", "shop:wrker"), "did you mean shop:worker?"),
             (("show", "order-71"), "did you mean order-17?"),
             (("result", "order17"), "did you mean order-17?"),
-            (("signal", "zzz", "x"), "no workflow 'zzz' on any queue (orders)"),
+            (("signal", "zzz", "x"), "no workflow 'zzz' on any queue (orders); see what there is with: mesh ls"),
             (("cancel", "order-17", "--queue", "order"), "no queue 'order'; did you mean orders?"),
         ):
             done = await mesh_command(*arguments, url=url)

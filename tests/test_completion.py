@@ -45,6 +45,7 @@ def test_commands_and_options_are_completed(completing: None) -> None:
     assert completed("no") == ["node", "nodes"]
     assert completed("ps", "--no") == ["--node", "--no-context", "--no-tlsfirst"]
     assert completed("ps", "--order", "") == ["started", "newest", "mailbox"]
+    assert completed("ls", "--order", "")[:5] == ["started", "ended", "duration", "id", "-started"]
     assert completed("completion", "") == list(SHELLS)
     assert completed("help", "sch") == ["schedule"]
     assert completed("schedule", "p") == ["pause"]

@@ -367,6 +367,8 @@ async def test_the_commands_carry_histories_through_files(nats_server: ServerFac
         for arguments, status, message in (
             (["import", str(file)], 0, "imported 0 histories of 0 events, 2 were there already"),
             (["import", str(file), "--queue", "lost"], 1, "no queue 'lost'"),
+            (["import", str(file), "--as", "third"], 2, "--as is for a file of one history; this one has more"),
+            (["import", str(file), "--as", "third"], 2, "--as is for a file of one history; this one has more"),
             (["export", "order-9"], 1, "no workflow 'order-9' on any queue (orders); did you mean order-"),
         ):
             done = await typed(*arguments, url=other if arguments[0] == "import" else url)

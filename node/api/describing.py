@@ -7,22 +7,21 @@ node there are still the events, and `code`, if it is there, says the rest.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mesh import codec
 from mesh.client import Client, past_value, workflow_name
-from mesh.errors import CannotLookBack, MeshError, NotFound, Undecodable
+from mesh.errors import CannotLookBack, NotFound, Undecodable
 from mesh.event_numbers import event_number
 from mesh.events import EndRecord, Event, StartSpec, decode_attrs, decode_end, decode_start
 from mesh.failure import Failure
 from mesh.history import OpenRun
 from mesh.instants import iso
-from mesh.roster import BUCKET
 from mesh.subjects import WorkflowKey
 from mesh.wire import parse_headers
+from node.api.directory import offered
 from node.api.event_records import SECOND_NS, Known, event_records
 from node.workflows.looking_back import LookingBack
 from node.workflows.op_table import OpRow, op_of
@@ -96,20 +95,8 @@ async def _known(client: Client, events: Sequence[Event], detail: Mapping[str, A
     targets = {fingerprint(kind, target): f"{kind} {target}" for kind, target in names}
     if any(event.kind == "ret" and event.args[3] not in targets for event in events):
         # Nobody has replayed this far: the functions that are on offer are guesses, and the fingerprint checks them.
-        targets |= {fingerprint("call", name): f"call {name}" for name in await _functions(client)}
+        targets |= {fingerprint("call", name): f"call {name}" for name in await offered(client)}
     return Known(targets, ops)
-
-
-async def _functions(client: Client) -> set[str]:
-    names: set[str] = set()
-    try:
-        for entry in await client.js.kv_entries(BUCKET, "member.>"):
-            member = json.loads(entry.value)
-            details = member.get("functions") if isinstance(member, dict) else None
-            names |= {str(name) for name in details or ()}
-    except (MeshError, ValueError):
-        return names
-    return names
 
 
 # -- pure ------------------------------------------------------------------------------------------------------------

@@ -44,6 +44,15 @@ class UnknownNode(NotFound):
         super().__init__(f"no node {node_id!r} is up; {hint}")
 
 
+class UnknownFunction(NotFound):
+    """Raised when a function is called that nobody offers."""
+
+    def __init__(self, function: str, known: Iterable[str], flags: str = "") -> None:
+        near = difflib.get_close_matches(function, sorted(known), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"see what there is with: mesh functions{flags}"
+        super().__init__(f"no node offers a function {function!r}; {hint}")
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessPage:
     """Some of the processes and calls of the mesh. total: how many there are. silent: nodes that did not answer."""
@@ -182,6 +191,15 @@ async def members(client: Client) -> dict[str, dict[str, Any]]:
         if isinstance(member, dict):
             found[bucket_key_name(entry.key.partition(".")[2])] = member
     return dict(sorted(found.items()))
+
+
+async def offered(client: Client) -> set[str]:
+    """The functions that nodes offer; none where that may not be read."""
+    try:
+        found = await members(client)
+    except MeshError:
+        return set()
+    return {str(name) for member in found.values() for name in member.get("functions") or ()}
 
 
 async def micro_services(client: Client) -> list[Mapping[str, Any]]:

@@ -72,8 +72,11 @@ async def host_of(client: Client, url: str, workflow: str, host: str | None) -> 
     return offering[0].worker
 
 
-async def find(client: Client, url: str, workflow_id: str, queue: str | None) -> WorkflowHandle:
-    """The workflow with this id. Raises NotFound, which proposes an id that looks alike."""
+async def find(client: Client, url: str, workflow_id: str, queue: str | None, *, flags: str = "") -> WorkflowHandle:
+    """The workflow with this id. Raises NotFound, which proposes an id that looks alike.
+
+    flags: with which a command reaches the same mesh.
+    """
     queues = sorted({record.queue for record in await workers(client, url)})
     if queue is not None and queue not in queues:
         near = difflib.get_close_matches(queue, queues, n=1)
@@ -95,7 +98,8 @@ async def find(client: Client, url: str, workflow_id: str, queue: str | None) ->
             return client.get(workflow_id, queue=name)
     near = difflib.get_close_matches(workflow_id, await _some_ids(client, searched), n=1, cutoff=0.75)
     where = f"queue {queue}" if queue is not None else f"any queue ({', '.join(queues) or 'there are none'})"
-    raise NotFound(f"no workflow {workflow_id!r} on {where}" + (f"; did you mean {near[0]}?" if near else ""))
+    hint = f"did you mean {near[0]}?" if near else f"see what there is with: mesh ls{flags}"
+    raise NotFound(f"no workflow {workflow_id!r} on {where}; {hint}")
 
 
 async def is_scheduled(client: Client, handle: WorkflowHandle) -> bool:

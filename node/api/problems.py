@@ -1,6 +1,6 @@
 """Errors as the control API answers them: a code that HTTP's readers know, a sentence, and what else a program may use.
 
-    {"error": {"code": 404, "kind": "not-found", "message": "no workflow 'x' on any queue (orders)"}}
+    {"error": {"code": 404, "kind": "not-found", "message": "no workflow 'x' on any queue (orders); did you mean y?"}}
 
 Pure. 400: the request is wrong. 404: there is nothing of that name. 408: it takes longer than the caller would wait.
 409: it cannot be done as things stand. 503: the mesh cannot do it at the moment. 500: we are wrong.

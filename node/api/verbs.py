@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mesh.errors import NotFound, RequestTimeout
 from mesh.failure import Failure, Kind
+from node.api.directory import UnknownFunction, offered
 from node.api.locating import find, host_of, is_scheduled
 from node.api.problems import CONFLICT, NOT_YET, StateError
 from node.api.requests import BadRequest
@@ -39,7 +40,7 @@ class Asker:
 
     async def find(self, workflow_id: str, queue: str | None) -> WorkflowHandle:
         """The workflow with this id. Raises NotFound."""
-        return await find(self.client, self.url, workflow_id, queue)
+        return await find(self.client, self.url, workflow_id, queue, flags=self.hint)
 
 
 class HasEnded(StateError):
@@ -204,7 +205,7 @@ async def call(asker: Asker, *, function: str, args: Sequence[Any] = (), timeout
     except FunctionFailed as failed:
         failure = failed.failure
         if failure.kind == Kind.NOT_FOUND and failure.message.startswith("no handler registered"):
-            raise NotFound(f"no node offers a function {function!r}") from None
+            raise UnknownFunction(function, await offered(asker.client), asker.hint) from None
         return {"function": function, "value": None, "error": failure.to_wire()}
     return {"function": function, "value": value, "error": None}
 

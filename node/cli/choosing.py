@@ -69,7 +69,7 @@ async def named_histories(
 
     for workflow_id in ids:
         with server.deadline("the history"):
-            handle = await find(client, server.url, workflow_id, queue)
+            handle = await find(client, server.url, workflow_id, queue, flags=server.hint)
             recorded = await fetch_history(client.history(handle.key.queue), handle.key, run)
         yield recorded
 

@@ -78,6 +78,8 @@ def _asked(ask: Ask, ctx: click.Context) -> list[tuple[str, str]]:
         return _context_names()
     if ask is commands:
         return _command_names()
+    if ask is orders:
+        return _order_names()
     import logging
 
     import anyio
@@ -169,10 +171,9 @@ async def nodes(client: Client, _ctx: click.Context) -> Values:
 
 async def functions(client: Client, _ctx: click.Context) -> Values:
     """Functions that nodes offer."""
-    from node.api.directory import members
+    from node.api.directory import offered
 
-    found = await members(client)
-    return [(str(name), "") for member in found.values() for name in member.get("functions") or ()]
+    return [(name, "") for name in await offered(client)]
 
 
 async def pids(client: Client, _ctx: click.Context) -> Values:
@@ -191,6 +192,21 @@ def _command_names() -> list[tuple[str, str]]:
     from node.cli import COMMANDS
 
     return [(name, text) for name, (_, text) in COMMANDS.items()]
+
+
+async def orders(_client: Client, _ctx: click.Context) -> Values:
+    """What a list of workflows can be ordered by; no server is asked."""
+    return _order_names()
+
+
+def _order_names() -> list[tuple[str, str]]:
+    from mesh.listing import ORDERS
+
+    return [
+        (sign + name, text)
+        for sign, text in (("", "the smallest first"), ("-", "the largest first"))
+        for name in ORDERS
+    ]
 
 
 async def contexts(_client: Client, _ctx: click.Context) -> Values:
@@ -228,4 +244,5 @@ _ASKS: Final[dict[str, Any]] = {
     "entry": functions,
     "commands": commands,
     "context": contexts,
+    "order": orders,
 }

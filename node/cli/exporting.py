@@ -135,9 +135,8 @@ def import_histories(
             await workers(client, server.url)  # an empty mesh is told as such
             importer = Importer(client.js)
             with progress("importing") as bar:
-                for header, events in _in_files(files):
-                    if as_id is not None and count + there:
-                        raise click.UsageError("--as is for a file of one history; this one has more")
+                histories = _in_files(files)
+                for header, events in histories if as_id is None else _only_one(histories):
                     key = WorkflowKey(queue or header.queue, as_id or header.id)
                     try:
                         run_number = await importer.add(header, events, key, resume=resume)
@@ -157,6 +156,17 @@ def import_histories(
         say(f"imported {'1 history' if count == 1 else f'{count} histories'} of {events_written} events{before}")
 
     run(main)
+
+
+def _only_one(
+    histories: Iterator[tuple[HistoryHeader, Iterator[Event]]],
+) -> Iterator[tuple[HistoryHeader, Iterator[Event]]]:
+    """The one history there is. Raises UsageError when there are more, before anything is done with the first."""
+    for header, events in histories:
+        kept = list(events)
+        if next(histories, None) is not None:
+            raise click.UsageError("--as is for a file of one history; this one has more")
+        yield header, iter(kept)
 
 
 def _in_files(files: tuple[str, ...]) -> Iterator[tuple[HistoryHeader, Iterator[Event]]]:

@@ -97,7 +97,7 @@ def show(
 
         async with server.client() as client:
             with server.deadline("the workflow"):
-                handle = await find(client, server.url, workflow_id, queue)
+                handle = await find(client, server.url, workflow_id, queue, flags=server.hint)
             view = View(
                 client, handle, server, app=app, at=at, with_locals=with_locals or at is not None,
                 with_events=with_events, last=last,

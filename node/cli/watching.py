@@ -72,7 +72,7 @@ async def _watch_one(client: Client, workflow_id: str, queue: str | None, server
     from node.cli.news import News
 
     with server.answer_deadline("the workflow"):
-        handle = await find(client, server.url, workflow_id, queue)
+        handle = await find(client, server.url, workflow_id, queue, flags=server.hint)
     news = await News.of(client, handle)
     told = _Told(as_json=as_json, hint=server.hint)
 
