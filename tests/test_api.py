@@ -26,7 +26,7 @@ from tests.waiting import wait_until_async
 
 WORKFLOWS = {
     "greet": "return function(name) return 'hello ' .. funcs.call('app:upper', name) end",
-    "waits": "return function() local m = process.listen('go'):receive() return {got = m} end",
+    "waits": "return function() local l = time.after('24h') local m = process.listen('go'):receive() return {got = m} end",
     "fails": "return function() return nil, errors.new{message = 'no money', kind = errors.INVALID} end",
     "strange": "return function() return {0/0, 1/0} end",
 }
@@ -98,8 +98,10 @@ async def test_workflows_are_started_signalled_and_waited_for(nats_server: Serve
         )  # fmt: skip
         late = await ask(mesh, "result", {"id": "w", "timeout": "100ms"})
         assert (late.code, late.body["error"]["kind"]) == (408, "still-running")
+        waiting = (await told(mesh, "describe", {"id": "w"}))["waiting"]
+        assert [(item["n"], item["kind"], item["due"][:4] >= "2026") for item in waiting] == [(1, "timer", True)]
         assert late.body["error"]["state"] == {
-            "id": "w", "queue": QUEUE, "run": waits["run"], "status": "running", "waiting": [],
+            "id": "w", "queue": QUEUE, "run": waits["run"], "status": "running", "waiting": waiting,
         }  # fmt: skip
         sent = await told(mesh, "signal", {"id": "w", "topic": "go", "value": [1, "x"]})
         assert sent == {"id": "w", "queue": QUEUE, "topic": "go", "seq": sent["seq"]}

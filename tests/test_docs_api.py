@@ -81,3 +81,13 @@ def test_the_document_has_a_place_for_every_verb() -> None:
         if f"mesh.api.{name} " not in TEXT and not re.search(rf"^### .*\b{name}\b", TEXT, re.MULTILINE)
     ]
     assert missing == []
+
+
+async def test_every_field_of_what_a_workflow_is_doing_is_described(nats_server: ServerFactory, tmp_path: Path) -> None:
+    texts = [TEXT, (PROJECT / "docs" / "debugging.md").read_text(encoding="utf-8")]
+    words = {word for code in re.findall(r"`([^`\n]+)`", "\n".join(texts)) for word in re.findall(r"\w+", code)}
+    app = write_app(tmp_path / "app", workflows={"order": "return function() return time.sleep('1h') end"})
+    async with a_mesh(nats_server().url, app) as mesh:
+        await mesh.start("order", id="order-1")
+        record = await mesh.client.ask("describe", id="order-1")
+    assert sorted({*record, *record["waiting"][0]} - words - {"since_ns", "due_ns"}) == []

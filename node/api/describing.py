@@ -154,7 +154,7 @@ def described(
         "suspended_at": suspended_at,
         "expected": expected,
         "got": got,
-        "waiting": [_waiting_record(item) for item in detail.get("waiting") or ()],
+        "waiting": [waiting_record(item) for item in detail.get("waiting") or ()],
         "children": list(detail.get("children") or ()),
         "cancel_requested": bool(detail.get("cancel_requested")),
         "delayed_until": _iso_or_none(detail.get("delayed_until_ns")),
@@ -228,7 +228,8 @@ def _args(spec: StartSpec | None) -> Any:
         return None
 
 
-def _waiting_record(item: Mapping[str, Any]) -> Record:
+def waiting_record(item: Mapping[str, Any]) -> Record:
+    """What a workflow waits for, as its owner says, with times that people can read."""
     times = {name.removesuffix("_ns"): iso(ns) for name, ns in item.items() if name.endswith("_ns")}
     return {**item, **times}
 

@@ -171,7 +171,7 @@ def check_workflows(facts: Facts) -> Iterator[Finding]:
     if total:
         yield problem(
             "workflows", f"{total} suspended: {some(found, 3)}",
-            "code and history do not fit: `mesh show ID` says where; deploy fitting code, or terminate them",
+            "code and history do not fit: `mesh show ID` says where; deploy fitting code, reset or terminate them",
         )  # fmt: skip
     elif facts.nodes:
         yield ok("workflows", "none is suspended")

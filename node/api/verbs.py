@@ -275,6 +275,8 @@ def _ended_state(handle: WorkflowHandle, opened: OpenRun, ended: RunOutcome) -> 
 
 async def _state(handle: WorkflowHandle) -> Record:
     """What a workflow is doing, in short."""
+    from node.api.describing import waiting_record
+
     state = await handle.describe()
     detail = state.detail
     return {
@@ -282,5 +284,5 @@ async def _state(handle: WorkflowHandle) -> Record:
         "queue": handle.key.queue,
         "run": state.run,
         "status": state.status,
-        "waiting": list(detail.get("waiting") or ()),
+        "waiting": [waiting_record(item) for item in detail.get("waiting") or ()],
     }
