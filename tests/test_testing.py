@@ -506,6 +506,35 @@ def test_code_that_goes_round_in_circles_is_stopped(tmp_path: Path, monkeypatch:
         sim.start("app:flow").result()
 
 
+def test_call_that_is_tried_for_ever_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.testing.engine.ATTEMPTS_MAX", 30)
+    monkeypatch.setattr("node.testing.engine.IN_VAIN_S", 600.0)
+    sim = simulated(tmp_path)
+    sim.function("app:work", fail("never"))
+    flow = sim.start("app:flow")
+    sim.advance("2h")
+    assert flow.status == "running"
+    with pytest.raises(NeverEnds, match=r"(?s)fails again and again.*app:work.*Internal: never.*retryable = false"):
+        flow.result()
+
+
+def test_call_is_tried_on_while_something_else_is_going_to_happen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.testing.engine.ATTEMPTS_MAX", 10)
+    monkeypatch.setattr("node.testing.engine.IN_VAIN_S", 60.0)
+    sim = simulated(
+        tmp_path,
+        """return function()
+      local work = funcs.async('app:work', 'x')
+      local got = channel.select{ work:channel():case_receive(), time.after('24h'):case_receive() }
+      return got.channel == work:channel() and 'done' or 'too late'
+    end""",
+    )
+    sim.function("app:work", fail("never"))
+    assert sim.start("app:flow").result() == "too late"
+
+
 def test_workflow_that_fills_its_memory_fails_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,10 @@ class Agenda:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
+    def __len__(self) -> int:
+        """How many things are going to happen."""
+        return sum(not appointment.off for _, _, appointment in self._heap)
+
     def take(self) -> Callable[[], object]:
         """Take out the next appointment and put the clock to its time. There must be one (`next_due_ns`)."""
         due_ns, _, appointment = heapq.heappop(self._heap)

@@ -57,6 +57,9 @@ from node.workflows.replaying import Step, recorded_marks, replay_steps
 from node.workflows.run import Run, told_to_parent
 
 STEPS_MAX: Final = 100_000  # of one wish of a test; whatever takes more goes round in circles
+# So often, and for so long, is a call made again when nothing else is going to happen.
+ATTEMPTS_MAX: Final = 1_000
+IN_VAIN_S: Final = 86_400.0
 
 Say = Callable[[str, str, bytes, bytes | None], None]
 
@@ -128,6 +131,7 @@ class Engine:
         self._log = log
         self._recheck = recheck
         self._vm: LuaVM | None = None
+        self._attempts = 0  # of the call that was made again most often
 
     # -- what happens ------------------------------------------------------------------------------------------
 
@@ -153,10 +157,36 @@ class Engine:
             due_ns = self.agenda.next_due_ns()
             if due_ns is None or (until_ns is not None and due_ns > until_ns):
                 return False
+            if until_ns is None and self._attempts >= ATTEMPTS_MAX and self._tries_in_vain():
+                raise NeverEnds(
+                    f"nothing happens any more but a call that fails again and again, by {self.agenda.elapsed_s:g} s:\n"
+                    f"{self._all_waiting()}\n"
+                    "Calls are tried for ever by default. They end by an error that says `retryable = false`, or by a "
+                    "`retry_policy` with `maximum_attempts`; to test that they go on, `advance` the clock"
+                )
             self.agenda.take()()
-        told = "\n".join(text for instance in self.instances.values() for text in self.waiting(instance))
         raise NeverEnds(
-            f"{STEPS_MAX} things have happened by {self.agenda.elapsed_s:g} s, and it goes on and on:\n{told[:2000]}"
+            f"{STEPS_MAX} things have happened by {self.agenda.elapsed_s:g} s, and it goes on and on:\n"
+            f"{self._all_waiting()}"
+        )
+
+    def _all_waiting(self) -> str:
+        return "\n".join(text for instance in self.instances.values() for text in self.waiting(instance))[:2000]
+
+    def _tries_in_vain(self) -> bool:
+        """Whether all that is going to happen are further attempts of calls that have failed for long."""
+        paused = [
+            (op.attempt, op.n in instance.pauses or retry_tick(op) in instance.ticks)
+            for instance in self.instances.values()
+            if instance.run is not None
+            for op in instance.run.open.values()
+            if op.kind == "call"
+        ]
+        attempts = [attempt for attempt, waits in paused if waits]
+        return (
+            len(attempts) == len(self.agenda)
+            and min(attempts, default=0) >= ATTEMPTS_MAX
+            and self.agenda.elapsed_s >= IN_VAIN_S
         )
 
     def when_ended(self, key: WorkflowKey, told: Callable[[bytes], None]) -> None:
@@ -352,6 +382,7 @@ class Engine:
         run = instance.run
         if run is None:
             return
+        self._attempts = max(self._attempts, op.attempt)
         if op.durable:
             self._set_timer(instance, run.run, retry_tick(op), due_ns)
             return
