@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,9 @@ NODES_MAX: Final = 64
 LEAVE_TIMEOUT_S: Final = 25.0
 # Beside the server's store. The first node keeps it, so that workflows can be listed.
 PROJECTION: Final = "projection.sqlite3"
+
+# In the commands that are proposed.
+TRIED_ID: Final = "try-1"
 
 _OURS: Final = ("NATS_", "MESH_METRICS")
 
@@ -124,7 +128,8 @@ def up(
                 )
                 for i in range(nodes)
             ]
-            hint = "" if port == 4222 else f" -s {server.url}"
+            usual = port == 4222 and not os.environ.get("NATS_URL")
+            hint = "" if usual else f" -s {server.url}"
             await _run(crew, _next_steps(registry, hint))
 
     run(main)
@@ -292,12 +297,23 @@ def _ending(code: int) -> str:
 
 
 def _next_steps(registry: Registry, hint: str) -> list[str]:
-    """Commands to try, made of what the app has."""
-    lines = []
-    startable = [(entry_id, view.worker) for entry_id, view in registry.workflows().items() if view.worker]
-    if startable:
-        workflow, worker = startable[0]
-        lines.append(f"         mesh start {shlex.quote(workflow)} --host {shlex.quote(worker)} --input JSON{hint}")
-    lines.append(f"         mesh nodes{hint}")
-    lines[0] = f"next{lines[0][4:]}"
-    return [*lines, "Ctrl-C stops everything"]
+    """Commands to try, made of what the app has; each can be typed in as it stands. hint: flags that lead here."""
+    steps = []
+    workers = Counter(view.worker for view in registry.workflows().values() if view.worker)
+    if workers:
+        # The first one of those on the worker that has most of them: others are mostly for children.
+        worker = workers.most_common(1)[0][0]
+        entries = [registry.entries[name] for name, view in registry.workflows().items() if view.worker == worker]
+        workflow = min(entries, key=lambda entry: (entry.file, entry.line)).id
+        steps.append((f"mesh start {shlex.quote(workflow)} --id {TRIED_ID} --input '{{}}'{hint}", ""))
+        steps.append((f"mesh show {TRIED_ID}{hint}", "what it does, and its history"))
+        steps.append((f"mesh watch{hint}", "what happens on the mesh, live"))
+    elif registry.functions():
+        steps.append((f"mesh functions{hint}", "who offers what"))
+    if registry.services():
+        steps.append((f"mesh services{hint}", "how they do"))
+    steps.append((f"mesh nodes{hint}", "who is there"))
+    steps.append((f"mesh doctor{hint}", "whether all is well"))
+    width = max((len(command) for command, about in steps if about), default=0)
+    lines = [f"  {command:<{width}}   {about}".rstrip() for command, about in steps]
+    return ["next, in another terminal:", *lines, "Ctrl-C stops everything"]
