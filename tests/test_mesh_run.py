@@ -388,7 +388,7 @@ async def test_nodes_shows_processes_and_services(nats_server: ServerFactory, tm
         with on_terminal("nodes", "--nats", url, environ={"COLUMNS": "80", "TERM": "dumb"}) as terminal:
             assert terminal.wait() == 0
         headings, row, *rest = terminal.seen.splitlines()
-        assert " ".join(headings.split()) == "node state pid runs calls processes services up memory queues"
+        assert " ".join(headings.split()) == "NODE STATE PID RUNS CALLS PROCESSES SERVICES UP MEMORY QUEUES"
         *cells, _up, memory, queues = row.split()
         assert (cells, queues) == (["a", "up", columns["PID"], "0", "0", "3", "3/4"], "-")
         assert memory.endswith("MB")

@@ -250,7 +250,7 @@ async def test_the_state_now_and_at_an_event(nats_server: ServerFactory, tmp_pat
         handle = await mesh.start("flow", {"price": 6}, id="f-1", memo={"note": "hi"})
 
         def see() -> str:
-            # 70 columns are too few for all: what the offset says anyway goes first.
+            # 70 columns are too few for all: the time goes, and details stand behind the words.
             with on_terminal("show", "f-1", environ={"NATS_URL": url, "COLUMNS": "70", "NO_COLOR": "1"}) as terminal:
                 assert terminal.wait() == 0
                 return re.sub(r"\x1b\[[0-9;]*m", "", terminal.seen)
@@ -259,8 +259,8 @@ async def test_the_state_now_and_at_an_event(nats_server: ServerFactory, tmp_pat
             pass
         assert 'main task: receives from process.listen("go")\n  flow.lua:4 in main function' in screen
         assert re.search(r"^2 .* app:inc answered", screen, re.MULTILINE)
-        head = next(line for line in screen.splitlines() if line.startswith("n  ")).split()
-        assert head == ["n", "after", "event", "step", "ran", "node", "detail"]
+        head = next(line for line in screen.splitlines() if line.startswith("N  ")).split()
+        assert head == ["N", "AFTER", "STEP", "RAN", "NODE", "EVENT"]
         plain = await mesh_command("show", "f-1", "--locals", "--no-events", url=url)
         assert plain.out.splitlines()[2:] == [
             'memo {"note": "hi"}',

@@ -100,17 +100,17 @@ async def test_a_list_is_drawn_again_in_place_until_q(nats_server: ServerFactory
             unit.post("cancel", None, b"enough", b"")
             await wait_until(lambda: mesh.node.processes.running == 1)
             seen = len(terminal.seen)
-            await anyio.to_thread.run_sync(terminal.expect, "pid")
+            await anyio.to_thread.run_sync(terminal.expect, "PID")
             await anyio.to_thread.run_sync(terminal.expect, second)
             assert len(terminal.seen) > seen
             headings, row = terminal.screen().splitlines()
-            assert headings.split()[:2] == ["pid", "entry"]
+            assert headings.split()[:2] == ["PID", "ENTRY"]
             assert row.split()[:2] == [second, "app:waits"]
             server.kill()
             await anyio.to_thread.run_sync(terminal.expect, "trying again")
             assert second in terminal.screen(), "what was seen last stays"
             server.start()
-            await anyio.to_thread.run_sync(terminal.expect, "pid")
+            await anyio.to_thread.run_sync(terminal.expect, "PID")
             await wait_until(lambda: mesh.client.conn.is_connected, timeout_s=10)
             third = spawn()
             await anyio.to_thread.run_sync(terminal.expect, third)

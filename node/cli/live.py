@@ -86,6 +86,7 @@ class ListView:
     rows: Sequence[Sequence[str]]
     status_column: int = -1
     spare: Sequence[str] = ()
+    last_characters: int = 0
     notes: Sequence[str] = ()
 
 
@@ -107,7 +108,10 @@ async def show_list(
             return
         shown = view(records)
         if records:
-            print_table(shown.columns, shown.rows, status_column=shown.status_column, spare=shown.spare)
+            print_table(
+                shown.columns, shown.rows, status_column=shown.status_column, spare=shown.spare,
+                last_characters=shown.last_characters,
+            )  # fmt: skip
         for note in shown.notes if records else [empty]:
             say(note)
 
@@ -126,7 +130,10 @@ async def show_list(
         if not records:
             return Text(empty)
         shown = view(records)
-        table = table_of(shown.columns, shown.rows, characters, status_column=shown.status_column, spare=shown.spare)
+        table = table_of(
+            shown.columns, shown.rows, characters, status_column=shown.status_column, spare=shown.spare,
+            last_characters=shown.last_characters,
+        )  # fmt: skip
         return Group(table, *(Text(note, "dim") for note in shown.notes))
 
     await show_live(look, every_s=every_s, print_once=print_once)

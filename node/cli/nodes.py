@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from node.telemetry.tracing import Tracing
 
 LOG_FORMATS: Final = ("auto", "text", "json")
+# Of a terminal's last column: what a node of an ordinary app owns stands on one line rather than all columns beside it.
+QUEUES_CHARACTERS: Final = 40
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 _log = logging.getLogger(__name__)
@@ -318,7 +320,8 @@ def _nodes_view(records: Sequence[Mapping[str, Any]]) -> ListView:
     order = ("version", "metrics", "functions", "memory", "up", "pid", "projection", "processes", "services", "calls",
              "suspended", "queues")  # fmt: skip
     spare = [*quiet, *(name for name in order if name not in quiet)]
-    return ListView(columns, [_node_row(record) for record in records], status_column=1, spare=spare)
+    rows = [_node_row(record) for record in records]
+    return ListView(columns, rows, status_column=1, spare=spare, last_characters=QUEUES_CHARACTERS)
 
 
 def _node_row(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -55,11 +55,17 @@ def print_json_lines(records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, status_column: int = -1, spare: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    status_column: int = -1,
+    spare: Sequence[str] = (),
+    last_characters: int = 0,
 ) -> None:
     """Print rows below headings. status_column: the one whose words have colours.
 
     spare: columns that a terminal leaves out when it is too narrow, the first one first; files and pipes get all.
+    last_characters: up to this width the last column gets the room to stand on one line; else it is folded.
     """
     if not sys.stdout.isatty():
         lines = [[name.upper() for name in columns], *[[one_line(cell) for cell in row] for row in rows]]
@@ -70,7 +76,11 @@ def print_table(
     from rich.console import Console
 
     console = Console(no_color=no_color())
-    console.print(table_of(columns, rows, console.width, status_column=status_column, spare=spare))
+    console.print(
+        table_of(
+            columns, rows, console.width, status_column=status_column, spare=spare, last_characters=last_characters
+        )
+    )
 
 
 def table_of(
@@ -80,28 +90,30 @@ def table_of(
     *,
     status_column: int = -1,
     spare: Sequence[str] = (),
+    last_characters: int = 0,
 ) -> Table:
     """The same as a rich table for a terminal of so many characters; `node.cli.live` shows it again and again."""
     from rich.table import Table
     from rich.text import Text
 
     texts = [[shortened(one_line(cell)) for cell in row] for row in rows]
-    shown = _fitting(columns, texts, spare, characters)
+    shown = _fitting(columns, texts, spare, characters, last_characters)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for i in shown:
         # What is long is folded; the other columns keep their width.
-        table.add_column(columns[i], overflow="fold", no_wrap=i != len(columns) - 1)
+        table.add_column(columns[i].upper(), overflow="fold", no_wrap=i != len(columns) - 1)
     for row in texts:
         table.add_row(*(Text(row[i], _COLORS.get(row[i], "") if i == status_column else "") for i in shown))
     return table
 
 
 def _fitting(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], characters: int
+    columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], characters: int, last_characters: int
 ) -> tuple[int, ...]:
-    """The columns that have room beside each other. The last one may be folded between words."""
+    """The columns that have room beside each other. The last one may be folded between words, below last_characters."""
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
-    widths[-1] = max(len(word) for row in (columns, *rows) for word in row[-1].split() or [""])
+    word = max(len(word) for row in (columns, *rows) for word in row[-1].split() or [""])
+    widths[-1] = max(word, min(widths[-1], last_characters))
     shown = list(range(len(columns)))
     for name in spare:
         if sum(widths[i] for i in shown) + 2 * (len(shown) - 1) <= characters:
@@ -130,7 +142,9 @@ def one_line(text: str) -> str:
 
 def shortened(text: str, characters_max: int = CELL_CHARACTERS_MAX) -> str:
     """Cut a long text and say by how much."""
-    return text if len(text) <= characters_max else f"{text[:characters_max]}... ({len(text)} characters)"
+    note = f"... ({len(text)} characters)"
+    # Nothing is gained by a note that is as long as what it stands for.
+    return text if len(text) <= characters_max + len(note) else f"{text[:characters_max]}{note}"
 
 
 def clock(ns: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +21,8 @@ from node.cli.printing import no_color, one_line, print_json, print_table, say, 
 from node.cli.workflows import queue_option
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
+    from rich.text import Text
 
     from mesh.client import Client, WorkflowHandle
     from node.cli.timeline import Line
@@ -33,6 +34,8 @@ LINES_PER_EVENT: Final = 2
 WATCH_DETAIL_CHARACTERS_MAX: Final = 40
 WATCH_EVENTS_MIN: Final = 3
 WATCH_SPARE_LINES: Final = 4
+# How much further in the rest of an indented line stands that has been folded.
+HANG: Final = 3
 
 
 @click.command()
@@ -224,7 +227,7 @@ class View:
 
     def print(self, record: dict[str, Any], *, as_json: bool) -> None:
         """Print it once."""
-        from node.cli.timeline import COLUMNS, SPARE, day_of, rows_of
+        from node.cli.timeline import COLUMNS, SPARE, day_of, fitted, rows_of
 
         record = self._shown(record)
         if as_json:
@@ -232,15 +235,19 @@ class View:
             return
         print_lines(self._lines(record))
         if record["events"]:
-            day = day_of(record) if sys.stdout.isatty() else ""
-            print_table(COLUMNS, rows_of(record["events"], record["ops"], day=day), spare=SPARE)
+            if not sys.stdout.isatty():
+                print_table(COLUMNS, rows_of(record["events"], record["ops"]))
+                return
+            rows = rows_of(record["events"], record["ops"], day=day_of(record))
+            columns, rows = fitted(COLUMNS, rows, shutil.get_terminal_size().columns)
+            print_table(columns, rows, spare=SPARE)
 
     def drawn(self, record: dict[str, Any], characters: int) -> RenderableType:
         """The same for a view that is drawn again."""
         from rich.console import Group
         from rich.text import Text
 
-        from node.cli.timeline import COLUMNS, SPARE, day_of, rows_of
+        from node.cli.timeline import COLUMNS, SPARE, day_of, fitted, rows_of
 
         record = self._shown(record)
         # What does not fit on the screen would be lost below: the newest events are what one waits for.
@@ -252,12 +259,16 @@ class View:
                 (*row[:-1], shortened(row[-1], WATCH_DETAIL_CHARACTERS_MAX))
                 for row in rows_of(record["events"], record["ops"], day=day_of(record))
             ]
-            parts.append(table_of(COLUMNS, rows, characters, spare=SPARE))
+            parts.append(table_of(*fitted(COLUMNS, rows, characters), characters, spare=SPARE))
         return Group(*parts)
 
 
-def print_lines(lines: Sequence[Line]) -> None:
-    """Print lines: with their styles on a terminal, else as they are."""
+def print_lines(lines: Sequence[Line], *, hang: int = 0) -> None:
+    """Print lines: with their styles on a terminal, else as they are.
+
+    On a terminal, what is indented is folded between words, with an indent; lines from the margin are left whole, as
+    results are there to be copied. hang: the indent of what is folded, then every line may be.
+    """
     if not sys.stdout.isatty():
         for parts in lines:
             click.echo("".join(text for text, _ in parts))
@@ -267,4 +278,24 @@ def print_lines(lines: Sequence[Line]) -> None:
 
     console = Console(no_color=no_color(), highlight=False)
     for parts in lines:
-        console.print(Text.assemble(*parts), soft_wrap=True)
+        text = Text.assemble(*parts)
+        indent = hang or (len(text.plain) - len(text.plain.lstrip()) + HANG if text.plain[:1] == " " else 0)
+        if not indent:
+            console.print(text, soft_wrap=True)
+            continue
+        for part in _hanging(text, console, min(indent, console.width // 3)):
+            console.print(part, soft_wrap=True)
+
+
+def _hanging(text: Text, console: Console, indent: int) -> Iterator[Text]:
+    """A text in lines that fit; those after the first one are indented."""
+    from rich.text import Text
+
+    if len(text) <= console.width:
+        yield text
+        return
+    # The first line has the room of the indent, too: taken off while it is wrapped, and put in front again.
+    first, rest = text.divide([indent])
+    for i, part in enumerate(rest.wrap(console, console.width - indent)):
+        part.rstrip()
+        yield Text.assemble(first if i == 0 else " " * indent, part)

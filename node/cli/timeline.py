@@ -13,10 +13,14 @@ from mesh import codec
 from node.cli.printing import clock, one_line, shortened
 
 COLUMNS: Final = ("n", "time", "after", "event", "step", "ran", "node", "detail")
+# Of an event's words in a line of its own: the number, the time and the offset stand before.
+EVENT_INDENT: Final = 30
 # A line is parts of text, each with a style of rich; "" is none.
 Line = tuple[tuple[str, str], ...]
-SPARE: Final = ("time", "ran", "node", "step")  # what a narrow terminal leaves out, one after the other
+SPARE: Final = ("ran", "node", "step")  # what a narrow terminal leaves out, one after the other
 DETAIL_CHARACTERS_MAX: Final = 120
+# Narrower than this a column of details is a ribbon that nobody reads.
+DETAIL_CHARACTERS_MIN: Final = 40
 # How the outcome of an op reads, by its kind: done, and not done.
 _OUTCOMES: Final = {
     "call": ("{target} answered", "{target} failed"),
@@ -33,7 +37,7 @@ _ENDS: Final = {
 
 def rows_of(
     events: Sequence[Mapping[str, Any]], ops: Sequence[Mapping[str, Any]], *, day: str = ""
-) -> list[tuple[str, ...]]:
+) -> Sequence[Sequence[str]]:
     """The rows of COLUMNS for events; ops: those of the run, as far as they are known.
 
     day: for a terminal: the day that is in the heading already; details are cut so that most events take a line or two.
@@ -41,6 +45,25 @@ def rows_of(
     by_n = {int(op["n"]): op for op in ops}
     rows = [row_of(event, by_n, day=day) for event in events]
     return [(*row[:-1], shortened(row[-1], DETAIL_CHARACTERS_MAX)) for row in rows] if day else rows
+
+
+def fitted(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], characters: int
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """The table for a terminal of so many characters.
+
+    Where details would be folded in a narrow column they stand behind the words, and the time goes: `after` says it.
+    """
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    beside = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    if characters - beside >= min(widths[-1], DETAIL_CHARACTERS_MIN):
+        return columns, rows
+    order = [i for i, name in enumerate(columns) if name not in ("time", "event", "detail")]
+    event, detail = columns.index("event"), columns.index("detail")
+    return (
+        (*(columns[i] for i in order), "event"),
+        [(*(row[i] for i in order), f"{row[event]}  {row[detail]}".rstrip()) for row in rows],
+    )
 
 
 def row_of(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]], *, day: str = "") -> tuple[str, ...]:

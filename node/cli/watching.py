@@ -112,6 +112,7 @@ class _Told:
         self.run = 0
         self._events = 0
         self._state: Any = None
+        self._node = ""
 
     def tell(self, record: Mapping[str, Any]) -> bool:
         """Say what is new; whether it has ended."""
@@ -148,14 +149,14 @@ class _Told:
 
     def _tell_events(self, record: Mapping[str, Any]) -> None:
         from node.cli.show import print_lines
-        from node.cli.timeline import event_line
+        from node.cli.timeline import EVENT_INDENT, event_line
 
         ops = {op["n"]: op for op in record["ops"]}
         for event in record["events"][self._events :]:
             if self._as_json:
                 print_json_line(event)
             else:
-                print_lines([event_line(event, ops)])
+                print_lines([event_line(event, ops)], hang=EVENT_INDENT)
         self._events = len(record["events"])
 
     def _tell_state(self, record: Mapping[str, Any]) -> None:
@@ -163,6 +164,10 @@ class _Told:
         from node.cli.show import print_lines
         from node.cli.state_view import line, outcome_lines, waits_text
 
+        if record["node"] and record["node"] != self._node:
+            if self._node and not self._as_json:
+                print_lines([line((f"    ... now on node {record['node']}", "yellow"))])
+            self._node = record["node"]
         tasks = [waits_text(task["waits"]) for task in record["tasks"] if not task["runtimes"]]
         state = (record["status"], record["reason"], tasks)
         if state == self._state or self._as_json:
