@@ -20,7 +20,8 @@ from mesh.subjects import WorkflowKey, token
 from mesh.wire import encode_headers
 from node.api.event_records import NOTHING_KNOWN, Known, event_records
 from node.cli.state_view import state_lines, waits_text
-from node.cli.timeline import COLUMNS, lasting, ns_of, row_of, words
+from node.cli.timeline import COLUMNS, fitted, lasting, ns_of, row_of, rows_of, words
+from node.cli.watching import _Told
 from node.workflows.op_table import OpRow
 from node.workflows.ops import fingerprint
 from tests.apps import a_mesh, write_app
@@ -61,6 +62,7 @@ CHARGE, SHIP = fingerprint("call", "app:charge"), fingerprint("spawn", "app:ship
         (an_event(11, "ret", "10", "1", "2", CHARGE, data=NO), "app:charge failed, attempt 2", "op 1 -> error Conflict: declined"),
         (an_event(11, "ret", "10", "3", "1", SHIP, data=OK), "app:ship started as a child", 'op 3 -> {"a": 1}'),
         (an_event(11, "ret", "10", "9", "1", "0123456789", data=OK), "op 9 answered", 'op 9 -> {"a": 1}'),
+        (an_event(11, "ret", "10", "1", "1", "0123456789", data=OK), "op 1 answered", 'op 1 -> {"a": 1}'),
         (an_event(11, "exit", "10", "3", data=OK, headers={HEADER_FROM: "{c@w|s-1}"}), "child app:ship ended", '-> {"a": 1}, from {c@w|s-1}'),
         (an_event(11, "exit", "10", "3", data=NO), "child app:ship failed", "-> error Conflict: declined"),
         (an_event(11, "tick", "10", "2"), "timer 24h fired", ""),
@@ -101,6 +103,23 @@ def test_the_timeline_tells_when_how_long_and_where() -> None:
     assert not {"duration_s", "took_s", "node"} & set(records[2]), "nobody has said"
     row = dict(zip(COLUMNS, row_of(records[1], {}), strict=True))
     assert [row[name] for name in ("n", "after", "step", "ran", "node")] == ["2", "+250ms", "250ms", "12.5ms", "a-1"]
+
+
+def test_details_stand_behind_the_words_where_they_would_be_a_ribbon() -> None:
+    records = event_records([an_event(10, "start", data=StartSpec("app:order", args=codec.pack(["x" * 60])).encode())])
+    rows = rows_of(records, [], day="2023-11-14")
+    assert fitted(COLUMNS, rows, 150) == (COLUMNS, rows)
+    columns, [row] = fitted(COLUMNS, rows, 80)
+    assert columns == ("n", "after", "step", "ran", "node", "event")
+    assert row[-1].startswith('started  "xxx')
+
+
+def test_what_is_watched_says_when_another_node_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    told = _Told(as_json=False, hint="")
+    for node in ("a", "a", None, "b"):
+        told.tell(a_record(node=node, events=[], events_total=0, ops=[]))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "now on" in line] == ["    ... now on node b"]
 
 
 def test_what_nobody_can_read_is_an_event_all_the_same() -> None:

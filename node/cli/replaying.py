@@ -50,11 +50,12 @@ def replay(
 
     Each is replayed against the code. Where the code asks for something else than the history has, that is told with
     the number of the event and the line of Lua. Nothing is called and nothing is written. Exit status 1 when one does
-    not fit.
+    not fit. Open are the workflows of the statuses running and suspended.
 
     \b
       mesh replay order-1 app
       mesh replay --all --status running app
+      mesh replay --all --status running --status suspended app
       mesh export --all -o histories.jsonl.gz && mesh replay histories.jsonl.gz app
     """  # noqa: D301 - click reads the control character
     query = query_of(what, everything, statuses=statuses, type_=type_, where=where, queue=queue)
@@ -164,7 +165,7 @@ class _Verdicts:
         """Say how it went; exits with 1 when something does not fit."""
         count = "1 history" if self._checked == 1 else f"{self._checked} histories"
         if self._checked == 0:
-            say("there is no history to replay, so nothing was checked")
+            say("there is no history to replay, so nothing was checked; `mesh count` says how many workflows there are")
         elif self._mismatches:
             say(f"{self._mismatches} of {count} {'does' if self._mismatches == 1 else 'do'} not fit the code in {app}")
         else:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from mesh import codec
 from node.cli.printing import clock, one_line, shortened
+from node.workflows.ops import fingerprint
 
 COLUMNS: Final = ("n", "time", "after", "event", "step", "ran", "node", "detail")
 # Of an event's words in a line of its own: the number, the time and the offset stand before.
@@ -137,10 +138,18 @@ def words(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> str
 
 def _outcome_words(event: Mapping[str, Any], op: Mapping[str, Any]) -> str:
     kind, _, target = str(event.get("target") or "").partition(" ")
+    if not kind and _is_of_another(event, op):
+        op = {}
     kind = kind or str(op.get("kind") or "")
     done, failed = _OUTCOMES.get(kind, ("op {n} answered", "op {n} failed"))
     text = (failed if event.get("error") else done).format(target=target or op.get("target") or "?", n=event["op"])
     return text + (f", attempt {event['attempt']}" if event["attempt"] > 1 or event.get("error") else "")
+
+
+def _is_of_another(event: Mapping[str, Any], op: Mapping[str, Any]) -> bool:
+    """Whether an outcome is that of another op than the one that the code has asked for by this number."""
+    # Those whose fingerprints are made of what a record shows.
+    return op.get("kind") in ("call", "spawn") and fingerprint(op["kind"], op["target"]) != event["fingerprint"]
 
 
 def _timer_op(event: Mapping[str, Any]) -> int:
