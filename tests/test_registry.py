@@ -237,6 +237,23 @@ def test_an_unknown_kind_is_data_with_a_note(tmp_path: Path) -> None:
     ]
 
 
+def test_modules_that_code_requires_and_the_entry_does_not_list_are_noted(tmp_path: Path) -> None:
+    registry = load(
+        tmp_path,
+        {
+            "i.yaml": "namespace: a\nentries:\n"
+            "  - {name: f, kind: function.lua, source: 'file://f.lua', method: f, modules: [time], imports: {l: l}}\n"
+            "  - {name: l, kind: library.lua, source: 'return require(\"json\")', modules: [json]}\n",
+            "f.lua": "local t, j = require('time'), require('json')\n-- require('sql')\nlocal e = require(\"errors\")\n"
+            "local w = require 'workflow'\nlocal l, s = require('l'), require('string')\nreturn { f = print }",
+        },
+    )
+    assert registry.problems == ()
+    assert [str(n).partition(f"{tmp_path.name}/")[2] for n in registry.notes] == [
+        "f.lua:4: a:f: the code requires 'workflow', which the entry does not list under `modules`",
+    ]
+
+
 def test_checking_compiles_every_lua_source_once_and_places_the_errors(tmp_path: Path) -> None:
     registry = load(
         tmp_path,

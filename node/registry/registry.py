@@ -50,6 +50,7 @@ from node.registry.kinds import (
     canonical_kind,
 )
 from node.registry.loader import Reading, read_entries
+from node.registry.requires import unlisted_modules
 from node.registry.units import CodeUnit, build_unit, import_faults
 
 CompileSource = Callable[[str, str], str | None]
@@ -76,7 +77,7 @@ class Registry:
         self.needs: Needs = MappingProxyType({entry_id: tuple(on) for entry_id, on in needs.items()})
         self._views: Mapping[EntryId, View] = views
         self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=_by_place))
-        self.notes: tuple[Problem, ...] = tuple(_unknown_kinds(self.entries))
+        self.notes: tuple[Problem, ...] = (*_unknown_kinds(self.entries), *unlisted_modules(self.entries, views))
 
     def get(self, entry_id: str) -> Entry | None:
         """Return an entry as written, None if there is none."""
