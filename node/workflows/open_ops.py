@@ -70,7 +70,7 @@ class OpenOps:
         if op.fp != fp:
             raise DoesNotFit(
                 f"op {n}: the history has the outcome of another op (fingerprint {fp}), "
-                f"the code asked for {op.kind} {op.target} (fingerprint {op.fp})"
+                f"the code asked for {f'{op.kind} {op.target} (fingerprint {op.fp})' if op.target else op.kind}"
             )
         return op
 
