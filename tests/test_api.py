@@ -126,7 +126,7 @@ async def test_workflows_are_started_signalled_and_waited_for(nats_server: Serve
         # JSON has no such numbers: their names stand for them.
         strange = await told(mesh, "start", {"workflow": "app:strange"})
         value = (await told(mesh, "result", {"id": strange["id"]}))["value"]
-        assert (value[0].lstrip("-"), value[1]) == ("nan", "inf")
+        assert (value[0].lstrip("-"), value[1]) == ("NaN", "Infinity")
 
         assert await told(mesh, "call", {"function": "app:upper", "args": ["x"]}) == {
             "function": "app:upper", "value": "X", "error": None,
@@ -290,7 +290,7 @@ def test_a_request_is_read_as_its_fields_say(body: str, read: dict[str, Any]) ->
         (b'{"id": "a", "args": {}}', "the field args must be a list, not {}"),
         (b'{"id": "a", "memo": []}', "the field memo must be an object, not []"),
         (b'{"id": "a", "status": ["x", 1]}', 'the field status must be a text or a list of texts, not ["x", 1]'),
-        (b'{"id": "a", "timeout": 1e400}', "the field timeout must be a duration, not Infinity"),
+        (b'{"id": "a", "timeout": 1e400}', 'the field timeout must be a duration, not "Infinity"'),
         (b'{"id": "a", "value": 36893488147419103232}', "the field value cannot be sent: the integer 36893488147419103232 does not fit in 64 bits"),
         (b'{"id": "a", "evnt": 1}', 'no field "evnt"; did you mean event?'),
         (b'{"id": "a", "zzz": 1}', 'no field "zzz"; there are: id, event, timeout, signals, reuse, args, memo, status, value'),
@@ -317,7 +317,7 @@ def test_the_fields_are_described_as_a_json_schema() -> None:
 
 def test_an_answer_is_always_json() -> None:
     assert json.loads(answer_bytes({"a": [float("nan"), float("-inf"), 1.5, b"\xff", "\udcff"]})) == {
-        "a": ["nan", "-inf", 1.5, "\ufffd", "?"]
+        "a": ["NaN", "-Infinity", 1.5, "\ufffd", "?"]
     }
 
 

@@ -5,6 +5,7 @@ The test answers the calls itself, so that nothing happens but what it says, and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -324,5 +325,10 @@ async def test_what_does_not_fit_into_a_message_is_left_out_and_that_is_said(
         assert record["tasks"] == []
         past = await describe(mesh.client, handle.key, at=1)
         assert past["note"] == record["note"]
+        # The control API's own answer, made of that, has to fit, too.
+        reply = await mesh.client.conn.request("mesh.api.describe", b'{"id": "fan"}', timeout_s=5)
+        answer = json.loads(reply.data)
+        assert 20 < len(answer["waiting"]) < len(record["waiting"])
+        assert answer["note"].endswith("so there is not all of: what it waits for; `mesh show` has it all")
         whole = await describe(mesh.client, handle.key, code=looking_back_with(app, {}))
         assert (len(whole["waiting"]), whole["note"]) == (301, None)

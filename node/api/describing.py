@@ -179,9 +179,26 @@ def _note(detail: Mapping[str, Any]) -> str | None:
     if detail.get("ops_problem"):
         return f"the history is without steps and durations: {detail['ops_problem']}"
     if detail.get("left_out"):
-        left_out = ", ".join(_LEFT_OUT.get(name, name) for name in detail["left_out"])
-        return f"too much for one message of its owner, so there is not all of: {left_out}; --app APP has it all"
+        return f"too much for one message of its owner, {_without(detail['left_out'])}; --app APP has it all"
     return None
+
+
+def _without(names: Sequence[str]) -> str:
+    return f"so there is not all of: {', '.join(_LEFT_OUT.get(name, name) for name in names)}"
+
+
+def fitted(record: Record, bytes_max: int) -> Record:
+    """A record without the details that do not fit into so many bytes of JSON; `note` says which those are."""
+    left_out: list[str] = []
+    for name in ("ops", "globals", "coroutines", "stacks", "tasks", "children", *["waiting"] * 20):
+        if len(codec.to_json(record).encode(errors="replace")) <= bytes_max:
+            break
+        if record[name]:
+            left_out += [name] if name not in left_out else []
+            kept = record[name][: len(record[name]) // 2] if name == "waiting" else []
+            note = f"too much for one message, {_without(left_out)}; `mesh show` has it all"
+            record = {**record, name: kept, "note": note}
+    return record
 
 
 def _attributes(

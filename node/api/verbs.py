@@ -218,10 +218,12 @@ async def describe(
     Raises NotFound, UnknownEvent, CannotLookBack.
     """
     from node.api.describing import describe as described
+    from node.api.describing import fitted
 
     handle = await asker.find(id, queue)
     record = await described(asker.client, handle.key, at=at)
-    return {**record, "events": record["events"][-last:]} if last else record
+    record = {**record, "events": record["events"][-last:]} if last else record
+    return fitted(record, asker.client.conn.max_payload)
 
 
 async def history(
