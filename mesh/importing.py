@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import anyio
+
 from mesh.errors import Conflict, MeshError, NotFound, PayloadTooLarge, Undecodable
 from mesh.events import EndRecord, Event, decode_end, start_spec_of
 from mesh.history import History, OpenRun
@@ -36,6 +38,7 @@ from mesh.wire import parse_headers
 
 BATCH_MESSAGES: Final = 500
 BATCH_BYTES: Final = 1024 * 1024
+WATCHED_S: Final = 0.5  # of an import that is not whole; one that goes on writes a batch every few milliseconds
 _NAME_A_RUN: Final = frozenset({"ret", "claim", "tick", "exit", "mark", "attrs", "end"})
 # What the server was told when a message was published is not told again; what a service has answered is kept.
 _NATS: Final = "nats-"
@@ -147,7 +150,8 @@ class Importer:
         opened, ended = last
         newest = await history.last_start(key)
         if ended is None and await self._is_broken_off(history, key, opened):
-            await self._remove(key, opened.run)
+            if not await self._goes_on(history, key, opened):
+                await self._remove(key, opened.run)
             return await self._room_for(header, key, headers)
         earlier = await self._earlier(history, key, headers)
         if earlier:
@@ -177,6 +181,13 @@ class Importer:
         return import_of(opened.start.raw_headers) is not None and is_held(
             opened.run, await history.events(key, opened.run)
         )
+
+    @staticmethod
+    async def _goes_on(history: History, key: WorkflowKey, opened: OpenRun) -> bool:
+        """Whether somebody else is importing it at this moment: both would write into one history."""
+        before = len(await history.events(key, opened.run))
+        await anyio.sleep(WATCHED_S)
+        return len(await history.events(key, opened.run)) != before
 
     async def _remove(self, key: WorkflowKey, run: int) -> None:
         """Take an import that is not whole away: what is stored under the key from its start on."""

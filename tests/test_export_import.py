@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 
 from mesh import codec
@@ -24,6 +26,7 @@ from mesh.history_files import (
 from mesh.imported import HEADER_IMPORTED, import_of
 from mesh.importing import AlreadyImported, CannotImport, Importer
 from mesh.instants import iso
+from mesh.jetstream import BatchMessage, JetStream, PubAck
 from mesh.subjects import WorkflowKey
 from node.api.describing import describe
 from node.checking import AppChecker
@@ -229,9 +232,10 @@ async def test_what_followed_an_imported_run_is_not_started(nats_server: ServerF
 
 
 async def test_a_long_import_that_breaks_off_runs_nowhere_and_is_taken_up_again(
-    nats_server: ServerFactory, tmp_path: Path
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More events than the server takes at once: what is there of them meanwhile must not be run."""
+    monkeypatch.setattr("mesh.importing.WATCHED_S", 0.01)
     app = an_app(tmp_path)
     async with two_meshes(nats_server, app) as (here, there):
         handle = await here.start("sums", id="long")
@@ -283,6 +287,43 @@ async def test_a_long_import_that_breaks_off_runs_nowhere_and_is_taken_up_again(
         await there.get("half").terminate()
         assert (await there.failed(there.get("half"))).status == "terminated"
         assert charged == [719_400, 0]
+
+
+async def test_two_imports_of_the_same_do_not_write_into_one_history(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the other one has written so far looks like an import that broke off: it is watched before it is removed."""
+    begun, watched, done = anyio.Event(), anyio.Event(), anyio.Event()
+
+    class Stalled(JetStream):
+        async def publish_batch(self, messages: Sequence[BatchMessage], **options: Any) -> PubAck:
+            begun.set()
+            await watched.wait()
+            return await super().publish_batch(messages, **options)
+
+    async def sleep(_seconds: float) -> None:
+        watched.set()
+        await done.wait()
+
+    app = an_app(tmp_path)
+    async with two_meshes(nats_server, app) as (here, there):
+        handle = await here.start("order", 1, id="order-1")
+        await handle.signal("decision", "yes")
+        await handle.result(timeout_s=TIMEOUT_S)
+        original = await recorded(here, "order-1")
+        monkeypatch.setattr("mesh.importing.anyio", SimpleNamespace(sleep=sleep))
+
+        async def first() -> None:
+            await Importer(Stalled(there.client.conn)).add(original.header, iter(original.events), handle.key)
+            done.set()
+
+        with anyio.fail_after(TIMEOUT_S):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(first)
+                await begun.wait()
+                with pytest.raises(AlreadyImported):
+                    await imported(there, original)
+        assert told(await recorded(there, "order-1")) == told(original)
 
 
 def a_header(**fields: Any) -> HistoryHeader:
