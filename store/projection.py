@@ -45,7 +45,7 @@ from store.filters import parse_filter
 from store.runs import NOT_ENDED, Run, json_of, searched, take_in, text_of
 from store.search import PRESENT, Place, Search, Sql, read_cursor, stored, write_cursor
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 CACHE_KIB: Final = 64 * 1024
 # Walking along an index is a fifth quicker than with the 4,096 of SQLite, and filling one no slower (2026-11-25).
 PAGE_BYTES: Final = 16_384
@@ -80,7 +80,7 @@ CREATE TABLE sums (
 CREATE TABLE runs (
     n INTEGER PRIMARY KEY, queue INTEGER, id TEXT, run INTEGER, type INTEGER, status INTEGER, newest INTEGER,
     started INTEGER, ended INTEGER, duration INTEGER, attempt INTEGER, common INTEGER, parent TEXT,
-    attrs TEXT, memo TEXT
+    attrs TEXT, memo TEXT, imported INTEGER
 );
 CREATE TABLE attrs (name INTEGER, value, n INTEGER, PRIMARY KEY (name, value, n)) WITHOUT ROWID;
 CREATE INDEX attrs_of_run ON attrs (n, name, value);
@@ -354,7 +354,7 @@ class Projection:
             if is_new:
                 added.append((
                     run.n, queue, run.id, run.run, type_code, status, newest, run.started_ns, run.ended_ns, duration,
-                    run.attempt, common, run.parent, _json(run.attrs), _json(run.memo),
+                    run.attempt, common, run.parent, _json(run.attrs), _json(run.memo), run.imported,
                 ))  # fmt: skip
             elif common is None:
                 updated.append((status, newest, run.ended_ns, duration, run.n))
@@ -366,7 +366,7 @@ class Projection:
                 )
             run.changed = run.revalued = False
         conn = self._writer.conn
-        conn.executemany(f"INSERT INTO runs VALUES ({', '.join('?' * 15)})", added)  # noqa: S608
+        conn.executemany(f"INSERT INTO runs VALUES ({', '.join('?' * 16)})", added)  # noqa: S608
         conn.executemany("UPDATE runs SET status = ?, newest = ?, ended = ?, duration = ? WHERE n = ?", updated)
         conn.executemany("DELETE FROM attrs WHERE n = ?", revalued)
         values.sort(key=_by_index)
@@ -419,15 +419,15 @@ class Projection:
 
     def _runs_where(self, which: str, params: Sequence[Any]) -> Iterator[Run]:
         sql = (
-            "SELECT n, id, run, type, status, newest, started, ended, attempt, parent, attrs, memo FROM runs "  # noqa: S608
+            "SELECT n, id, run, type, status, newest, started, ended, attempt, parent, attrs, memo, imported FROM runs "  # noqa: S608
             f"INDEXED BY runs_id WHERE {which}"
         )
-        for n, id_, run, type_, status, newest, started, ended, attempt, parent, attrs, memo in self._writer.execute(
-            sql, params
-        ):
+        for row in self._writer.execute(sql, params):
+            n, id_, run, type_, status, newest, started, ended, attempt, parent, attrs, memo, imported = row
             yield Run(
                 id_, run, self._words.type_text(type_), started, STATUSES[status], ended, attempt, parent,
-                _values(memo), _values(attrs), newest=bool(newest), n=n, changed=False, revalued=False,
+                _values(memo), _values(attrs), newest=bool(newest), imported=bool(imported), n=n,
+                changed=False, revalued=False,
             )  # fmt: skip
 
     def _remove(self, sql: str, params: Sequence[Any]) -> int:

@@ -52,6 +52,7 @@ class Run:
     memo: Mapping[str, Any] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
     newest: bool = True
+    imported: bool = False
     n: int = 0
     changed: bool = True
     revalued: bool = True
@@ -71,7 +72,8 @@ def take_in(newest: Run | None, event: Event) -> Run | None:
         if newest is not None and event.seq <= newest.run:
             return None
         if newest is not None and newest.is_open:
-            if import_of(event.raw_headers) is None:
+            # Anybody may write the header; a run that began here is closed by its end alone.
+            if not newest.imported or import_of(event.raw_headers) is None:
                 return None
             # An import begins only where nothing runs: that one was an import which broke off, and has been removed.
             newest.status, newest.ended_ns = "terminated", newest.started_ns
@@ -151,4 +153,5 @@ def _opened(event: Event) -> Run:
         parent=text_of(spec.parent.id[:SEARCHED_CHARACTERS_MAX]) if spec.parent is not None else None,
         memo=spec.memo,
         attrs=spec.attrs,
+        imported=import_of(event.raw_headers) is not None,
     )

@@ -121,6 +121,16 @@ class TestRunsAndEvents:
         projection.remove(QUEUE, "copy", runs[1])
         assert len(_listed(projection, all_runs=True)) == 1
 
+    @pytest.mark.parametrize("at_once", [1, 1000])
+    def test_a_start_that_says_it_is_an_import_does_not_close_a_run_that_began_here(self, at_once: int) -> None:
+        """Its owner ignores it like any other; who may start workflows may write that header."""
+        told = Told()
+        run = told.start("a")
+        told.start("a")
+        told.events[-1] = told.events[-1]._replace(raw_headers=encode_headers({HEADER_IMPORTED: "a 7"}))
+        (only,) = _listed(_told(told, at_once=at_once), all_runs=True)
+        assert (only["run"], only["status"]) == (run, "running")
+
     @pytest.mark.parametrize("at_once", [1, 3, 1000])
     def test_runs_that_go_on_are_listed_as_their_newest_one(self, at_once: int) -> None:
         """Continued and retried runs are history; an id that is used again is one workflow."""
