@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -23,6 +24,7 @@ import pytest
 import mesh.client
 from mesh.client import FunctionFailed
 from mesh.subjects import WorkflowKey
+from node.cli.workflows import short_id
 from tests.cluster import PROJECT, Finished, a_node, mesh_command, plain_environment
 from tests.conftest import ServerFactory
 from tests.mesh_up import Up
@@ -809,3 +811,9 @@ async def test_completion_knows_the_commands() -> None:
         environ={"_MESH_COMPLETE": "bash_complete", "COMP_WORDS": "mesh te", "COMP_CWORD": "1"},
     )
     assert "terminate" in done.out
+
+
+def test_an_id_in_a_proposed_command_is_the_same_in_a_shell() -> None:
+    """Whatever it is made of."""
+    for workflow_id in ("order-7", "a b", "it's", '"', "$HOME `x`", "a;b"):
+        assert shlex.split(f"mesh show {short_id(workflow_id)}") == ["mesh", "show", workflow_id]

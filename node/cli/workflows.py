@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -238,7 +239,9 @@ async def _print_result(asker: Asker, handle: WorkflowHandle, timeout_s: float, 
 
 def short_id(workflow_id: str) -> str:
     """An id as it is typed into a shell."""
-    return workflow_id if workflow_id.replace("-", "").replace("_", "").isalnum() else f"'{workflow_id}'"
+    if workflow_id.replace("-", "").replace("_", "").isalnum():
+        return workflow_id
+    return f"'{workflow_id}'" if "'" not in workflow_id else shlex.quote(workflow_id)
 
 
 def _say_started(workflow: str, record: dict[str, Any], cron: str, hint: str) -> None:
