@@ -18,7 +18,7 @@ from anyio.to_thread import run_sync
 
 from mesh import codec
 from tests.apps import Mesh, a_mesh, write_app
-from tests.cluster import mesh_command, plain_environment
+from tests.cluster import a_node, mesh_command, plain_environment
 from tests.conftest import ServerFactory
 from tests.terminals import Terminal, on_terminal
 
@@ -28,6 +28,12 @@ WORKFLOWS = {
     "bad": "return function() error('oh no') end",
 }
 FUNCTIONS = {"inc": "return {main = function(x) return x + 1 end}"}
+LATER = [
+    {"name": "later", "kind": "mesh.worker", "client": "app:client", "task_queue": "later",
+     "lifecycle": {"auto_start": True}},
+    {"name": "short", "kind": "workflow.lua", "source": "return {main = function() return 1 end}", "method": "main",
+     "meta": {"mesh.workflow.worker": "app:later"}},
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -119,12 +125,18 @@ async def feed(url: str, *arguments: str) -> AsyncIterator[Lines]:
         with anyio.fail_after(15):
             while b"watching" not in said:
                 said += await process.stderr.receive()
-        yield Lines(process)
+        try:
+            yield Lines(process)
+        except BaseException:
+            process.kill()  # it would watch for ever
+            raise
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 0
 
 
-async def test_what_happens_on_the_mesh_is_told_as_it_happens(nats_server: ServerFactory, app: Path) -> None:
+async def test_what_happens_on_the_mesh_is_told_as_it_happens(
+    nats_server: ServerFactory, app: Path, tmp_path: Path
+) -> None:
     url = nats_server().url
     async with a_mesh(url, app) as mesh, feed(url) as everything, feed(url, "--type", "app:bad") as bad:
         gate = await mesh.start("gate", 1, id="g-1")
@@ -153,6 +165,15 @@ async def test_what_happens_on_the_mesh_is_told_as_it_happens(nats_server: Serve
             ("suspended", "g-2", "app:gate"),
         ]
         assert "op 9" in happened[1]["error"]
+        # On a queue that was not there when the watching began.
+        other = write_app(tmp_path / "other", workflows=WORKFLOWS, functions=FUNCTIONS, entries=LATER)
+        async with a_node(other, url, node_id="b", arguments=("--only", "app:later")):
+            late = await mesh.client.start("app:short", host="app:later", id="s-1")
+            happened = [await everything.next() for _ in range(2)]
+            assert [(one["what"], one["id"], one["queue"]) for one in happened] == [
+                ("started", "s-1", "later"), ("completed", "s-1", "later"),
+            ]  # fmt: skip
+            assert await late.result(timeout_s=15) == 1
 
 
 LIMITED = """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from mesh.instants import iso
 from mesh.subjects import WorkflowKey, stream_name, token, untoken
 
 WAITING_MAX: Final = 10_000  # what is not read yet; the oldest go first
+NEW_QUEUES_EVERY_S: Final = 1.0  # how often it is asked which queues there are
 TYPES_MAX: Final = 10_000  # workflows of which the type is remembered
 
 
@@ -59,17 +61,37 @@ class Feed:
     async def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Begin to follow, in tasks of this group: what is stored after this has returned is told."""
         for queue in self._queues:
-            await tasks.start(self._follow, queue)
-            # A suspended run writes nothing.
-            self._client.conn.subscribe_direct(f"mesh.note.{token(queue)}.*.suspended", self._on_suspended)
+            last = (await self._client.js.stream_info(stream_name(queue))).last_seq
+            await self._begin(tasks, queue, last + 1)
         await self._client.conn.flush()
 
-    async def _follow(self, queue: str, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def find_new(self, tasks: anyio.abc.TaskGroup, queues: Callable[[], Awaitable[Iterable[str]]]) -> None:
+        """Follow queues that come later, too, until cancelled. queues: what there is now.
+
+        From their first event: on a queue that had no worker nothing could be started.
+        """
+        followed = set(self._queues)
+        while True:
+            await anyio.sleep(NEW_QUEUES_EVERY_S)
+            with suppress(MeshError):  # asked again a moment later
+                for queue in sorted(set(await queues()) - followed):
+                    with suppress(NotPermitted):
+                        await self._client.js.stream_info(stream_name(queue))
+                        await self._begin(tasks, queue, 1)
+                    followed.add(queue)
+
+    async def _begin(self, tasks: anyio.abc.TaskGroup, queue: str, from_seq: int) -> None:
+        await tasks.start(self._follow, queue, from_seq)
+        # A suspended run writes nothing.
+        self._client.conn.subscribe_direct(f"mesh.note.{token(queue)}.*.suspended", self._on_suspended)
+
+    async def _follow(
+        self, queue: str, from_seq: int, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
         """Follow a queue's starts and ends; a user who may not follow its stream hears of ends alone."""
-        info = await self._client.js.stream_info(stream_name(queue))
         filters = [f"mesh.log.{token(queue)}.*.*.{kind}" for kind in ("start", "end.*")]
         follower = Follower(
-            self._client.conn, self._client.js, stream_name(queue), filters, info.last_seq + 1, self._on_stored,
+            self._client.conn, self._client.js, stream_name(queue), filters, from_seq, self._on_stored,
             consumer_prefix="watch",
         )  # fmt: skip
         try:

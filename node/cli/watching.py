@@ -210,8 +210,11 @@ async def _watch_all(
     from node.api.locating import workers
     from node.cli.feed import Feed
 
+    async def known() -> set[str]:
+        return {record.queue for record in await workers(client, server.url)}
+
     with server.answer_deadline("the queues"):
-        queues = sorted({record.queue for record in await workers(client, server.url)})
+        queues = sorted(await known())
     if queue is not None and queue not in queues:
         raise click.UsageError(f"no queue {queue!r}; there are: {', '.join(queues) or 'none'}")
     feed = Feed(client, [queue] if queue is not None else queues, type_name)
@@ -225,6 +228,8 @@ async def _watch_all(
     with unwrapped():
         async with anyio.create_task_group() as tasks:
             await feed.start(tasks)
+            if queue is None:
+                tasks.start_soon(feed.find_new, tasks, known)
             say(f"watching {about}{f', type {type_name}' if type_name else ''}; Ctrl-C ends")
             if feed.ends_alone:
                 say("this user may not follow the streams: only ends and suspensions are shown")
