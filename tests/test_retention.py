@@ -442,6 +442,6 @@ async def test_a_history_that_grows_long_is_told_once(
         assert await mesh_.get("long").result(timeout_s=TIMEOUT_S) == 13
         assert mesh_.statistics()["long_histories"] == 0
     told = [record for record in caplog.records if "is long" in record.getMessage()]
-    assert [
-        (record.levelname, *(record.__dict__[name] for name in ("queue", "workflow", "events"))) for record in told
-    ] == [("WARNING", "orders", "long", 6)]
+    assert [(record.levelname, *(record.__dict__[name] for name in ("queue", "pid", "events"))) for record in told] == [
+        ("WARNING", "orders", "{app:client@app:worker|long}", 6)
+    ]

@@ -367,7 +367,7 @@ class Engine:
             return
         if self._long_histories.has_become_long(before, run):
             self.witness.history_is_long(run.type_name)
-            extra = run.about() | {"events": run.length, "bytes": run.size}
+            extra = instance.about() | {"events": run.length, "bytes": run.size}
             _log.warning("workflow %r: %s", run.key.id, self._long_histories.warning(run), extra=extra)
         if effects:
             self._carry_out(instance, run, effects)
