@@ -410,6 +410,11 @@ async def test_the_commands_carry_histories_through_files(nats_server: ServerFac
             (["import", str(file), "--queue", "lost"], 1, "no queue 'lost'"),
             (["import", str(file), "--as", "third"], 2, "--as is for a file of one history; this one has more"),
             (["import", str(file), "--as", "third"], 2, "--as is for a file of one history; this one has more"),
+            (
+                ["import", str(tmp_path / "none")],
+                2,
+                f"there is no file {tmp_path / 'none'}; `mesh export --all -o FILE`",
+            ),
             (["export", "order-9"], 1, "no workflow 'order-9' on any queue (orders); did you mean order-"),
         ):
             done = await typed(*arguments, url=other if arguments[0] == "import" else url)

@@ -122,6 +122,11 @@ def import_histories(
     """  # noqa: D301 - click reads the control character
     if resume and as_id is not None:
         raise click.UsageError("--resume keeps the id: others answer to it; --as is for histories to look at")
+    for name in files:
+        if name != "-" and (not Path(name).exists() or Path(name).is_dir()):
+            raise click.UsageError(
+                f"there is no file {name}; `mesh export --all -o FILE` writes one, - is standard input"
+            )
 
     async def main() -> None:
         from mesh.importing import AlreadyImported, Importer
