@@ -91,6 +91,7 @@ def test_the_unit_of_a_node_runs_a_command_that_there_is_and_waits_for_it() -> N
     assert stop_s is not None
     assert int(stop_s[1]) > 2 * DRAIN_TIMEOUT_S
     assert settings["NATS_PASSWORD"] == ""
+    assert settings["MESH_PROJECTION"].startswith("/var/lib/mesh/"), "clients and observers have lists from nodes"
 
 
 # -- Docker and Compose ------------------------------------------------------------------------------------------------
@@ -137,6 +138,7 @@ def test_the_compose_file_fits_its_specification_and_itself() -> None:
             assert set(service["environment"]) == VARIABLES
         if service["image"] == "moonmesh":
             check_options(service["command"][1:])
+            assert ("MESH_PROJECTION" in service["environment"]) is ("--functions-only" not in service["command"])
             assert int(service["stop_grace_period"].removesuffix("s")) > 2 * DRAIN_TIMEOUT_S
     for used in ("secrets", "configs"):
         for name, entry in compose[used].items():
@@ -181,6 +183,7 @@ def test_manifests_fit_each_other_and_the_command() -> None:
         environment = {variable["name"]: variable.get("value") for variable in container["env"]}
         role = name.removeprefix("mesh-")
         assert environment["NATS_INBOX_PREFIX"] == f"_INBOX_{role}"
+        assert ("MESH_PROJECTION" in environment) is (name == "mesh-node")
         assert environment["MESH_METRICS"] == f":{container['ports'][0]['containerPort']}"
         mounted = {volume["secret"]["secretName"] for volume in pod["spec"]["volumes"] if "secret" in volume}
         assert mounted == {name}

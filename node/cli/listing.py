@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mesh.errors import MeshError, RequestTimeout
+from mesh.errors import MeshError, NotPermitted, RequestTimeout
 from mesh.instants import parse_iso_ns
 from mesh.listing import COUNTED, LIMIT_MAX, ORDER_DEFAULT, ORDERS, STATUSES, BadQuery, Lag, ListPage, ListQuery
 from node.cli.connecting import Server, connection_options, run
@@ -221,6 +221,18 @@ class Lists:
         return await self._in_memory()
 
 
+class NoList(MeshError):
+    """Raised when nobody keeps a list, and this user may not read what it is made of."""
+
+    code = "no-list"
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(
+            f"no node keeps a list of workflows, and this user may not read the streams instead ({subject}); run a node"
+            " with --projection FILE"
+        )
+
+
 @asynccontextmanager
 async def open_lists(server: Server) -> AsyncIterator[Lists]:
     """Connect, and be ready to list what there is."""
@@ -228,6 +240,7 @@ async def open_lists(server: Server) -> AsyncIterator[Lists]:
 
     from mesh.groups import unwrapped
     from store.projecting import Projecting
+    from store.streams import queue_names
 
     with unwrapped():
         async with server.client() as client, anyio.create_task_group() as tasks:
@@ -235,6 +248,10 @@ async def open_lists(server: Server) -> AsyncIterator[Lists]:
             async def in_memory() -> Projecting:
                 with server.deadline("JetStream"):
                     await client.js.api("INFO")
+                    try:
+                        await queue_names(client.js)
+                    except NotPermitted as error:
+                        raise NoList(error.subject) from None
                 projecting = Projecting(client.conn, client.js, None)
                 await tasks.start(projecting.run)
                 await _until_read(projecting, server.timeout_s)
