@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -75,6 +77,30 @@ async def test_what_readme_shows_is_what_appears() -> None:
         for session in others:
             found += await type_all(session)
     assert not found, "\n\n".join(found)
+
+
+def test_the_app_in_readme_is_a_whole_one(tmp_path: Path) -> None:
+    text = README.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(lua|yaml|python)\n(.*?)^```$", text.partition("## An app of your own")[2], re.M | re.S)
+    yaml, code, check = (block for _, block in blocks[:3])
+    workflow = re.findall(r"^```lua\n(.*?)^```$", text, re.M | re.S)[0]
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    files = {"_index.yaml": yaml, "cards.py": code, "order.lua": workflow, "test_shop.py": check}
+    for name, content in files.items():
+        (shop / name).write_text(content)
+    checked = subprocess.run(
+        [sys.executable, "-m", "node", "check", "--strict", "shop"], cwd=tmp_path, env=plain_environment(), text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert (checked.returncode, checked.stdout) == (0, "")
+    assert checked.stderr == "shop: 4 entries (1 workflow, 1 function, 1 worker), no problems\n"
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "shop"], cwd=tmp_path, env=plain_environment(),
+        text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert tested.returncode == 0, tested.stdout
+    assert "1 passed" in tested.stdout
 
 
 async def _print_filled() -> None:
