@@ -244,10 +244,14 @@ async def find_running(store_dir: Path) -> str | None:
     return None
 
 
-async def sync_of(url: str, stores: Sequence[Path]) -> str | None:
-    """The `sync_interval` of the embedded server at a URL, if it serves one of these stores; None when it does not."""
+async def sync_of(server_id: str, stores: Sequence[Path]) -> str | None:
+    """The `sync_interval` of the embedded server with this id, if it serves one of these stores; None when it does not.
+
+    By the id that the server says of itself: it has more than one address, `localhost` for one.
+    """
     for store_dir in stores:
-        if await find_running(store_dir) == url:
+        running = await anyio.to_thread.run_sync(_read_running, store_dir)
+        if running is not None and running.server_id == server_id:
             with suppress(OSError, UnicodeDecodeError):
                 text = await anyio.Path(store_dir / "server.conf").read_text(encoding="utf-8")
                 found = re.search(r'^\s*sync_interval: "(\S+)"$', text, re.MULTILINE)

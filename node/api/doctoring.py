@@ -97,7 +97,7 @@ async def examine(client: Client, *, stores: Sequence[Path] = ()) -> Facts:
         await ask("ends", lambda: _ends(client, streams.values()))
         await ask("schedules", lambda: _schedules(client, streams.values()))
         await ask("consumers", lambda: _consumers(client, streams))
-    await ask("sync", lambda: _sync(conn.address, stores))
+    await ask("sync", lambda: _sync(str(conn.server_info.get("server_id")), stores))
     server_ahead_s = clocks.get("the server's", 0.0)
     return Facts(
         version=_version(),
@@ -226,10 +226,10 @@ async def _schedules(client: Client, infos: Iterable[dict[str, Any]]) -> dict[st
     return found
 
 
-async def _sync(address: str, stores: Sequence[Path]) -> str | None:
+async def _sync(server_id: str, stores: Sequence[Path]) -> str | None:
     from mesh.server import sync_of
 
-    return await sync_of(address, stores)
+    return await sync_of(server_id, stores)
 
 
 def stores_here() -> list[Path]:
