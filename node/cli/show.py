@@ -244,7 +244,7 @@ class View:
 
     def drawn(self, record: dict[str, Any], characters: int) -> RenderableType:
         """The same for a view that is drawn again."""
-        from rich.console import Group
+        from rich.console import Console, Group
         from rich.text import Text
 
         from node.cli.timeline import COLUMNS, SPARE, day_of, fitted, rows_of
@@ -253,7 +253,9 @@ class View:
         # What does not fit on the screen would be lost below: the newest events are what one waits for.
         room = shutil.get_terminal_size().lines - len(self._lines(record)) - WATCH_SPARE_LINES
         record["events"] = record["events"][-max(room // LINES_PER_EVENT, WATCH_EVENTS_MIN) :]
-        parts: list[RenderableType] = [Text.assemble(*parts) for parts in self._lines(record)]
+        console = Console(width=characters)
+        lines = [part for parts in self._lines(record) for part in _folded(Text.assemble(*parts), console)]
+        parts: list[RenderableType] = [*lines]
         if record["events"]:
             rows = [
                 (*row[:-1], shortened(row[-1], WATCH_DETAIL_CHARACTERS_MAX))
@@ -278,22 +280,19 @@ def print_lines(lines: Sequence[Line], *, hang: int = 0) -> None:
 
     console = Console(no_color=no_color(), highlight=False)
     for parts in lines:
-        text = Text.assemble(*parts)
-        indent = hang or (len(text.plain) - len(text.plain.lstrip()) + HANG if text.plain[:1] == " " else 0)
-        if not indent:
-            console.print(text, soft_wrap=True)
-            continue
-        for part in _hanging(text, console, min(indent, console.width // 3)):
+        for part in _folded(Text.assemble(*parts), console, hang=hang):
             console.print(part, soft_wrap=True)
 
 
-def _hanging(text: Text, console: Console, indent: int) -> Iterator[Text]:
+def _folded(text: Text, console: Console, *, hang: int = 0) -> Iterator[Text]:
     """A text in lines that fit; those after the first one are indented."""
     from rich.text import Text
 
-    if len(text) <= console.width:
+    indent = hang or (len(text.plain) - len(text.plain.lstrip()) + HANG if text.plain[:1] == " " else 0)
+    if not indent or len(text) <= console.width:
         yield text
         return
+    indent = min(indent, console.width // 3)
     # The first line has the room of the indent, too: taken off while it is wrapped, and put in front again.
     first, rest = text.divide([indent])
     for i, part in enumerate(rest.wrap(console, console.width - indent)):
