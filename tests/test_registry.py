@@ -254,6 +254,21 @@ def test_modules_that_code_requires_and_the_entry_does_not_list_are_noted(tmp_pa
     ]
 
 
+def test_calls_of_functions_that_the_app_has_not_are_noted(tmp_path: Path) -> None:
+    registry = load(
+        tmp_path,
+        {
+            "i.yaml": "namespace: a\nentries:\n"
+            "  - {name: charge, kind: function.lua, source: 'file://f.lua', method: f, modules: [funcs]}\n",
+            "f.lua": "return { f = function()\n  funcs.call('a:charge', 1) -- funcs.call('a:x')\n"
+            "  local later = funcs.async(\"a:chrge\")\n  funcs.call('b:elsewhere')\nend }",
+        },
+    )
+    assert [str(n).partition(f"{tmp_path.name}/")[2] for n in registry.notes] == [
+        "f.lua:3: a:charge: the code calls a:chrge, which is no entry; did you mean 'a:charge'?",
+    ]
+
+
 def test_checking_compiles_every_lua_source_once_and_places_the_errors(tmp_path: Path) -> None:
     registry = load(
         tmp_path,

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from mesh.errors import NotFound
+from node.registry.code_notes import code_notes
 from node.registry.decoding import decode_entry
 from node.registry.dependencies import Needs, circle_problem, circles, is_started, needs_of, start_order
 from node.registry.documents import FieldPath
@@ -50,7 +51,6 @@ from node.registry.kinds import (
     canonical_kind,
 )
 from node.registry.loader import Reading, read_entries
-from node.registry.requires import unlisted_modules
 from node.registry.units import CodeUnit, build_unit, import_faults
 
 CompileSource = Callable[[str, str], str | None]
@@ -77,7 +77,7 @@ class Registry:
         self.needs: Needs = MappingProxyType({entry_id: tuple(on) for entry_id, on in needs.items()})
         self._views: Mapping[EntryId, View] = views
         self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=_by_place))
-        self.notes: tuple[Problem, ...] = (*_unknown_kinds(self.entries), *unlisted_modules(self.entries, views))
+        self.notes: tuple[Problem, ...] = (*_unknown_kinds(self.entries), *code_notes(self.entries, views))
 
     def get(self, entry_id: str) -> Entry | None:
         """Return an entry as written, None if there is none."""
