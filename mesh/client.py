@@ -40,7 +40,7 @@ from mesh.event_numbers import event_number
 from mesh.events import EndRecord, Event, StartSpec, decode_end, decode_start
 from mesh.failure import Failure
 from mesh.history import History, OpenRun, RunOutcome
-from mesh.hosts import HostRecord, Hosts
+from mesh.hosts import HostRecord, Hosts, only_one_offering
 from mesh.jetstream import JetStream
 from mesh.listing import LIMIT_MAX, ORDER_DEFAULT, ListPage, ListQuery
 from mesh.lists import ask_counts, ask_page, every_workflow
@@ -228,7 +228,7 @@ class Client:
         self,
         workflow: str,
         *args: Any,
-        host: str,
+        host: str | None = None,
         id: str | None = None,
         conflict: ConflictPolicy | None = None,
         reuse: ReusePolicy = "allow_duplicate",
@@ -244,8 +244,9 @@ class Client:
     ) -> WorkflowHandle:
         """Start a workflow; returns once the start is stored.
 
+        host: the worker or task queue; without it all are looked through for the only one that offers the workflow.
         conflict: while one with this id runs; use_existing by default when an id is given, else fail.
-        Raises UnknownHost, UnknownWorkflow, AlreadyStarted, PayloadTooLarge.
+        Raises UnknownHost, UnknownWorkflow, NobodyOffers, SeveralHosts, AlreadyStarted, PayloadTooLarge.
         """
         record = await self.host_offering(host, workflow)
         # An empty id is refused: somebody meant to give one, and would start the same thing again and again.
@@ -272,8 +273,13 @@ class Client:
         )
         return WorkflowHandle(self, key, started.run, existing=started.existing)
 
-    async def host_offering(self, host: str, workflow: str) -> HostRecord:
-        """The host of that name. Raises UnknownHost, and UnknownWorkflow when it does not offer the workflow."""
+    async def host_offering(self, host: str | None, workflow: str) -> HostRecord:
+        """The host of that name, else the only one that offers the workflow.
+
+        Raises UnknownHost, and UnknownWorkflow when the host does not offer the workflow; NobodyOffers, SeveralHosts.
+        """
+        if host is None:
+            return only_one_offering(await self.hosts.workers(), workflow)
         record = await self.hosts.resolve(host)
         if record.workflows and workflow not in record.workflows:
             raise UnknownWorkflow(workflow, record)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from mesh.errors import NotFound
+from mesh.errors import MeshError, NotFound
 from mesh.jetstream import JetStream
 from mesh.subjects import bucket_key, bucket_key_name
 
@@ -46,6 +46,37 @@ class UnknownHost(NotFound):
         near = difflib.get_close_matches(host, hosts, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known hosts: {', '.join(hosts) or 'none; is a node running?'}"
         super().__init__(f"no node offers the host {host!r}; {hint}")
+
+
+class SeveralHosts(MeshError):
+    """Raised when a workflow is offered by more than one host and none was named."""
+
+    code = "several-hosts"
+
+    def __init__(self, workflow: str, hosts: list[str]) -> None:
+        super().__init__(f"{workflow} is offered by several hosts; say which as its host (--host): {', '.join(hosts)}")
+
+
+class NobodyOffers(NotFound):
+    """Raised when no host offers a workflow."""
+
+    code = "unknown-workflow"
+
+    def __init__(self, workflow: str, known: list[str]) -> None:
+        near = difflib.get_close_matches(workflow, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+        super().__init__(f"no node offers a workflow {workflow!r}; {hint}")
+
+
+def only_one_offering(records: Iterable[HostRecord], workflow: str) -> HostRecord:
+    """The host for a workflow whose host was not named. Raises NobodyOffers, SeveralHosts."""
+    records = list(records)
+    offering = [record for record in records if workflow in record.workflows]
+    if not offering:
+        raise NobodyOffers(workflow, sorted({name for record in records for name in record.workflows}))
+    if len(offering) > 1:
+        raise SeveralHosts(workflow, [record.worker for record in offering])
+    return offering[0]
 
 
 class Hosts:

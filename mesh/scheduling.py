@@ -67,7 +67,7 @@ class Schedules:
         id: str,
         workflow: str,
         *args: Any,
-        host: str,
+        host: str | None = None,
         cron: str = "",
         every: str = "",
         timezone: str = UTC_NAME,
@@ -82,7 +82,8 @@ class Schedules:
         """Have a workflow started regularly: by a cron expression in a time zone, or every so often.
 
         paused: not before it is resumed. instead: also when there is a schedule with this id, in its place.
-        Raises UnknownHost, UnknownWorkflow, BadSchedule, ScheduleExists.
+        host: as of `Client.start`.
+        Raises UnknownHost, UnknownWorkflow, NobodyOffers, SeveralHosts, BadSchedule, ScheduleExists.
         """
         if bool(cron) == bool(every):
             raise BadSchedule("a schedule is a cron expression or an interval: give one of cron and every")

@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, Final
 
 from mesh.errors import MeshError, NotFound
+from mesh.hosts import only_one_offering
 
 if TYPE_CHECKING:
     from mesh.client import Client, WorkflowHandle
@@ -22,26 +23,6 @@ class EmptyMesh(MeshError):
 
     def __init__(self, url: str) -> None:
         super().__init__(f"no node has ever joined the mesh at {url}; start one with `mesh node APP --nats {url}`")
-
-
-class SeveralHosts(MeshError):
-    """Raised when a workflow is offered by more than one host and none was named."""
-
-    code = "several-hosts"
-
-    def __init__(self, workflow: str, hosts: list[str]) -> None:
-        super().__init__(f"{workflow} is offered by several hosts; say which with --host: {', '.join(hosts)}")
-
-
-class NobodyOffers(NotFound):
-    """Raised when no host offers a workflow."""
-
-    code = "unknown-workflow"
-
-    def __init__(self, workflow: str, known: list[str]) -> None:
-        near = difflib.get_close_matches(workflow, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
-        super().__init__(f"no node offers a workflow {workflow!r}; {hint}")
 
 
 async def workers(client: Client, url: str) -> list[HostRecord]:
@@ -64,12 +45,7 @@ async def host_of(client: Client, url: str, workflow: str, host: str | None) -> 
     records = await workers(client, url)
     if host is not None:
         return host
-    offering = [record for record in records if workflow in record.workflows]
-    if not offering:
-        raise NobodyOffers(workflow, sorted({name for record in records for name in record.workflows}))
-    if len(offering) > 1:
-        raise SeveralHosts(workflow, [record.worker for record in offering])
-    return offering[0].worker
+    return only_one_offering(records, workflow).worker
 
 
 async def find(client: Client, url: str, workflow_id: str, queue: str | None, *, flags: str = "") -> WorkflowHandle:

@@ -24,10 +24,11 @@ from mesh.errors import (
     Undecodable,
     Unreachable,
 )
+from mesh.hosts import SeveralHosts
 from mesh.resetting import CannotReset, NoSuchEvent
 from mesh.schedules import ScheduleExists
 from mesh.starting import AlreadyStarted
-from node.api.locating import EmptyMesh, SeveralHosts
+from node.api.locating import EmptyMesh
 from node.api.requests import BadRequest
 
 BAD_REQUEST: Final = 400
