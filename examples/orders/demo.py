@@ -372,7 +372,7 @@ def _what_next() -> Text:
         ("a mesh that stays", f"{tool} up {app} --nodes 3"),
         (
             "in another terminal: an order (it sleeps 24h if settle is left out)",
-            f"{tool} start app.workflows:order_processor --host {HOST} \\\n"
+            f"{tool} start app.workflows:order_processor \\\n"
             '    --id order-7 --input \'{"id": "order-7", "card": "4000-1111", "amount": 4990,\n'
             '      "settle": "10s", "approval": true}\'',
         ),

@@ -305,7 +305,12 @@ def _next_steps(registry: Registry, hint: str) -> list[str]:
         worker = workers.most_common(1)[0][0]
         entries = [registry.entries[name] for name, view in registry.workflows().items() if view.worker == worker]
         workflow = min(entries, key=lambda entry: (entry.file, entry.line)).id
-        steps.append((f"mesh start {shlex.quote(workflow)} --id {TRIED_ID} --input '{{}}'{hint}", ""))
+        steps.append(
+            (
+                f"mesh start {shlex.quote(workflow)} --id {TRIED_ID} --input '{{}}'{hint}",
+                "its input goes into the braces",
+            )
+        )
         steps.append((f"mesh show {TRIED_ID}{hint}", "what it does, and its history"))
         steps.append((f"mesh watch{hint}", "what happens on the mesh, live"))
     elif registry.functions():
