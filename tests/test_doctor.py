@@ -168,6 +168,13 @@ def test_a_queue_without_nodes_waits_and_so_do_its_schedules() -> None:
     assert unwell(idle) == []
 
 
+def test_of_a_queue_whose_nodes_are_not_known_nothing_is_said() -> None:
+    """A user who may not see the nodes is not told that nobody works there, and to delete its stream."""
+    full = an_info(stream_config(QUEUE, 2, 1)) | {"state": {"messages": 5}}
+    facts = replace(HEALTHY, nodes={}, streams={"WF_orders": full}, faults={"nodes": "permission denied"})
+    assert only(facts).text == "the nodes could not be asked: permission denied"
+
+
 def test_what_a_user_may_do_is_told_by_the_server_s_own_rules() -> None:
     rights = {"allow": ["mesh.wf.*.*.start", "mesh.fn.>"], "deny": ["mesh.fn.secret.>"]}
     assert is_allowed(rights, "mesh.wf.q.i.start")

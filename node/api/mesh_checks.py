@@ -28,7 +28,7 @@ def check_nodes(facts: Facts) -> Iterator[Finding]:
     if not facts.nodes:
         why = facts.faults.get("nodes")
         if why:
-            yield warning("nodes", f"the nodes could not be asked: {why}", "")
+            yield warning("nodes", f"the nodes could not be asked: {why}", "look as a user who may")
         else:
             yield warning("nodes", "no node is up: nothing runs", "start one with: mesh node APP")
         return
@@ -93,6 +93,8 @@ def check_queues(facts: Facts) -> Iterator[Finding]:
     for queue in facts.queues:
         subject = f"queue {queue}"
         serving = [str(m.node_id) for m in members if queue in m.queues]
+        if not serving and "nodes" in facts.faults:
+            continue  # who serves it is not known, and `check_nodes` says so
         if not serving:
             messages = (streams.get(queue, {}).get("state") or {}).get("messages", 0)
             yield _unserved(queue, messages, facts.schedules.get(queue, 0), subject)
