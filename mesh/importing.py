@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
 
-from mesh.errors import Conflict, MeshError, NotFound, PayloadTooLarge, Undecodable
+from mesh.errors import Conflict, MeshError, NotFound, NotPermitted, PayloadTooLarge, Undecodable
 from mesh.events import EndRecord, Event, decode_end, start_spec_of
 from mesh.history import History, OpenRun
 from mesh.history_files import RUNNING, HistoryHeader
@@ -107,6 +108,13 @@ class Importer:
         except (CannotImport, PayloadTooLarge):
             await self._remove(key, run)
             raise
+        except NotPermitted as error:
+            with suppress(MeshError):  # who may start and may write no outcomes, mostly may not remove either
+                await self._remove(key, run)
+            raise CannotImport(
+                header, f"this user may start workflows, not write histories ({error.subject}); import it as one "
+                "who may, which also removes what was begun here",
+            ) from None  # fmt: skip
         self._brought[key] = run
         return run
 
@@ -155,6 +163,12 @@ class Importer:
             return await self._room_for(header, key, headers)
         earlier = await self._earlier(history, key, headers)
         if earlier:
+            status = decode_end(ended.data).status if ended is not None and earlier == opened.run else header.status
+            if header.status not in (RUNNING, status):
+                raise CannotImport(
+                    header, f"an import of it as {key.id!r} broke off and was then ended ({status}); import it "
+                    "under another id with --as",
+                )  # fmt: skip
             self._brought[key] = earlier
             raise AlreadyImported(header, key, earlier)
         if ended is None or self._brought.get(key) != opened.run or newest is None:

@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from mesh import codec
+from mesh.client import WorkflowFailed
 from mesh.events import Event, StartSpec
 from mesh.history_files import (
     HistoryHeader,
@@ -425,3 +426,37 @@ async def test_the_commands_carry_histories_through_files(nats_server: ServerFac
             dump_history(opened, open_one.header, open_one.events)
         done = await typed("import", str(file), url=other)
         assert "it has not ended; with --resume it goes on in this mesh" in done.err
+
+
+LIMITED = """
+accounts { MESH { jetstream: enabled, users: [
+  {user: node, password: p}
+  {user: starter, password: p, permissions: {
+    publish: {deny: ["mesh.wf.*.*.end.>", "$JS.API.STREAM.MSG.DELETE.>", "$JS.API.STREAM.PURGE.>"]}}}
+] } }
+"""
+
+
+async def test_who_may_start_and_not_end_imports_nothing_and_is_told_so(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    app = write_app(
+        tmp_path / "app", workflows={"order": "return function() return process.inbox():receive():topic() end"}
+    )
+    url = nats_server(config=LIMITED).url
+    node, starter = (url.replace("nats://", f"nats://{name}:p@") for name in ("node", "starter"))
+    async with a_mesh(node, app) as mesh:
+        handle = await mesh.start("order", 1, id="order-1")
+        await handle.signal("decision", "yes")
+        await handle.result(timeout_s=TIMEOUT_S)
+        file = str(tmp_path / "order-1.jsonl")
+        assert (await typed("export", "order-1", "-o", file, url=node)).status == 0
+        refused = await typed("import", file, "--as", "copy", url=starter)
+        assert (refused.status, "import it as one who may" in refused.err) == (1, True), refused.err
+        # What was begun is no history: ended by hand, it is not taken for the whole one.
+        assert (await typed("terminate", "copy", url=node)).status == 0
+        with pytest.raises(WorkflowFailed):
+            await mesh.client.get("copy", queue="orders").result(timeout_s=TIMEOUT_S)
+        again = await typed("import", file, "--as", "copy", url=node)
+        assert (again.status, "broke off and was then ended (terminated)" in again.err) == (1, True), again.err
+        assert (await typed("import", file, "--as", "other", url=node)).status == 0
