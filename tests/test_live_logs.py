@@ -34,6 +34,10 @@ WORKFLOWS = {
         return 1
     end""",
     "broken": "return function() error('no such customer') end",
+    "trips": """return function()
+        local _, err = funcs.new():with_options{retry_policy = {maximum_attempts = 1}}:call('app:trip', {})
+        return tostring(err)
+    end""",
 }
 FUNCTIONS: dict[str, Any] = {
     "charge": {
@@ -42,12 +46,17 @@ FUNCTIONS: dict[str, Any] = {
     },
     "pay": {"source": "return function(name) return funcs.call('app:charge', name) end", "modules": ["funcs"]},
     "post": PYTHON | {"source": "tests.test_live_logs:post"},
+    "trip": PYTHON | {"source": "tests.test_live_logs:trip"},
 }
 log = logging.getLogger("tests.shop")
 
 
 def post(name: str) -> None:
     log.warning("posting to %s", name)
+
+
+def trip(order: Any) -> Any:
+    return order["card"]
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +130,12 @@ async def test_lines_of_all_nodes_come_in_one_stream_and_are_found_by_workflow(
 async def test_the_error_of_a_workflow_has_its_stack_and_its_names(nats_server: ServerFactory, tmp_path: Path) -> None:
     url = nats_server().url
     async with a_mesh(url, app_of(tmp_path), node_id="a") as m:
+        await (await m.start("trips", id="t-1")).result(timeout_s=10)
+        shown = await typed("logs", "t-1", "--json", url=url)
+        [line] = [json.loads(text) for text in shown.out.splitlines()]
+        assert line["event"].startswith("app:trip failed: Internal: TypeError: ")
+        where = trip.__code__.co_firstlineno + 1
+        assert (line["level"], line["stack"]) == ("error", f"test_live_logs.py:{where}: in trip")
         await m.failure("broken", id="b-1")
         reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=5)
         (line,) = filter(Wanted(workflow="b-1"), decode_lines(reply.data))

@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import logging
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import anyio
@@ -25,6 +28,9 @@ from node.log_fields import working_for
 from node.registry import PythonFunctionEntry
 
 PYTHON_THREADS_MAX: Final = 64
+FRAMES_MAX: Final = 10
+
+_log = logging.getLogger(__name__)
 
 
 class PythonFunctionMissing(MeshError):
@@ -67,6 +73,9 @@ class PythonCalls:
                     outcome = await self._outcome(job)
             except (Exception, SystemExit) as error:  # the function's own failure is an outcome
                 outcome = encode_failure_of(error)
+                with working_for(job.about()):
+                    # As a Lua function's: the outcome says what, and this where.
+                    _log.error("%s failed: %s", job.function.id, failure_of(error), extra={"stack": frames_of(error)})
             except asyncio.CancelledError:
                 if scope.cancel_called or self._closing:
                     raise
@@ -119,6 +128,14 @@ def failure_of(error: BaseException) -> Failure:
         retryable if isinstance(retryable, bool) else None,
         details if isinstance(details, Mapping) else {},
     )
+
+
+def frames_of(error: BaseException) -> str:
+    """Where in the user's code an exception was raised, a line for each frame, innermost first; ours are left out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = max((i for i, frame in enumerate(frames) if frame.filename == __file__), default=-1)
+    theirs = [f"{Path(frame.filename).name}:{frame.lineno}: in {frame.name}" for frame in frames[ours + 1 :]]
+    return "\n".join(theirs[::-1][:FRAMES_MAX])
 
 
 def encode_failure_of(error: BaseException) -> bytes:
