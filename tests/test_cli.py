@@ -696,8 +696,8 @@ async def test_up_runs_server_and_nodes_restarts_a_dead_one_and_ends_them_all(ap
         assert sorted(line.split()[0] for line in lines[1:3]) == ["node-1", "node-2"]
         assert all(line.endswith("  queues orders") for line in lines[1:3])
         assert lines[3] == "next, in another terminal:"
-        assert lines[4].startswith("  mesh start shop:order --id try-1 --input '{}' -s nats://")
-        assert all(f" -s {url}" in line for line in lines[4:-1])
+        assert lines[4].split() == ["export", f"NATS_URL={url}", "which", "mesh"]
+        assert lines[5].startswith("  mesh start shop:order --id try-1 --input '{}' ")
         started = await mesh_command("start", "shop:order", "--id", "o", "--input", "2", url=url)
         assert started.status == 0, started.err
         os.kill(pid_in(lines[1]), signal.SIGKILL)

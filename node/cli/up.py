@@ -129,8 +129,7 @@ def up(
                 for i in range(nodes)
             ]
             usual = port == 4222 and not os.environ.get("NATS_URL")
-            hint = "" if usual else f" -s {server.url}"
-            await _run(crew, _next_steps(registry, hint))
+            await _run(crew, _next_steps(registry, "" if usual else server.url))
 
     run(main)
 
@@ -296,9 +295,9 @@ def _ending(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
 
 
-def _next_steps(registry: Registry, hint: str) -> list[str]:
-    """Commands to try, made of what the app has; each can be typed in as it stands. hint: flags that lead here."""
-    steps = []
+def _next_steps(registry: Registry, address: str) -> list[str]:
+    """Commands to try, made of what the app has; each can be typed in as it stands. address: when it must be said."""
+    steps = [(f"export NATS_URL={shlex.quote(address)}", "which mesh")] if address else []
     workers = Counter(view.worker for view in registry.workflows().values() if view.worker)
     if workers:
         # The first one of those on the worker that has most of them: others are mostly for children.
@@ -307,18 +306,18 @@ def _next_steps(registry: Registry, hint: str) -> list[str]:
         workflow = min(entries, key=lambda entry: (entry.file, entry.line)).id
         steps.append(
             (
-                f"mesh start {shlex.quote(workflow)} --id {TRIED_ID} --input '{{}}'{hint}",
+                f"mesh start {shlex.quote(workflow)} --id {TRIED_ID} --input '{{}}'",
                 "its input goes into the braces",
             )
         )
-        steps.append((f"mesh show {TRIED_ID}{hint}", "what it does, and its history"))
-        steps.append((f"mesh watch{hint}", "what happens on the mesh, live"))
+        steps.append((f"mesh show {TRIED_ID}", "what it does, and its history"))
+        steps.append(("mesh watch", "what happens on the mesh, live"))
     elif registry.functions():
-        steps.append((f"mesh functions{hint}", "who offers what"))
+        steps.append(("mesh functions", "who offers what"))
     if registry.services():
-        steps.append((f"mesh services{hint}", "how they do"))
-    steps.append((f"mesh nodes{hint}", "who is there"))
-    steps.append((f"mesh doctor{hint}", "whether all is well"))
+        steps.append(("mesh services", "how they do"))
+    steps.append(("mesh nodes", "who is there"))
+    steps.append(("mesh doctor", "whether all is well"))
     width = max((len(command) for command, about in steps if about), default=0)
     lines = [f"  {command:<{width}}   {about}".rstrip() for command, about in steps]
     return ["next, in another terminal:", *lines, "Ctrl-C stops everything"]
