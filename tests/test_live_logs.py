@@ -185,10 +185,13 @@ async def test_logging_never_waits_and_says_what_it_left_out(nats_server: Server
         assert live.dropped >= 500
         server.start()
         await wait_until(lambda: m.node.conn.is_connected and listener.conn.is_connected, timeout_s=20)
+        await listener.conn.flush()
         log.warning("again")
-        await wait_until(lambda: any("log lines were not published" in line["event"] for line in heard), timeout_s=20)
+        await wait_until(lambda: any(line["event"] == "again" for line in heard), timeout_s=20)
+        # Said as soon as the node has its connection back: who came back later finds it among the last lines.
         reply = await listener.conn.request(node_request("a", "logs"), b"", timeout_s=5)
         kept = decode_lines(reply.data)
+        assert [line["event"] for line in kept if "log lines were not published" in line["event"]]
         assert [line["event"] for line in kept if line["event"].startswith("line ")][
             -1
         ] == f"line {WAITING_LINES_MAX + 499}"
