@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -58,6 +59,9 @@ OTHER_ACCOUNT: Final = "_R_."  # how that of a caller in another account of the 
 SUBJECT_BYTES_MAX: Final = 512  # of a subject that somebody writes into a header
 _CALL_LINE: Final = f"\r\n{HEADER_CALL}: ".encode()
 _FOR_LINE: Final = f"\r\n{HEADER_FOR}: ".encode()
+
+# Where the outcome of a workflow's call goes: mesh.wf.<queue>.<id>.ret.<run>.<n>.<attempt>.<fp>
+_OUTCOME: Final = re.compile(r"mesh\.wf\.[^.]+\.[^.]+\.ret(?:\.[^.]+){4}")
 
 _log = logging.getLogger(__name__)
 
@@ -492,9 +496,9 @@ def may_be_answered(reply: str, *, outcomes: bool = True) -> bool:
     The server does not check the reply subject of a request, so who may only ask could have us publish an answer as a
     signal or an end of a workflow, which it may not publish itself.
     """
-    if not reply.startswith(("mesh.", "$")):
+    if outcomes and _OUTCOME.fullmatch(reply) is not None:
         return True
-    return outcomes and reply.startswith(WORKFLOW_REPLY) and reply.count(".") == 8 and reply.split(".", 5)[4] == "ret"
+    return not reply.startswith(("mesh.", "$"))
 
 
 def _named(raw_headers: bytes) -> str:

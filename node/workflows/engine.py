@@ -56,7 +56,7 @@ from node.workflows.ending import Ending
 from node.workflows.following import INBOX_EVENTS_MAX, Following
 from node.workflows.instances import Instance, Instances
 from node.workflows.loading import Loading
-from node.workflows.long_histories import HistoryLength, LongHistories
+from node.workflows.long_histories import LongHistories
 from node.workflows.looking_back import LookingBack
 from node.workflows.opening import Opening
 from node.workflows.ops import Suspend
@@ -351,7 +351,7 @@ class Engine:
 
     def _feed(self, instance: Instance, run: Run, event: Event) -> None:
         begun_s = perf_counter()
-        before = HistoryLength(run.length, run.size)
+        events, payload_bytes = run.length, run.size
         try:
             effects = run.apply(event)
         except OutOfMemory:
@@ -365,7 +365,7 @@ class Engine:
         if run.closed:
             self._instances.forget(instance.id_token)
             return
-        if self._long_histories.has_become_long(before, run):
+        if self._long_histories.has_become_long(run, events, payload_bytes):
             self.witness.history_is_long(run.type_name)
             extra = instance.about() | {"events": run.length, "bytes": run.size}
             _log.warning("workflow %r: %s", run.key.id, self._long_histories.warning(run), extra=extra)

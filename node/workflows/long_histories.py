@@ -5,16 +5,7 @@ Pure. A workflow that goes on for ever should continue as new now and then; here
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from node.workflows.run import Run
-
-
-class HistoryLength(NamedTuple):
-    """How much a run has been given: events, and bytes of what they carried."""
-
-    events: int
-    payload_bytes: int
 
 
 class LongHistories:
@@ -25,19 +16,21 @@ class LongHistories:
         self._events_max = events_max
         self._bytes_max = bytes_max
 
-    def is_long(self, length: HistoryLength) -> bool:
+    def is_long(self, events: int, payload_bytes: int) -> bool:
         """Whether a history of that length counts as long."""
-        return length.events > self._events_max or length.payload_bytes > self._bytes_max
+        return events > self._events_max or payload_bytes > self._bytes_max
 
-    def has_become_long(self, before: HistoryLength, run: Run) -> bool:
-        """Whether a run's history has become long by what was applied last, and counts it."""
-        crossed = self.is_long(HistoryLength(run.length, run.size)) and not self.is_long(before)
+    def has_become_long(self, run: Run, events: int, payload_bytes: int) -> bool:
+        """Whether what was applied last has made a run's history long, and counts it. events, payload_bytes: before."""
+        if run.length <= self._events_max and run.size <= self._bytes_max:
+            return False
+        crossed = not self.is_long(events, payload_bytes)
         self.crossings += crossed
         return crossed
 
     def warning(self, run: Run) -> str:
         """What to tell people about a run's history, "" when it is not long."""
-        if not self.is_long(HistoryLength(run.length, run.size)):
+        if not self.is_long(run.length, run.size):
             return ""
         limits = f"limits {self._events_max}, {self._bytes_max}"
         return (

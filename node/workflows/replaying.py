@@ -41,9 +41,11 @@ def replay_steps(run: Run, events: Sequence[Event], *, record_ops: bool = False)
     """
     last = last_step(events, run.run, taken_over(run.run, run.spec, events))
     run.killed_early = any(event.seq < run.run and event.kind == "kill" for event in events)
-    asked: list[OpState] = []
-    if record_ops:
-        run.ops.asked = asked
+    if not record_ops:
+        for i, event in enumerate(events):
+            yield Step(i + 1, event, _applied(run, event, i < last), ())
+        return
+    asked = run.ops.asked = []
     for i, event in enumerate(events):
         yield Step(i + 1, event, _applied(run, event, i < last), tuple(asked))
         asked.clear()

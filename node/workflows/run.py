@@ -541,10 +541,15 @@ def last_step(events: Sequence[Event], run: int, taken: int = 0) -> int:
     taken: how many events a reset run has from another (`mesh.lineage.taken_over`). Until something has happened to a
     run of its own, its newest step is the last one of these, or its start; what else it takes over is news to it.
     """
-    steps = [i for i, event in enumerate(events) if event.kind not in _NO_STEP and event.run in (0, run)]
-    if steps and events[steps[-1]].seq > run:
-        return steps[-1]
-    return max((i for i in steps if i < max(1, taken)), default=0)
+    # Nearly always found at once: the newest events are the run's own.
+    newest = next((i for i in range(len(events) - 1, -1, -1) if _is_step(events[i], run)), 0)
+    if events and events[newest].seq > run:
+        return newest
+    return next((i for i in range(min(max(1, taken), len(events)) - 1, -1, -1) if _is_step(events[i], run)), 0)
+
+
+def _is_step(event: Event, run: int) -> bool:
+    return event.kind not in _NO_STEP and event.run in (0, run)
 
 
 def _needs_no_code(event: Event) -> bool:
