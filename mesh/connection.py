@@ -270,11 +270,9 @@ class Connection:
         """
         if self._writer is None or self._congested:
             self._check_writable()
-        if (
-            not subject or " " in subject or not subject.isprintable() or " " in reply or not reply.isprintable()
-            or len(subject) + len(reply) > SUBJECT_BYTES_MAX // 4
-        ):  # fmt: skip
-            check_subject(subject + reply)
+        both = subject + reply
+        if not subject or " " in both or not both.isprintable() or len(both) > SUBJECT_BYTES_MAX // 4:
+            check_subject(both)
             check_subject(subject)
         size = len(payload)
         if headers is None:

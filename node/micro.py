@@ -39,21 +39,25 @@ class Endpoint:
 
     def note(self, took_s: float, *, failed: bool, outcome: bytes) -> None:
         """Count one request by its outcome."""
-        error = ""
+        self.requests += 1
+        self.processing_ns += int(took_s * 1e9)
         if failed:
             try:
                 error = str(codec.decode_outcome(outcome)[1])
             except Undecodable:
                 error = "?"
-        self.count(took_s, error)
+            self._failed(error)
 
     def count(self, took_s: float, error: str = "") -> None:
         """Count one request. error: why it failed, "" when it did not."""
         self.requests += 1
         self.processing_ns += int(took_s * 1e9)
         if error:
-            self.errors += 1
-            self.last_error = error[:ERROR_CHARACTERS_MAX]
+            self._failed(error)
+
+    def _failed(self, error: str) -> None:
+        self.errors += 1
+        self.last_error = error[:ERROR_CHARACTERS_MAX]
 
 
 class MicroService:

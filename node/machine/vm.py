@@ -176,6 +176,7 @@ class LuaVM:
             encoding=None, register_eval=False, register_builtins=False, unpack_returned_tuples=True,
             attribute_filter=_no_attributes, max_memory=memory_bytes_max,
         )  # fmt: skip
+        self._memory_used: Callable[[], int] = self._lua.get_memory_used
         self._room_bytes = memory_bytes_max - HANDOVER_BYTES
         self._return_room_bytes = memory_bytes_max - RETURN_BYTES
         self._compiled: set[str] = set()
@@ -279,11 +280,10 @@ class LuaVM:
         return call
 
     def _has_room(self, size: int, bytes_max: int) -> bool:
-        if self._lua.get_memory_used() + size <= bytes_max:
+        if self._memory_used() + size <= bytes_max:
             return True
         self._lua.gccollect()
-        fits: bool = self._lua.get_memory_used() + size <= bytes_max
-        return fits
+        return self._memory_used() + size <= bytes_max
 
     def make_room(self, size: int) -> None:
         """See to it that `size` bytes can be handed over. Raises NoRoom."""
@@ -313,7 +313,10 @@ class LuaMachine:
         length: int = 0, size: int = 0,
     ) -> Sequence[Op]:  # fmt: skip
         """One activation. Raises OutOfMemory when the whole VM is lost, MachineFailed when the kernel is at fault."""
-        self._vm.make_room(_size(a) + _size(b) + _size(c))
+        vm = self._vm
+        handed_over = _size(a) + _size(b) + _size(c)
+        if vm._memory_used() + handed_over > vm._room_bytes:  # hardly ever; the question is on the way of every step
+            vm.make_room(handed_over)
         try:
             flat = self._feed_raw(self._handle, _VERBS[verb], now_ns, replaying, length, size, a, b, c)
         except lua54.LuaError as error:
