@@ -189,14 +189,18 @@ class History:
         lacks is asked for again; not for ever, as a workflow may have news all the time. Raises ServerRefused if there
         are too many subjects.
         """
-        tries = 0
-        while True:
+        wanted: set[str] | None = None  # what was there when we were first told
+        for tries in range(LAG_TRIES):
             messages = await self._js.multi_last(self.stream, [everything])
             counts = await self._js.subject_counts(self.stream, everything)
-            tries += 1
-            if counts.keys() <= {message.subject for message in messages} or tries == LAG_TRIES:
-                return messages, counts
-            await anyio.sleep(LAG_AGAIN_S)
+            found = {message.subject for message in messages}
+            if counts.keys() <= found or (wanted is not None and wanted <= found):
+                break
+            # Nearly always that is news of the last millisecond, and the next look shows it.
+            if tries:
+                await anyio.sleep(LAG_AGAIN_S)
+            wanted = wanted or set(counts)
+        return messages, counts
 
     async def _lineage(self, start_subject: str, run: int, messages: Iterable[StoredMessage]) -> dict[int, StartSpec]:
         """The starts of a run and of those it rests on, as far as they are there and can be read."""
