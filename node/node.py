@@ -66,11 +66,11 @@ from node.units.switchboard import Switchboard
 from node.units.table import UnitTable
 from node.workflows.engine import Engine
 from node.workflows.ownership import Ownership
-from store.projecting import Projecting
 from store.streams import PARTITIONS_DEFAULT, ensure_queue
 
 if TYPE_CHECKING:
     from node.telemetry.tracing import Tracing
+    from store.projecting import Projecting
 
 REGISTRY_HASH_DIGITS: Final = 12  # enough to see that two nodes differ
 SUSPENDED_SHOWN_MAX: Final = 10  # of each queue
@@ -262,7 +262,12 @@ class Node:
                 raise NoWorkers(f"node {self.id} is to serve functions only, and the app offers it none")
             details = {"pid": os.getpid(), "boot": self.units.boot, "functions": self.functions.offered}
             self.presence = Presence(self.client.js, self.id, details)
-        self.projecting = Projecting(conn, self.client.js, config.projection) if config.projection else None
+        self.projecting: Projecting | None = None
+        if config.projection:
+            # Imported when needed: it brings SQLite with it, a tenth of a node's start.
+            from store.projecting import Projecting
+
+            self.projecting = Projecting(conn, self.client.js, config.projection)
         self.api = (
             ControlApi(self.client, node_id=self.id, version=self.version, projecting=self.projecting)
             if config.api

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mesh.listing import COUNTED, BadQuery, read_query, summed
-from store.projecting import Projecting
+
+if TYPE_CHECKING:
+    from store.projecting import Projecting
 
 
 async def list_workflows(projecting: Projecting, **request: Any) -> dict[str, Any]:
