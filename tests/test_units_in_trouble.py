@@ -21,7 +21,7 @@ from tests.apps import Mesh, a_mesh, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
 from tests.test_process_limits import MORE, functions, held
-from tests.waiting import wait_until
+from tests.waiting import wait_until, wait_until_async
 
 PROCESSES = {
     **MORE,
@@ -381,7 +381,14 @@ async def test_a_node_that_stood_still_for_longer_than_its_lease_and_the_others_
 
         await wait_until(lambda: len(a.node.roster.members()) == 2)
         tasks.start_soon(ask)
-        await wait_until(lambda: a.node.switchboard.links._links, 10)
+
+        async def linked_there() -> bool:
+            """The end that asked for the link has its answer: one that has not is told that the link is not made."""
+            wish = codec.encode({"entry": "app:linked"})
+            reply = await a.client.conn.request(node_request("b", "processes"), wish, timeout_s=2)
+            return [shown["links"] for shown in codec.decode(reply.data)["shown"]] == [1]
+
+        await wait_until_async(linked_there, 10)
         b.stop()
         await wait_until(lambda: len(a.node.roster.members()) == 1, 10)
         b.cont()
