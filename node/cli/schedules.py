@@ -13,8 +13,16 @@ from mesh.instants import parse_iso_ns
 from node.cli.connecting import Server, connection_options, run
 from node.cli.live import ListView, show_list, watch_option
 from node.cli.printing import away, print_json, say
-from node.cli.values import ATTRIBUTE, DURATION, JSON
-from node.cli.workflows import queue_option, short_id
+from node.cli.values import DURATION
+from node.cli.workflows import (
+    attr_option,
+    host_option,
+    input_option,
+    memo_option,
+    queue_option,
+    run_timeout_option,
+    short_id,
+)
 
 RECORD: Final = "{id, queue, workflow, args, cron, every, timezone, paused, next, run, last_run, last_status}"
 
@@ -51,19 +59,12 @@ def schedule() -> None:
 @click.option("--cron", default="", metavar="TEXT", help="When: 'minute hour day month weekday', or @daily and such.")
 @click.option("--tz", "timezone", default="", metavar="ZONE", help="Whose clock --cron goes by.  [default: UTC]")
 @click.option("--every", "interval", default="", metavar="DURATION", help="How often instead, such as 5m.")
-@click.option(
-    "--input",
-    "inputs",
-    type=JSON,
-    multiple=True,
-    metavar="JSON|@FILE|-",
-    help="Argument of the workflow; repeat it for more.",
-)
-@click.option("--host", metavar="NAME", help="Worker or task queue to run on; needed when several offer the workflow.")
-@click.option("--run-timeout", type=DURATION, default=0.0, metavar="DURATION", help="Limit of one run.")
+@input_option
+@host_option
+@run_timeout_option
 @click.option("--execution-timeout", type=DURATION, default=0.0, metavar="DURATION", help="Limit of a run's retries.")
-@click.option("--memo", type=ATTRIBUTE, multiple=True, metavar="KEY=VALUE", help="Note to keep with it; repeatable.")
-@click.option("--attr", type=ATTRIBUTE, multiple=True, metavar="KEY=VALUE", help="Search attribute; repeatable.")
+@memo_option
+@attr_option
 @click.option("--paused", is_flag=True, help="Do not start it before it is resumed.")
 @click.option("--replace", is_flag=True, help="Take the place of a schedule with this ID.")
 @click.option("--json", "as_json", is_flag=True, help=f"Print {RECORD}.")

@@ -23,31 +23,41 @@ REUSE: Final = ("allow_duplicate", "allow_duplicate_failed_only", "reject_duplic
 
 
 queue_option = click.option("--queue", metavar="NAME", help="Queue of the workflow, where an id is on several.")
+# What says how a workflow is started, now (`mesh start`) or regularly (`mesh schedule add`).
+host_option = click.option(
+    "--host", metavar="NAME", help="Worker or task queue to run on; needed when several offer the workflow."
+)
+input_option = click.option(
+    "--input", "inputs", type=JSON, multiple=True, metavar="JSON|@FILE|-",
+    help="Argument of the workflow; repeat it for more.",
+)  # fmt: skip
+run_timeout_option = click.option(
+    "--run-timeout", type=DURATION, default=0.0, metavar="DURATION", help="Limit of one run."
+)
+memo_option = click.option(
+    "--memo", type=ATTRIBUTE, multiple=True, metavar="KEY=VALUE", help="Note to keep with it; repeatable."
+)
+attr_option = click.option(
+    "--attr", type=ATTRIBUTE, multiple=True, metavar="KEY=VALUE", help="Search attribute; repeatable."
+)
 
 
 @click.command()
 @click.argument("workflow", metavar="WORKFLOW")
-@click.option("--host", metavar="NAME", help="Worker or task queue to run on; needed when several offer the workflow.")
+@host_option
 @click.option("--id", "workflow_id", metavar="TEXT", help="Id of the workflow; by default one that is new.")
-@click.option(
-    "--input",
-    "inputs",
-    type=JSON,
-    multiple=True,
-    metavar="JSON|@FILE|-",
-    help="Argument of the workflow; repeat it for more.",
-)
+@input_option
 @click.option("--wait", is_flag=True, help="Wait for the result and print that, as `mesh result` does.")
 @click.option("--conflict", type=click.Choice(CONFLICT), help="When one with this id runs.  [default: use_existing]")
 @click.option(
     "--reuse", type=click.Choice(REUSE), default=REUSE[0], show_default=True, help="When one with this id has run."
 )
-@click.option("--run-timeout", type=DURATION, default=0.0, metavar="DURATION", help="Limit of one run.")
+@run_timeout_option
 @click.option("--execution-timeout", type=DURATION, default=0.0, metavar="DURATION", help="Limit of all runs together.")
 @click.option("--start-delay", type=DURATION, default=0.0, metavar="DURATION", help="Begin this much later.")
 @click.option("--cron", default="", metavar="TEXT", help="Start it regularly: 'minute hour day month weekday' (UTC).")
-@click.option("--memo", type=ATTRIBUTE, multiple=True, metavar="KEY=VALUE", help="Note to keep with it; repeatable.")
-@click.option("--attr", type=ATTRIBUTE, multiple=True, metavar="KEY=VALUE", help="Search attribute; repeatable.")
+@memo_option
+@attr_option
 @click.option("--json", "as_json", is_flag=True, help="Print {id, queue, run, existing}; with --wait as `mesh result`.")
 @connection_options
 def start(
