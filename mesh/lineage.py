@@ -24,11 +24,6 @@ _NAME_A_RUN: Final = frozenset({"ret", "claim", "tick", "exit", "mark"})
 _ASKED: Final = frozenset({"cancel", "kill"})
 
 
-def rests_on(start: StartSpec) -> int | None:
-    """The run whose history has to be kept as long as the one with this start is."""
-    return start.base.run if start.base is not None else None
-
-
 def reads_from(run: int, start: StartSpec) -> int:
     """The first stream sequence that belongs to a run; of one that rests on another, without that other's."""
     return min(run, start.since + 1) if start.since and start.base is None else run

@@ -13,7 +13,7 @@ from mesh.errors import NotFound
 from mesh.event_numbers import event_index
 from mesh.events import Base, EndRecord, Event, StartSpec, decode_end, decode_start, reset_of
 from mesh.failure import Failure
-from mesh.lineage import arranged, reads_from, rests_on, taken_over
+from mesh.lineage import arranged, reads_from, taken_over
 from mesh.resetting import Child, ChildrenRun, NoSuchEvent, children_at, chosen_event, reset_start
 from node.workflows.replaying import recorded_marks, replay_steps
 from tests.flows import RUN, T0_NS, Flow
@@ -63,7 +63,8 @@ def test_the_events_up_to_the_chosen_one_are_the_new_runs_own_and_the_rest_is_no
     flow, history = reset(old, 2)
     assert [(e.kind, e.seq, e.args[:2]) for e in history] == [("start", NEW, []), ("ret", RUN + 1, [str(NEW), "1"])]
     assert taken_over(NEW, flow.spec, history) == 2
-    assert (rests_on(flow.spec), rests_on(old.spec), reads_from(NEW, flow.spec)) == (RUN, None, NEW)
+    assert flow.spec.base is not None
+    assert (flow.spec.base.run, old.spec.base, reads_from(NEW, flow.spec)) == (RUN, None, NEW)
     assert flow.outstanding() == ["call 2 a:two"]
     assert flow.run.ret_subject(flow.run.open[2]).split(".")[-4] == str(NEW)
     # The clock of the code is the old one, and that of limits the new one.

@@ -13,7 +13,6 @@ from mesh.client import WorkflowFailed, WorkflowHandle, WorkflowSuspended
 from mesh.events import Event, decode_end
 from mesh.hosts import HostRecord
 from mesh.imported import HEADER_IMPORTED, HEADER_ORIGIN
-from mesh.lineage import rests_on
 from mesh.resetting import CannotReset, ChildrenRun, NoSuchEvent, reset_workflow
 from mesh.subjects import WorkflowKey
 from node.machine.code import Code
@@ -111,7 +110,8 @@ async def test_a_workflow_that_failed_by_a_bug_completes_when_it_is_reset_with_f
             assert [e.seq for e in events[1:number]] == [e.seq for e in old[1:]]
             assert [e.at_ns for e in events[1:number]] == [e.at_ns for e in old[1:]]
             spec = (await mesh.client.history(QUEUE).last_run(key("f")))[0].spec()  # type: ignore[index]
-            assert (rests_on(spec), spec.reason, spec.parent) == (done.base, f"to {number}", None)
+            assert spec.base is not None
+            assert (spec.base.run, spec.reason, spec.parent) == (done.base, f"to {number}", None)
             # What had its outcome by then is not done again, everything else is.
             answered = {label for label in labels(old) if label.startswith("ret")}
             assert {name: calls.get(name, 0) - counted.get(name, 0) for name in ("x-a", "x-b", "x-c")} == {

@@ -122,14 +122,6 @@ def _fitting(
     return tuple(shown)
 
 
-def styled_status(status: str) -> str:
-    """Color a status word on a terminal that has colours."""
-    if not sys.stdout.isatty() or no_color():
-        return status
-    *bold, color = _COLORS.get(status, "white").split()
-    return click.style(status, fg=color, bold=bool(bold))
-
-
 def no_color() -> bool:
     """Whether the person wants no colours (NO_COLOR with any text in it, NATS_COLOR=off as the `nats` tool has it)."""
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("NATS_COLOR", "").lower() in ("off", "false", "0")
