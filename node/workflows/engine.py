@@ -86,7 +86,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What an engine is doing at the moment. long_histories, purged: how many there were."""
+    """What an engine is doing at the moment. purged: how many runs there were."""
 
     partitions: int
     resident: int
@@ -95,7 +95,6 @@ class Statistics:
     replayed_events: int
     evictions: int
     suspended: int
-    long_histories: int
     purged: int
 
 
@@ -181,7 +180,7 @@ class Engine:
         calls = sum(run.ops.calls for run in runs)
         return Statistics(
             len(self.partitions), len(self._by_token), calls, self._loading.replays, self._loading.replayed_events,
-            self._instances.evictions, suspended, self._long_histories.crossings, self._retention.purged,
+            self._instances.evictions, suspended, self._retention.purged,
         )  # fmt: skip
 
     @property

@@ -9,10 +9,9 @@ from node.workflows.run import Run
 
 
 class LongHistories:
-    """Says which histories are long. events_max, bytes_max: what one may have. crossings: how many became long here."""
+    """Says which histories are long. events_max, bytes_max: what one may have."""
 
     def __init__(self, events_max: int, bytes_max: int) -> None:
-        self.crossings = 0
         self._events_max = events_max
         self._bytes_max = bytes_max
 
@@ -21,12 +20,10 @@ class LongHistories:
         return events > self._events_max or payload_bytes > self._bytes_max
 
     def has_become_long(self, run: Run, events: int, payload_bytes: int) -> bool:
-        """Whether what was applied last has made a run's history long, and counts it. events, payload_bytes: before."""
+        """Whether what was applied last has made a run's history long. events, payload_bytes: before that."""
         if run.length <= self._events_max and run.size <= self._bytes_max:
             return False
-        crossed = not self.is_long(events, payload_bytes)
-        self.crossings += crossed
-        return crossed
+        return not self.is_long(events, payload_bytes)
 
     def warning(self, run: Run) -> str:
         """What to tell people about a run's history, "" when it is not long."""
