@@ -29,7 +29,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -44,6 +44,7 @@ from mesh.subjects import untoken
 from store.filters import parse_filter
 from store.runs import NOT_ENDED, Run, json_of, searched, take_in, text_of
 from store.search import PRESENT, Place, Search, Sql, read_cursor, stored, write_cursor
+from store.words import Words
 
 SCHEMA_VERSION: Final = 2
 CACHE_KIB: Final = 64 * 1024
@@ -58,8 +59,6 @@ PAGE_BYTES_MAX: Final = 400_000
 QUERY_S_MAX: Final = 10.0
 # Ids in one SQL statement; SQLite takes 32,766 parameters.
 _CHUNK: Final = 1000
-# SQLite integers have 63 bits to set.
-COMMONS_MAX: Final = 60
 COMMON_RUNS_MIN: Final = 2000
 COMMON_SHARE_MIN: Final = 0.04
 _WATCHED_VALUES_MAX: Final = 20_000
@@ -158,10 +157,10 @@ class Projection:
         self._reader = self._writer if path is None else _connected(path)
         # Walking along an index is mostly copying its pages otherwise. Nobody else has the file.
         self._reader.conn.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
-        self._turn: Any = threading.Lock() if path is None else _NoTurn()
+        self._turn: Any = threading.Lock() if path is None else nullcontext()
         with _damage(path):
             self._prepare()
-            self._words = _Words(self._writer)
+            self._words = Words(self._writer.conn)
             self._n = int(self._one("SELECT coalesce(max(n), 0) FROM runs"))
             self._runs = int(self._one("SELECT count(*) FROM runs INDEXED BY runs_started"))
         self._watched: Counter[tuple[int, Any]] = Counter()
@@ -562,96 +561,6 @@ class Projection:
             database.conn.set_progress_handler(None, 0)
 
 
-class _Words:
-    """Types, queues and names of attributes, by number and by text. New ones are written as they come."""
-
-    def __init__(self, database: sqlite_utils.Database) -> None:
-        self._database = database
-        self.types: dict[str, int] = {}
-        self.queues: dict[str, int] = {}
-        self._names: dict[str, int] = {}
-        self._lists: set[str] = set()
-        self._type_texts: dict[int, str] = {}
-        self._commons: dict[tuple[int, type, Any], int] = {}
-        self.read()
-
-    def read(self) -> None:
-        """Read what is written: at the beginning, and after a transaction that came to nothing."""
-        execute = self._database.execute
-        self.types = {text: code for code, text in execute("SELECT type, text FROM types")}
-        self.queues = {name: code for code, name in execute("SELECT queue, name FROM queues")}
-        self._names = {text: code for code, text in execute("SELECT name, text FROM names")}
-        self._lists = {text for (text,) in execute("SELECT text FROM names WHERE list")}
-        self._type_texts = {code: text for text, code in self.types.items()}
-        self._commons = {_common(name, value): 1 << bit for bit, name, value in execute("SELECT * FROM commons")}
-
-    def type(self, text: str) -> int:
-        """The number of a type."""
-        if text not in self.types:
-            code = self._add("types", "type", "text", text)
-            self._type_texts[code] = text
-            self.types = self.types | {text: code}  # a reader may be going through the old one
-        return self.types[text]
-
-    def type_text(self, code: int) -> str:
-        """The type behind a number."""
-        return self._type_texts[code]
-
-    def queue(self, name: str) -> int:
-        """The number of a queue."""
-        if name not in self.queues:
-            sql = "INSERT INTO queues (name, seq, at_ns, created) VALUES (?, 0, 0, '')"
-            code = int(self._database.execute(sql, (name,)).lastrowid or 0)
-            self.queues = self.queues | {name: code}
-        return self.queues[name]
-
-    def name(self, name: str) -> int | None:
-        """The number of an attribute's name, None when none has it."""
-        return self._names.get(name)
-
-    def name_code(self, name: str) -> int:
-        """The number of an attribute's name."""
-        if name not in self._names:
-            self._names[name] = self._add("names", "name", "text", name)
-        return self._names[name]
-
-    def is_list(self, name: str) -> bool:
-        """Whether some run has several values under this name."""
-        return name in self._lists
-
-    def note_list(self, name: str) -> None:
-        """Some run has a list under this name."""
-        if name not in self._lists:
-            self._database.execute("UPDATE names SET list = 1 WHERE name = ?", (self.name_code(name),))
-            self._lists.add(name)
-
-    def common(self, name: int, value: object) -> int:
-        """The bit of a value that very many runs have, else 0."""
-        return self._commons.get(_common(name, stored(value)), 0)
-
-    def free_bit(self) -> int | None:
-        """A bit that no value has yet."""
-        return len(self._commons) if len(self._commons) < COMMONS_MAX else None
-
-    def add_common(self, bit: int, name: int, value: object) -> None:
-        """From now on runs are marked with the bit, and found by it."""
-        self._commons[_common(name, value)] = 1 << bit
-
-    def _add(self, table: str, code: str, column: str, text: str) -> int:
-        sql = f"INSERT INTO {table} ({column}) VALUES (?) RETURNING {code}"  # noqa: S608 - our own names
-        return int(self._database.conn.execute(sql, (text,)).fetchone()[0])
-
-
-class _NoTurn:
-    """Readers and writer of a file need not take turns."""
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-
 def open_projection(path: Path | None) -> Projection:
     """Open a projection, or make one. One that is damaged or of another version is put aside, and a new one made.
 
@@ -744,11 +653,6 @@ def _json(values: Mapping[str, Any]) -> str:
 def _values(text: str) -> Mapping[str, Any]:
     values = json.loads(text)
     return values if isinstance(values, dict) else {}
-
-
-def _common(name: int, value: object) -> tuple[int, type, Any]:
-    # 1 is 1.0 in SQLite, and as a key.
-    return name, float if isinstance(value, (int, float)) else type(value), value
 
 
 def _by_index(row: tuple[int, Any, int]) -> tuple[int, str, Any, int]:
