@@ -18,6 +18,7 @@ import anyio
 
 from mesh import codec
 from mesh.connection import Connection
+from mesh.envelopes import outcome_context, request_context
 from mesh.errors import Disconnected, MeshError
 from mesh.failure import HOST_LOST, Failure, Kind
 from mesh.subjects import function_request, function_stop, function_who
@@ -61,7 +62,7 @@ async def call_function(
         if is_no_responders(data, raw_headers):
             failure = Failure(f"no handler registered for target {function_id}", Kind.NOT_FOUND, False)
             data = codec.encode_failure(failure)
-        answer(data)
+        answer(conn.opened(outcome_context(identity), data))
 
     identity = f"call.{secrets.token_hex(11)}"
     headers = {HEADER_CALL: identity}
@@ -70,7 +71,10 @@ async def call_function(
         headers |= context.headers
     if serves.startswith(WORKFLOW_SUBJECTS):
         headers[HEADER_FOR] = serves
-    token = conn.request_nowait(function_request(function_id), request, on_reply, headers, on_error=answer)
+    subject = function_request(function_id)
+    token = conn.request_nowait(
+        subject, request, on_reply, headers, on_error=answer, context=request_context(subject, identity)
+    )
     try:
         while not answers:
             with anyio.move_on_after(LOOK_EVERY_S):

@@ -26,6 +26,7 @@ from mesh.asking import ask_api
 from mesh.calls import call_function
 from mesh.connection import Connection, ConnectOptions
 from mesh.connection import connect as connect_nats
+from mesh.envelopes import Unopened
 from mesh.errors import (
     CannotLookBack,
     Disconnected,
@@ -450,7 +451,7 @@ class Client:
 
     async def _wait(self, handle: WorkflowHandle) -> Any:
         key = handle.key
-        news = _News()
+        news = _News(self.conn)
         # Whoever ends the run publishes that, and so we hear of it; the log decides.
         ends = self.conn.subscribe_direct(key.subject("end", "*"), news.on_end)
         notes = self.conn.subscribe_direct(key.note("suspended"), news.on_suspended)
@@ -500,16 +501,19 @@ class Client:
 class _News:
     """What is heard about a workflow while its result is waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
         self.suspended: str | None = None
         self._event = anyio.Event()
 
     def on_end(self, _subject: str, _reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
         self._event.set()
 
-    def on_suspended(self, _subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+    def on_suspended(self, subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
         try:
-            self.suspended = str(codec.decode(data))
+            self.suspended = str(codec.decode(self._conn.opened(subject, data)))
+        except Unopened as error:
+            self.suspended = f"the reason is {error.reason}"
         except Undecodable:
             self.suspended = "for a reason that cannot be read"
         self._event.set()

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgpack
 
+from mesh.envelopes import ENVELOPE, Unopened, why_closed
 from mesh.errors import Undecodable
 from mesh.failure import Failure, Kind
 
@@ -69,10 +70,22 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """Decode a payload of ours, JSON or text. Empty bytes are None. Raises Undecodable for a broken payload of ours."""
+    """Decode a payload of ours, JSON or text. Empty bytes are None.
+
+    Raises Undecodable for a broken payload of ours, Unopened for an envelope that was not opened.
+    """
     if data[:1] == MARKER:
-        return unpack(data[1:])
+        return _unpack_marked(data)
     return decode_foreign(data)
+
+
+def _unpack_marked(data: bytes) -> Any:
+    try:
+        return unpack(data[1:])
+    except Undecodable:
+        if data[:2] == ENVELOPE:
+            raise Unopened(why_closed(data) or "") from None
+        raise
 
 
 def decode_foreign(data: bytes) -> Any:
@@ -97,7 +110,7 @@ def decode_foreign(data: bytes) -> Any:
 def as_marked(data: bytes) -> bytes:
     """The same value as a payload of ours; what is ours already passes unchanged once it is known to decode."""
     if data[:1] == MARKER:
-        unpack(data[1:])
+        _unpack_marked(data)
         return data
     return encode(decode_foreign(data))
 
@@ -116,7 +129,7 @@ def decode_outcome(data: bytes) -> tuple[bool, Any]:
     """Read an outcome: (True, value) or (False, Failure). Raises Undecodable."""
     if data[:1] != MARKER:
         return True, decode_foreign(data)
-    value = unpack(data[1:])
+    value = _unpack_marked(data)
     if not (isinstance(value, list) and len(value) == 2 and value[0] in (0, 1)):
         raise Undecodable("an outcome is [0, value] or [1, failure]")
     return (True, value[1]) if value[0] == 0 else (False, Failure.from_wire(value[1]))

@@ -11,6 +11,8 @@ Invariants:
   either goes out on the connection it was made on or never.
 - `epoch` counts connections. A request in flight fails at once with Disconnected when its connection breaks.
 - Handlers and listeners are plain functions called from the read loop; what they raise is logged and harms nobody.
+- With a codec, no payload with values of users in it leaves unencrypted: what is published on a subject that has a
+  context (`mesh.envelopes.context_of`), and what is published with a context, goes out in an envelope.
 - Pending writes are bounded: past WRITE_BUFFER_BYTES_MAX a publish raises Disconnected. `drain_writes` waits for room.
 
 Not here: JetStream (`mesh.jetstream`), writes that are repeated until acknowledged (`mesh.outbox`).
@@ -33,6 +35,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.lowlevel
 
+from mesh.envelopes import ENCRYPTED, ENVELOPE, answer_context, context_of
 from mesh.errors import (
     Disconnected,
     InvalidName,
@@ -179,6 +182,7 @@ class Connection:
         self._configured = list(addresses)
         self._discovered: list[str] = []
         self._options = options
+        self.codec = options.codec
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._why_down = "it has not been connected yet"
@@ -261,9 +265,17 @@ class Connection:
     # ---- publish ---------------------------------------------------------------------------------------------------
 
     def publish_nowait(
-        self, subject: str, payload: bytes = b"", reply: str = "", headers: Headers | None = None
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        headers: Headers | None = None,
+        *,
+        context: str = "",
     ) -> None:
         """Send a message; it is written together with the others of this turn of the loop.
+
+        context: what the payload is bound to when it is encrypted, by default what follows from the subject.
 
         Raises Disconnected when there is no connection or the server does not take what it was sent, PayloadTooLarge,
         InvalidName. That the server got it is not known before a `flush`, that a stream stored it never.
@@ -274,6 +286,8 @@ class Connection:
         if not subject or " " in both or not both.isprintable() or len(both) > SUBJECT_BYTES_MAX // 4:
             check_subject(both)
             check_subject(subject)
+        if self.codec is not None:
+            payload = self.sealed(context or context_of(subject, reply), payload)
         size = len(payload)
         if headers is None:
             if size > self.max_payload:
@@ -292,6 +306,18 @@ class Connection:
             self._loop.call_soon(self._write_out)
         elif self._out_bytes > WRITE_NOW_BYTES:
             self._write_out()
+
+    def sealed(self, context: str, payload: bytes) -> bytes:
+        """The payload as it leaves; unchanged without a codec or a context, when it is empty or an envelope already."""
+        if self.codec is None or not context or not payload or payload[:2] == ENVELOPE:
+            return payload
+        return self.codec.seal(context, payload)
+
+    def opened(self, context: str, data: bytes) -> bytes:
+        """What came in as it was before it was encrypted; an envelope that cannot be opened stays one."""
+        if data[:3] != ENCRYPTED or self.codec is None:
+            return data
+        return self.codec.open(context, data)
 
     async def drain_writes(self) -> None:
         """Wait until there is room to write again; always lets other tasks run. Raises Disconnected."""
@@ -350,6 +376,7 @@ class Connection:
         headers: Headers | None = None,
         *,
         on_error: Callable[[MeshError], None] | None = None,
+        context: str = "",
     ) -> str:
         """Send a request and call on_reply(data, raw_headers) for each reply until `forget(token)`; return the token.
 
@@ -361,7 +388,7 @@ class Connection:
             raise self._unanswerable
         self._token_last += 1
         token = str(self._token_last)
-        self.publish_nowait(subject, payload, f"{self._inbox}{token}", headers)
+        self.publish_nowait(subject, payload, f"{self._inbox}{token}", headers, context=context)
         self._waiters[token] = _Waiter(subject, on_reply, on_error)
         return token
 
@@ -372,7 +399,7 @@ class Connection:
     async def request(
         self, subject: str, payload: bytes = b"", *, timeout_s: float, headers: Headers | None = None
     ) -> Reply:
-        """Send a request and return the first reply.
+        """Send a request and return the first reply, opened if it is encrypted (but not if a stream has answered).
 
         Raises NoResponders, RequestTimeout, Disconnected (before it was sent or after: see the epoch), PayloadTooLarge,
         NotPermitted. After RequestTimeout and Disconnected it may have been carried out.
@@ -384,7 +411,7 @@ class Connection:
                 if is_no_responders(data, raw_headers):
                     answer.set_exception(NoResponders(subject))
                 else:
-                    answer.set_result(Reply(data, raw_headers))
+                    answer.set_result(Reply(self._opened_answer(subject, data), raw_headers))
 
         token = self.request_nowait(subject, payload, on_reply, headers, on_error=_failing(answer))
         try:
@@ -419,7 +446,7 @@ class Connection:
                 else:
                     done.set_exception(NoResponders(subject))
                 return
-            reply = Reply(data, raw_headers)
+            reply = Reply(self._opened_answer(subject, data), raw_headers)
             replies.append(reply)
             if stop is not None and stop(reply):
                 done.set_result(None)
@@ -432,6 +459,12 @@ class Connection:
         finally:
             self.forget(token)
         return replies
+
+    def _opened_answer(self, subject: str, data: bytes) -> bytes:
+        # What a stream answers with was bound to the subject it is stored under: see `mesh.jetstream`.
+        if data[:3] != ENCRYPTED or subject.startswith("$"):
+            return data
+        return self.opened(answer_context(subject), data)
 
     async def _within(self, timeout_s: float, future: asyncio.Future[T], subject: str) -> T:
         """Wait for the future; raise RequestTimeout when the time is over."""

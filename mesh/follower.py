@@ -9,6 +9,7 @@ Invariants:
 - `deliver` is called in stream order, without a gap and without a repetition, from the start sequence on.
 - The server is told to go on (flow control) only after what came before has been handed over, so a paused follower
   holds at most the server's window (32 MB) in memory.
+- What is delivered is opened (`mesh.envelopes`), as far as the connection's codec can.
 - A user who may not make consumers gets the same by reading on from the stream's leader, a little later.
 - A stream that ends before what was delivered already has lost messages or is another one: StreamRegressed, and nothing
   more is delivered. What `deliver` raises ends the follower too.
@@ -29,6 +30,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from mesh.connection import Connection, DirectSubscription, parse_headers
+from mesh.envelopes import ENVELOPE
 from mesh.errors import (
     TEMPORARY,
     Disconnected,
@@ -334,6 +336,8 @@ class Follower:
             return
         self._consumer_seq = consumer_seq
         self._seq = seq
+        if data[:2] == ENVELOPE:
+            data = self._js.opened(subject, data)
         message = Delivered(subject, seq, timestamp_ns, data, raw_headers, pending)
         if self._paused or self._held:
             self._held.append(message)

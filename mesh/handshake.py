@@ -23,6 +23,7 @@ import nats.errors
 import nkeys
 from nats.aio.transport import TcpTransport
 
+from mesh.envelopes import PayloadCodec
 from mesh.errors import BadCredentials, NotLetIn, Unreachable
 
 READ_BYTES = 256 * 1024
@@ -36,6 +37,7 @@ class ConnectOptions:
     files; a `tls://` address without them is checked against the system's authorities.
     patience_s: how long the first connection is tried again: 0 = each address once (command line), inf = for ever
     (nodes). A connection that was up once is always tried again until it is closed.
+    codec: what encrypts payloads end to end (docs/security.md); None = they are sent and stored as they are.
     """
 
     user: str | None = None
@@ -61,6 +63,7 @@ class ConnectOptions:
     ping_interval_s: float = 2.0
     pings_outstanding_max: int = 2
     reconnect_wait_max_s: float = 0.5
+    codec: PayloadCodec | None = field(default=None, repr=False)
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Build the TLS context from the given files, None if there are none."""

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import anyio
 
 from mesh.connection import Connection, Headers, Reply, parse_headers, status_of
+from mesh.envelopes import ENVELOPE, context_of
 from mesh.errors import (
     Conflict,
     Disconnected,
@@ -141,13 +142,21 @@ def error_of(subject: str, error: Config, *, expected: int = -1, size: int = 0, 
 
 
 class JetStream:
-    """The JetStream API over one connection. `timeout_s` is per request and can be given to each call."""
+    """The JetStream API over one connection. `timeout_s` is per request and can be given to each call.
 
-    def __init__(self, conn: Connection, *, timeout_s: float = TIMEOUT_S) -> None:
+    opens: messages are read as they were before they were encrypted; else as they are stored.
+    """
+
+    def __init__(self, conn: Connection, *, timeout_s: float = TIMEOUT_S, opens: bool = True) -> None:
         self.conn = conn
         self.api_prefix = conn.js_api_prefix
         self._keys = conn.js_keys_prefix
         self._timeout_s = timeout_s
+        self.opens = opens
+
+    def opened(self, subject: str, data: bytes) -> bytes:
+        """A payload that is stored under this subject, opened if that is wanted and possible (`mesh.envelopes`)."""
+        return self.conn.opened(context_of(subject) or subject, data) if self.opens else data
 
     # ---- streams ---------------------------------------------------------------------------------------------------
 
@@ -522,7 +531,7 @@ class JetStream:
             return None
         if code is not None:
             raise ServerRefused(subject, code, description)
-        return _direct_message(reply)[0]
+        return self._opened(_direct_message(reply)[0])
 
     async def _get_from_leader(self, stream: str, request: Config) -> StoredMessage | None:
         answer = await self._ask_for_message(f"STREAM.MSG.GET.{stream}", request)
@@ -530,13 +539,20 @@ class JetStream:
             return None
         message = answer["message"]
         headers = message.get("hdrs")
-        return StoredMessage(
-            str(message["subject"]),
-            int(message["seq"]),
-            timestamp_ns_of(str(message["time"])),
-            base64.b64decode(message.get("data", "")),
-            base64.b64decode(headers) if headers else None,
+        return self._opened(
+            StoredMessage(
+                str(message["subject"]),
+                int(message["seq"]),
+                timestamp_ns_of(str(message["time"])),
+                base64.b64decode(message.get("data", "")),
+                base64.b64decode(headers) if headers else None,
+            )
         )
+
+    def _opened(self, message: StoredMessage) -> StoredMessage:
+        if message.data[:2] != ENVELOPE:
+            return message
+        return message._replace(data=self.opened(message.subject, message.data))
 
     async def _read_batch(
         self, stream: str, request: Config, timeout_s: float | None
@@ -565,7 +581,7 @@ class JetStream:
         if page and page[-1][1] != pending:
             # Replies are ordinary messages: if the server had to drop one, the count does not fit.
             raise RequestTimeout(subject, timeout_s)
-        return [message for message, _ in page], pending, int(up_to[1]) if up_to else 0
+        return [self._opened(message) for message, _ in page], pending, int(up_to[1]) if up_to else 0
 
 
 def bucket_config(

@@ -10,6 +10,7 @@ import anyio.abc
 
 from mesh import codec
 from mesh.connection import Connection
+from mesh.envelopes import answer_context
 from mesh.errors import Disconnected, MeshError, PayloadTooLarge, Undecodable
 from mesh.subjects import node_request, token
 from node.inventory import Inventory
@@ -48,37 +49,39 @@ class Questions:
         self._conn.subscribe_direct(node_request(self._node_id, "processes"), self._on_processes)
         self._conn.subscribe_direct(node_request(self._node_id, "suspended"), self._on_suspended)
 
-    def _on_ping(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
-        self._reply(reply, {"node": self._node_id})
+    def _on_ping(self, subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply(subject, reply, {"node": self._node_id})
 
-    def _on_status(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
-        self._reply(reply, self._status())
+    def _on_status(self, subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply(subject, reply, self._status())
 
-    def _on_functions(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
-        self._reply_list(reply, {}, "functions", self._inventory.functions())
+    def _on_functions(self, subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply_list(subject, reply, {}, "functions", self._inventory.functions())
 
-    def _on_processes(self, _subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+    def _on_processes(self, subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
         try:
             wish = codec.decode(data)
         except Undecodable:
             wish = None
         answer = self._inventory.processes(wish if isinstance(wish, dict) else {})
-        self._reply_list(reply, {"total": answer["total"]}, "shown", answer["shown"])
+        self._reply_list(subject, reply, {"total": answer["total"]}, "shown", answer["shown"])
 
-    def _on_suspended(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
-        self._reply_list(reply, {}, "suspended", self._suspended())
+    def _on_suspended(self, subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply_list(subject, reply, {}, "suspended", self._suspended())
 
-    def _reply_list(self, reply: str, head: dict[str, Any], name: str, items: list[dict[str, Any]]) -> None:
+    def _reply_list(
+        self, subject: str, reply: str, head: dict[str, Any], name: str, items: list[dict[str, Any]]
+    ) -> None:
         """Reply with as many items of a list as a message takes; `total` says how many there are."""
         total = head.get("total", len(items))
-        while not self._reply(reply, {**head, "total": total, name: items}) and items:
+        while not self._reply(subject, reply, {**head, "total": total, name: items}) and items:
             items = items[: len(items) // 2]
 
-    def _reply(self, reply: str, value: object) -> bool:
-        """Reply, if somebody wants that; False when it is too large for a message."""
+    def _reply(self, subject: str, reply: str, value: object) -> bool:
+        """Reply to a request on this subject, if somebody wants that; False when it is too large for a message."""
         if reply:
             try:
-                self._conn.publish_nowait(reply, codec.encode(value))
+                self._conn.publish_nowait(reply, codec.encode(value), context=answer_context(subject))
             except PayloadTooLarge:
                 return False
             except Disconnected:
@@ -92,7 +95,7 @@ class Questions:
             def on_request(subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
                 number = subject.split(".")[3]
                 if reply and number.isdecimal() and int(number) in engine.partitions:
-                    tasks.start_soon(self._describe, engine, reply, data)
+                    tasks.start_soon(self._describe, engine, subject, reply, data)
 
             subject = f"mesh.queue.{token(engine.queue)}.*.describe"
             subscription = self._conn.subscribe_direct(subject, on_request)
@@ -101,7 +104,7 @@ class Questions:
             finally:
                 subscription.unsubscribe()
 
-    async def _describe(self, engine: Engine, reply: str, data: bytes) -> None:
+    async def _describe(self, engine: Engine, subject: str, reply: str, data: bytes) -> None:
         """Answer {id}: what a workflow is doing; {id, full}: with variables and ops; {id, run, at}: how it was.
 
         What cannot be answered is a `note` to the first two, and a `problem` to the third.
@@ -121,11 +124,11 @@ class Questions:
             described = _refusal(looks_back, error)
         answer = {**described, "node": self._node_id} if described else None
         for spared in SPARED:
-            if self._reply(reply, answer) or answer is None:
+            if self._reply(subject, reply, answer) or answer is None:
                 return
             left_out = [*answer.get("left_out", ()), *(name for name in spared if answer.get(name))]
             answer = {name: value for name, value in answer.items() if name not in spared} | {"left_out": left_out}
-        while answer and not self._reply(reply, answer) and answer.get("waiting"):
+        while answer and not self._reply(subject, reply, answer) and answer.get("waiting"):
             answer["waiting"] = answer["waiting"][: len(answer["waiting"]) // 2]
             answer["left_out"] = [*(name for name in answer["left_out"] if name != "waiting"), "waiting"]
 

@@ -22,6 +22,7 @@ import anyio.abc
 
 from mesh import codec
 from mesh.connection import Connection, DirectSubscription
+from mesh.envelopes import answer_context
 from mesh.errors import Disconnected, MeshError, PayloadTooLarge
 from mesh.tracecontext import carrying, read_context
 from node.api.endpoints import ENDPOINTS, EndpointSpec, Verb
@@ -106,7 +107,7 @@ class ControlApi:
         spec: EndpointSpec,
         verb: Verb,
         endpoint: Endpoint,
-        _subject: str,
+        subject: str,
         reply: str,
         data: bytes,
         raw_headers: bytes | None,
@@ -122,7 +123,7 @@ class ControlApi:
         scope = anyio.CancelScope()
         self._under_way.add(scope)
         with carrying(read_context(raw_headers)):  # what it starts belongs to the trace of who asks
-            self._tasks.start_soon(self._serve, scope, spec, verb, endpoint, reply, data)
+            self._tasks.start_soon(self._serve, scope, spec, verb, endpoint, reply, self._conn.opened(subject, data))
 
     async def _serve(
         self, scope: anyio.CancelScope, spec: EndpointSpec, verb: Verb, endpoint: Endpoint, reply: str, data: bytes
@@ -147,7 +148,9 @@ class ControlApi:
             fields = read_request(spec.fields, data)
             first = self._called_with.get(spec.of) or Asker(self._client, self._conn.address)
             answer = await verb(first, **fields)
-            self._conn.publish_nowait(reply, answer_bytes({spec.key: answer} if spec.key else answer))
+            self._conn.publish_nowait(
+                reply, answer_bytes({spec.key: answer} if spec.key else answer), context=answer_context(spec.subject)
+            )
         except PayloadTooLarge as error:
             if error.subject != reply:
                 return problem_of(error)
@@ -164,7 +167,9 @@ class ControlApi:
         endpoint.count(took_s, problem.message)
         try:
             self._conn.publish_nowait(
-                reply, answer_bytes(problem.record), headers=error_headers(problem.code, problem.message)
+                reply,
+                answer_bytes(problem.record),
+                headers=error_headers(problem.code, problem.message),
             )
         except (Disconnected, PayloadTooLarge) as error:
             _log.info("an error was not answered: %s", error)

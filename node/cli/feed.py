@@ -117,6 +117,7 @@ class Feed:
     def _on_published(self, subject: str, _reply: str, data: bytes, raw_headers: bytes | None) -> None:
         # As it will be stored; in which partition matters to nobody here.
         queue, _, rest = subject.removeprefix("mesh.wf.").partition(".")
+        data = self._client.conn.opened(subject, data)
         self._hear(f"mesh.log.{queue}.0.{rest}", 0, time.time_ns(), data, raw_headers)
 
     def _hear(self, stored: str, seq: int, time_ns: int, data: bytes, raw_headers: bytes | None) -> None:
@@ -129,7 +130,7 @@ class Feed:
     def _on_suspended(self, subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
         parts = subject.split(".")
         try:
-            reason = str(codec.decode(data))
+            reason = str(codec.decode(self._client.conn.opened(subject, data)))
         except Undecodable:
             reason = "for a reason that cannot be read"
         self._waiting.append(_News(WorkflowKey(untoken(parts[2]), untoken(parts[3])), time.time_ns(), None, reason))

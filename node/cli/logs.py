@@ -106,7 +106,11 @@ async def _show(
         from mesh.subjects import log_subject
 
         subject = log_subject(node) if node is not None else "mesh.logs.*"
-        client.conn.subscribe_direct(subject, lambda _s, _r, data, _h: coming.extend(decode_lines(data)))
+
+        def on_line(subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+            coming.extend(decode_lines(client.conn.opened(subject, data)))
+
+        client.conn.subscribe_direct(subject, on_line)
     with server.deadline("the nodes' log lines"):
         await client.conn.flush()
         kept, silent = await _kept_lines(client, node)

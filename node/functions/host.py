@@ -25,6 +25,7 @@ import anyio.abc
 from mesh import codec
 from mesh.calls import HEADER_CALL, HEADER_FOR
 from mesh.connection import Connection, DirectSubscription
+from mesh.envelopes import answer_context, outcome_context, request_context
 from mesh.errors import Disconnected, NotPermitted, PayloadTooLarge, Undecodable
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.failure import Failure, Kind
@@ -224,8 +225,8 @@ class FunctionHost:
         def on_request(_subject: str, reply: str, data: bytes, raw_headers: bytes | None) -> None:
             self._on_request(function, reply, data, raw_headers)
 
-        def on_who(_subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
-            self._on_who(reply, data)
+        def on_who(subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+            self._on_who(subject, reply, data)
 
         def on_stop(_subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
             self._on_stop(data)
@@ -253,6 +254,7 @@ class FunctionHost:
             if at >= 0:
                 digits = raw_headers[at + len(HEADER_HOPS) :].split(b"\r\n", 1)[0]
                 hops = int(digits) if digits.isdigit() else HOPS_MAX
+        data = self._conn.opened(request_context(function_request(function.id), identity), data)
         if identity in self._jobs:
             return  # asked again for what is under way here
         limit = function.limit
@@ -288,7 +290,7 @@ class FunctionHost:
             # The way back is the server's own, and a client may not name it as the reply of another request.
             failure = Failure(f"the node that was to run {job.function.id} leaves; call again", Kind.UNAVAILABLE, True)
             with suppress(Disconnected):
-                self._conn.publish_nowait(job.reply, codec.encode_failure(failure))
+                self._publish_outcome(job, codec.encode_failure(failure))
             return
         headers = {"Mesh-Hops": str(hops + 1)}
         if job.identity != job.reply:
@@ -300,11 +302,13 @@ class FunctionHost:
         if job.trace is not None:
             headers |= job.trace.headers
         try:
-            self._conn.publish_nowait(function_request(job.function.id), job.request, job.reply, headers)
+            subject = function_request(job.function.id)
+            context = request_context(subject, job.identity)
+            self._conn.publish_nowait(subject, job.request, job.reply, headers, context=context)
         except Disconnected:
             return  # its owner asks after it
 
-    def _on_who(self, reply: str, data: bytes) -> None:
+    def _on_who(self, subject: str, reply: str, data: bytes) -> None:
         try:
             wanted = codec.decode(data)
         except Undecodable:
@@ -321,7 +325,8 @@ class FunctionHost:
             if job is not None:
                 mine.append([ret, now - job.begun_s if job.begun_s else 0.0])
         try:
-            self._conn.publish_nowait(reply, codec.encode(mine))
+            # Among them may be outcomes.
+            self._conn.publish_nowait(reply, codec.encode(mine), context=answer_context(subject))
         except Disconnected:
             return
 
@@ -425,12 +430,16 @@ class FunctionHost:
             return
         try:
             try:
-                self._conn.publish_nowait(job.reply, outcome)
+                self._publish_outcome(job, outcome)
             except PayloadTooLarge as error:
-                self._conn.publish_nowait(job.reply, _too_large(error))
+                self._publish_outcome(job, _too_large(error))
         except Disconnected:
             _log.info("the caller of %s is not reached: the connection is down", job.function.id, extra=job.about())
         self._leave(job)
+
+    def _publish_outcome(self, job: Job, outcome: bytes) -> None:
+        """Answer whoever waits in an inbox. Raises Disconnected, PayloadTooLarge."""
+        self._conn.publish_nowait(job.reply, outcome, context=outcome_context(job.identity))
 
     def _leave(self, job: Job) -> None:
         self._jobs.pop(job.identity, None)

@@ -159,7 +159,7 @@ class EventsModule:
 
     def _on_event(self, subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
         try:
-            wire = codec.decode(data)
+            wire = codec.decode(self._conn.opened(subject, data) if self._conn is not None else data)
         except Undecodable as error:
             wire = str(error)
         if not isinstance(wire, dict) or not all(wire.get(name) and _is_text(wire[name]) for name in ("kind", "path")):

@@ -58,7 +58,7 @@ class KvStore:
         if ttl_s is not None and ttl_s < TTL_S_MIN:
             raise Refused(f"ttl must be at least {TTL_S_MIN} s in a store.kv, not {ttl_s:g} s", Kind.INVALID)
         whole_s = None if ttl_s is None else math.ceil(ttl_s)
-        payload = codec.encode(value)
+        payload = self._js.conn.sealed(f"$KV.{self._entry.bucket}.{bucket_key(key)}", codec.encode(value))
         revision = await self._with_bucket(lambda: self._put(key, payload, whole_s, condition))
         return Held(key, value, revision)
 

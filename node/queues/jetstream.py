@@ -215,7 +215,7 @@ class _Source:
         message = QueueMessage(
             headers.get("Nats-Msg-Id") or f"{self._queue.name}:{seq}",
             {name: value for name, value in headers.items() if not name.lower().startswith(_RESERVED_HEADERS)},
-            data,
+            self._conn.opened(message_queue(self._queue.name), data),
         )
         self._held.add(reply)
         self._arrived.append(Delivery(message, number, reply))

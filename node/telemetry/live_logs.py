@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from mesh.connection import Connection
+from mesh.envelopes import answer_context
 from mesh.errors import MeshError, PayloadTooLarge
 from mesh.subjects import log_subject, node_request
 from node.log_fields import fields_of
@@ -116,7 +117,7 @@ class LiveLogs(logging.Handler):
             self._forbidden = True
             self._waiting.clear()
 
-    def _on_request(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+    def _on_request(self, subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
         if not reply or self._conn is None:
             return
         self.acquire()
@@ -129,7 +130,7 @@ class LiveLogs(logging.Handler):
             kept = [line for line in kept if len(line) <= self._conn.max_payload]
             while len(answer := b"\n".join(kept)) > self._conn.max_payload:
                 kept = kept[(len(kept) + 1) // 2 :]
-            self._conn.publish_nowait(reply, answer)
+            self._conn.publish_nowait(reply, answer, context=answer_context(subject))
 
 
 def _record(text: str) -> logging.LogRecord:

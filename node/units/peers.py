@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from mesh import codec
 from mesh.connection import Connection
+from mesh.envelopes import answer_context
 from mesh.errors import Disconnected, MeshError, PayloadTooLarge, Undecodable
 from mesh.failure import Failure, Kind
 from mesh.subjects import node_request
@@ -77,7 +78,7 @@ class Peers:
             if not data and raw_headers is not None and raw_headers.startswith(b"NATS/1.0 503"):
                 # While its member key stands it is only coming back to its server, or we were quicker than that.
                 data = _unreached(node, "it does not listen at the moment") if self._is_up(node) else lost(node)
-            answer(data)
+            answer(self._conn.opened(answer_context(subject), data))
 
         def on_error(error: MeshError) -> None:
             answer(_unreached(node, str(error)))
@@ -86,11 +87,12 @@ class Peers:
             answer(_unreached(node, f"it did not answer within {timeout_s:g} s"))
 
         waiting[number] = answer
+        subject = node_request(node, "unit")
         token = ""
         timeout = self._loop.call_later(timeout_s, late)
         try:
             payload = codec.encode([verb, *args])
-            token = self._conn.request_nowait(node_request(node, "unit"), payload, on_reply, on_error=on_error)
+            token = self._conn.request_nowait(subject, payload, on_reply, on_error=on_error)
         except PayloadTooLarge as error:
             answer(codec.encode_failure(Failure(f"too large to be sent: {error}", Kind.INVALID, False)))
         except Disconnected as error:
@@ -117,19 +119,19 @@ class Peers:
         for answer in list(self._waiting.pop(node, {}).values()):
             answer(lost(node))
 
-    def _on_request(self, _subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+    def _on_request(self, subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
         def done(outcome: bytes) -> None:
             if reply:
                 try:
-                    self._conn.publish_nowait(reply, outcome)
+                    self._conn.publish_nowait(reply, outcome, context=answer_context(subject))
                 except PayloadTooLarge as error:
                     failure = Failure(f"the answer is too large to be sent: {error}", Kind.INVALID, False)
-                    self._conn.publish_nowait(reply, codec.encode_failure(failure))
+                    self._conn.publish_nowait(reply, codec.encode_failure(failure), context=answer_context(subject))
                 except Disconnected:
                     return  # they find out when it does not come
 
         try:
-            request = codec.decode(data)
+            request = codec.decode(self._conn.opened(subject, data))
             if not isinstance(request, list) or not request or not isinstance(request[0], str):
                 raise Undecodable("not a list that begins with a verb")
             self._handle(request[0], request[1:], done)
