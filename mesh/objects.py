@@ -1,0 +1,295 @@
+"""Payloads that are too large for a message: put into a JetStream object store, read back, removed.
+
+Every queue has a bucket, laid out as ADR-20 says, so that `nats object ls` and `nats object get` read it: the stream
+`OBJ_<bucket>`, an object's bytes in chunks under `$O.<bucket>.C.<name>`, and what it is under `$O.<bucket>.M.<name in
+base64>`. What is special is that an object's chunks lie under its name (`mesh.references`) and not under a random one:
+so those of one workflow can be listed and removed through the subject index.
+
+Invariants:
+  * an object is whole and acknowledged before its reference is given out;
+  * what is read back has the size and the digest of the reference, or an error is raised;
+  * what is known to nobody is removed with its chunks last, for by them it is found again.
+
+Not here: when a payload becomes an object (whoever publishes it), which objects may go (`store.unreferenced`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from mesh.errors import TEMPORARY, MeshError, NotFound, OutcomeUnknown, RequestTimeout
+from mesh.groups import unwrapped
+from mesh.jetstream import Config, JetStream, PubAck, timestamp_of
+from mesh.references import ObjectDamaged, ObjectMissing, ObjectName, Reference, bucket_of, parse_name
+from mesh.subjects import stream_name
+
+# One payload. It is held in memory as a whole, by its sender, by its receiver, and by a Lua VM with a limit of its own.
+PAYLOAD_BYTES_MAX: Final = 64 * 1024 * 1024
+CHUNK_BYTES: Final = 128 * 1024  # what other clients take, and what ADR-20 suggests
+HEADERS_BYTES: Final = 1024  # left free in a chunk under a small max_payload
+CHUNKS_AT_ONCE: Final = 32
+# Of one request. All requests of a connection together must stay below the 64 MB that a server holds for a client.
+READ_BYTES: Final = 4 * 1024 * 1024
+READS_AT_ONCE: Final = 4
+HASH_HERE_BYTES: Final = 256 * 1024  # what takes the event loop less than a millisecond
+TRIES: Final = 5
+# A replica is behind by milliseconds; another one is asked when it is by more.
+LAG_TRIES: Final = 100
+LAG_AGAIN_S: Final = 0.01
+REMOVE_AT_ONCE: Final = 16
+DIGEST_PREFIX: Final = "SHA-256="
+
+T = TypeVar("T")
+
+
+class TooLarge(MeshError, ValueError):
+    """Raised when a payload is larger than any payload may be, or than there is a place for."""
+
+    code = "too-large"
+
+    def __init__(self, what: str, payload_bytes: int, payload_bytes_max: int, hint: str = "") -> None:
+        self.payload_bytes = payload_bytes
+        self.payload_bytes_max = payload_bytes_max
+        super().__init__(
+            f"{what} takes {payload_bytes} bytes, at most {payload_bytes_max} are possible; "
+            + (hint or "put the data into a store of your own and pass where it is")
+        )
+
+
+class Objects:
+    """The objects of all queues over one connection. payload_bytes_max: what one may take."""
+
+    def __init__(self, js: JetStream, *, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
+        self._js = js
+        self.payload_bytes_max = payload_bytes_max
+        self._reads = anyio.CapacityLimiter(READS_AT_ONCE)
+
+    async def ensure_bucket(self, queue: str, *, replicas: int = 1) -> None:
+        """Make the bucket of a queue, if there is none."""
+        bucket = bucket_of(queue)
+        try:
+            await self._js.stream_info(_stream(bucket))
+        except NotFound:
+            await self._js.ensure_stream(bucket_config(queue, replicas))
+
+    async def put(self, queue: str, id_token: str, what: str, data: bytes, *, run: int = 0) -> Reference:
+        """Store a payload of a workflow and return its reference once all of it is acknowledged.
+
+        what: one token that says what it is. Raises TooLarge, NotPermitted, and what `JetStream.publish` raises.
+        """
+        if len(data) > self.payload_bytes_max:
+            raise TooLarge(f"the payload ({what})", len(data), self.payload_bytes_max)
+        digest = await _digest(data)
+        for tries in range(TRIES):
+            name = ObjectName(id_token, str(run), what, secrets.token_hex(8))
+            try:
+                return await self._put(queue, str(name), data, digest)
+            except OutcomeUnknown:
+                # Chunks may lie twice under this name, or in a wrong order: begin again under another one.
+                if tries == TRIES - 1:
+                    raise
+                await self._give_up(queue, str(name))
+            except NotFound:
+                # Nobody has needed the bucket so far. In a cluster it is said for a moment of one that is there, too.
+                if tries == TRIES - 1:
+                    raise
+                await self.ensure_bucket(queue, replicas=await self._replicas(queue))
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    async def get(self, queue: str, reference: Reference) -> bytes:
+        """Read a payload. Raises ObjectMissing, ObjectDamaged, TooLarge, RequestTimeout, Disconnected."""
+        if reference.size > self.payload_bytes_max:
+            raise TooLarge(
+                f"the object {reference.name}", reference.size, self.payload_bytes_max, "this node takes less than "
+                "who has written it; have it take as much",
+            )  # fmt: skip
+        bucket = bucket_of(queue)
+        async with self._reads:
+            data = await self._chunks(bucket, reference)
+        if len(data) != reference.size:
+            raise ObjectDamaged(bucket, reference.name, f"{len(data)} bytes instead of {reference.size}")
+        if await _digest(data) != reference.digest:
+            raise ObjectDamaged(bucket, reference.name, "its digest is not that of what was stored")
+        return data
+
+    async def names(self, queue: str, of: str = "*", run: str = "*") -> list[ObjectName]:
+        """The objects of a queue, of one of its workflows (its id token), or of a run; also those not finished."""
+        bucket = bucket_of(queue)
+        prefix = f"$O.{bucket}.C."
+        try:
+            counts = await self._js.subject_counts(_stream(bucket), f"{prefix}{of}.{run}.*.*")
+        except NotFound:
+            return []
+        return [name for subject in counts if (name := parse_name(subject.removeprefix(prefix))) is not None]
+
+    async def stored_ns(self, queue: str, names: Iterable[ObjectName]) -> dict[ObjectName, int]:
+        """When each of these was stored, by the server's clock; without those that are gone."""
+        bucket = bucket_of(queue)
+        by_subject = {_meta_subject(bucket, str(name)): name for name in names}
+        found: dict[ObjectName, int] = {}
+        for page in _pages(list(by_subject), 500):
+            for message in await self._js.multi_last(_stream(bucket), page):
+                found[by_subject[message.subject]] = message.timestamp_ns
+        for name in by_subject.values():
+            if name not in found:
+                first = await self._js.get_next(_stream(bucket), 1, _chunk_subject(bucket, str(name)))
+                if first is not None:
+                    found[name] = first.timestamp_ns
+        return found
+
+    async def remove(self, queue: str, names: Iterable[str]) -> int:
+        """Remove objects; return how many there were to remove. Repeating is harmless."""
+        bucket = bucket_of(queue)
+        wanted = sorted(set(names))
+        limit = anyio.CapacityLimiter(REMOVE_AT_ONCE)
+
+        async def one(name: str) -> None:
+            async with limit:
+                await self._js.purge(_stream(bucket), subject=_meta_subject(bucket, name))
+                await self._js.purge(_stream(bucket), subject=_chunk_subject(bucket, name))
+
+        with suppress(NotFound), unwrapped():
+            async with anyio.create_task_group() as tasks:
+                for name in wanted:
+                    tasks.start_soon(one, name)
+        return len(wanted)
+
+    # ---- writing ---------------------------------------------------------------------------------------------------
+
+    async def _put(self, queue: str, name: str, data: bytes, digest: bytes) -> Reference:
+        bucket = bucket_of(queue)
+        size = max(1, min(CHUNK_BYTES, self._js.conn.max_payload - HEADERS_BYTES))
+        chunks = [data[at : at + size] for at in range(0, len(data), size)]
+        subject = _chunk_subject(bucket, name)
+        last_seq = 0
+        for together in _pages(chunks, CHUNKS_AT_ONCE):
+            for ack in await self._publish_in_order(subject, together):
+                if ack.seq <= last_seq:
+                    raise OutcomeUnknown(subject)  # the server had to be told twice
+                last_seq = ack.seq
+        reference = Reference(name, len(data), len(chunks), digest)
+        meta = json.dumps(_meta(bucket, reference, size), separators=(",", ":")).encode()
+        await self._js.publish(_meta_subject(bucket, name), meta, headers={"Nats-Rollup": "sub"})
+        return reference
+
+    async def _publish_in_order(self, subject: str, chunks: list[bytes]) -> list[PubAck]:
+        """Publish chunks without waiting for one before the next. They leave in this order: tasks begin as started."""
+        acks: dict[int, PubAck] = {}
+
+        async def one(number: int, chunk: bytes) -> None:
+            acks[number] = await self._js.publish(subject, chunk)
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                for number, chunk in enumerate(chunks):
+                    tasks.start_soon(one, number, chunk)
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        return [acks[number] for number in range(len(chunks))]
+
+    async def _give_up(self, queue: str, name: str) -> None:
+        with suppress(MeshError):
+            await self.remove(queue, [name])
+
+    async def _replicas(self, queue: str) -> int:
+        """As many copies as the histories have that refer to the objects."""
+        return int((await self._js.stream_info(stream_name(queue))).config.get("num_replicas", 1))
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    async def _chunks(self, bucket: str, reference: Reference) -> bytes:
+        """All chunks there are. A replica that answers may lag behind: the leader knows how many there must be."""
+        subject = _chunk_subject(bucket, reference.name)
+        for tries in range(LAG_TRIES):
+            try:
+                found = await self._js.batch_get(_stream(bucket), subject_filter=subject, max_bytes=READ_BYTES)
+            except NotFound:
+                raise ObjectMissing(bucket, reference.name, "there is no such bucket") from None
+            if len(found) >= reference.chunks:
+                return b"".join(message.data for message in found)
+            counts = await self._js.subject_counts(_stream(bucket), subject)
+            if counts.get(subject, 0) < reference.chunks:
+                raise ObjectMissing(bucket, reference.name, f"{counts.get(subject, 0)} of {reference.chunks} chunks")
+            if tries:
+                await anyio.sleep(LAG_AGAIN_S)
+        raise RequestTimeout(f"the object {reference.name}: every replica lags behind", LAG_TRIES * LAG_AGAIN_S)
+
+
+def bucket_config(queue: str, replicas: int) -> dict[str, Any]:
+    """The stream of a queue's objects (ADR-20)."""
+    bucket = bucket_of(queue)
+    return {
+        "name": _stream(bucket),
+        "description": f"Payloads of queue {queue} that are too large for a message",
+        "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "new",
+        "max_age": 0,
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": False,
+        "deny_purge": False,
+        "metadata": {"moonmesh.queue": queue},
+    }
+
+
+def _stream(bucket: str) -> str:
+    return f"OBJ_{bucket}"
+
+
+def _chunk_subject(bucket: str, name: str) -> str:
+    return f"$O.{bucket}.C.{name}"
+
+
+def _meta_subject(bucket: str, name: str) -> str:
+    return f"$O.{bucket}.M.{urlsafe_b64encode(name.encode()).decode()}"
+
+
+def _meta(bucket: str, reference: Reference, chunk_bytes: int) -> Config:
+    """What other clients read of an object."""
+    return {
+        "name": reference.name,
+        "options": {"max_chunk_size": chunk_bytes},
+        "bucket": bucket,
+        "nuid": reference.name,
+        "size": reference.size,
+        "mtime": timestamp_of(time.time_ns()),
+        "chunks": reference.chunks,
+        "digest": DIGEST_PREFIX + urlsafe_b64encode(reference.digest).decode(),
+    }
+
+
+async def _digest(data: bytes) -> bytes:
+    if len(data) <= HASH_HERE_BYTES:
+        return hashlib.sha256(data).digest()
+    return await anyio.to_thread.run_sync(lambda: hashlib.sha256(data).digest())
+
+
+def _pages(items: list[T], size: int) -> Iterable[list[T]]:
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of several chunks that failed, the error that says most: one that will not pass by itself."""
+    errors = [error for error in _leaves(group) if not isinstance(error, TEMPORARY)]
+    return errors[0] if errors else next(iter(_leaves(group)))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,135 @@
+"""What stands in a message for a payload that is too large for one: a reference to an object. Pure.
+
+A reference is an envelope of the kind 02 (`C1 C1 02`; 0xC1 never begins msgpack, so no payload of ours begins like
+that) and then the msgpack array [name, size, chunks, digest]: the object's name, how many bytes and chunks it has, and
+their SHA-256. Of which queue the object is says the message that refers to it.
+
+An object's name is four tokens, `<id>.<run>.<what>.<nonce>`: the workflow as it stands in subjects, the run it is
+written for (0: before there is one), what it is (the kind of the event that refers to it, or one of the names below),
+and what tells it from all others. It is the subject of the object's chunks, too, so those of a workflow or of a run
+are found and removed through one filter.
+
+Invariants: an object belongs to one workflow of one queue, and a reference to an object of another workflow is
+refused: who may send a signal could otherwise have a workflow read what he may not.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from mesh import codec
+from mesh.errors import MeshError, Undecodable
+
+PREFIX: Final = b"\xc1\xc1\x02"
+DIGEST_BYTES: Final = 32
+# The arguments of a call, which no event holds: of use until the call has its outcome.
+ARGUMENTS: Final = "arg"
+# The start that a schedule publishes again and again.
+SCHEDULED: Final = "cron"
+
+_TOKEN: Final = re.compile(r"[^\s.*>]+")
+_PLAIN: Final = re.compile(r"[^A-Za-z0-9_\-]|-(?=[^A-Za-z0-9_])")
+
+
+class Reference(NamedTuple):
+    """Where a payload is. size: in bytes. digest: SHA-256 of all of them."""
+
+    name: str
+    size: int
+    chunks: int
+    digest: bytes
+
+    def encode(self) -> bytes:
+        """The bytes that stand for the payload."""
+        return PREFIX + codec.pack(list(self))
+
+    @property
+    def about(self) -> ObjectName:
+        """The parts of the name."""
+        return ObjectName(*self.name.split("."))
+
+
+class ObjectName(NamedTuple):
+    """The name of an object, by its tokens."""
+
+    id_token: str
+    run: str
+    what: str
+    nonce: str
+
+    def __str__(self) -> str:
+        return ".".join(self)
+
+
+class NotOfThisWorkflow(Undecodable):
+    """Raised when a message refers to an object that is not of the workflow it was sent to."""
+
+    code = "not-of-this-workflow"
+
+    def __init__(self, name: str, id_token: str) -> None:
+        self.name = name
+        super().__init__(f"the object {name} is not one of workflow {id_token}: nobody may refer to it from there")
+
+
+class ObjectMissing(MeshError):
+    """Raised when an object is not there (any more), or not all of it. Nothing can be done without it."""
+
+    code = "object-missing"
+
+    def __init__(self, bucket: str, name: str, found: str) -> None:
+        self.bucket = bucket
+        self.name = name
+        super().__init__(f"the object {name} of bucket {bucket} is missing ({found}); restore it from a backup")
+
+
+class ObjectDamaged(MeshError):
+    """Raised when what an object holds is not what was put into it."""
+
+    code = "object-damaged"
+
+    def __init__(self, bucket: str, name: str, reason: str) -> None:
+        self.bucket = bucket
+        self.name = name
+        super().__init__(f"the object {name} of bucket {bucket} is damaged ({reason}); restore it from a backup")
+
+
+def is_reference(data: bytes) -> bool:
+    """Whether bytes stand for an object."""
+    return data[:3] == PREFIX
+
+
+def decode_reference(data: bytes) -> Reference:
+    """Read a reference. Raises Undecodable."""
+    wire = codec.unpack(data[len(PREFIX) :])
+    match wire:
+        case [str(name), int(size), int(chunks), bytes(digest)] if (
+            parse_name(name) is not None and size > 0 and chunks > 0 and len(digest) == DIGEST_BYTES
+        ):
+            return Reference(name, size, chunks, digest)
+    raise Undecodable("a reference is [name of four tokens, size, chunks, SHA-256]")
+
+
+def parse_name(name: str) -> ObjectName | None:
+    """The parts of an object's name; None when it is not one of ours."""
+    parts = name.split(".")
+    if len(parts) != len(ObjectName._fields) or not all(_TOKEN.fullmatch(part) for part in parts):
+        return None
+    return ObjectName(*parts)
+
+
+def reference_to(data: bytes, id_token: str) -> Reference:
+    """Read a reference in a message of this workflow. Raises Undecodable, NotOfThisWorkflow."""
+    reference = decode_reference(data)
+    if reference.about.id_token != id_token:
+        raise NotOfThisWorkflow(reference.name, id_token)
+    return reference
+
+
+def bucket_of(queue: str) -> str:
+    """The bucket of a queue's objects: other characters than a bucket's name may have are written `--XX`."""
+    return "mesh_" + _PLAIN.sub(lambda found: "".join(f"--{byte:02X}" for byte in _bytes(found[0])), queue)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
