@@ -87,6 +87,8 @@ WRITE_BUFFER_BYTES_HIGH = 1024 * 1024
 # Written at once and not only at the end of the loop's turn, so that the server works while we go on.
 WRITE_NOW_BYTES = 64 * 1024
 RECONNECT_WAIT_FIRST_S = 0.02
+# Batches of a stream's messages that are read at a time (`mesh.jetstream.READ_BYTES` each).
+READS_AT_ONCE = 8
 # How long a polite end waits for the last bytes to leave.
 CLOSE_S = 1.0
 
@@ -178,6 +180,7 @@ class Connection:
         self.name = name
         self.epoch = 0
         self.max_payload = 1024 * 1024
+        self.reads = anyio.CapacityLimiter(READS_AT_ONCE)
         self.server_info: Mapping[str, object] = {}  # what the server has said of itself last (its INFO)
         self._configured = list(addresses)
         self._discovered: list[str] = []

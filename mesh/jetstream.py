@@ -51,6 +51,9 @@ _READS = ("INFO", "STREAM.INFO.", "STREAM.NAMES", "STREAM.LIST", "STREAM.MSG.GET
 # The server's own limits: 1,000 messages in an atomic batch (ADR-50), 1,024 results of a multi-last read (ADR-31).
 BATCH_WRITES_MAX = 1000
 BATCH_READS = 1000
+# How many bytes one request reads: all that a connection reads at a time has to stay below what the server holds for a
+# client that is slow to take it (64 MB, `max_pending`). Above that it hangs up.
+READ_BYTES = 4 * 1024 * 1024
 # Long enough for every watcher to see that a key has gone, also after a break.
 MARKER_TTL_S = 60
 
@@ -349,7 +352,7 @@ class JetStream:
         from_seq: int = 1,
         subject_filter: str = ">",
         batch: int = BATCH_READS,
-        max_bytes: int | None = None,
+        max_bytes: int = READ_BYTES,
         messages_max: int | None = None,
         timeout_s: float | None = None,
     ) -> list[StoredMessage]:
@@ -363,8 +366,7 @@ class JetStream:
         while messages_max is None or len(messages) < messages_max:
             count = batch if messages_max is None else min(batch, messages_max - len(messages))
             request: dict[str, object] = {"seq": seq, "next_by_subj": subject_filter, "batch": count}
-            if max_bytes is not None:
-                request["max_bytes"] = max_bytes
+            request["max_bytes"] = max_bytes
             page, pending, _ = await self._read_batch(stream, request, timeout_s)
             messages += page
             if not page or pending == 0:
@@ -560,10 +562,12 @@ class JetStream:
         """Read one batch; return its messages, how many are left, and the sequence it is as of (multi_last)."""
         subject = f"{self.api_prefix}.DIRECT.GET.{stream}"
         timeout_s = timeout_s or self._timeout_s
+        request = {"max_bytes": READ_BYTES, **request}
         try:
-            replies = await self.conn.request_many(
-                subject, _dump(request), timeout_s=timeout_s, stop=_ends_a_batch, no_responders_ok=False
-            )
+            async with self.conn.reads:
+                replies = await self.conn.request_many(
+                    subject, _dump(request), timeout_s=timeout_s, stop=_ends_a_batch, no_responders_ok=False
+                )
         except NoResponders:
             raise NotFound(f"{subject}: no such stream, or it does not allow direct reads") from None
         if not replies or not _ends_a_batch(replies[-1]):

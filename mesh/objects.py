@@ -38,9 +38,7 @@ PAYLOAD_BYTES_MAX: Final = 64 * 1024 * 1024
 CHUNK_BYTES: Final = 128 * 1024  # what other clients take, and what ADR-20 suggests
 HEADERS_BYTES: Final = 1024  # left free in a chunk under a small max_payload
 CHUNKS_AT_ONCE: Final = 32
-# Of one request. All requests of a connection together must stay below the 64 MB that a server holds for a client.
-READ_BYTES: Final = 4 * 1024 * 1024
-READS_AT_ONCE: Final = 4
+READS_AT_ONCE: Final = 4  # objects that are read at a time, as each of them is in memory as a whole
 HASH_HERE_BYTES: Final = 256 * 1024  # what takes the event loop less than a millisecond
 TRIES: Final = 5
 # A replica is behind by milliseconds; another one is asked when it is by more.
@@ -212,7 +210,7 @@ class Objects:
         subject = _chunk_subject(bucket, reference.name)
         for tries in range(LAG_TRIES):
             try:
-                found = await self._js.batch_get(_stream(bucket), subject_filter=subject, max_bytes=READ_BYTES)
+                found = await self._js.batch_get(_stream(bucket), subject_filter=subject)
             except NotFound:
                 raise ObjectMissing(bucket, reference.name, "there is no such bucket") from None
             if len(found) >= reference.chunks:

@@ -361,3 +361,22 @@ async def test_a_key_that_is_renewed_lives_for_its_own_time(nats_server: ServerF
 def test_timestamps_are_exact(text: str, expected: int) -> None:
     """They are the clock of workflows: the same event must give the same nanosecond however it was read."""
     assert timestamp_ns_of(text) == expected
+
+
+async def test_many_large_reads_at_a_time_do_not_cost_the_connection(nats_server: ServerFactory) -> None:
+    """The server hangs up on a client for which it holds more than 64 MB; each of these reads is of 45 MB."""
+    async with jetstream(nats_server()) as js:
+        await js.ensure_stream(STREAM)
+        for n in range(50):
+            await js.publish(f"s.{n}", bytes(900_000))
+        read: list[int] = []
+
+        async def read_all() -> None:
+            read.append(sum(len(message.data) for message in await js.multi_last("S", ["s.>"])))
+            read.append(sum(len(message.data) for message in await js.batch_get("S", subject_filter="s.>")))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(read_all)
+        assert read == [50 * 900_000] * 16
+        assert js.conn.epoch == 1
