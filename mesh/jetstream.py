@@ -20,14 +20,14 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import anyio
 
-from mesh.connection import Connection, Headers, Reply, parse_headers, status_of
+from mesh.connection import Connection, Headers, Reply, encode_headers, parse_headers, status_of
 from mesh.envelopes import ENVELOPE, context_of
 from mesh.errors import (
     Conflict,
@@ -42,6 +42,8 @@ from mesh.errors import (
     ServerRefused,
     Undecodable,
 )
+from mesh.objects import Objects
+from mesh.references import ARRANGE, is_reference
 
 TIMEOUT_S = 5.0
 REACHED_AGAIN_S = 0.005
@@ -147,15 +149,21 @@ def error_of(subject: str, error: Config, *, expected: int = -1, size: int = 0, 
 class JetStream:
     """The JetStream API over one connection. `timeout_s` is per request and can be given to each call.
 
-    opens: messages are read as they were before they were encrypted; else as they are stored.
+    opens: messages are read as they were before they were encrypted and put into an object store; else as they are
+    stored. lazily: payloads out of an object store are not read but where a history cannot be put together without;
+    the others stay references (`mesh.references`), for whoever reads them one after the other.
     """
 
-    def __init__(self, conn: Connection, *, timeout_s: float = TIMEOUT_S, opens: bool = True) -> None:
+    def __init__(
+        self, conn: Connection, *, timeout_s: float = TIMEOUT_S, opens: bool = True, lazily: bool = False
+    ) -> None:
         self.conn = conn
         self.api_prefix = conn.js_api_prefix
         self._keys = conn.js_keys_prefix
         self._timeout_s = timeout_s
         self.opens = opens
+        self.objects = Objects(self)
+        self._lazily = lazily
 
     def opened(self, subject: str, data: bytes) -> bytes:
         """A payload that is stored under this subject, opened if that is wanted and possible (`mesh.envelopes`)."""
@@ -258,6 +266,7 @@ class JetStream:
 
         expect_last_subject_seq: sequence that must be the subject's last one, 0 for "none yet"; None = do not check.
         expect_subject: check that of this subject instead, which may have wildcards. ttl_s: whole seconds, at least 1.
+        A payload that is too large and may be an object becomes one (`mesh.objects`).
         Raises Conflict; OutcomeUnknown if no ack came: it may still be stored later; NotFound if no stream takes the
         subject; Disconnected if it was not sent; PayloadTooLarge; ServerRefused.
         """
@@ -268,7 +277,15 @@ class JetStream:
             msg_id=msg_id,
             ttl_s=ttl_s,
         )
-        answer = await self._write(subject, payload, block or None, expect_last_subject_seq, timeout_s)
+        try:
+            answer = await self._write(subject, payload, block or None, expect_last_subject_seq, timeout_s)
+        except PayloadTooLarge as error:
+            reference = await self.objects.instead(subject, payload, error)
+            try:
+                answer = await self._write(subject, reference, block or None, expect_last_subject_seq, timeout_s)
+            except (Conflict, NotFound, ServerRefused):
+                await self.objects.take_back(subject, reference)
+                raise
         return PubAck(int(answer["seq"]), bool(answer.get("duplicate", False)))
 
     async def publish_batch(self, messages: Sequence[BatchMessage], *, timeout_s: float | None = None) -> PubAck:
@@ -292,6 +309,10 @@ class JetStream:
                 expect_last_subject_seq=message.expect_last_subject_seq,
             )
             for number, message in enumerate(messages, 1)
+        ]
+        messages = [
+            await self._fitting(message, len(encode_headers(block)))
+            for message, block in zip(messages, blocks, strict=True)
         ]
         token = None
         try:
@@ -533,7 +554,7 @@ class JetStream:
             return None
         if code is not None:
             raise ServerRefused(subject, code, description)
-        return self._opened(_direct_message(reply)[0])
+        return (await self._opened([_direct_message(reply)[0]]))[0]
 
     async def _get_from_leader(self, stream: str, request: Config) -> StoredMessage | None:
         answer = await self._ask_for_message(f"STREAM.MSG.GET.{stream}", request)
@@ -541,20 +562,37 @@ class JetStream:
             return None
         message = answer["message"]
         headers = message.get("hdrs")
-        return self._opened(
-            StoredMessage(
-                str(message["subject"]),
-                int(message["seq"]),
-                timestamp_ns_of(str(message["time"])),
-                base64.b64decode(message.get("data", "")),
-                base64.b64decode(headers) if headers else None,
-            )
+        stored = StoredMessage(
+            str(message["subject"]),
+            int(message["seq"]),
+            timestamp_ns_of(str(message["time"])),
+            base64.b64decode(message.get("data", "")),
+            base64.b64decode(headers) if headers else None,
         )
+        return (await self._opened([stored]))[0]
 
-    def _opened(self, message: StoredMessage) -> StoredMessage:
-        if message.data[:2] != ENVELOPE:
+    async def _opened(self, messages: list[StoredMessage]) -> list[StoredMessage]:
+        """The messages with their payloads as they were (see the class)."""
+        for i, message in enumerate(messages):
+            if message.data[:2] == ENVELOPE and self.opens:
+                messages[i] = message._replace(data=await self._opened_envelope(message.subject, message.data))
+        return messages
+
+    async def _opened_envelope(self, subject: str, data: bytes) -> bytes:
+        if not is_reference(data):
+            return self.opened(subject, data)
+        if self._lazily and not ARRANGE.intersection(subject.split(".", 6)[5:6]):
+            return data
+        return await self.objects.fetched(subject, data)
+
+    async def _fitting(self, message: BatchMessage, headers_bytes: int) -> BatchMessage:
+        """The message of a batch, with a reference where its payload is too large: a batch is refused as a whole."""
+        size = len(self.conn.sealed(context_of(message.subject), message.payload)) + headers_bytes
+        limit = self.conn.max_payload
+        if size <= limit:
             return message
-        return message._replace(data=self.opened(message.subject, message.data))
+        refused = PayloadTooLarge(message.subject, size, limit)
+        return replace(message, payload=await self.objects.instead(message.subject, message.payload, refused))
 
     async def _read_batch(
         self, stream: str, request: Config, timeout_s: float | None
@@ -585,7 +623,8 @@ class JetStream:
         if page and page[-1][1] != pending:
             # Replies are ordinary messages: if the server had to drop one, the count does not fit.
             raise RequestTimeout(subject, timeout_s)
-        return [self._opened(message) for message, _ in page], pending, int(up_to[1]) if up_to else 0
+        opened = await self._opened([message for message, _ in page])
+        return opened, pending, int(up_to[1]) if up_to else 0
 
 
 def bucket_config(

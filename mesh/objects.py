@@ -18,20 +18,44 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from mesh.errors import TEMPORARY, MeshError, NotFound, OutcomeUnknown, RequestTimeout
+from mesh.envelopes import Closed, context_of
+from mesh.errors import (
+    TEMPORARY,
+    MeshError,
+    NotFound,
+    NotPermitted,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    RequestTimeout,
+    Undecodable,
+)
 from mesh.groups import unwrapped
-from mesh.jetstream import Config, JetStream, PubAck, timestamp_of
-from mesh.references import ObjectDamaged, ObjectMissing, ObjectName, Reference, bucket_of, parse_name
+from mesh.references import (
+    ARGUMENTS,
+    Holder,
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectName,
+    Reference,
+    bucket_of,
+    holder_of,
+    is_reference,
+    parse_name,
+    reference_to,
+)
 from mesh.subjects import stream_name
+
+if TYPE_CHECKING:
+    from mesh.jetstream import JetStream, PubAck
 
 # One payload. It is held in memory as a whole, by its sender, by its receiver, and by a Lua VM with a limit of its own.
 PAYLOAD_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -50,17 +74,16 @@ DIGEST_PREFIX: Final = "SHA-256="
 T = TypeVar("T")
 
 
-class TooLarge(MeshError, ValueError):
+class TooLarge(PayloadTooLarge):
     """Raised when a payload is larger than any payload may be, or than there is a place for."""
 
-    code = "too-large"
+    code = "payload-too-large"
 
     def __init__(self, what: str, payload_bytes: int, payload_bytes_max: int, hint: str = "") -> None:
-        self.payload_bytes = payload_bytes
-        self.payload_bytes_max = payload_bytes_max
-        super().__init__(
+        super().__init__(what, payload_bytes, payload_bytes_max)
+        self.args = (
             f"{what} takes {payload_bytes} bytes, at most {payload_bytes_max} are possible; "
-            + (hint or "put the data into a store of your own and pass where it is")
+            + (hint or "put the data into a store of your own and pass where it is"),
         )
 
 
@@ -71,6 +94,74 @@ class Objects:
         self._js = js
         self.payload_bytes_max = payload_bytes_max
         self._reads = anyio.CapacityLimiter(READS_AT_ONCE)
+
+    # ---- instead of payloads ---------------------------------------------------------------------------------------
+
+    async def instead(self, subject: str, payload: bytes, refused: PayloadTooLarge) -> bytes:
+        """Store what a message on this subject was to carry; return the reference that it carries instead.
+
+        refused: why it cannot, which is raised when objects may not stand for payloads there. Raises TooLarge, and what
+        `put` raises.
+        """
+        holder = holder_of(subject)
+        if holder is None or is_reference(payload):
+            raise refused
+        return await self._instead(holder, self._js.conn.sealed(context_of(subject), payload), refused)
+
+    async def instead_of_arguments(self, ret: str, context: str, payload: bytes, refused: PayloadTooLarge) -> bytes:
+        """The same for the request of a workflow's call. ret: where its outcome goes. context: of the request."""
+        holder = holder_of(ret)
+        if holder is None:
+            raise refused
+        return await self._instead(holder._replace(what=ARGUMENTS), self._js.conn.sealed(context, payload), refused)
+
+    async def take_back(self, subject: str, data: bytes) -> None:
+        """Remove the object of a message that was not stored after all, as far as the server lets us."""
+        holder = holder_of(subject)
+        if holder is not None:
+            with suppress(MeshError):
+                await self.remove(holder.queue, [reference_to(data, holder.id_token).name])
+
+    async def fetched(self, subject: str, data: bytes) -> bytes:
+        """The payload that a message under this subject refers to, opened; `Closed` when it cannot be had (any more).
+
+        Raises RequestTimeout, Disconnected.
+        """
+        return await self._fetched(holder_of(subject), data, context_of(subject))
+
+    async def fetched_arguments(self, ret: str, context: str, data: bytes) -> bytes:
+        """The same for the request of a workflow's call."""
+        return await self._fetched(holder_of(ret), data, context)
+
+    async def _instead(self, holder: Holder, payload: bytes, refused: PayloadTooLarge) -> bytes:
+        try:
+            reference = await self.put(holder.queue, holder.id_token, holder.what, payload, run=holder.run)
+        except NotPermitted as error:
+            raise TooLarge(
+                "the payload",
+                len(payload),
+                refused.payload_bytes_max,
+                f"this user may not store a larger one ({error})",
+            ) from None
+        except NotFound as error:
+            raise TooLarge(
+                "the payload", len(payload), refused.payload_bytes_max,
+                f"there is no place for a larger one ({error}); a node of queue {holder.queue} makes it",
+            ) from None  # fmt: skip
+        return reference.encode()
+
+    async def _fetched(self, holder: Holder | None, data: bytes, context: str) -> bytes:
+        if holder is None:
+            return Closed.because(data, "a reference to an object where none may be")
+        try:
+            reference = reference_to(data, holder.id_token)
+            stored = await self.get(holder.queue, reference)
+        except (ObjectMissing, ObjectDamaged, TooLarge, Undecodable) as error:
+            return Closed.because(data, f"kept in an object store: {error}")
+        opened = self._js.conn.opened(context, stored) if self._js.opens else stored
+        return Closed.because(data, "a reference to a reference") if is_reference(opened) else opened
+
+    # ---- objects ---------------------------------------------------------------------------------------------------
 
     async def ensure_bucket(self, queue: str, *, replicas: int = 1) -> None:
         """Make the bucket of a queue, if there is none."""
@@ -255,7 +346,7 @@ def _meta_subject(bucket: str, name: str) -> str:
     return f"$O.{bucket}.M.{urlsafe_b64encode(name.encode()).decode()}"
 
 
-def _meta(bucket: str, reference: Reference, chunk_bytes: int) -> Config:
+def _meta(bucket: str, reference: Reference, chunk_bytes: int) -> dict[str, Any]:
     """What other clients read of an object."""
     return {
         "name": reference.name,
@@ -263,7 +354,7 @@ def _meta(bucket: str, reference: Reference, chunk_bytes: int) -> Config:
         "bucket": bucket,
         "nuid": reference.name,
         "size": reference.size,
-        "mtime": timestamp_of(time.time_ns()),
+        "mtime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         "chunks": reference.chunks,
         "digest": DIGEST_PREFIX + urlsafe_b64encode(reference.digest).decode(),
     }

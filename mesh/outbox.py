@@ -13,6 +13,9 @@ Invariants:
 - At most WINDOW writes are unanswered at the server, whose queue per stream takes 10,000 and drops what is above.
 - The order of writes is kept unless one has to be repeated.
 
+- A payload that is too large for a message is put into an object store first (`mesh.objects`), and its reference is
+  written instead; it may be overtaken meanwhile.
+
 Not here: what is written and whether that is allowed twice; writes that must not be repeated (`JetStream.publish`).
 """
 
@@ -34,6 +37,7 @@ from mesh.errors import (
     Disconnected,
     InvalidName,
     MeshError,
+    NoResponders,
     NotFound,
     NotPermitted,
     OutcomeUnknown,
@@ -41,7 +45,8 @@ from mesh.errors import (
     RequestTimeout,
     Undecodable,
 )
-from mesh.jetstream import error_of
+from mesh.jetstream import JetStream, error_of
+from mesh.references import holder_of, is_reference
 from mesh.wire import check_subject, is_no_responders, parse_headers
 
 # Below the 10,000 messages that nats-server 2.15 queues per stream (max_buffered_msgs) before it drops some.
@@ -113,6 +118,9 @@ class Outbox:
         self._sent: dict[str, _Write] = {}
         self._waiting: OrderedDict[str, _Write] = OrderedDict()
         self._refused_locally = 0
+        self._objects = JetStream(conn).objects
+        self._storing: dict[str, _Write] = {}  # what is too large and becomes an object
+        self._tasks = anyio.create_task_group()
         self._changed: anyio.Event | None = None
         self._inbox = f"{conn.new_inbox()}."
         self._open = False
@@ -123,6 +131,7 @@ class Outbox:
     async def __aenter__(self) -> Self:
         self._subscription = self._conn.subscribe_direct(f"{self._inbox}*", self._on_reply)
         self._removers = [self._conn.on_state(self._on_state), self._conn.on_denied(self._on_denied)]
+        await self._tasks.__aenter__()
         self._open = True
         self._tick()
         return self
@@ -137,9 +146,13 @@ class Outbox:
             self._subscription.unsubscribe()
         for remove in self._removers:
             remove()
-        left = sorted((*self._sent.values(), *self._waiting.values()), key=_number)
+        self._tasks.cancel_scope.cancel()
+        # What the block raises leaves as itself: the group hears nothing of it.
+        await self._tasks.__aexit__(None, None, None)
+        left = sorted((*self._sent.values(), *self._waiting.values(), *self._storing.values()), key=_number)
         self._sent.clear()
         self._waiting.clear()
+        self._storing.clear()
         for write in left:
             never_sent = Disconnected(f"{write.subject}: the outbox was closed before this could be sent")
             self._finish(write, Ack(0, False, OutcomeUnknown(write.subject) if write.tries else never_sent))
@@ -147,7 +160,7 @@ class Outbox:
     @property
     def pending_count(self) -> int:
         """Count the writes that have not ended."""
-        return len(self._sent) + len(self._waiting) + self._refused_locally
+        return len(self._sent) + len(self._waiting) + len(self._storing) + self._refused_locally
 
     def statistics(self) -> Statistics:
         """Return what is in hand, and how many sendings were repetitions so far."""
@@ -224,6 +237,9 @@ class Outbox:
             return False
         except (PayloadTooLarge, InvalidName) as error:
             self._sent.pop(token, None)
+            if isinstance(error, PayloadTooLarge) and _may_be_object(write):
+                self._store_soon(token, write, error)
+                return True
             self._refused_locally += 1
             self._loop.call_soon(self._finish_refused, write, error)
             return True
@@ -234,6 +250,28 @@ class Outbox:
         write.tries += 1
         self._sent[token] = write
         return True
+
+    def _store_soon(self, token: str, write: _Write, error: PayloadTooLarge) -> None:
+        self._storing[token] = write
+        self._tasks.start_soon(self._store, token, write, error)
+
+    async def _store(self, token: str, write: _Write, refused: PayloadTooLarge) -> None:
+        """Store a payload that is too large, however often the server has to be asked; then write its reference."""
+        error: MeshError | None = None
+        while True:
+            try:
+                write.payload = await self._objects.instead(write.subject, write.payload, refused)
+            except (Disconnected, RequestTimeout, OutcomeUnknown, NoResponders):
+                await anyio.sleep(RETRY_S)
+                continue
+            except MeshError as refusal:
+                error = refusal
+            break
+        del self._storing[token]
+        if error is not None:
+            self._finish(write, Ack(0, False, error))
+        elif not self._send(token, write):
+            self._waiting[token] = write
 
     def _send_waiting(self) -> None:
         while self._waiting and len(self._sent) < WINDOW:
@@ -281,6 +319,9 @@ class Outbox:
             return
         if self._sent.pop(token, None) is None:
             self._waiting.pop(token, None)
+        if isinstance(ack.error, PayloadTooLarge) and _may_be_object(write):
+            self._store_soon(token, write, ack.error)  # the stream takes less than the server
+            return
         self._finish(write, ack)
         if self._waiting:
             self._send_waiting()
@@ -339,6 +380,11 @@ class Outbox:
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+
+
+def _may_be_object(write: _Write) -> bool:
+    """Whether an object may stand for what is too large: not for what is one already."""
+    return not is_reference(write.payload) and holder_of(write.subject) is not None
 
 
 def _number(write: _Write) -> int:

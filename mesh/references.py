@@ -1,8 +1,8 @@
 """What stands in a message for a payload that is too large for one: a reference to an object. Pure.
 
-A reference is an envelope of the kind 02 (`C1 C1 02`; 0xC1 never begins msgpack, so no payload of ours begins like
-that) and then the msgpack array [name, size, chunks, digest]: the object's name, how many bytes and chunks it has, and
-their SHA-256. Of which queue the object is says the message that refers to it.
+A reference is an envelope of the kind 02 (`mesh.envelopes`) and then the msgpack array [name, size, chunks, digest]:
+the object's name, how many bytes and chunks it has, and their SHA-256. Of which queue the object is says the message
+that refers to it.
 
 An object's name is four tokens, `<id>.<run>.<what>.<nonce>`: the workflow as it stands in subjects, the run it is
 written for (0: before there is one), what it is (the kind of the event that refers to it, or one of the names below),
@@ -19,14 +19,20 @@ import re
 from typing import Final, NamedTuple
 
 from mesh import codec
+from mesh.envelopes import REFERENCE, context_of
 from mesh.errors import MeshError, Undecodable
+from mesh.subjects import untoken
 
-PREFIX: Final = b"\xc1\xc1\x02"
 DIGEST_BYTES: Final = 32
 # The arguments of a call, which no event holds: of use until the call has its outcome.
 ARGUMENTS: Final = "arg"
 # The start that a schedule publishes again and again.
 SCHEDULED: Final = "cron"
+
+# What the history of a run cannot be put together without (`mesh.lineage`, marks): read at once by whoever reads the
+# other payloads one after the other.
+ARRANGE: Final = frozenset({"start", "mark", "kill", "end"})
+_NAME_A_RUN: Final = frozenset({"ret", "exit", "mark", "attrs", "end"})
 
 _TOKEN: Final = re.compile(r"[^\s.*>]+")
 _PLAIN: Final = re.compile(r"[^A-Za-z0-9_\-]|-(?=[^A-Za-z0-9_])")
@@ -42,7 +48,7 @@ class Reference(NamedTuple):
 
     def encode(self) -> bytes:
         """The bytes that stand for the payload."""
-        return PREFIX + codec.pack(list(self))
+        return REFERENCE + codec.pack(list(self))
 
     @property
     def about(self) -> ObjectName:
@@ -60,6 +66,15 @@ class ObjectName(NamedTuple):
 
     def __str__(self) -> str:
         return ".".join(self)
+
+
+class Holder(NamedTuple):
+    """What a message is that may refer to an object: of which workflow, which run (0: none yet), and of what kind."""
+
+    queue: str
+    id_token: str
+    run: int
+    what: str
 
 
 class NotOfThisWorkflow(Undecodable):
@@ -96,12 +111,12 @@ class ObjectDamaged(MeshError):
 
 def is_reference(data: bytes) -> bool:
     """Whether bytes stand for an object."""
-    return data[:3] == PREFIX
+    return data[:3] == REFERENCE
 
 
 def decode_reference(data: bytes) -> Reference:
     """Read a reference. Raises Undecodable."""
-    wire = codec.unpack(data[len(PREFIX) :])
+    wire = codec.unpack(data[len(REFERENCE) :])
     match wire:
         case [str(name), int(size), int(chunks), bytes(digest)] if (
             parse_name(name) is not None and size > 0 and chunks > 0 and len(digest) == DIGEST_BYTES
@@ -124,6 +139,16 @@ def reference_to(data: bytes, id_token: str) -> Reference:
     if reference.about.id_token != id_token:
         raise NotOfThisWorkflow(reference.name, id_token)
     return reference
+
+
+def holder_of(subject: str) -> Holder | None:
+    """What a message on this subject, or stored under it, is; None when no object may stand for its payload."""
+    parts = context_of(subject).split(".")
+    if len(parts) < 5 or parts[:2] != ["mesh", "wf"]:
+        return None
+    kind = SCHEDULED if subject.startswith("mesh.at.") else parts[4]
+    run = int(parts[5]) if kind in _NAME_A_RUN and len(parts) > 5 and parts[5].isdecimal() else 0
+    return Holder(untoken(parts[2]), parts[3], run, kind)
 
 
 def bucket_of(queue: str) -> str:
