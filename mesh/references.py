@@ -125,6 +125,15 @@ def decode_reference(data: bytes) -> Reference:
     raise Undecodable("a reference is [name of four tokens, size, chunks, SHA-256]")
 
 
+def run_of(data: bytes) -> int:
+    """For which run the object was written that a reference names; 0 when that cannot be said."""
+    try:
+        run = decode_reference(data).about.run
+    except Undecodable:
+        return 0
+    return int(run) if run.isdecimal() else 0
+
+
 def parse_name(name: str) -> ObjectName | None:
     """The parts of an object's name; None when it is not one of ours."""
     parts = name.split(".")

@@ -25,11 +25,13 @@ import anyio.abc
 from mesh import codec
 from mesh.calls import HEADER_CALL, HEADER_FOR
 from mesh.connection import Connection, DirectSubscription
-from mesh.envelopes import answer_context, outcome_context, request_context
-from mesh.errors import Disconnected, NotPermitted, PayloadTooLarge, Undecodable
+from mesh.envelopes import answer_context, outcome_context, request_context, why_closed
+from mesh.errors import Disconnected, MeshError, NotPermitted, PayloadTooLarge, Undecodable
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.failure import Failure, Kind
+from mesh.jetstream import JetStream
 from mesh.outbox import Ack, Outbox
+from mesh.references import is_reference
 from mesh.subjects import claim_of_ret, function_request, function_stop, function_who, parse_workflow
 from mesh.tracecontext import read_context
 from mesh.wire import encode_headers
@@ -88,6 +90,7 @@ class FunctionHost:
     ) -> None:
         self._tracing = tracing
         self._conn = conn
+        self._js = JetStream(conn)
         self._outbox = outbox
         self._node_id = node_id
         # The end of the block is the time, which each outcome has for itself.
@@ -370,12 +373,12 @@ class FunctionHost:
         if self._tracing is not None:
             self._begin_span(self._tracing, job)
         if not job.once or not job.reply.startswith(WORKFLOW_REPLY):
-            job.function.runner.start(job)
+            self._start(job)
             return
 
         def on_ack(ack: Ack) -> None:
             if ack.error is None:
-                job.function.runner.start(job)
+                self._start(job)
             else:
                 _log.info("call %s is another host's: %s", job.reply, ack.error, extra=job.about())
                 self._leave(job)
@@ -383,6 +386,26 @@ class FunctionHost:
         self._outbox.write(
             claim_of_ret(job.reply), self._node_id.encode(), {"Nats-Expected-Last-Subject-Sequence": "0"}, on_ack
         )
+
+    def _start(self, job: Job) -> None:
+        if is_reference(job.request):
+            self._group.start_soon(self._start_fetched, job)
+        else:
+            job.function.runner.start(job)
+
+    async def _start_fetched(self, job: Job) -> None:
+        """Run a call whose arguments are in an object store, once they are here."""
+        context = request_context(function_request(job.function.id), job.identity)
+        try:
+            job.request = await self._js.objects.fetched_arguments(job.reply, context, job.request)
+            reason = why_closed(job.request)
+        except MeshError as error:
+            reason = str(error)
+        if reason is not None:
+            # The next attempt stores them anew.
+            self._answer(job, codec.encode_failure(Failure(f"the arguments are {reason}", Kind.UNAVAILABLE, True)))
+        elif not job.ended:
+            job.function.runner.start(job)
 
     @staticmethod
     def _begin_span(tracing: Tracing, job: Job) -> None:

@@ -30,9 +30,12 @@ import anyio.abc
 
 from mesh import codec
 from mesh.connection import Connection
+from mesh.envelopes import request_context
 from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, Undecodable
 from mesh.failure import Failure, Kind
+from mesh.jetstream import JetStream
 from mesh.subjects import WorkflowKey, function_request, function_stop, function_who
+from node.workflows.background import insist
 from node.workflows.call_failures import host_lost, nobody_offers, outcome_unknown, timed_out
 from node.workflows.call_options import DEFAULT_CALL_OPTIONS, CallOptions
 from node.workflows.ops import OpState
@@ -66,6 +69,8 @@ class Watch:
     due_s: float = 0.0
     no_host_since_s: float = 0.0
     waits: bool = False  # a retry that is not due yet
+    storing: bool = False  # its arguments are too large for a message and become an object
+    stored: bytes = b""  # the reference to that object
     waits_to_start: bool = True  # no host has said yet that it runs
 
     @property
@@ -90,6 +95,7 @@ class Calls:
     def __init__(
         self,
         conn: Connection,
+        js: JetStream,
         *,
         foreign: Mapping[str, tuple[str, str]],
         hosts_of: Callable[[str], int],
@@ -99,6 +105,7 @@ class Calls:
         is_open: Callable[[Run, OpState], bool],
     ) -> None:
         self._conn = conn
+        self._js = js
         self._foreign_ids = foreign
         self._hosts_of = hosts_of
         self._failed = failed
@@ -177,21 +184,24 @@ class Calls:
     def _publish(self, watch: Watch) -> bool:
         """Publish the request. False when that showed the call to be impossible."""
         op = watch.op
+        if watch.storing:
+            return True
         try:
             foreign = self._foreign_ids.get(op.target)
             if foreign is not None:
                 self._publish_foreign(watch, *foreign)
                 return True
-            headers = self._trace_of(watch)
-            if watch.run.call_options(op.n).policy.at_most_once:
-                headers[HEADER_ONCE] = "1"
-            self._conn.publish_nowait(function_request(op.target), op.payload, watch.ret, headers or None)
+            self._publish_request(watch, watch.stored or op.payload)
         except Disconnected:
             watch.published = False  # looked after like a request that was lost
             return True
         except PayloadTooLarge as error:
-            self._fail(watch, Failure(f"the arguments are too large: {error}", Kind.INVALID, False))
-            return False
+            if op.target in self._foreign_ids or watch.stored:
+                self._fail(watch, _too_large(error))
+                return False
+            watch.storing, watch.published = True, False
+            self._group.start_soon(self._store_arguments, watch, error)
+            return True
         except InvalidName as error:
             self._fail(watch, Failure(str(error), Kind.INVALID, False))
             return False
@@ -200,6 +210,39 @@ class Calls:
             return False
         watch.published = True
         return True
+
+    def _publish_request(self, watch: Watch, payload: bytes) -> None:
+        headers = self._trace_of(watch)
+        if watch.run.call_options(watch.op.n).policy.at_most_once:
+            headers[HEADER_ONCE] = "1"
+        self._conn.publish_nowait(function_request(watch.op.target), payload, watch.ret, headers or None)
+
+    async def _store_arguments(self, watch: Watch, refused: PayloadTooLarge) -> None:
+        """Put the arguments of a call into an object store and make the call with a reference to them."""
+        request = function_request(watch.op.target)
+        try:
+            watch.stored = await insist(
+                lambda: self._js.objects.instead_of_arguments(
+                    watch.ret, request_context(request, watch.ret), watch.op.payload, refused
+                ),
+                f"arguments of call {watch.op.n} of workflow {watch.key.id!r}", watch.run.about(),
+            )  # fmt: skip
+        except PayloadTooLarge as error:
+            self._fail(watch, _too_large(error))
+            return
+        except MeshError as error:
+            self._fail(watch, Failure(f"the arguments cannot be stored: {error}", Kind.UNAVAILABLE, True))
+            return
+        finally:
+            watch.storing = False
+        if self._is_open(watch.run, watch.op) and watch.op.attempt == watch.attempt:
+            self._publish(watch)
+        else:
+            await self._drop_arguments(watch)
+
+    async def _drop_arguments(self, watch: Watch) -> None:
+        """Remove the object of a call that needs it no more. What is left behind goes with the run."""
+        await self._js.objects.take_back(watch.ret, watch.stored)
 
     @staticmethod
     def _trace_of(watch: Watch) -> dict[str, str]:
@@ -226,6 +269,8 @@ class Calls:
         self._conn.publish_nowait(subject, encode_foreign(value, encoding), ret, self._trace_of(watch) or None)
 
     def _fail(self, watch: Watch, failure: Failure) -> None:
+        if watch.stored:
+            self._group.start_soon(self._drop_arguments, watch)
         if self._is_open(watch.run, watch.op) and watch.op.attempt == watch.attempt:
             self._failed(watch.key, watch.run, watch.op, failure)
 
@@ -246,12 +291,16 @@ class Calls:
         while heap and heap[0][0] <= now:
             watch = heapq.heappop(heap)[2]
             if not self._is_open(watch.run, watch.op) or watch.op.attempt != watch.attempt:
+                if watch.stored:
+                    self._group.start_soon(self._drop_arguments, watch)
                 continue
             if watch.waits:
                 watch.op.due_ns = 0
                 self.dispatch(watch.key, watch.run, watch.op, recovering=False)
             elif self._timed_out(watch, now):
                 continue
+            elif watch.storing:
+                self._push(watch, now + ASK_AFTER_S)
             elif watch.op.target in self._foreign_ids:
                 if not watch.published:
                     self._publish(watch)
@@ -385,6 +434,10 @@ class Calls:
         if self._tasks is None:
             raise RuntimeError("the calls are not looked after")
         return self._tasks
+
+
+def _too_large(error: PayloadTooLarge) -> Failure:
+    return Failure(f"the arguments are too large: {error}", Kind.INVALID, False)
 
 
 def encode_foreign(value: object, encoding: str) -> bytes:

@@ -80,6 +80,7 @@ class Effects:
     ) -> None:
         self.calls = Calls(
             conn,
+            js,
             foreign=foreign,
             hosts_of=hosts_of,
             failed=self._call_failed,

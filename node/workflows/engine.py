@@ -40,6 +40,7 @@ from mesh.imported import import_of, is_resumption
 from mesh.jetstream import JetStream
 from mesh.membership import Claim
 from mesh.outbox import Outbox
+from mesh.references import is_reference
 from mesh.roster import Roster
 from mesh.subjects import WorkflowKey
 from mesh.wire import parse_headers
@@ -53,6 +54,7 @@ from node.workflows.background import Background
 from node.workflows.describing import described, looked_at
 from node.workflows.effects import Effects
 from node.workflows.ending import Ending
+from node.workflows.fetching import Fetching
 from node.workflows.following import INBOX_EVENTS_MAX, Following
 from node.workflows.instances import Instance, Instances
 from node.workflows.loading import Loading
@@ -151,8 +153,14 @@ class Engine:
             instances=instances, others=others, timers=timers, ending=self._ending, background=background,
             reload=self._reload, in_trouble=self._in_trouble, witness=witness,
         )  # fmt: skip
+        # Payloads out of an object store are read one after the other, as they are replayed.
+        reading = JetStream(conn, lazily=True)
+        self._fetching = Fetching(
+            js, instances=instances, background=background, may_act=roster.may_act, feed=self._apply
+        )
         self._loading = Loading(
-            history=self.history, instances=instances, vms=self._vms, ending=self._ending, effects=self._effects,
+            js=reading, history=History(reading, stream.queue), instances=instances, vms=self._vms,
+            ending=self._ending, effects=self._effects,
             background=background, clock=self._loop.time, feed=self._feed, take=self._take,
             log_in_replay=options.log_in_replay, witness=witness,
         )  # fmt: skip
@@ -241,7 +249,7 @@ class Engine:
             instance = self._instances.add(id_token, partition)
             self._loading.load_soon(instance)
         with anyio.move_on_after(DESCRIBE_LOAD_S):
-            while instance.loading is not None and self._instances.holds(instance):  # noqa: ASYNC110
+            while (instance.loading is not None or instance.fetching is not None) and self._instances.holds(instance):  # noqa: ASYNC110
                 # People ask this now and then; an event for each load would cost every load.
                 await anyio.sleep(0.005)
         run = instance.run
@@ -349,6 +357,12 @@ class Engine:
         self._feed(instance, run, event)
 
     def _feed(self, instance: Instance, run: Run, event: Event) -> None:
+        if instance.fetching is not None or is_reference(event.data):
+            self._fetching.hold(instance, run, event)
+        else:
+            self._apply(instance, run, event)
+
+    def _apply(self, instance: Instance, run: Run, event: Event) -> None:
         begun_s = perf_counter()
         events, payload_bytes = run.length, run.size
         try:
@@ -381,7 +395,12 @@ class Engine:
             return  # nothing follows from these alone
         instance = self._instances.add(event.id_token, partition)
         instance.used_s = self._loop.time()
-        if event.kind == "start" and event.raw_headers and _FIRST_START in event.raw_headers:
+        if (
+            event.kind == "start"
+            and event.raw_headers
+            and _FIRST_START in event.raw_headers
+            and not is_reference(event.data)
+        ):
             # Stored as the first start ever of this id: there is no history to read.
             self._begin(instance, event)
         else:

@@ -3,8 +3,8 @@
 Not responsible for reading them from the history (`node.workflows.loading`) or for what happens to them
 (`node.workflows.engine`).
 
-Invariant: an instance that is loading, gated or has writes under way is busy; one that is busy is never evicted and is
-listed in checkpoints. So is a workflow in `chains`, whether it is in memory or not.
+Invariant: an instance that is loading, fetching, gated or has writes under way is busy; one that is busy is never
+evicted and is listed in checkpoints. So is a workflow in `chains`, whether it is in memory or not.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Instance:
 
     __slots__ = (
         "_host",
+        "fetching",
         "gate",
         "id_token",
         "key",
@@ -52,6 +53,7 @@ class Instance:
         self.partition = partition
         self.run: Run | None = None
         self.loading: list[Event] | None = None  # events that came while the history is read
+        self.fetching: list[Event] | None = None  # events that wait for a payload; see `node.workflows.fetching`
         self.gate: list[Effect] | None = None  # effects that wait for a mark to be recorded
         self.unacked = 0
         self.quarantined = False
@@ -69,6 +71,7 @@ class Instance:
         """Whether this instance needs its owner."""
         return (
             self.loading is not None
+            or self.fetching is not None
             or self.gate is not None
             or self.unacked > 0
             or self.run is None

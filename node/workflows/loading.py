@@ -26,13 +26,16 @@ from mesh.events import EndRecord, Event, decode_end
 from mesh.failure import Failure, Kind
 from mesh.history import History
 from mesh.imported import is_held
+from mesh.jetstream import JetStream
 from mesh.lineage import taken_over
+from mesh.references import is_reference
 from node.machine.vm import OutOfMemory
 from node.telemetry.run_trace import RunTrace
 from node.telemetry.witness import Witness
 from node.workflows.background import Background
 from node.workflows.effects import Effects
 from node.workflows.ending import Ending
+from node.workflows.fetching import fetched
 from node.workflows.instances import Instance, Instances
 from node.workflows.ops import Finish, Log, OpState
 from node.workflows.partition import Partition
@@ -52,6 +55,7 @@ _log = logging.getLogger(__name__)
 class Loading:
     """Loads the instances of one queue.
 
+    js: reads payloads out of an object store lazily, as history does.
     feed: applies an event to a loaded run. take: hands in an event as if it had just come.
     log_in_replay: whether what the code logged before is logged again when it is replayed.
     replays, replayed_events: how many there were.
@@ -60,6 +64,7 @@ class Loading:
     def __init__(
         self,
         *,
+        js: JetStream,
         history: History,
         instances: Instances,
         vms: VMs,
@@ -74,6 +79,7 @@ class Loading:
     ) -> None:
         self.replays = 0
         self.replayed_events = 0
+        self._js = js
         self._history = history
         self._instances = instances
         self._vms = vms
@@ -114,7 +120,10 @@ class Loading:
             instance.run = None
         instance.gate = None
         instance.reloaded = True
+        waiting, instance.fetching = instance.fetching, None
         self.load_soon(instance)
+        if instance.loading is not None and waiting:
+            instance.loading += waiting
 
     def in_trouble(self, instance: Instance, run: Run, error: MeshError) -> None:
         """A write that the run rests on was refused for good: reload, a little later."""
@@ -224,7 +233,16 @@ class Loading:
         fresh_number = max(1, taken_over(run.run, run.spec, events)) if fresh_seq <= run.run else math.inf
         unheard: list[tuple[Step, tuple[OpState, bytes] | None]] = []
         try:
-            for step in replay_steps(run, events):
+            steps = replay_steps(run, events)
+            for i, event in enumerate(events):
+                if is_reference(event.data):
+                    # Only while it is applied: a history may hold far more than a node.
+                    events[i] = await fetched(self._js, instance, event)
+                    if not self._instances.holds(instance):
+                        run.close()
+                        return False
+                step = next(steps)
+                events[i] = event
                 answered, run.answered = run.answered, None
                 if isinstance(run.trace, RunTrace):
                     run.trace.see(step.event)
