@@ -68,8 +68,8 @@ def node_permissions(foreign: Sequence[str] = ()) -> dict[str, object]:
     """A node: all of the mesh's subjects and JetStream without what destroys a stream."""
     return {
         "publish": [
-            "mesh.>", "$SRV.STATS", "$KV.>", *(f"$JS.API.{verb}" for verb in _NODE_API), "$JS.FC.>", "$JS.ACK.>",
-            "_INBOX_node.>", "_INBOX_functions.>", "_INBOX.>", "_R_.>", WHO_AM_I, *foreign,
+            "mesh.>", "$SRV.STATS", "$KV.>", "$O.>", *(f"$JS.API.{verb}" for verb in _NODE_API),
+            "$JS.FC.>", "$JS.ACK.>", "_INBOX_node.>", "_INBOX_functions.>", "_INBOX.>", "_R_.>", WHO_AM_I, *foreign,
         ],
         "subscribe": [
             "_INBOX_node.>", "mesh.fn.>", "mesh.who.>", "mesh.stop.>", "mesh.api.>", "mesh.node.>", "mesh.queue.>",
@@ -98,7 +98,10 @@ def function_permissions() -> dict[str, object]:
 
 
 def client_services(queues: Iterable[str]) -> list[Service]:
-    """What a client asks: starts, signals, cancellations, calls, the control API, and histories for results."""
+    """What a client asks: starts, signals, cancellations, calls, the control API, and histories for results.
+
+    Payloads that are too large for a message it puts into the bucket of their queue and reads from there.
+    """
     return [
         *(Service(f"mesh.wf.*.*.{kind}") for kind in ("start", "signal.*", "cancel")),
         Service("mesh.fn.>", threshold=CALL_MAX),
@@ -106,7 +109,8 @@ def client_services(queues: Iterable[str]) -> list[Service]:
         Service("mesh.stop.>"),
         Service("mesh.api.>", threshold=CALL_MAX),
         Service("mesh.queue.*.*.describe"),
-        *_reading(["KV_mesh_hosts", *map(_stream, queues)]),
+        *(Service(f"$O.{_bucket(queue)}.{part}") for queue in queues for part in ("C.>", "M.*")),
+        *_reading(["KV_mesh_hosts", *map(_stream, queues), *_bucket_streams(queues)]),
     ]
 
 
@@ -120,7 +124,7 @@ def observer_services(queues: Iterable[str]) -> list[Service]:
         Service("mesh.queue.*.*.describe"),
         *(Service(f"mesh.node.*.{question}") for question in _QUESTIONS),
         Service("$SRV.>", many=True),
-        *_reading(["KV_mesh_hosts", "KV_mesh_roster", *map(_stream, queues)]),
+        *_reading(["KV_mesh_hosts", "KV_mesh_roster", *map(_stream, queues), *_bucket_streams(queues)]),
     ]
 
 
@@ -132,6 +136,16 @@ def _stream(queue: str) -> str:
     from mesh.subjects import stream_name
 
     return stream_name(queue)
+
+
+def _bucket(queue: str) -> str:
+    from mesh.references import bucket_of
+
+    return bucket_of(queue)
+
+
+def _bucket_streams(queues: Iterable[str]) -> list[str]:
+    return [f"OBJ_{_bucket(queue)}" for queue in queues]
 
 
 def _reading(streams: Iterable[str]) -> list[Service]:

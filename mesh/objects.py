@@ -261,14 +261,15 @@ class Objects:
         chunks = [data[at : at + size] for at in range(0, len(data), size)]
         subject = _chunk_subject(bucket, name)
         last_seq = 0
-        for together in _pages(chunks, CHUNKS_AT_ONCE):
+        # The first by itself: whether there is a bucket, and a right to it, need not be told for all of them.
+        for together in (chunks[:1], *_pages(chunks[1:], CHUNKS_AT_ONCE)):
             for ack in await self._publish_in_order(subject, together):
                 if ack.seq <= last_seq:
                     raise OutcomeUnknown(subject)  # the server had to be told twice
                 last_seq = ack.seq
         reference = Reference(name, len(data), len(chunks), digest)
         meta = json.dumps(_meta(bucket, reference, size), separators=(",", ":")).encode()
-        await self._js.publish(_meta_subject(bucket, name), meta, headers={"Nats-Rollup": "sub"})
+        await self._js.publish(_meta_subject(bucket, name), meta)
         return reference
 
     async def _publish_in_order(self, subject: str, chunks: list[bytes]) -> list[PubAck]:
@@ -327,7 +328,8 @@ def bucket_config(queue: str, replicas: int) -> dict[str, Any]:
         "max_age": 0,
         "num_replicas": replicas,
         "allow_direct": True,
-        "allow_rollup_hdrs": True,
+        # Whoever may store an object could empty the bucket with one header, and nothing here is written twice.
+        "allow_rollup_hdrs": False,
         "deny_delete": False,
         "deny_purge": False,
         "metadata": {"moonmesh.queue": queue},

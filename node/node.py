@@ -305,6 +305,8 @@ class Node:
             )
             for record in self._workers
         }
+        for queue in streams:
+            await js.objects.ensure_bucket(queue, replicas=self.config.replicas)
         questions = Questions(
             self.conn, self.id, status=self.status, suspended=self.suspended, inventory=self.inventory
         )

@@ -26,7 +26,7 @@ import mesh.client
 from deploy.make_accounts import JS_API_PREFIX, READING_VERBS, SHIPPED, SHIPPED_FOREIGN, SHIPPED_QUEUES, accounts_conf
 from deploy.make_secrets import SecretsExist, make_secrets
 from mesh import codec
-from mesh.client import Client, WorkflowHandle
+from mesh.client import Client, WorkflowFailed, WorkflowHandle
 from mesh.connection import Connection, connect
 from mesh.errors import MeshError, NoResponders, NotPermitted
 from mesh.follower import Delivered, Follower
@@ -41,7 +41,9 @@ from tests.apps import QUEUE, WORKER, write_app
 from tests.secured import SecuredServers, secured_servers
 from tests.waiting import wait_until, wait_until_async
 
+LARGE = "x" * 1_200_000  # above the server's limit for a message
 WORKFLOWS = {
+    "make": "return function(size) return funcs.call('app:making', size) end",
     "once": "return function() return funcs.call('app:only_once') end",
     "greet": "return function(name) return funcs.call('app:greeting', name) end",
     "slow": "return function() return funcs.call('app:slowly') end",
@@ -54,6 +56,7 @@ FUNCTIONS: dict[str, str | dict[str, Any]] = {
         "source": "return function() return 1 end",
         "meta": {"options": {"retry_policy": {"maximum_attempts": 1}}},
     },
+    "making": "return function(size) return ('x'):rep(size) end",
     "greeting": "return function(name) return 'hello ' .. name end",
     # Longer than the second after which it is asked whether somebody has the call.
     "slowly": "return function() time.sleep('1100ms') return 'at last' end",
@@ -137,6 +140,10 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         approval = await client.start("app:approval", host=WORKER, id="approval-1")
         await approval.signal("approve", "yes")
         assert await (await client.find("approval-1")).result(timeout_s=10) == "yes"
+        # What is too large for a message: a client stores it and reads it.
+        approval = await client.start("app:approval", host=WORKER, id="approval-2")
+        await approval.signal("approve", LARGE)
+        assert await approval.result(timeout_s=10) == LARGE
         waiting = await client.start("app:wait", host=WORKER, id="wait-1")
         state = await waiting.describe()
         assert (state.status, state.detail["waiting"][0]["kind"]) == ("running", "timer")
@@ -156,7 +163,7 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         assert [event.kind for event in await greeted.history()] == ["start", "ret", "end"]
         assert await greeted.result(timeout_s=5) == "hello Ada"
         status = await observer.conn.request("mesh.node.functions-1.status", b"", timeout_s=2)
-        assert codec.decode(status.data)["functions"] == ["app:greeting", "app:only_once", "app:slowly"]
+        assert codec.decode(status.data)["functions"] == ["app:greeting", "app:making", "app:only_once", "app:slowly"]
         # ... and what they log, as it comes and a little later.
         lines: list[dict[str, Any]] = []
         observer.conn.subscribe_direct("mesh.logs.*", lambda _s, _r, data, _h: lines.extend(decode_lines(data)))
@@ -180,6 +187,26 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         line for name in servers.names for line in servers.log(name)[logged[name] :].splitlines() if "Violation" in line
     ]
     assert refusals == []
+
+
+async def test_a_function_host_without_the_right_to_read_objects_says_so(servers: SecuredServers, app: Path) -> None:
+    """Reading and storing are requests, and a request's reply subject could be a workflow's: so it may do neither."""
+    async with (
+        a_node_as(servers, "node", app, functions=False) as node,
+        a_node_as(servers, "functions", app, functions_only=True) as host,
+        a_client_as(servers, "client") as client,
+    ):
+        await wait_until_async(lambda: _knows(node, host.id))
+        await wait_until_async(lambda: _is_heard(node.conn, ASK_HOSTS, codec.encode([])))
+        for name, reason in (
+            ("greet", "this host may not read them"),
+            ("make", "this user may not store a larger one"),
+        ):
+            made = await client.start(f"app:{name}", LARGE if name == "greet" else len(LARGE), host=WORKER)
+            with pytest.raises(WorkflowFailed, match=reason):
+                await made.result(timeout_s=10)
+        await host.leave()
+        await node.leave()
 
 
 # A request for every verb of the control API, in an order in which each is possible.

@@ -30,6 +30,7 @@ from mesh.errors import Disconnected, MeshError, NotPermitted, PayloadTooLarge, 
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.failure import Failure, Kind
 from mesh.jetstream import JetStream
+from mesh.objects import TooLarge
 from mesh.outbox import Ack, Outbox
 from mesh.references import is_reference
 from mesh.subjects import claim_of_ret, function_request, function_stop, function_who, parse_workflow
@@ -396,14 +397,20 @@ class FunctionHost:
     async def _start_fetched(self, job: Job) -> None:
         """Run a call whose arguments are in an object store, once they are here."""
         context = request_context(function_request(job.function.id), job.identity)
+        failure: Failure | None = None
         try:
             job.request = await self._js.objects.fetched_arguments(job.reply, context, job.request)
-            reason = why_closed(job.request)
+        except NotPermitted as error:
+            text = f"the arguments are too large for a message, and this host may not read them ({error})"
+            failure = Failure(text, Kind.INVALID, False)
         except MeshError as error:
-            reason = str(error)
-        if reason is not None:
-            # The next attempt stores them anew.
-            self._answer(job, codec.encode_failure(Failure(f"the arguments are {reason}", Kind.UNAVAILABLE, True)))
+            failure = Failure(f"the arguments cannot be read: {error}", Kind.UNAVAILABLE, True)
+        else:
+            if reason := why_closed(job.request):
+                # The next attempt stores them anew.
+                failure = Failure(f"the arguments are {reason}", Kind.UNAVAILABLE, True)
+        if failure is not None:
+            self._answer(job, codec.encode_failure(failure))
         elif not job.ended:
             job.function.runner.start(job)
 
@@ -566,7 +573,9 @@ def failure_text(outcome: bytes) -> str:
 def _too_large(error: PayloadTooLarge) -> bytes:
     return codec.encode_failure(
         Failure(
-            f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; "
+            f"the result is too large: {error}"
+            if isinstance(error, TooLarge)
+            else f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; "
             "return a reference",
             Kind.INVALID,
             False,

@@ -18,6 +18,7 @@ from mesh.failure import Failure, Kind
 from mesh.history import History
 from mesh.hosts import HostRecord
 from mesh.jetstream import JetStream
+from mesh.objects import TooLarge
 from mesh.outbox import Ack, Outbox
 from mesh.subjects import WorkflowKey
 from mesh.tracecontext import HEADER_FOLLOWS
@@ -152,7 +153,9 @@ class Ending:
 
 def _too_large(error: PayloadTooLarge) -> EndRecord:
     failure = Failure(
-        f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; "
+        f"the result is too large: {error}"
+        if isinstance(error, TooLarge)
+        else f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; "
         "return a reference",
         Kind.INVALID,
         False,
