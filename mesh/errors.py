@@ -151,6 +151,12 @@ class Undecodable(MeshError, ValueError):
     code = "undecodable"
 
 
+class Unreadable(MeshError):
+    """Raised when the server has something and cannot read it, as its files are damaged."""
+
+    code = "unreadable"
+
+
 class InvalidName(MeshError, ValueError):
     """Raised when an id, topic or queue name cannot stand in a subject."""
 

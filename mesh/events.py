@@ -27,10 +27,15 @@ HEADER_ONCE: Final = "Mesh-Once"
 HEADER_NODE: Final = "Mesh-Node"
 HEADER_TOOK: Final = "Mesh-Took"
 
+# Never read from a subject: a history says so where the server cannot read an event that it counts.
+UNREADABLE: Final = "unreadable"
+# The mark that the owner writes when events are gone that a run had seen; the others are decisions of the code.
+MARK_LOST: Final = "lost"
 KINDS: Final = frozenset(
     {"start", "signal", "ret", "claim", "tick", "exit", "mark", "attrs", "cancel", "kill", "monitor", "end"}
 )
-# How many subject tokens follow each kind; a signal's topic may have any number from one.
+# How many subject tokens follow each kind; a signal's topic may have any number from one. Behind those of an outcome
+# stands what the code had seen when it asked for the op; not in histories that are older than that.
 _ARGS: Final = {
     "start": 0,
     "ret": 4,
@@ -63,6 +68,11 @@ class Event(NamedTuple):
         return int(self.args[0]) if self.kind in _NAMES_RUN else 0
 
     @property
+    def seen(self) -> str:
+        """Of an outcome: what the code had seen when it asked for the op; "" when nobody has said."""
+        return self.args[4] if len(self.args) > 4 else ""
+
+    @property
     def topic(self) -> str:
         """The topic of a signal."""
         return ".".join(untoken(part) for part in self.args)
@@ -89,7 +99,9 @@ def parse(subject: str, seq: int, at_ns: int, data: bytes, raw_headers: bytes | 
     if want is None:
         if kind != "signal" or not args:
             return None
-    elif len(args) != want or (kind in _NAMES_RUN and not args[0].isdecimal()):
+    elif (len(args) != want and not (kind == "ret" and len(args) == want + 1)) or (
+        kind in _NAMES_RUN and not args[0].isdecimal()
+    ):
         return None
     if (kind in ("ret", "claim") and not (args[1].isdecimal() and args[2].isdecimal())) or (
         kind == "exit" and not args[1].isdecimal()
@@ -98,6 +110,12 @@ def parse(subject: str, seq: int, at_ns: int, data: bytes, raw_headers: bytes | 
     if not _is_canonical(parts[4]):
         return None
     return Event(kind, parts[4], seq, at_ns, args, data, raw_headers)
+
+
+def unreadable_event(subject: str, start: Event) -> Event:
+    """What stands in a history, right behind its start, for an event that the server has and cannot read."""
+    parts = subject.split(".")
+    return Event(UNREADABLE, parts[4], start.seq, start.at_ns, parts[5:], b"", None)
 
 
 _is_canonical = lru_cache(maxsize=65536)(is_canonical)

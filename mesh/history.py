@@ -11,19 +11,20 @@ subject of its own, so the first kind of question gives the history; the few sub
 by one. The counts are asked for last: a subject with one message then had no more before.
 
 Reads go to the stream's direct-get service, which any replica answers; the counts are the leader's, and tell what a
-replica lacks that lags behind.
+replica lacks that lags behind. What the leader counts and cannot give either is damaged in its files: the history has
+an event of the kind `unreadable` then, and whoever runs the workflow goes no further.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import anyio
 
-from mesh.errors import ServerRefused, Undecodable
-from mesh.events import Event, StartSpec, decode_end, decode_start, parse
+from mesh.errors import ServerRefused, Undecodable, Unreadable
+from mesh.events import Event, StartSpec, decode_end, decode_start, parse, unreadable_event
 from mesh.imported import restored
 from mesh.jetstream import JetStream, StoredMessage
 from mesh.lineage import arranged, reads_from
@@ -38,6 +39,7 @@ PARTITIONS_CACHED_MAX: Final = 100_000
 # Of these every message counts; of all other kinds only the first of its subject. Of an outcome, too: an owner that
 # took a call for lost has written so, and then the host was heard after all. The failure was answered by a new attempt,
 # and the success, of the same attempt, ended the op.
+_OF_ALL_RUNS: Final = frozenset({"start", "signal", "cancel", "kill", "monitor"})
 _EVERY_ONE: Final = frozenset({"signal", "cancel", "kill", "monitor", "ret"})
 
 
@@ -112,7 +114,18 @@ class History:
             if ended is None:
                 break
             start = await self.start_after(key, ended.seq)
-        return latest
+        return latest if latest is not None else await self._only_start_of_all(key)
+
+    async def _only_start_of_all(self, key: WorkflowKey) -> tuple[OpenRun, None] | None:
+        """The start that a replica does not have yet, None when there is none. Raises Unreadable."""
+        counted = await self._js.subject_counts(self.stream, key.stored("*", "start"))
+        starts, unreadable = await self._one_by_one(counted)
+        if unreadable:
+            raise Unreadable(
+                f"the start of workflow {key.id!r} is in the index of stream {self.stream}, but the server cannot read "
+                "it: its files are damaged; restore the store from a backup"
+            )
+        return (OpenRun(starts[0].seq, starts[0]), None) if starts else None
 
     async def end_of(self, key: WorkflowKey, run: int) -> RunOutcome | None:
         """The effective end of a run: the first one stored after its start."""
@@ -148,8 +161,10 @@ class History:
         if partition is None:
             return None
         try:
-            messages, counts = await self._last_of_each(key.stored(partition, ">"))
+            messages, counts, unreadable = await self._last_of_each(key.stored(partition, ">"))
         except ServerRefused:
+            return None
+        if unreadable:
             return None
         kinds = [message.subject.split(".", 6)[5] for message in messages]
         if kinds.count("start") != 1 or "end" in kinds:
@@ -169,20 +184,29 @@ class History:
             return []
         everything = key.stored(partition, ">")
         try:
-            messages, counts = await self._last_of_each(everything)
+            messages, counts, unreadable = await self._last_of_each(everything)
         except ServerRefused:
             # Too many subjects for one answer: a history this long is worth a walk.
             starts = await self._lineage(key.stored(partition, "start"), run, ())
             messages = await self._js.batch_get(
                 self.stream, from_seq=_first(run, starts), subject_filter=everything, batch=BATCH_MESSAGES
             )
+            found = {message.subject for message in messages}
+            counts = await self._js.subject_counts(self.stream, everything)
+            missing = [subject for subject in counts if subject not in found and _concerns(subject, run, starts)]
+            late, unreadable = await self._one_by_one(missing)
+            messages = sorted([*messages, *late], key=_seq)
         else:
             starts = await self._lineage(key.stored(partition, "start"), run, messages)
             messages = await self._with_repeated(counts, _first(run, starts), run, messages)
-        return arranged(run, _events(messages), starts)
+        history = arranged(run, _events(messages), starts)
+        if not unreadable or not history:
+            return history
+        damaged = [unreadable_event(subject, history[0]) for subject in unreadable if _concerns(subject, run, starts)]
+        return [*history[:1], *damaged, *history[1:]]
 
-    async def _last_of_each(self, everything: str) -> tuple[list[StoredMessage], dict[str, int]]:
-        """The last message of every subject that fits, and how many messages each has.
+    async def _last_of_each(self, everything: str) -> tuple[list[StoredMessage], dict[str, int], Sequence[str]]:
+        """The last message of every subject that fits, how many messages each has, and the subjects nobody can read.
 
         The counts are the leader's; the messages may come from a replica that lags behind it, without an event that the
         stream's followers have delivered already, and that would be lost to whoever begins with them. So what a replica
@@ -195,12 +219,27 @@ class History:
             counts = await self._js.subject_counts(self.stream, everything)
             found = {message.subject for message in messages}
             if counts.keys() <= found or (wanted is not None and wanted <= found):
-                break
+                return messages, counts, ()
             # Nearly always that is news of the last millisecond, and the next look shows it.
             if tries:
                 await anyio.sleep(LAG_AGAIN_S)
             wanted = wanted or set(counts)
-        return messages, counts
+        # One message that is damaged ends the server's answer: the others are to be had by themselves.
+        late, unreadable = await self._one_by_one([subject for subject in counts if subject not in found])
+        return sorted([*messages, *late], key=_seq), counts, unreadable
+
+    async def _one_by_one(self, subjects: Iterable[str]) -> tuple[list[StoredMessage], list[str]]:
+        """The last messages of subjects that the leader counts, and the subjects of which it cannot read it."""
+        messages, unreadable = [], []
+        for subject in subjects:
+            message = await self._js.get_last(self.stream, subject)
+            if message is None:
+                message = await self._js.get_last(self.stream, subject, from_leader=True)
+            if message is not None:
+                messages.append(message)
+            elif await self._js.subject_counts(self.stream, subject):  # it was not just deleted
+                unreadable.append(subject)
+        return messages, unreadable
 
     async def _lineage(self, start_subject: str, run: int, messages: Iterable[StoredMessage]) -> dict[int, StartSpec]:
         """The starts of a run and of those it rests on, as far as they are there and can be read."""
@@ -280,6 +319,19 @@ def _events(messages: Iterable[StoredMessage]) -> list[Event]:
 
 def _spec(start: StoredMessage) -> StartSpec:
     return decode_start(start.data, parse_headers(start.raw_headers) if start.raw_headers else {})
+
+
+def _concerns(subject: str, run: int, starts: Mapping[int, StartSpec]) -> bool:
+    """Whether a run cannot go on without the event of this subject.
+
+    A reset run can: what it takes over of an older run it was told to, and a call without outcome is made again.
+    """
+    kind, *args = subject.split(".")[5:]
+    if kind == "attrs":
+        return False  # a run does not read them
+    if kind in _OF_ALL_RUNS:
+        return len(starts) < 2
+    return bool(args) and args[0] == str(run)
 
 
 def _first(run: int, starts: Mapping[int, StartSpec]) -> int:

@@ -82,9 +82,9 @@ class WorkflowKey:
         """Where a signal with this topic is published."""
         return self.subject("signal", token(topic))
 
-    def ret(self, run: int, n: int, attempt: int, fp: str) -> str:
-        """Where the outcome of one attempt of an op is published."""
-        return self.subject("ret", str(run), str(n), str(attempt), fp)
+    def ret(self, run: int, n: int, attempt: int, fp: str, seen: str = "") -> str:
+        """Where the outcome of one attempt of an op is published. seen: what the code had seen when it asked for it."""
+        return self.subject("ret", str(run), str(n), str(attempt), fp, *([seen] if seen else ()))
 
     def claim(self, run: int, n: int, attempt: int) -> str:
         """Where a host claims an attempt that must not run twice."""
@@ -142,9 +142,9 @@ def is_canonical(id_token: str) -> bool:
 
 
 def claim_of_ret(ret: str) -> str:
-    """The claim subject that belongs to an outcome's subject (`...ret.<run>.<n>.<attempt>.<fp>`)."""
-    head, run, n, attempt, _ = ret.rsplit(".", 4)
-    return f"{head.removesuffix('.ret')}.claim.{run}.{n}.{attempt}"
+    """The claim subject that belongs to an outcome's subject (`mesh.wf.<queue>.<id>.ret.<run>.<n>.<attempt>...`)."""
+    mesh, wf, queue, id_token, _, run, n, attempt, *_ = ret.split(".")
+    return f"{mesh}.{wf}.{queue}.{id_token}.claim.{run}.{n}.{attempt}"
 
 
 @dataclass(frozen=True, slots=True)

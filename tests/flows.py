@@ -75,7 +75,7 @@ class Flow:
         self.events: list[Event] = []
         self.steps: list[list[str]] = []
         self.effects: list[Effect] = []
-        self.prints: dict[int, str] = {}  # op -> fingerprint, as a host would echo it
+        self.prints: dict[int, tuple[str, ...]] = {}  # op -> fingerprint, as a host would echo it
         self.run = Run(
             self.key,
             run,
@@ -125,7 +125,7 @@ class Flow:
         self.effects = effects
         for effect in effects:
             if isinstance(effect, Dispatch | Perform):
-                self.prints[effect.op.n] = effect.op.fp
+                self.prints[effect.op.n] = (effect.op.fp, effect.op.seen)
         texts = [told(effect) for effect in effects]
         self.steps.append(texts)
         return texts
@@ -138,9 +138,9 @@ class Flow:
         headers: Mapping[str, str] | None = None, after_ms: float = 0.0,
     ) -> list[str]:  # fmt: skip
         """An outcome of op n, bytes as they are."""
-        echoed = self.prints.get(n, "0000000000") if fp is None else fp
+        echoed = self.prints.get(n, ("0000000000",)) if fp is None else (fp,)
         return self.event(
-            "ret", str(self.run.run if run is None else run), str(n), str(attempt), echoed,
+            "ret", str(self.run.run if run is None else run), str(n), str(attempt), *echoed,
             data=data, headers=headers, after_ms=after_ms,
         )  # fmt: skip
 

@@ -41,7 +41,7 @@ def test_each_kind_is_read_with_its_tokens_and_the_run_it_names(kind: tuple[str,
 @pytest.mark.parametrize(
     "kind",
     [
-        ("start", "x"), ("signal",), ("ret", "5", "1", "2"), ("ret", "5", "1", "2", "fp", "more"), ("ret", "x", "1", "2", "fp"),
+        ("start", "x"), ("signal",), ("ret", "5", "1", "2"), ("ret", "5", "1", "2", "fp", "seen", "more"), ("ret", "x", "1", "2", "fp"),
         ("ret", "5", "x", "2", "fp"), ("ret", "5", "1", "", "fp"), ("ret", "-5", "1", "2", "fp"), ("ret", "\u00b2", "1", "2", "fp"),
         ("claim", "5", "1", "x"), ("tick", "5"), ("tick", "x", "1"), ("exit", "5", "x"), ("mark", "5"), ("end",), ("end", "x"), ("end", ""),
         ("cancel", "x"), ("unknown",), ("",),

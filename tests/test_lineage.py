@@ -66,7 +66,7 @@ def test_the_events_up_to_the_chosen_one_are_the_new_runs_own_and_the_rest_is_no
     assert flow.spec.base is not None
     assert (flow.spec.base.run, old.spec.base, reads_from(NEW, flow.spec)) == (RUN, None, NEW)
     assert flow.outstanding() == ["call 2 a:two"]
-    assert flow.run.ret_subject(flow.run.open[2]).split(".")[-4] == str(NEW)
+    assert flow.run.ret_subject(flow.run.open[2]).split(".")[-5] == str(NEW)
     # The clock of the code is the old one, and that of limits the new one.
     assert (flow.run.started_ns, flow.run.now_ns) == (T0_NS, old.events[1].at_ns)
     assert flow.run.open[2].issued_ns == T0_NS + 10**12

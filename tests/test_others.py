@@ -31,7 +31,9 @@ async def test_a_new_owner_that_says_it_again_to_who_has_ended_on_it_hears_that_
         handle = await mesh.start("target", id="t")
         host = mesh.node.engines[QUEUE].host
         others = Others(mesh.client.js, mesh.client.hosts, mesh.node.code, mesh.node.switchboard, mesh.node.naming)
-        op = OpState(1, kind, host.pid("t"), "", codec.encode("hello"), {"topic": "x"} if kind == "send" else {})
+        op = OpState(
+            1, kind, host.pid("t"), "", codec.encode("hello"), options={"topic": "x"} if kind == "send" else {}
+        )
         assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
         assert await handle.result(timeout_s=5) == result
         assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
@@ -49,7 +51,7 @@ async def test_whoever_repeats_a_message_to_a_process_that_has_ended_on_it_hears
         pid = await mesh.client.call("app:spawn")
         host = mesh.node.engines[QUEUE].host
         others = Others(mesh.client.js, mesh.client.hosts, mesh.node.code, mesh.node.switchboard, mesh.node.naming)
-        op = OpState(1, "send", pid, "", codec.encode("hello"), {"topic": "x"})
+        op = OpState(1, "send", pid, "", codec.encode("hello"), options={"topic": "x"})
         assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
         await wait_until(lambda: mesh.node.processes.running == 0)
         assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)

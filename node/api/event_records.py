@@ -127,6 +127,8 @@ def _by_kind(event: Event, headers: Mapping[str, str], known: Known) -> dict[str
             value = end.value()
             failure = value.to_wire() if isinstance(value, Failure) else None
             return {"status": end.status, "value": None if failure else value, "error": failure} | following
+        case "unreadable":
+            return {"event": " ".join(args), "problem": "damaged in the files of the server, which cannot read it"}
         case "kill" if reset_of(event) is not None:
             return {"reset": True} | sender
         case _:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from mesh import codec
+from mesh.events import MARK_LOST
 from node.cli.printing import clock, one_line, shortened
 from node.workflows.ops import fingerprint
 
@@ -120,6 +121,10 @@ def words(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> str
             return f"{op.get('target') or 'op ' + str(event['op'])} begun, at most once"
         case "tick":
             return _tick_words(str(event["timer"]), op)
+        case "mark" if event["name"] == MARK_LOST:
+            return "suspended for good"
+        case "unreadable":
+            return f"unreadable: {event['event']}"
         case "mark":
             return f"decided {str(event['name']).removeprefix('version:')}"
         case "attrs" if "memo" in event:

@@ -65,7 +65,7 @@ _CALL_LINE: Final = f"\r\n{HEADER_CALL}: ".encode()
 _FOR_LINE: Final = f"\r\n{HEADER_FOR}: ".encode()
 
 # Where the outcome of a workflow's call goes: mesh.wf.<queue>.<id>.ret.<run>.<n>.<attempt>.<fp>
-_OUTCOME: Final = re.compile(r"mesh\.wf\.[^.]+\.[^.]+\.ret(?:\.[^.]+){4}")
+_OUTCOME: Final = re.compile(r"mesh\.wf\.[^.]+\.[^.]+\.ret(?:\.[^.]+){4,5}")
 
 _log = logging.getLogger(__name__)
 

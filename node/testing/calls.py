@@ -125,7 +125,7 @@ class Calls:
     def _answer(self, call: _UnderWay, outcome: bytes) -> None:
         self._forget(call)
         place, op = call.place, call.op
-        self._publish(place.key, "ret", str(place.run), str(op.n), str(call.attempt), op.fp, data=outcome)
+        self._publish(place.key, "ret", str(place.run), str(op.n), str(call.attempt), op.fp, op.seen, data=outcome)
 
     def _fail(self, call: _UnderWay, failure: Failure) -> None:
         self._answer(call, codec.encode_failure(failure))

@@ -531,4 +531,4 @@ class Engine:
 
 
 def _ret(run: int, op: OpState) -> tuple[str, ...]:
-    return "ret", str(run), str(op.n), str(op.attempt), op.fp
+    return "ret", str(run), str(op.n), str(op.attempt), op.fp, op.seen

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from mesh import codec
 from mesh.connection import Connection
 from mesh.errors import Conflict, Disconnected, MeshError
+from mesh.events import MARK_LOST
 from mesh.failure import Failure, Kind
 from mesh.hosts import HostRecord
 from mesh.jetstream import JetStream
@@ -47,6 +48,7 @@ from node.workflows.ops import (
     WriteMark,
 )
 from node.workflows.others import Others
+from node.workflows.partition import Lost
 from node.workflows.run import Run
 from node.workflows.timers import Timers
 
@@ -239,6 +241,15 @@ class Effects:
             )
             return stored is None or stored.data == mark.payload
         return True
+
+    def record_loss(self, run: Run, lost: Lost) -> None:
+        """A run has seen events that the server has lost since: it goes no further, on no node."""
+        run.suspended = (
+            f"the server has lost events that this workflow may have seen: stream {stream_name(run.key.queue)} ends at "
+            f"sequence {lost.last_seq}, {lost.seen_seq} had been handled; begin anew from one of the events that are "
+            f"left (`mesh reset {run.key.id} --event N`), or end it (`mesh terminate {run.key.id}`)"
+        )
+        self._outbox.write(run.key.mark(run.run, MARK_LOST), codec.encode(run.suspended))
 
     # -- attributes --------------------------------------------------------------------------------------------
 

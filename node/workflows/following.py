@@ -28,7 +28,7 @@ from mesh.roster import Roster
 from mesh.subjects import partition_filter, stream_name
 from node.workflows.background import Background
 from node.workflows.instances import Instances
-from node.workflows.partition import Partition
+from node.workflows.partition import Lost, Partition
 from store.catchup import BUSY_MAX, CatchUp
 
 INBOX_EVENTS_MAX: Final = 4096
@@ -126,7 +126,7 @@ class Following:
                     await self._follow_once(partition)
                 except StreamRegressed as error:
                     _log.error("queue %s partition %d: %s", self._queue, partition.number, error, extra=about)
-                    self._start_over(partition)
+                    self._start_over(partition, error)
                 except TEMPORARY as error:
                     _log.warning(
                         "queue %s partition %d: %s; following anew", self._queue, partition.number, error, extra=about
@@ -156,13 +156,25 @@ class Following:
                 inbox.append((partition, epoch, None))
                 wake()
 
-    def _start_over(self, partition: Partition) -> None:
-        """The stream lost messages that were seen: what is in memory may rest on them. Read everything anew."""
+    def _start_over(self, partition: Partition, error: StreamRegressed) -> None:
+        """The stream lost messages that were seen: what is in memory may rest on them. Read everything anew.
+
+        The runs that had seen what is lost, or were busy with it, do not go on: what they have done since is in the
+        world, and would be done again.
+        """
+        had_seen = [
+            id_token
+            for id_token, instance in self._instances.by_token.items()
+            if instance.partition is partition and instance.run is not None and instance.run.last_seq > error.last_seq
+        ]
+        was_busy = self._roster.busy(partition.claim) if partition.claim.checkpoint > error.last_seq else ()
+        lost = Lost(error.last_seq, error.delivered_seq)
+        partition.lost |= dict.fromkeys((*had_seen, *was_busy), lost)
         self._instances.forget_all(partition)
         partition.epoch += 1
         partition.claim = replace(partition.claim, checkpoint=0)
         partition.handled_seq = partition.saved_seq = 0
-        partition.catchup = CatchUp(())
+        partition.catchup = CatchUp(partition.lost)
         partition.live_seq = None
 
     def _position(self, partition: Partition) -> tuple[int, tuple[str, ...]]:

@@ -21,7 +21,7 @@ import anyio
 import anyio.lowlevel
 
 from mesh import codec
-from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable
+from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable, Unreadable
 from mesh.events import EndRecord, Event, decode_end
 from mesh.failure import Failure, Kind
 from mesh.history import History
@@ -174,6 +174,10 @@ class Loading:
                     await self._load_once(instance, news, heard_seq)
             except TEMPORARY as error:
                 _log.warning("workflow %r: history not read yet: %s", instance.key.id, error, extra=instance.about())
+            except Unreadable as error:
+                _log.error("workflow %r cannot be run: %s", instance.key.id, error, extra=instance.about())
+                self._let_be(instance, news)
+                return
             except Exception:
                 # We are wrong. This run stands still and is tried again now and then; all others go on.
                 _log.exception("workflow %r cannot be loaded", instance.key.id, extra=instance.about())
@@ -275,6 +279,9 @@ class Loading:
         if run.closed:
             self._instances.forget(instance.id_token)
             return
+        lost = instance.partition.lost.pop(instance.id_token, None)
+        if lost is not None and run.run <= lost.last_seq and run.finished is None and not run.suspended:
+            self._effects.record_loss(run, lost)
         self._effects.carry_out(instance, run, run.outstanding(), recovering=True)
         for event in late:
             if event.seq > run.last_seq and not run.closed and instance.run is run and instance.loading is None:

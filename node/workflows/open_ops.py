@@ -17,6 +17,7 @@ from mesh import codec
 from node.machine.vm import Op
 from node.workflows.call_options import DEFAULT_CALL_OPTIONS, CallOptions, decode_call_options
 from node.workflows.ops import Dispatch, Effect, OpState, Perform, RetryLater, SetTimer, Stop, fingerprint
+from node.workflows.seen import difference
 
 # What is done to another workflow, and recorded as the outcome of an op.
 PERFORMED: Final = frozenset({"spawn", "send", "cancel", "terminate"})
@@ -40,15 +41,15 @@ class OpenOps:
         self._call_defaults = call_defaults
         self._options: dict[int, CallOptions] = {}
 
-    def add(self, op: Op, *, now_ns: int, seq: int) -> OpState:
-        """The code asks for an op, at this time and in the step of this event."""
+    def add(self, op: Op, *, now_ns: int, seq: int, seen: str = "") -> OpState:
+        """The code asks for an op, at this time and in the step of this event. seen: see `node.workflows.seen`."""
         n, kind, target = op.n, op.kind, str(op.target)
         if kind == "timer":
             state = OpState(n, kind, "", "", due_ns=now_ns + int(op.target), issued_ns=now_ns, issued_seq=seq)
         else:
             options = codec.unpack(op.options) if op.options and kind in PERFORMED else {}
             print_ = fingerprint(kind, target)
-            state = OpState(n, kind, target, print_, op.payload or b"", options, issued_ns=now_ns, issued_seq=seq)
+            state = OpState(n, kind, target, print_, op.payload or b"", seen, options, issued_ns=now_ns, issued_seq=seq)
         self.by_n[n] = state
         self.next_n = n + 1
         if kind == "call":
@@ -57,8 +58,11 @@ class OpenOps:
             self.asked.append(state)
         return state
 
-    def with_outcome(self, n: int, fp: str) -> OpState | None:
-        """The op that an outcome in the history is for; None if it has had one before. Raises DoesNotFit."""
+    def with_outcome(self, n: int, fp: str, seen: str = "") -> OpState | None:
+        """The op that an outcome in the history is for; None if it has had one before. Raises DoesNotFit.
+
+        seen: what the code had seen when it asked for the op, "" when the outcome does not say.
+        """
         op = self.by_n.get(n)
         if op is None:
             if n < self.next_n:
@@ -71,6 +75,11 @@ class OpenOps:
             raise DoesNotFit(
                 f"op {n}: the history has the outcome of another op (fingerprint {fp}), "
                 f"the code asked for {f'{op.kind} {op.target} (fingerprint {op.fp})' if op.target else op.kind}"
+            )
+        if seen and seen != op.seen:
+            raise DoesNotFit(
+                f"op {n}, {op.kind} {op.target}: {difference(seen, op.seen)}; the history before it has lost events or "
+                "was changed, or the code is not the code that wrote it"
             )
         return op
 

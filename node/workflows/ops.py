@@ -27,6 +27,7 @@ class OpState:
 
     issued_ns, issued_seq: clock and event of the step that asked for it.
     attempt: the one that is due or running, from 1. begun_ns: when that was due; 0 for the first.
+    seen: what the code had seen when it asked for it (`node.workflows.seen`).
     durable: the next attempt waits for a timer of the server.
     stopping: the code has asked the call to stop and waits for its end. told: by this owner, the host was told so.
     failed_seq: the latest failed attempt in the history, 0 for none. overtaken: an older attempt has failed after it.
@@ -37,6 +38,7 @@ class OpState:
     target: str
     fp: str
     payload: bytes = b""
+    seen: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     issued_ns: int = 0
     issued_seq: int = 0

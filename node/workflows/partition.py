@@ -6,6 +6,7 @@ Values only; who follows it is in `node.workflows.following`, who loads its runs
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 import anyio
 
@@ -13,12 +14,19 @@ from mesh.membership import Claim
 from store.catchup import CatchUp
 
 
+class Lost(NamedTuple):
+    """What the server has lost of a stream: everything between its end and the last message that was seen."""
+
+    last_seq: int
+    seen_seq: int
+
+
 class Partition:
     """A partition that this node owns."""
 
     __slots__ = (
         "attention", "catchup", "claim", "epoch", "handed_over", "handled_seq", "heard_seq", "live_seq", "loading",
-        "number", "pending", "saved_seq", "scope", "stopped", "taken_s",
+        "lost", "number", "pending", "saved_seq", "scope", "stopped", "taken_s",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool) -> None:
@@ -39,4 +47,6 @@ class Partition:
         self.taken_s = 0.0  # when this node began to take it over, by the loop's clock; 0 once that is done
         self.pending = 0  # messages behind the one handled last, as the server knew when it sent that
         self.loading = 0
+        # Workflows that had seen events which the server has lost since, until they are loaded.
+        self.lost: dict[str, Lost] = {}
         self.epoch = 0  # grows when everything is read anew; what was read before is dropped

@@ -26,7 +26,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mesh import codec
-from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, reset_of
+from mesh.errors import Undecodable
+from mesh.events import HEADER_FROM, MARK_LOST, UNREADABLE, EndRecord, Event, StartSpec, reset_of
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey
 from node.machine.vm import Machine, Op
@@ -53,6 +54,7 @@ from node.workflows.ops import (
     WriteMark,
 )
 from node.workflows.outcomes import normal_outcome, read_outcome
+from node.workflows.seen import as_token, folded
 
 DELAY_TICK: Final = "delay"
 TIMEOUT_TICK: Final = "timeout"
@@ -101,6 +103,8 @@ class Run:
         self._at_seq = 0  # of the event being applied
         self._in_base = spec.base is not None
         self.length = 0
+        self._checksum = 0  # over the events that `length` counts, but the start
+        self._seen, self._seen_at = "", 0
         self.size = 0
         self.last_seq = 0
         self.suspended = ""
@@ -184,10 +188,11 @@ class Run:
         if event.seq != self.run or self.started_ns:
             return []  # a second start while a run is open
         base, self._begun_ns = self.spec.base, event.at_ns
+        self.length = 1
         if base is None:
-            self._count(event)
+            self.now_ns, self.size = event.at_ns, len(event.data)
         else:
-            self.now_ns, self.length, self.size = base.started_ns, 1, base.start_bytes
+            self.now_ns, self.size = base.started_ns, base.start_bytes
         self.started_ns = self.now_ns
         if self.killed_early:
             return self._terminated()
@@ -229,7 +234,7 @@ class Run:
         if event.run != self.run:
             return []
         n, attempt, fp = int(event.args[1]), int(event.args[2]), event.args[3]
-        op = self.ops.with_outcome(n, fp)
+        op = self.ops.with_outcome(n, fp, event.seen)
         if op is None:
             return []  # answered before: the first outcome won
         outcome, failure = read_outcome(event)
@@ -339,6 +344,22 @@ class Run:
         self._count(event)
         return self._deliver(message, more)
 
+    def _on_mark(self, event: Event, _more: bool) -> list[Effect]:
+        if event.run != self.run or event.args[1] != MARK_LOST:
+            return []  # the others are given to the run when it is made
+        try:
+            self.suspended = str(codec.decode(event.data))
+        except Undecodable:
+            self.suspended = "the server has lost events of this workflow"
+        return [Suspend(self.suspended)]
+
+    def _on_unreadable(self, event: Event, _more: bool) -> list[Effect]:
+        self.suspended = (
+            f"the event {' '.join(event.args)} of the history is damaged in the files of the server, which cannot read "
+            "it; restore the store from a backup, or begin anew from an earlier event with `mesh reset`"
+        )
+        return [Suspend(self.suspended)]
+
     def _on_cancel(self, event: Event, more: bool) -> list[Effect]:
         self.cancel_requested = True
         if self._machine is None:
@@ -434,11 +455,13 @@ class Run:
             refused.append((self._add(op), Failure(f"{kind} is not possible in a workflow", Kind.INTERNAL, False)))
 
     def _add(self, op: Op) -> OpState:
-        return self.ops.add(op, now_ns=self.now_ns, seq=self.last_seq)
+        if self._seen_at != self.length:
+            self._seen_at, self._seen = self.length, as_token(self.length, self._checksum)
+        return self.ops.add(op, now_ns=self.now_ns, seq=self.last_seq, seen=self._seen)
 
     def ret_subject(self, op: OpState, attempt: int = 0) -> str:
         """Where the outcome of an attempt (by default the present one) of an op is published."""
-        return f"{self._ret_prefix}{op.n}.{attempt or op.attempt}.{op.fp}"
+        return f"{self._ret_prefix}{op.n}.{attempt or op.attempt}.{op.fp}.{op.seen}"
 
     def call_options(self, n: int) -> CallOptions:
         """The options of call n."""
@@ -487,6 +510,7 @@ class Run:
         self.now_ns = max(self.now_ns, event.at_ns)
         self.length += 1
         self.size += len(event.data)
+        self._checksum = folded(self._checksum, event)
 
     # -- the engine's side -------------------------------------------------------------------------------------
 
@@ -569,6 +593,8 @@ _HANDLERS: Final[dict[str, Callable[[Run, Event, bool], list[Effect]]]] = {
     "exit": Run._on_exit,
     "attrs": Run._on_attrs,
     "signal": Run._on_signal,
+    "mark": Run._on_mark,
+    UNREADABLE: Run._on_unreadable,
     "cancel": Run._on_cancel,
     "kill": Run._on_kill,
 }
