@@ -35,6 +35,10 @@ JS_API_PREFIX: Final = "JS.MESH.API"
 # What a user may: the server tells each about itself.
 WHO_AM_I: Final = "$SYS.REQ.USER.INFO"
 
+# How often the servers flush: only the system account may ask that, and lends it under this name.
+SETTINGS: Final = "mesh.server.jetstream"
+_SETTINGS_ASKED: Final = "$SYS.REQ.SERVER.PING.JSZ"
+
 # What a node asks JetStream. Not in it: deleting, restoring and snapshotting streams, and what concerns the cluster.
 _NODE_API: Final = (
     "INFO", "STREAM.NAMES", "STREAM.LIST", "STREAM.INFO.*", "STREAM.CREATE.*", "STREAM.UPDATE.*", "STREAM.PURGE.*",
@@ -164,6 +168,7 @@ def accounts_conf(queues: Sequence[str], foreign: Sequence[str] = ()) -> str:
     """The text of accounts.conf. The passwords and keys are variables, which `secrets/users.conf` sets."""
     clients, observers = client_services(queues), observer_services(queues)
     streams = dict.fromkeys((*CLIENT_STREAMS, *OBSERVER_STREAMS))
+    accounts_of_others = ["CLIENTS", "OBSERVERS"]
     accounts = _who({"CLIENTS": clients, "OBSERVERS": observers})
     exports = [
         _line({"service": service.subject, **_response(service), "accounts": accounts[service.subject]})
@@ -191,6 +196,9 @@ accounts {{
   # The servers' own account: `nats server ...` and nothing of the mesh.
   SYS {{
     users: [ {{ user: admin, password: $ADMIN_PASSWORD }} ]
+    exports: [
+      {_line({"service": _SETTINGS_ASKED, "response_type": "Stream", "accounts": ["MESH", *accounts_of_others]})}
+    ]
   }}
 
   # The mesh: histories, nodes, function hosts; and the operator, who may do everything here.
@@ -206,6 +214,9 @@ accounts {{
     ]
     exports: [
 {_indented(exports)}
+    ]
+    imports: [
+      {_SETTINGS_IMPORT}
     ]
   }}
 
@@ -236,7 +247,7 @@ accounts {{
 
 def _asking(services: Iterable[Service], streams: Iterable[str], role: str) -> dict[str, object]:
     return {
-        "publish": [*(service.as_asked for service in services), WHO_AM_I],
+        "publish": [*(service.as_asked for service in services), WHO_AM_I, SETTINGS],
         "subscribe": [f"_INBOX_{role}.>", *streams],
     }
 
@@ -248,7 +259,8 @@ def _imports(services: Iterable[Service], streams: Iterable[str]) -> list[str]:
         if service.as_asked != service.subject:
             imported["to"] = service.as_asked
         of_mesh.append(imported)
-    return list(map(_line, of_mesh)) + [_line({"stream": {"account": "MESH", "subject": s}}) for s in streams]
+    followed = [_line({"stream": {"account": "MESH", "subject": subject}}) for subject in streams]
+    return [*map(_line, of_mesh), *followed, _SETTINGS_IMPORT]
 
 
 def _who(services: dict[str, list[Service]]) -> dict[str, list[str]]:
@@ -266,6 +278,9 @@ def _response(service: Service) -> dict[str, str]:
 
 def _line(value: object) -> str:
     return json.dumps(value)
+
+
+_SETTINGS_IMPORT: Final = _line({"service": {"account": "SYS", "subject": _SETTINGS_ASKED}, "to": SETTINGS})
 
 
 def _indented(lines: Iterable[str]) -> str:

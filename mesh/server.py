@@ -51,6 +51,7 @@ import anyio.to_thread
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from mesh.errors import MeshError, ServerFailed, StoreInUse
+from mesh.stores import STORE_VARIABLE, STORES
 
 Sync = Literal["always", "relaxed"]
 
@@ -242,6 +243,14 @@ async def find_running(store_dir: Path) -> str | None:
         if await _probe(running.host, running.port) == running.server_id:
             return running.url
     return None
+
+
+def stores_here() -> list[Path]:
+    """Where the server of whoever started this process keeps its data, and those of meshes of this directory."""
+    found = [Path(told)] if (told := os.environ.get(STORE_VARIABLE)) else []
+    with suppress(OSError), os.scandir(STORES) as entries:
+        found += sorted(Path(entry.path) for entry in entries if entry.is_dir())
+    return found
 
 
 async def sync_of(server_id: str, stores: Sequence[Path]) -> str | None:

@@ -13,7 +13,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -33,10 +33,13 @@ from mesh.errors import (
     RequestTimeout,
 )
 from mesh.groups import unwrapped
+from mesh.hosts import HostRecord
 from mesh.outbox import Outbox
 from mesh.pids import node_id_fault
 from mesh.presence import Presence
 from mesh.roster import Roster
+from mesh.server import stores_here
+from mesh.server_settings import sync_interval
 from mesh.subjects import node_request
 from node.api.service import ControlApi
 from node.functions.host import FunctionHost
@@ -49,6 +52,7 @@ from node.offers import Offers, host_records
 from node.questions import Questions
 from node.queues.running import run_consumers
 from node.registry import EntryId, NatsFunctionEntry, Registry, content_fingerprint
+from node.registry.kinds import WorkerOptions
 from node.services.placing import ServicePlacing
 from node.services.service_spawner import ServiceSpawner
 from node.services.services import Services
@@ -66,7 +70,8 @@ from node.units.switchboard import Switchboard
 from node.units.table import UnitTable
 from node.workflows.engine import Engine
 from node.workflows.ownership import Ownership
-from store.streams import PARTITIONS_DEFAULT, ensure_queue
+from store.durability import promise, settings_of
+from store.streams import PARTITIONS_DEFAULT, QueueStream, ensure_queue
 
 if TYPE_CHECKING:
     from node.telemetry.tracing import Tracing
@@ -307,6 +312,7 @@ class Node:
         }
         for queue in streams:
             await js.objects.ensure_bucket(queue, replicas=self.config.replicas)
+        await self._say_durability(streams.values())
         questions = Questions(
             self.conn, self.id, status=self.status, suspended=self.suspended, inventory=self.inventory
         )
@@ -325,7 +331,7 @@ class Node:
                     roster=self.roster,
                     hosts=self.client.hosts,
                     host=record,
-                    options=self.registry.workers()[EntryId(record.worker)].options,
+                    options=self._options_of(record),
                     stream=streams[record.queue],
                     code=self.code,
                     call_defaults=self.call_defaults,
@@ -383,7 +389,10 @@ class Node:
             "machine": socket.gethostname(), "memory_bytes": memory_bytes(),
             "began_ns": self._began_ns, "now_ns": time.time_ns(), "registry": self._registry_hash,
             "workers": [
-                {"worker": record.worker, "queue": record.queue, "workflows": list(record.workflows)}
+                {
+                    "worker": record.worker, "queue": record.queue, "workflows": list(record.workflows),
+                    "durability": str(self._options_of(record).durability),
+                }
                 for record in self._workers
             ],
             "calls": self.functions.running if self.functions is not None else 0,
@@ -397,6 +406,24 @@ class Node:
     def suspended(self) -> list[dict[str, Any]]:
         """The runs of this node that cannot go on, and why."""
         return [run for engine in self.engines.values() for run in engine.suspended()]
+
+    def _options_of(self, record: HostRecord) -> WorkerOptions:
+        return self.registry.workers()[EntryId(record.worker)].options
+
+    async def _say_durability(self, streams: Iterable[QueueStream]) -> None:
+        """Say what acknowledged events survive, loudly where that is less than a worker wants."""
+        sync = await sync_interval(self.conn, stores_here())
+        for stream in streams:
+            given = promise(settings_of((await self.client.js.stream_info(stream.name)).config, sync))
+            wants = {r.worker: self._options_of(r).durability for r in self._workers if r.queue == stream.queue}
+            about = {"queue": stream.queue, "durability": str(given.durability)}
+            _log.info("queue %s: %s", stream.queue, given.text, extra=about)
+            for worker, want in wants.items():
+                if not given.durability.covers(want):
+                    _log.warning(
+                        "worker %s wants durability %s and queue %s gives it %s: %s; to have more: %s",
+                        worker, want, stream.queue, given.durability, given.text, given.more, extra=about,
+                    )  # fmt: skip
 
     async def _check_id(self) -> None:
         """Two nodes of one id would answer for each other's units and take turns in being taken for lost."""

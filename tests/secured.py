@@ -85,7 +85,7 @@ class SecuredServers:
             "MESH_NATS_NAME": name, "MESH_NATS_LISTEN": f"127.0.0.1:{client}",
             "MESH_NATS_CLUSTER_LISTEN": f"127.0.0.1:{cluster}", "MESH_NATS_HTTP": f"127.0.0.1:{monitor}",
             "MESH_NATS_ROUTES": json.dumps(routes), "MESH_NATS_STORE": str(self.directory / name),
-            "MESH_NATS_STORE_MAX": "1GB", "MESH_NATS_SYNC": "2m", "MESH_NATS_NO_ADVERTISE": "true",
+            "MESH_NATS_STORE_MAX": "1GB", "MESH_NATS_SYNC": "120s", "MESH_NATS_NO_ADVERTISE": "true",
             "MESH_NATS_PID_FILE": str(self.directory / f"{name}.pid"),
             "MESH_NATS_CERT": self.file("server.pem"), "MESH_NATS_KEY": self.file("server.key"),
             "MESH_NATS_CA": self.file("ca.pem"), "MESH_NATS_VERIFY": str(self._verify).lower(),

@@ -67,7 +67,7 @@ async def test_junk_on_the_subjects_of_a_workflow_is_ignored_live_and_in_replay(
                 ("retort",), ("end",), ("end", str(run), "x"), ("end", "x"), ("start", "x"), ("signal",), ("cancel", "x"),
                 ("kill", "x"), ("monitor", "x"), ("mark", str(run)), ("tick", str(run)), ("tick", "x", "1"), ("exit", str(run)),
                 ("exit", str(run), "x"), ("ret", str(run), "1", "1"), ("ret", str(run), "x", "1", "f"),
-                ("ret", str(run), "1", "x", "f"), ("ret", str(run), "1", "1", "f", "x"), ("claim", str(run), "x", "1"),
+                ("ret", str(run), "1", "x", "f"), ("ret", str(run), "1", "1", "f", "x", "x"), ("claim", str(run), "x", "1"),
                 ("ret", str(run), "²", "1", "f"), ("mark", str(run), "%"), ("%",), ("start%",),
             ):  # fmt: skip
                 await publish(mesh, subject(*kind), data)

@@ -32,6 +32,7 @@ from mesh.errors import MeshError, NoResponders, NotPermitted
 from mesh.follower import Delivered, Follower
 from mesh.hosts import Hosts
 from mesh.jetstream import JetStream
+from mesh.server_settings import sync_interval
 from mesh.subjects import parse_stored
 from node.api.endpoints import names
 from node.node import Node, NodeConfig, running_node
@@ -164,6 +165,9 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
         assert await greeted.result(timeout_s=5) == "hello Ada"
         status = await observer.conn.request("mesh.node.functions-1.status", b"", timeout_s=2)
         assert codec.decode(status.data)["functions"] == ["app:greeting", "app:making", "app:only_once", "app:slowly"]
+        # ... how often the servers flush, which only they themselves know ...
+        for who in (observer, client):
+            assert await sync_interval(who.conn) == await sync_interval(node.conn) == "120s"
         # ... and what they log, as it comes and a little later.
         lines: list[dict[str, Any]] = []
         observer.conn.subscribe_direct("mesh.logs.*", lambda _s, _r, data, _h: lines.extend(decode_lines(data)))
@@ -507,7 +511,7 @@ async def test_an_outcome_that_its_host_may_not_write_after_a_reconnect_is_recor
         await wait_until(lambda: host.conn.epoch == 2)
         assert await handle.result(timeout_s=20) == "at last"
         outcome = (await handle.history())[1]
-        run, op, attempt, _fingerprint = outcome.args
+        run, op, attempt, *_ = outcome.args
         assert (outcome.kind, op, attempt) == ("ret", "1", "1")
         refused = f'Publish Violation - Subject "mesh.wf.orders.slow-2.ret.{run}.1.1.'
         assert any(refused in servers.log(name) for name in servers.names)

@@ -146,7 +146,7 @@ class Histories:
             parsed = parse_workflow(reply)
             if parsed is None or parsed[1] != "ret":
                 return
-            key, _, (_run, _n, attempt, fp) = parsed
+            key, _, (_run, _n, attempt, fp, *_) = parsed
             again = "" if attempt == "1" else f", attempt {attempt}"
             function = self._targets.get(fp, subject)
             self._tell(Fact(clock_ns(), self._owner_of(key.id), key.id, "call", f"calls {function}{again}"))
@@ -199,7 +199,7 @@ class Histories:
                 self._takers[workflow, *event.args] = node
                 return node, "takes the call and claims it: nobody ever runs it again"
             case "ret":
-                run, n, attempt, fp = event.args
+                run, n, attempt, fp, *_ = event.args
                 target = self._targets.get(fp, "")
                 who = self._takers.get((workflow, run, n, attempt)) or self._functions.get(target, FUNCTION)
                 ok, value = codec.decode_outcome(event.data)

@@ -7,7 +7,6 @@ and `node.api.mesh_checks`. What cannot be asked, for want of rights or because 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from mesh.jetstream import timestamp_ns_of
 from mesh.membership import Claim
 from mesh.rendezvous import NodeId
 from mesh.roster import BUCKET as ROSTER
+from mesh.server_settings import sync_interval
 from mesh.subjects import bucket_key_name, partition_filter, token
 from node.api import directory
 from node.api.findings import Facts, Finding, Last, queue_of
@@ -97,7 +97,7 @@ async def examine(client: Client, *, stores: Sequence[Path] = ()) -> Facts:
         await ask("ends", lambda: _ends(client, streams.values()))
         await ask("schedules", lambda: _schedules(client, streams.values()))
         await ask("consumers", lambda: _consumers(client, streams))
-    await ask("sync", lambda: _sync(str(conn.server_info.get("server_id")), stores))
+    await ask("sync", lambda: sync_interval(conn, stores))
     server_ahead_s = clocks.get("the server's", 0.0)
     return Facts(
         version=_version(),
@@ -224,18 +224,6 @@ async def _schedules(client: Client, infos: Iterable[dict[str, Any]]) -> dict[st
             subject = f"mesh.at.{token(queue)}.cron.>"
             found[queue] = len(await client.js.subject_counts(info["config"]["name"], subject))
     return found
-
-
-async def _sync(server_id: str, stores: Sequence[Path]) -> str | None:
-    from mesh.server import sync_of
-
-    return await sync_of(server_id, stores)
-
-
-def stores_here() -> list[Path]:
-    """Where `mesh up` and `mesh run` keep their data when they are started in this directory."""
-    with os.scandir(".mesh") as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir())
 
 
 def _version() -> str:

@@ -6,7 +6,7 @@ Pure: facts in, findings out. The mesh itself is looked at in `node.api.mesh_che
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from mesh.hosts import BUCKET as HOSTS
@@ -14,6 +14,7 @@ from mesh.jetstream import bucket_config
 from mesh.roster import BUCKET as ROSTER
 from node.api.findings import Facts, Finding, ok, problem, queue_of, some, warning
 from node.units.names import BUCKET as NAMES
+from store.durability import Durability, promise, settings_of
 from store.streams import METADATA_PARTITIONS, PARTITIONS_DEFAULT, stream_config
 
 # Atomic batches and scheduled messages came with 2.12, cron schedules with 2.14 (ADR-50, ADR-51).
@@ -158,6 +159,7 @@ def matches(pattern: str, subject: str) -> bool:
 
 def check_streams(facts: Facts) -> Iterator[Finding]:
     """Look at the streams of the queues and at the buckets: settings, copies, leaders."""
+    as_expected: list[Mapping[str, Any]] = []
     for name, info in sorted(facts.streams.items()):
         queue = queue_of(info)
         bucket = name.removeprefix("KV_")
@@ -171,10 +173,10 @@ def check_streams(facts: Facts) -> Iterator[Finding]:
             subject = f"bucket {bucket}"
         else:
             continue
-        findings = [
-            *_check_settings(name, subject, expected, info["config"]),
-            *_check_copies(facts, name, subject, info),
-        ]
+        other_settings = [*_check_settings(name, subject, expected, info["config"])]
+        if not other_settings:
+            as_expected.append(info)
+        findings = [*other_settings, *_check_copies(facts, name, subject, info)]
         yield from findings
         if not findings:
             state, copies = info.get("state") or {}, info["config"].get("num_replicas", 1)
@@ -182,7 +184,7 @@ def check_streams(facts: Facts) -> Iterator[Finding]:
             yield ok(
                 "streams", f"settings as expected, {size}, {copies} {'copy' if copies == 1 else 'copies'}", subject
             )
-    yield from _check_durability(facts)
+    yield from _check_durability(facts, as_expected)
 
 
 def _check_settings(
@@ -243,21 +245,31 @@ def _check_copies(facts: Facts, name: str, subject: str, info: Mapping[str, Any]
             )  # fmt: skip
 
 
-def _check_durability(facts: Facts) -> Iterator[Finding]:
-    copies = [int(info["config"].get("num_replicas", 1)) for info in facts.streams.values() if queue_of(info)]
-    if facts.sync == "always":
-        yield ok("durability", "embedded server, sync_interval always: a power failure loses nothing")
-    elif facts.sync is not None:
-        yield warning(
-            "durability", f"embedded server, sync_interval {facts.sync}: a power failure may lose that much",
-            "start it with `mesh up --sync always`",
-        )  # fmt: skip
-    elif copies and not facts.is_cluster:
-        yield warning(
-            "durability", "one server: unless it has `sync_interval: always`, which it does not tell, a power failure "
-            "may lose the last two minutes",
-            "set jetstream { sync_interval: always }, or run three servers",
-        )  # fmt: skip
+def _check_durability(facts: Facts, streams: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
+    """What acknowledged events survive, by queue, and whether that is what their workers want."""
+    wanted: dict[str, Durability] = {}
+    for answer in facts.nodes.values():
+        for worker in answer.get("workers") or ():
+            want, queue = Durability(worker.get("durability") or Durability.PROCESS_CRASH), str(worker.get("queue"))
+            wanted[queue] = want if want.covers(wanted.get(queue, want)) else wanted[queue]
+    for info in streams:
+        name = queue_of(info)
+        if name is None:
+            continue
+        subject = f"queue {name}"
+        given, want = promise(settings_of(info["config"], facts.sync)), wanted.get(name, Durability.PROCESS_CRASH)
+        if not given.durability.covers(want):
+            text = f"a worker wants {want}, and gets {given.durability}: {given.text}"
+            yield problem("durability", text, given.more, subject)
+        elif given.durability is Durability.POWER_LOSS:
+            yield ok("durability", given.text, subject)
+        else:
+            yield warning("durability", given.text, given.more, subject)
+        lost = (info.get("state") or {}).get("lost")
+        if lost is not None:
+            text = f"the server found its files damaged when it started: {lost.get('bytes', 0)} bytes are lost"
+            fix = "look for suspended workflows (`mesh ls --status suspended`); restore the store from a backup"
+            yield problem("durability", text, fix, subject)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -39,11 +38,10 @@ def doctor(*, quiet: bool, as_json: bool, server: Server) -> None:
     """
 
     async def main() -> None:
-        from node.api.doctoring import diagnose, examine, stores_here
+        from mesh.server import stores_here
+        from node.api.doctoring import diagnose, examine
 
-        stores = []
-        with suppress(OSError):
-            stores = stores_here()
+        stores = stores_here()
         async with server.client() as client:
             with server.deadline("the mesh"):
                 findings = diagnose(await examine(client, stores=stores))

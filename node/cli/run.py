@@ -25,6 +25,7 @@ import click
 from click.core import ParameterSource
 
 from mesh.errors import MeshError, StoreInUse
+from mesh.stores import STORES
 from node.cli.apps import APP
 from node.cli.connecting import Server, connection_options
 from node.cli.nodes import (
@@ -177,7 +178,7 @@ def run_app(
     else:
         check_services(registry, app)
         job = _RunServices()
-    directory = store or Path(".mesh") / (app.resolve().name or "root")
+    directory = store or Path(STORES) / (app.resolve().name or "root")
     config = NodeConfig(server.url, node_id=name, options=server.options(), tracing=tracing_asked_for(name))
     # As for `mesh node`.
     uvloop = importlib.util.find_spec("uvloop") is not None

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mesh.errors import MeshError
+from mesh.stores import STORE_VARIABLE, STORES
 from node.cli.apps import APP
 from node.cli.connecting import run
 from node.cli.nodes import load_app, log_options, metrics_option, store_option, strict_option
@@ -107,7 +108,7 @@ def up(
 
     set_up(log_format, log_level)
     registry = load_app(app, strict=strict)
-    directory = store or Path(".mesh") / (app.resolve().name or "root")
+    directory = store or Path(STORES) / (app.resolve().name or "root")
     arguments = [*(["--strict"] if strict else []), "--log-format", log_format, "--log-level", log_level]
 
     async def main() -> None:
@@ -125,6 +126,7 @@ def up(
                     server.url,
                     (*arguments, *_metrics_of(metrics, i), *(() if i else projection)),
                     leave_s,
+                    directory,
                 )
                 for i in range(nodes)
             ]
@@ -191,6 +193,7 @@ class _Child:
     url: str
     arguments: tuple[str, ...]
     leave_timeout_s: float
+    store: Path
     killed: bool = False
     _leaving: bool = False
     _process: anyio.abc.Process | None = None
@@ -243,6 +246,7 @@ class _Child:
         command += ["--id", self.node_id, "--with-parent", *self.arguments]
         # Nothing of a mesh elsewhere: the server is ours and asks for no password. Each node has metrics of its own.
         environ = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        environ[STORE_VARIABLE] = str(self.store.absolute())
         self._process = await anyio.open_process(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, env=environ, start_new_session=True
         )

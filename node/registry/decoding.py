@@ -42,6 +42,7 @@ from node.registry.kinds import (
 )
 from node.registry.modules import module_fault
 from node.registry.resources import decode_resource
+from store.durability import Durability
 
 POOL_SIZE_MAX_UNSAID = 100  # no `pool` at all
 POOL_SIZE_MAX = 16
@@ -313,6 +314,7 @@ def _worker_options(fields: Fields) -> WorkerOptions:
         retention_s=_retention_s(fields),
         history_events_warn=fields.count("history_events_warn", HISTORY_EVENTS_WARN),
         history_bytes_warn=fields.size_bytes("history_bytes_warn", HISTORY_BYTES_WARN),
+        durability=fields.choice("durability", Durability, Durability.PROCESS_CRASH),
     )
     fields.close(*_WORKER_OPTIONS_IGNORED)
     return options

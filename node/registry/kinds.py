@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from node.registry.documents import Value
 from node.registry.entries import EntryId
+from store.durability import Durability
 
 CLIENT = "temporal.client"
 WORKER = "temporal.worker"
@@ -242,7 +243,7 @@ class WorkerOptions:
 
     Without an effect here: workflow_steps_max, both pollers, deadlock_timeout_s, the heartbeat ones.
     retention_s: how long ended workflows are kept, 0 = for ever. history_events_warn, history_bytes_warn: when a
-    history counts as long.
+    history counts as long. durability: what acknowledged events have to survive; less is complained about.
     """
 
     activities_max: int
@@ -261,6 +262,7 @@ class WorkerOptions:
     retention_s: float
     history_events_warn: int
     history_bytes_warn: int
+    durability: Durability
 
 
 @dataclass(frozen=True, slots=True)
