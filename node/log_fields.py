@@ -37,9 +37,16 @@ def fields_of(record: logging.LogRecord) -> dict[str, object]:
 
 
 def caller_of(reply: str) -> dict[str, object]:
-    """The workflow that waits for an outcome on this subject, as fields; none when it is no workflow."""
+    """The workflow that waits for an outcome on this subject, and for which attempt of which op, as fields.
+
+    None when it is no workflow.
+    """
     found = parse_workflow(reply)
     if found is None:
         return {}
-    key, _, args = found
-    return {"queue": key.queue, "workflow": key.id, "run": int(args[0]) if args and args[0].isdecimal() else 0}
+    key, kind, args = found
+    fields: dict[str, object] = {"queue": key.queue, "workflow": key.id}
+    fields["run"] = int(args[0]) if args and args[0].isdecimal() else 0
+    if kind == "ret" and len(args) > 2 and args[1].isdecimal() and args[2].isdecimal():
+        fields |= {"op": int(args[1]), "attempt": int(args[2])}
+    return fields

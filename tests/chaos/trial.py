@@ -1,0 +1,117 @@
+"""A small chaos run on one server, for the tests of the suite itself: a few nodes, a little load, kills that a test asks for.
+
+    record = Record(directory)
+    async with a_trial(server.url, record, nodes=2, fault="no-claim") as trial:
+        await trial.load(seed=1, shape=Shape(at_most=5), seconds=3, meanwhile=kill_the_host)
+    findings = check(record.directory)
+
+The long runs, with networks, servers and clocks that fail, are those of `python -m tests.chaos`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+
+import anyio
+import anyio.abc
+
+from mesh.groups import unwrapped
+from tests.chaos import load
+from tests.chaos.plan import Shape
+from tests.chaos.record import APP, EFFECTS_ENVIRONMENT, Record, append
+from tests.cluster import NodeProcess, _end, _read_stdout, plain_environment
+
+READY_S = 30.0
+DRAIN_S = 30.0
+
+
+class Trial:
+    """Nodes on one server. Made by `a_trial`."""
+
+    def __init__(self, url: str, record: Record, fault: str, tasks: anyio.abc.TaskGroup) -> None:
+        self.url = url
+        self.record = record
+        self.fault = fault
+        self.nodes: dict[str, NodeProcess] = {}
+        self._tasks = tasks
+        self._numbers = count(1)
+
+    async def add(self) -> NodeProcess:
+        """Start one more node; it is ready when this returns."""
+        node = await self._tasks.start(self._run, f"n{next(self._numbers)}")
+        assert isinstance(node, NodeProcess)
+        return node
+
+    async def _run(self, node_id: str, *, task_status: anyio.abc.TaskStatus[NodeProcess]) -> None:
+        log_file = self.record.directory / "logs" / f"{node_id}.log"
+        command = [
+            sys.executable, "-m", "tests.chaos.faulty_node", self.fault, str(APP), "--nats", self.url, "--id", node_id,
+            "--with-parent", "--log-format", "text",
+        ]  # fmt: skip
+        environ = plain_environment({EFFECTS_ENVIRONMENT: str(self.record.effects_file(node_id))})
+        with log_file.open("wb") as log:
+            process = await anyio.open_process(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environ
+            )
+        node = NodeProcess(node_id, process, log_file)
+        try:
+            async with anyio.create_task_group() as tasks:
+                with anyio.fail_after(READY_S):
+                    await tasks.start(_read_stdout, process)
+                self.nodes[node_id] = node
+                task_status.started(node)
+                await process.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            self.nodes.pop(node_id, None)
+            with anyio.CancelScope(shield=True):
+                await _end(node)
+                await process.aclose()
+
+    def kill(self, node_id: str) -> None:
+        """SIGKILL, and a line about it for the checker."""
+        node = self.nodes.pop(node_id)
+        append(self.record.nemesis_file, {"what": "kill", "node": node_id, "pid": node.pid})
+        node.kill()
+
+    async def load(
+        self,
+        *,
+        seed: int,
+        shape: Shape,
+        seconds: float,
+        meanwhile: Callable[[Trial], Awaitable[None]] | None = None,
+        drain_s: float = DRAIN_S,
+    ) -> bool:
+        """Run the load for so long while `meanwhile` does its worst, then drain; whether all came to an end."""
+        with unwrapped():
+            async with anyio.create_task_group() as tasks:
+                stop = anyio.Event()
+
+                async def run_load() -> None:
+                    await load.run([self.url], self.record, seed, stop, shape=shape)
+
+                tasks.start_soon(run_load)
+                with anyio.move_on_after(seconds):
+                    if meanwhile is not None:
+                        await meanwhile(self)
+                    await anyio.sleep_forever()
+                stop.set()
+        return await load.drain([self.url], self.record, drain_s)
+
+
+@asynccontextmanager
+async def a_trial(url: str, record: Record, *, nodes: int = 2, fault: str = "none") -> AsyncIterator[Trial]:
+    """So many nodes while the block runs, all with the same planted fault."""
+    with unwrapped():
+        async with anyio.create_task_group() as tasks:
+            trial = Trial(url, record, fault, tasks)
+            async with anyio.create_task_group() as starting:
+                for _ in range(nodes):
+                    starting.start_soon(trial.add)
+            yield trial
+            tasks.cancel_scope.cancel()
