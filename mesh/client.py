@@ -151,9 +151,13 @@ class WorkflowHandle:
         """The workflow's id."""
         return self.key.id
 
-    async def signal(self, topic: str, value: Any = None) -> int:
-        """Send a signal; returns its stream sequence, once the server has stored it."""
-        return await signal_workflow(self._client.js, self.key, topic, codec.encode(value))
+    async def signal(self, topic: str, value: Any = None, *, once: str = "") -> int:
+        """Send a signal; returns its stream sequence, once the server has stored it.
+
+        once: an identity, `<sender>/<number>`, under which the workflow takes it one time, however often it is sent: for
+        whoever sends it again when it is not known whether it was stored. Raises OutcomeUnknown then.
+        """
+        return await signal_workflow(self._client.js, self.key, topic, codec.encode(value), once=once)
 
     async def cancel(self) -> None:
         """Ask the workflow to stop. It decides itself what comes of that."""

@@ -163,6 +163,8 @@ class StartSpec:
     chain_started_ns: when the first run of a chain (retries, continue-as-new) began, 0 for a first run.
     since: events after this sequence belong to the new run too (a continued run takes over what its predecessor
     had not seen); 0 = none. A reset run keeps that of the run it rests on.
+    heard: identities of messages (`Mesh-Once`) that the runs before this one were given, the newest ones: a message
+    that comes again after a run has been followed by another one is still no message.
     base: what a reset run rests on. reason: why it was reset, as somebody said.
     origin: what an imported run was where it was recorded. Not in the body but in a header; of such a run everything
     is under its own start, so `since` and `base` are left out.
@@ -186,6 +188,7 @@ class StartSpec:
     attempt: int = 1
     chain_started_ns: int = 0
     since: int = 0
+    heard: tuple[str, ...] = ()
     base: Base | None = None
     reason: str = ""
     origin: Origin | None = None
@@ -250,6 +253,8 @@ def _decoded_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
         known["base"] = Base(*base)
     if "messages" in known:
         known["messages"] = tuple(_startup_message(m) for m in known["messages"])
+    if "heard" in known:
+        known["heard"] = tuple(once for once in known["heard"] if isinstance(once, str))
     spec = StartSpec(**known)
     try:
         args = codec.unpack(spec.args)
@@ -339,7 +344,9 @@ def decode_end(data: bytes) -> EndRecord:
     return EndRecord("failed", codec.encode_failure(failure))
 
 
-def next_attempt(spec: StartSpec, *, delay_ns: int, chain_started_ns: int, since: int) -> StartSpec:
+def next_attempt(
+    spec: StartSpec, *, delay_ns: int, chain_started_ns: int, since: int, heard: tuple[str, ...] = ()
+) -> StartSpec:
     """The start that a retry policy asks for after a failed run."""
     return replace(
         spec,
@@ -347,6 +354,7 @@ def next_attempt(spec: StartSpec, *, delay_ns: int, chain_started_ns: int, since
         start_delay_ns=delay_ns,
         chain_started_ns=chain_started_ns,
         since=since,
+        heard=heard,
         base=None,
         reason="",
     )

@@ -15,6 +15,7 @@ from mesh import codec
 from mesh.events import StartSpec, decode_start
 from mesh.failure import Failure, Kind
 from node.machine.vm import LuaVM
+from node.workflows.messages import HEARD_MAX
 from node.workflows.ops import Finish, Log, fingerprint
 from node.workflows.run import REFUSED_CALLS_MAX, TIMEOUT_TICK
 from tests.flows import PID, RUN, T0_NS, Flow, run_lua
@@ -1045,6 +1046,38 @@ def test_continue_as_new_takes_unread_messages_along() -> None:
     assert spec.run_timeout_ns == SECOND_NS
     assert spec.chain_started_ns == T0_NS
     assert spec.since == RUN
+
+
+@pytest.mark.parametrize("how", ["continued", "retried"])
+def test_message_that_comes_again_is_not_taken_by_the_run_that_follows(how: str) -> None:
+    """Somebody who got no answer says it again, and meanwhile the workflow has gone on as a new run."""
+    ends = "process.upgrade()" if how == "continued" else "error('no')"
+    source = f"return function() process.inbox():receive() process.inbox():receive() {ends} end"
+    flow = Flow(source, spec=replace(SPEC, retry_policy={"maximum_attempts": 2}))
+    flow.start()
+    flow.signal("t", 1, once="q/w/1/1")
+    assert flow.signal("t", 2, once="q/w/1/2")[-1] == f"end {how}"
+    spec = following(flow)
+    assert spec.heard == ("q/w/1/1", "q/w/1/2")
+
+    after = Flow("return function() local i = process.inbox() return {i:receive():payload():data()} end", spec=spec)
+    after.start()
+    if how == "retried":
+        after.tick("delay")
+    assert after.signal("t", 2, once="q/w/1/2") == []
+    assert after.signal("t", 3, once="q/w/1/3") == ["end completed [3]"]
+
+
+def test_run_is_told_the_newest_messages_that_those_before_it_have_heard() -> None:
+    flow = Flow(
+        "return function() for i = 1, 2 do process.inbox():receive() end process.upgrade() end",
+        spec=replace(SPEC, heard=tuple(f"q/w/1/{n}" for n in range(HEARD_MAX))),
+    )
+    flow.start()
+    flow.signal("t", 1, once="q/w/2/1")
+    flow.signal("t", 1)
+    heard = following(flow).heard
+    assert (len(heard), heard[0], heard[-1]) == (HEARD_MAX, "q/w/1/1", "q/w/2/1")
 
 
 def test_messages_that_wait_anywhere_go_over_to_the_next_run_in_order() -> None:

@@ -5,7 +5,8 @@ policy asks for another attempt; what a schedule begins is not part of the chain
 record of this one's end, so there is never an end without its successor.
 
 Invariants:
-  * every message is given to exactly one run of the chain: `since` is up to where those before were given them;
+  * every message is given to exactly one run of the chain: `since` is up to where those before were given them, and
+    `heard` tells those that come again;
   * the limit for the chain counts from its first run, however many follow.
 """
 
@@ -25,6 +26,7 @@ class AtEnd(NamedTuple):
     """What of a run is handed on at its end. undelivered: messages it had been sent and its code was not given.
 
     given_up_to: up to which sequence it has been given its messages; the later ones are the next run's.
+    heard: the identities of the messages that are not to be taken again.
     """
 
     spec: StartSpec
@@ -32,6 +34,7 @@ class AtEnd(NamedTuple):
     now_ns: int
     given_up_to: int
     undelivered: tuple[Mapping[str, Any], ...]
+    heard: tuple[str, ...]
     memo: Mapping[str, Any]
     attrs: Mapping[str, Any]
 
@@ -84,6 +87,7 @@ def _continued(run: AtEnd, request: bytes, options: bytes | None) -> StartSpec:
         start_delay_ns=0,
         chain_started_ns=_chain_started_ns(run.spec, run.started_ns),
         since=run.given_up_to,
+        heard=run.heard,
         base=None,
         reason="",
         memo=run.memo,
@@ -100,7 +104,9 @@ def _retried(run: AtEnd, failure: Failure) -> StartSpec | None:
     limit_ns = run.spec.execution_timeout_ns
     if limit_ns and run.now_ns + delay_ns >= chain_started_ns + limit_ns:
         return None
-    return next_attempt(run.spec, delay_ns=delay_ns, chain_started_ns=chain_started_ns, since=run.given_up_to)
+    return next_attempt(
+        run.spec, delay_ns=delay_ns, chain_started_ns=chain_started_ns, since=run.given_up_to, heard=run.heard
+    )
 
 
 def _policy(spec: StartSpec) -> RetryPolicy | None:

@@ -3,7 +3,8 @@
 Pure. First comes what the run was started with, then what was sent to it before it began, then the rest as it arrives.
 
 Invariants:
-  * of several signals that carry one `Mesh-Once` the first in stream order is a message, the others are nothing;
+  * of several signals that carry one `Mesh-Once` the first in stream order is a message, the others are nothing, also
+    when a run that follows is sent them: it is told what the runs before it have heard, the newest HEARD_MAX of it;
   * while something is undelivered, nothing that came later has been delivered.
 """
 
@@ -11,11 +12,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mesh import codec
 from mesh.errors import Undecodable
 from mesh.events import HEADER_FROM, HEADER_ONCE, Event
+
+# Of these the next run is told, in its start. Whoever repeats a message does so within seconds or minutes; a run that
+# has many more in that time has the server's own memory (two minutes) for those that come with a message id.
+HEARD_MAX: Final = 1000
 
 
 class Message(NamedTuple):
@@ -27,12 +32,18 @@ class Message(NamedTuple):
 
 
 class Messages:
-    """What a run has been sent and has not been given yet, and whose messages it knows already."""
+    """What a run has been sent and has not been given yet, and whose messages it knows already.
 
-    def __init__(self) -> None:
+    heard: the identities of messages that the runs before it were given.
+    """
+
+    def __init__(self, heard: Iterable[str] = ()) -> None:
         self._early: list[Event] = []  # came before a delayed run began
         self._undelivered: deque[Message] = deque()  # what was there at the beginning, not fed yet
         self._senders: dict[str, set[str]] = {}
+        self._newest: deque[str] = deque(maxlen=HEARD_MAX)
+        for once in heard:
+            self._is_news(once)
 
     def keep(self, event: Event) -> None:
         """Keep a signal until the run begins."""
@@ -56,18 +67,27 @@ class Messages:
         """What the code was not given, in the form in which a run is given its messages."""
         return tuple({"topic": m.topic, "body": m.body, "from": m.sender} for m in self._undelivered)
 
+    def heard(self) -> tuple[str, ...]:
+        """The newest identities under which it was given messages; for the run that follows."""
+        return tuple(self._newest)
+
     def read(self, event: Event) -> Message | None:
         """The message of a signal; None when it was taken before."""
         headers = event.headers
         once = headers.get(HEADER_ONCE)
-        if once:
-            sender, _, n = once.rpartition("/")
-            seen = self._senders.setdefault(sender, set())
-            if n in seen:
-                return None
-            seen.add(n)
+        if once and not self._is_news(once):
+            return None
         try:
             body = codec.as_marked(event.data)
         except Undecodable:
             body = codec.encode(event.data)  # nobody can read it: the code gets the bytes
         return Message(event.topic, body, headers.get(HEADER_FROM, ""))
+
+    def _is_news(self, once: str) -> bool:
+        sender, _, n = once.rpartition("/")
+        seen = self._senders.setdefault(sender, set())
+        if n in seen:
+            return False
+        seen.add(n)
+        self._newest.append(once)
+        return True

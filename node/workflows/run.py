@@ -126,7 +126,7 @@ class Run:
         # The newest record of the two, None while there is only the start's.
         self._recorded_attrs: bytes | None = None
         self._unrecorded: dict[str, bytes] = {}
-        self._messages = Messages()
+        self._messages = Messages(spec.heard)
         self._open_machine = open_machine
         self._ret_prefix = f"{key.subject('ret')}.{run}."
         self._machine: Machine | None = None
@@ -470,7 +470,7 @@ class Run:
     def _machine_ended(self, verb: str, payload: bytes, options: bytes | None) -> list[Effect]:
         at_end = AtEnd(
             self.spec, self._begun_ns, max(self.now_ns, self._begun_ns), self._given_up_to(),
-            self._messages.undelivered(), self.memo, self.attrs,
+            self._messages.undelivered(), self._messages.heard(), self.memo, self.attrs,
         )  # fmt: skip
         effects = self._finish(end_record(at_end, verb, payload, options))
         if verb in ("raised", "doomed"):  # doomed: stopped by its limits
