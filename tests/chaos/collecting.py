@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import defaultdict
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -35,8 +36,13 @@ async def collect(client: Client, record: Record, timeout_s: float) -> None:
             await anyio.sleep(LOOK_EVERY_S)
     messages = await _messages(client)
     _write_stream(record, messages)
-    record.write_leftovers(await _leftovers(client))
+    record.write_leftovers({**await _leftovers(client), "alive": _alive(record)})
     await _write_histories(client, record, messages)
+
+
+def _alive(record: Record) -> list[int]:
+    """Which of the processes that have run functions are there still."""
+    return sorted(pid for pid in {effect["pid"] for effect in record.effects()} if Path(f"/proc/{pid}/exe").exists())
 
 
 async def _messages(client: Client) -> list[StoredMessage]:

@@ -34,7 +34,7 @@ from mesh.client import Client, WorkflowFailed, WorkflowHandle, WorkflowSuspende
 from mesh.errors import Conflict, MeshError, OutcomeUnknown, PayloadTooLarge
 from mesh.events import HEADER_HOST, HEADER_ONCE, HEADER_WORKFLOW
 from mesh.groups import unwrapped
-from mesh.starting import AlreadyStarted, signal_workflow
+from mesh.starting import AlreadyStarted
 from mesh.subjects import WorkflowKey
 from tests.chaos.collecting import collect
 from tests.chaos.plan import Script, Sender, Shape, script
@@ -232,8 +232,8 @@ class Clerk:
         value = {"sender": sender.name, "n": n}
         once = f"{self._script.workflow}/{sender.name}/{n}"
         if sender.how == "client":
-            seq = await signal_workflow(self._sending.js, self._key, sender.topic, codec.encode(value), once=once)
-            return {"seq": seq, "how": "client"}
+            handle = self._sending.get(self._script.workflow, queue=QUEUE)
+            return {"seq": await handle.signal(sender.topic, value, once=once), "how": "client"}
         headers = {HEADER_ONCE: once} if sender.how == "once" else {}
         body = json.dumps(value).encode()
         ack = await self._sending.js.publish(
@@ -248,8 +248,8 @@ class Clerk:
 
     async def _say_last(self) -> dict[str, Any]:
         once = f"{self._script.workflow}/closing/0"
-        value = codec.encode({"last": True})
-        return {"seq": await signal_workflow(self._sending.js, self._key, "note", value, once=once), "how": "client"}
+        handle = self._sending.get(self._script.workflow, queue=QUEUE)
+        return {"seq": await handle.signal("note", {"last": True}, once=once), "how": "client"}
 
     async def _ask_to_stop(self) -> None:
         await anyio.sleep(self._script.asked_after_ms / 1e3)

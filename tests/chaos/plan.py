@@ -100,6 +100,8 @@ def _order(dice: random.Random, workflow: str, seed: int, shape: Shape) -> Scrip
         "letter": dice.random() < 0.4, "retry_late": dice.random() < 0.1,
         "hold_ms": dice.randint(0, shape.hold_ms),
     }  # fmt: skip
+    if order["retry_late"]:
+        order["price_flaky"] = 25  # with pauses of seconds, few of them
     order |= shape.overrides.get("order", {})
     # An order does not listen: to be asked to stop changes nothing.
     asked_after_ms = dice.randint(1, 800) if dice.random() < 0.15 else 0
@@ -122,7 +124,7 @@ def _saga(dice: random.Random, workflow: str, seed: int, shape: Shape) -> Script
         if step["once"]:
             step["flaky"] = 0  # there is no second try
     saga = {
-        "id": workflow, "seed": seed, "steps": steps, "pace_ms": dice.choice((10, 60, 250)),
+        "id": workflow, "seed": seed, "steps": steps, "pace_ms": dice.choice((10, 60, 250)), "undo_ms": _ms(dice, shape, 0, 60),
         "raise": dice.random() < 0.4,
     }  # fmt: skip
     saga |= shape.overrides.get("saga", {})

@@ -4,10 +4,11 @@
 
 local time = require("time")
 local uuid = require("uuid")
+local workflow = require("workflow")
 local calls = require("calls")
 
 local function main(leaf)
-  local about = { workflow = leaf.id, key = uuid.v4(), seed = leaf.seed }
+  local about = { workflow = workflow.info().workflow_id, key = uuid.v4(), seed = leaf.seed }
   local answer, err = calls.call("chaos:work", about, {
     name = "leaf", ms = leaf.ms, value = leaf.value, decline = leaf.decline,
   })

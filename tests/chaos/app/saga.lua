@@ -1,7 +1,7 @@
 -- A saga: steps one after the other, each with a compensation. When one is declined, or somebody asks to stop, what was
 -- done is undone, the last one first.
 --
---   saga = { id, seed, steps = {{name, ms, flaky, once, decline}}, pace_ms, raise }
+--   saga = { id, seed, steps = {{name, ms, flaky, once, decline}}, pace_ms, undo_ms, raise }
 
 local time = require("time")
 local uuid = require("uuid")
@@ -41,7 +41,7 @@ local function main(saga)
   if state ~= "completed" then
     for i = #done, 1, -1 do
       local name = "undo:" .. done[i]
-      local answer, err = calls.call("chaos:work", about, { name = name, ms = 10, seen = tokens })
+      local answer, err = calls.call("chaos:work", about, { name = name, ms = saga.undo_ms, seen = tokens })
       if err then
         return nil, err
       end
