@@ -123,6 +123,16 @@ class ServerRefused(MeshError):
         super().__init__(f"{subject}: the server refused with {err_code}: {description}")
 
 
+class NotReady(ServerRefused):
+    """Raised when the server cannot serve a JetStream request at the moment, as it says itself.
+
+    Its cluster has no leader, it has turned JetStream off because its disk is full, and the like: whatever is asked for
+    is not at fault, and will be served once the server is well again.
+    """
+
+    code = "server-not-ready"
+
+
 class NotPermitted(ServerRefused):
     """Raised when the user of this connection has no permission for a subject. It is no passing trouble."""
 

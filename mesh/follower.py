@@ -37,6 +37,7 @@ from mesh.errors import (
     MeshError,
     NoResponders,
     NotPermitted,
+    NotReady,
     RequestTimeout,
     Undecodable,
 )
@@ -50,7 +51,8 @@ POLL_S = 0.25
 CREATE_TIMEOUT_S = 2.0
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 1.0
-# How long a server may refuse or not know the stream, once it was followed: a cluster may take a moment.
+# How long a server may refuse or not know the stream, once it was followed: a cluster may take a moment. One that says
+# that it is not ready is waited for.
 PATIENCE_S = 10.0
 
 _log = logging.getLogger(__name__)
@@ -213,6 +215,11 @@ class Follower:
             except StreamRegressed:
                 raise
             except (Disconnected, RequestTimeout, NoResponders) as error:
+                _log.info("stream %s cannot be followed yet: %s", self._stream, error)
+            except NotReady as error:
+                # A cluster has no leader for as long as most of its servers are away.
+                if first and anyio.current_time() - since > PATIENCE_S:
+                    raise
                 _log.info("stream %s cannot be followed yet: %s", self._stream, error)
             except MeshError:
                 if first or anyio.current_time() - since > PATIENCE_S:

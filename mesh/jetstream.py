@@ -36,6 +36,7 @@ from mesh.errors import (
     MeshError,
     NoResponders,
     NotFound,
+    NotReady,
     OutcomeUnknown,
     PayloadTooLarge,
     RequestTimeout,
@@ -64,6 +65,7 @@ _CONFLICT = frozenset({10071, 10164})
 _NOT_FOUND = frozenset({10014, 10037, 10043, 10057, 10059})
 _NO_MESSAGE = frozenset({10037, 10043, 10057})
 _TOO_LARGE = frozenset({10054})
+SERVER_AT_FAULT = 500  # `code` of an error, as in HTTP: from here on it is the server that cannot
 _STREAM_NAME_IN_USE = 10058
 
 _EXPECT_SEQ = "Nats-Expected-Last-Subject-Sequence"
@@ -143,7 +145,8 @@ def error_of(subject: str, error: Config, *, expected: int = -1, size: int = 0, 
         return NotFound(f"{subject}: {description}")
     if err_code in _TOO_LARGE:
         return PayloadTooLarge(subject, size, limit)
-    return ServerRefused(subject, err_code, description)
+    refusal = NotReady if int(error.get("code", 0)) >= SERVER_AT_FAULT else ServerRefused
+    return refusal(subject, err_code, description)
 
 
 class JetStream:

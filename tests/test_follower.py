@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from mesh.connection import Connection, ConnectOptions, connect
 from mesh.errors import NotFound, Undecodable
 from mesh.follower import Delivered, Follower, StreamRegressed, position_of
-from mesh.jetstream import JetStream
+from mesh.jetstream import JetStream, StreamInfo, error_of
 from mesh.outbox import Outbox
 from tests.conftest import ServerFactory
 from tests.servers import ServerProcess
@@ -327,6 +327,37 @@ async def test_the_consumer_is_gone_when_the_follower_ends(nats_server: ServerFa
         assert b.conn.statistics().requests_in_flight == 0
         await b.publish("s.a", b"1")
         assert b.got == []
+
+
+class LeaderlessJetStream(JetStream):
+    """Answers as a server does whose cluster has no leader; it takes one a quarter of a minute to come to that."""
+
+    until_s = 0.0
+
+    async def stream_info(self, stream: str) -> StreamInfo:
+        if anyio.current_time() < self.until_s:
+            answer = {"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}
+            raise error_of(stream, answer)
+        return await super().stream_info(stream)
+
+
+async def test_a_cluster_that_has_no_leader_is_waited_for(
+    nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so for as long as most of its servers are away; that is no reason to give up, and for a node to end."""
+    monkeypatch.setattr("mesh.follower.PATIENCE_S", 0.1)
+    server = nats_server()
+    async with bench(server) as made:
+        js = made.js = LeaderlessJetStream(made.conn)
+        follower = await made.follow()
+        await made.publish("s.a", b"1")
+        js.until_s = anyio.current_time() + 1.0
+        server.restart()
+        await wait_until(lambda: made.conn.epoch > 1)
+        await made.publish("s.a", b"2")
+        await wait_until(lambda: made.data == [b"1", b"2"])
+        assert anyio.current_time() >= js.until_s
+        assert follower.statistics().consumers == 2
 
 
 async def test_no_such_stream_is_told_at_once(nats_server: ServerFactory) -> None:
