@@ -16,7 +16,7 @@ from mesh.client import connect as mesh_client
 from mesh.starting import AlreadyStarted
 from mesh.subjects import node_request
 from node.workflows.ops import fingerprint
-from tests.apps import QUEUE, TIMEOUT_S, Mesh, a_mesh, write_app
+from tests.apps import QUEUE, TIMEOUT_S, Mesh, a_mesh, is_handled, write_app
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until, wait_until_async
 
@@ -117,6 +117,28 @@ async def test_a_failed_call_is_tried_again_as_its_policy_says(nats_server: Serv
         never = await mesh.run("caller", {"retry_policy": quick}, "app:flaky", "never", 99)
         assert (never["kind"], never["message"]) == ("Internal", "RuntimeError: attempt 4 of never fails")
         assert (never["details"]["_attempt"], calls["never"]) == (4, 4)
+
+
+@pytest.mark.slow
+async def test_an_attempt_follows_a_long_pause_that_began_with_another_owner(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """Nobody has called anybody for the attempt that is due, so nobody is lost: else no attempt would ever come."""
+    url = nats_server().url
+    app = write_app(
+        tmp_path, workflows={"caller": CALLER}, functions={"flaky": PYTHON | {"source": "tests.test_workflows:fails_until"}},
+        worker_options={"sticky_schedule_to_start_timeout": "1ms"},
+    )  # fmt: skip
+    async with a_mesh(url, app) as mesh:
+        paused = {"retry_policy": {"initial_interval": "5s", "maximum_attempts": 2}}
+        handle = await mesh.start("caller", paused, "app:flaky", "paused", 2, id="r-2")
+        await wait_until_async(lambda: is_handled(mesh.client, handle, events=2))
+    async with a_mesh(url, app, node_id="b") as mesh:
+        await wait_until(lambda: mesh.statistics()["resident"] == 0)
+        assert await mesh.get("r-2").result(timeout_s=TIMEOUT_S) == {"value": 2}
+        assert [(e.kind, *e.args[1:3]) for e in await mesh.events("r-2")][1:] == [
+            ("ret", "1", "1"), ("tick", "retry-1-2"), ("ret", "1", "2"), ("end",),
+        ]  # fmt: skip
 
 
 async def test_errors_that_may_not_be_retried_end_the_call(nats_server: ServerFactory, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def attempt_failed(
     drop_seq = 0 if op.overtaken else op.failed_seq
     op.failed_seq, op.overtaken = event.seq, False
     op.attempt = attempt + 1
+    op.due_seq = event.seq
     op.last_failure = str(failure)
     op.claimed = False
     op.due_ns = event.at_ns + delay_ns
@@ -63,11 +64,12 @@ def attempt_failed(
     return RetryLater(op, op.due_ns, drop_seq, begun_ns)
 
 
-def pause_over(op: OpState, attempt: str) -> bool:
-    """Take notice of the tick that ends the pause before an attempt; whether that attempt is due now."""
+def pause_over(op: OpState, attempt: str, seq: int) -> bool:
+    """Take notice of the tick that ends the pause before an attempt, event `seq`; whether that attempt is due now."""
     if not op.durable or attempt != str(op.attempt) or op.stopping:
         return False
     op.due_ns = 0
+    op.due_seq = seq
     op.durable = False
     return True
 

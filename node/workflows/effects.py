@@ -111,13 +111,8 @@ class Effects:
             return
         for i, effect in enumerate(effects):
             if type(effect) is Dispatch:
-                # What came up in events that no owner before us has seen cannot be under way anywhere.
-                asked_before = recovering and (
-                    instance.reloaded
-                    or instance.partition.live_seq is None
-                    or effect.op.issued_seq <= instance.partition.live_seq
-                )
-                self.calls.dispatch(instance.key, run, effect.op, recovering=asked_before)
+                under_way = recovering and _may_be_under_way(instance, effect.op)
+                self.calls.dispatch(instance.key, run, effect.op, recovering=under_way)
             elif type(effect) is SetTimer:
                 self._timers.set(instance, run, effect.name, effect.due_ns, recovering=recovering)
             elif type(effect) is Finish:
@@ -156,7 +151,7 @@ class Effects:
             self._timers.set(instance, run, retry_tick(effect.op), effect.due_ns, recovering=recovering)
         elif recovering and effect.due_ns <= time.time_ns():
             effect.op.due_ns = 0
-            self.calls.dispatch(instance.key, run, effect.op, recovering=True)
+            self.calls.dispatch(instance.key, run, effect.op, recovering=_may_be_under_way(instance, effect.op))
         else:
             self.calls.retry_later(instance.key, run, effect.op, effect.due_ns)
         if effect.drop_seq:
@@ -292,3 +287,14 @@ class Effects:
                 self._in_trouble(instance, run, ack.error)
 
         self._outbox.write(run.ret_subject(op), codec.encode_failure(failure), None, on_ack)
+
+
+def _may_be_under_way(instance: Instance, op: OpState) -> bool:
+    """Whether somebody may have been called already for the attempt that is due, by an owner before us or by us.
+
+    What came up in an event that no owner before us has seen cannot be under way anywhere. Nobody may be asked about
+    that, as nobody has it: a pause between two attempts that ends while the run is not in memory would be followed by
+    a lost host instead of an attempt, and that by the next pause.
+    """
+    live_seq = instance.partition.live_seq
+    return instance.reloaded or live_seq is None or op.due_seq <= live_seq

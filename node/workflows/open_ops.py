@@ -49,7 +49,10 @@ class OpenOps:
         else:
             options = codec.unpack(op.options) if op.options and kind in PERFORMED else {}
             print_ = fingerprint(kind, target)
-            state = OpState(n, kind, target, print_, op.payload or b"", seen, options, issued_ns=now_ns, issued_seq=seq)
+            payload = op.payload or b""
+            state = OpState(
+                n, kind, target, print_, payload, seen, options, issued_ns=now_ns, issued_seq=seq, due_seq=seq
+            )
         self.by_n[n] = state
         self.next_n = n + 1
         if kind == "call":

@@ -26,7 +26,8 @@ class OpState:
     """An op without an outcome yet, or a child that has not ended.
 
     issued_ns, issued_seq: clock and event of the step that asked for it.
-    attempt: the one that is due or running, from 1. begun_ns: when that was due; 0 for the first.
+    attempt: the one that is due or running, from 1. begun_ns: when that was due; 0 for the first. due_seq: the event in
+    which it came up; whoever has not handled that has not called anybody.
     seen: what the code had seen when it asked for it (`node.workflows.seen`).
     durable: the next attempt waits for a timer of the server.
     stopping: the code has asked the call to stop and waits for its end. told: by this owner, the host was told so.
@@ -42,6 +43,7 @@ class OpState:
     options: Mapping[str, Any] = field(default_factory=dict)
     issued_ns: int = 0
     issued_seq: int = 0
+    due_seq: int = 0
     due_ns: int = 0
     attempt: int = 1
     begun_ns: int = 0

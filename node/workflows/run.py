@@ -287,7 +287,7 @@ class Run:
             self.delayed_until_ns = 0
             return self._begin(more)
         if name.startswith(RETRY_TICK):
-            return self._on_retry_tick(name.removeprefix(RETRY_TICK))
+            return self._on_retry_tick(name.removeprefix(RETRY_TICK), event.seq)
         if not name.isdecimal():
             return []
         op = self.ops.with_timer(int(name))
@@ -298,10 +298,10 @@ class Run:
         self.now_ns = max(self.now_ns, op.due_ns)
         return self._resolve(op, codec.NIL_OUTCOME, more)
 
-    def _on_retry_tick(self, which: str) -> list[Effect]:
+    def _on_retry_tick(self, which: str, seq: int) -> list[Effect]:
         n, _, attempt = which.partition("-")
         op = self.open.get(int(n)) if n.isdecimal() else None
-        return [Dispatch(op)] if op is not None and pause_over(op, attempt) else []
+        return [Dispatch(op)] if op is not None and pause_over(op, attempt, seq) else []
 
     def _on_exit(self, event: Event, more: bool) -> list[Effect]:
         if event.run != self.run:
