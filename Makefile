@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check bench chaos setup clean
+.PHONY: demo test check bench chaos fuzz setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make check   format, lint, types, layers"
 	@echo "make bench   speed, as a table"
 	@echo "make chaos   the kill tests in their long form"
+	@echo "make fuzz    generated programs and hostile bytes, in their long form"
 
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -39,6 +40,10 @@ check: $(STAMP)
 # The long form of the kill tests: ten kills each, every event ten times over.
 chaos: $(STAMP)
 	@MESH_CHAOS=1 $(BIN)/python -m pytest tests/test_kill_at_every_event.py tests/test_failover.py tests/test_server_death.py
+
+# Thousands of generated programs, minutes of hostile bytes (docs/fuzzing.md).
+fuzz: $(STAMP)
+	@MESH_FUZZ=nightly $(BIN)/python -m pytest tests/fuzz -n 2 --hypothesis-show-statistics
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench

@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -62,6 +62,8 @@ ATTEMPTS_MAX: Final = 1_000
 IN_VAIN_S: Final = 86_400.0
 
 Say = Callable[[str, str, bytes, bytes | None], None]
+# Told of an event that a run has taken, what follows from it, and the ops that came up; nothing is carried out yet.
+Watch = Callable[[Run, Event, Sequence[Effect], Sequence[OpState]], None]
 
 
 @dataclass(slots=True)
@@ -106,6 +108,7 @@ class Engine:
     """Runs the workflows of an app. recheck: replay a run after each of its events and compare.
 
     log: takes what workflows log. entropy: gives the randomness of a run. live: the call of a Lua function, by its PID.
+    watch: sees every step of every run, such as to compare it with what another process makes of the same events.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Engine:
         entropy: Callable[[], bytes],
         live: Callable[[str], LuaCall | None],
         recheck: bool,
+        watch: Watch | None = None,
     ) -> None:
         self.app = app
         self.entropy = entropy
@@ -130,6 +134,7 @@ class Engine:
         self._inbox: deque[tuple[WorkflowKey, Event]] = deque()
         self._log = log
         self._recheck = recheck
+        self._watch = watch
         self._vm: LuaVM | None = None
         self._attempts = 0  # of the call that was made again most often
 
@@ -201,6 +206,10 @@ class Engine:
             return
         run = instance.run
         effects = self._fed(instance, run, event)
+        if self._watch is not None and instance.run is run:
+            asked = run.ops.asked or []
+            self._watch(run, event, effects, tuple(asked))
+            asked.clear()
         if run.closed:
             record = instance.runs[-1]
             record.end, record.ended_ns = decode_end(event.data), event.at_ns
@@ -228,6 +237,9 @@ class Engine:
         except OutOfMemory:
             run, steps = self._out_of_memory(instance, event.seq)
         instance.run = run
+        if self._watch is not None:
+            for step in steps:
+                self._watch(run, step.event, step.effects, step.asked)
         if len(steps) == 1:
             effects = steps[0].effects
         else:
@@ -257,7 +269,8 @@ class Engine:
         marks = recorded_marks(record.id, events)
         opening = self.app.opening(instance.host)
         run = opening.new_run(instance.key, record.id, record.spec, marks, vm=LuaVM if instance.alone else vm)
-        steps = list(replay_steps(run, [event for event in events if event.seq <= up_to]))
+        taken = [event for event in events if event.seq <= up_to]
+        steps = list(replay_steps(run, taken, record_ops=self._watch is not None))
         for op in run.open.values():
             if op.failed_seq and not op.durable and op.due_ns <= self.agenda.now_ns:
                 op.due_ns = 0  # as an owner does that finds the pause over

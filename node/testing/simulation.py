@@ -23,7 +23,7 @@ from node.machine.vm import Op
 from node.registry import Registry
 from node.testing.agenda import Agenda
 from node.testing.app import App
-from node.testing.engine import Engine
+from node.testing.engine import Engine, Watch
 from node.testing.errors import SimulationError, StillWaiting, UnknownName
 from node.testing.functions import Functions, Running
 from node.testing.lua_functions import LuaFunctions
@@ -49,6 +49,7 @@ class Simulation:
     now: when it begins, in UTC unless it says otherwise.
     replay_after_every_event: throw a run away after each of its events and go on with one that was replayed from its
     history in a fresh VM; raise ReplayDiffers where that one does not stand where the other stood.
+    watch: is told of every step of every run, before what follows from it is carried out.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Simulation:
         seed: str | int = SEED,
         now: str | datetime = BEGINNING,
         replay_after_every_event: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.logs: list[LogLine] = []
         self._seed = str(seed)
@@ -74,6 +76,7 @@ class Simulation:
             entropy=self._entropy,
             live=lambda pid: self._lua.live.get(pid),
             recheck=replay_after_every_event,
+            watch=watch,
         )
         self._lua = LuaFunctions(self._app, self._agenda, chance, self._log, self._tell)
 

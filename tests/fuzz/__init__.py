@@ -1,0 +1,1 @@
+"""Fuzzing: generated workflow programs that must replay the same elsewhere, and hostile bytes for every decoder."""
