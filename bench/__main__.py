@@ -1,22 +1,27 @@
-"""`python -m bench`: measure, and print a table or JSON.
+"""`python -m bench`: measure, and print tables.
 
-    python -m bench                    the engine, as a table
-    python -m bench engine --json      one JSON object
+    python -m bench                    all that a target is named for, in all setups (about eight minutes)
+    python -m bench --quick            less of it, in about a minute
+    python -m bench engine             one node, relaxed and always, the workflows alone
+    python -m bench growth             how it goes on: long histories, a million open workflows, eight nodes
+    python -m bench peers              other engines on the same machine, with the same work
     python -m bench processes          processes: 10,000 of them, and how quickly they talk
     python -m bench sleepers           100,000 workflows asleep
     python -m bench failover           nodes killed under load
     python -m bench projection         a million workflows in a list
+    python -m bench report             tables and plots for the documents, from the results that were saved
 
-Progress goes to standard error, figures to standard output.
+--json FILE writes the results to a file as well, --save to where `report` reads them. Progress goes to standard error,
+tables to standard output.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -28,148 +33,169 @@ from bench import actors as actors_bench
 from bench import failover as failover_bench
 from bench import projection as projection_bench
 from bench import sleepers as sleepers_bench
-from bench.engine import PARTS, EngineBench, EngineFigures, Part, Sizes
-from bench.machine import facts, one_line
-from bench.processes import BenchFailed
-from bench.report import print_table, targets_of
+from bench import suite
+from bench.machine import Watch
+from bench.report import print_results
+from bench.results import DIRECTORY, Results, Setup, save
+from bench.servers import BenchFailed
 from mesh.groups import unwrapped
 from mesh.server import Sync
 
 T = TypeVar("T")
 
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+# A pipe has no width; a table folded to 80 columns cannot be read.
+WIDTH_OF_PIPES = 200
+
+
+def _output(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say where results go."""
+    where = click.Path(dir_okay=False, path_type=Path)
+    function = click.option("--json", "json_file", type=where, help="Write the results to this file, too.")(function)
+    return click.option("--save", "is_saved", is_flag=True, help="Write them to bench/results/, for `report`.")(
+        function
+    )
+
+
+_runs = click.option("--runs", type=click.IntRange(1), help="The median of so many; 3, or 1 with --quick.")
+_sync = click.option("--sync", type=click.Choice(["relaxed", "always"]), default="relaxed", show_default=True)
+_replicas = click.option("--replicas", type=click.Choice(["1", "3"]), default="1", show_default=True)
 
 
 def progress(text: str) -> None:
     """Say what is going on."""
-    sys.stderr.write(f"  {text} ...\n")
+    sys.stderr.write(f"  {time.strftime('%H:%M:%S')} {text} ...\n")
     sys.stderr.flush()
 
 
 @click.group(invoke_without_command=True)
+@click.option("--quick", is_flag=True, help="Less of everything, in about a minute.")
+@click.option("--only", type=click.Choice(suite.SECTIONS), multiple=True, help="This section only; repeatable.")
+@_runs
+@_output
 @click.pass_context
-def main(context: click.Context) -> None:
+def main(
+    context: click.Context, quick: bool, only: tuple[str, ...], runs: int | None, json_file: Path | None, is_saved: bool
+) -> None:
     """Measure the mesh on this machine."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    if context.invoked_subcommand is None:
-        context.invoke(engine)
+    if context.invoked_subcommand is not None:
+        return
+    plan = suite.quick(runs or 1) if quick else suite.full(runs or 3)
+    sections = cast("frozenset[suite.Section]", frozenset(only or suite.SECTIONS))
+    results = suite.new_results("suite", quick=quick, only=list(only), runs=plan.sizes.repetitions)
+    _run(suite.measure, plan, sections, results, progress)
+    _finish(results, json_file, is_saved)
 
 
 @main.command()
-@as_json_option
-@click.option("--sync", type=click.Choice(["relaxed", "always"]), default="relaxed", show_default=True)
-@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Measure this part only; may be repeated.")
-@click.option("--repetitions", type=click.IntRange(1), default=3, show_default=True, help="The median of so many.")
-def engine(as_json: bool, sync: str, only: tuple[str, ...], repetitions: int) -> None:
-    """One node with the server beside it: steps, latency, replay."""
-    parts = cast("frozenset[Part]", frozenset(only or PARTS))
-    bench = EngineBench(Sizes(repetitions=repetitions), progress)
-    found = facts()
-    _run(bench.measure, cast("Sync", sync), parts)
-    figures: EngineFigures = bench.figures
-    conditions = {
-        "sync": sync, "median_of": repetitions, "nodes": 1, "app": "bench/app",
-        "processes": "client, node (engine and function host) and server on this machine",
-    }  # fmt: skip
-    details = {"conditions": conditions, "repetitions": figures.repetitions, "cpu": figures.cpu}
-    notes = [
-        f"sync {sync}; median of {repetitions}; client, node and server share this machine.",
-        "CPU: " + "; ".join(f"{name} {value:g}" for name, value in figures.cpu.items()),
-    ]
-    _print(as_json, "Engine", figures.values, details, found, notes)
+@_runs
+@_output
+def engine(runs: int | None, json_file: Path | None, is_saved: bool) -> None:
+    """One node with the server beside it: steps, latency, replay, timers."""
+    whole = suite.full(runs or 3)
+    plan = suite.only_one_node(whole)
+    results = suite.new_results("engine", runs=plan.sizes.repetitions)
+    _run(suite.measure, plan, frozenset({"setups", "replay", "timers"}), results, progress)
+    _finish(results, json_file, is_saved)
 
 
 @main.command()
-@as_json_option
 @click.option(
     "--only", type=click.Choice(actors_bench.PARTS), multiple=True, help="Measure this part only; repeatable."
 )
-@click.option("--repetitions", type=click.IntRange(1), default=3, show_default=True, help="The median of so many.")
-def processes(as_json: bool, only: tuple[str, ...], repetitions: int) -> None:
+@_runs
+@_output
+def processes(only: tuple[str, ...], runs: int | None, json_file: Path | None, is_saved: bool) -> None:
     """Processes: ten thousand of them, round trips on one node and between two."""
     parts = cast("frozenset[actors_bench.Part]", frozenset(only or actors_bench.PARTS))
-    sizes = actors_bench.Sizes(repetitions=repetitions)
-    bench = actors_bench.ActorBench(sizes, progress)
-    found = facts()
-    _run(bench.measure, "relaxed", parts)
-    figures = bench.figures
-    conditions = {
-        "median_of": repetitions, "app": "bench/app", "crowd": sizes.crowd, "round_trips": sizes.round_trips,
-        "processes": "client, nodes and server on this machine",
-    }  # fmt: skip
-    details = {"conditions": conditions, "repetitions": figures.repetitions, "cpu": figures.cpu}
-    notes = [
-        f"Median of {repetitions}; client, nodes and server share this machine.",
-        "CPU: " + "; ".join(f"{name} {value:g}" for name, value in figures.cpu.items()),
-    ]
-    _print(as_json, "Processes", figures.values, details, found, notes)
+    sizes = actors_bench.Sizes(repetitions=runs or 3)
+    results = suite.new_results("processes", only=list(only), runs=sizes.repetitions)
+    bench = actors_bench.ActorBench(sizes, results, progress)
+    _measure(results, bench.measure, parts)
+    _finish(results, json_file, is_saved)
 
 
 @main.command()
-@as_json_option
-@click.option("--sync", type=click.Choice(["relaxed", "always"]), default="relaxed", show_default=True)
-@click.option("--count", type=click.IntRange(1), default=100_000, show_default=True)
+@_sync
+@click.option("--count", type=click.IntRange(1), multiple=True, default=[100_000], help="How many; repeatable, rising.")
 @click.option("--wakes", type=click.IntRange(1), default=50, show_default=True, help="How many are woken.")
-def sleepers(as_json: bool, sync: str, count: int, wakes: int) -> None:
-    """Many workflows asleep: memory, and how long it takes to wake one."""
-    found = facts()
-    figures = _run(sleepers_bench.measure, cast("Sync", sync), count, wakes, progress)
-    conditions = {
-        "sync": sync,
-        "count": count,
-        "wakes": wakes,
-        "nodes": 1,
-        "asleep in": "select over inbox and time.after('24h')",
-    }
-    notes = [f"{count} workflows, each with a timer of 24 h on the server; {wakes} woken, one at a time; sync {sync}."]
-    _print(as_json, f"{count} workflows asleep", figures, {"conditions": conditions}, found, notes)
+@_output
+def sleepers(sync: str, count: tuple[int, ...], wakes: int, json_file: Path | None, is_saved: bool) -> None:
+    """Many workflows asleep: memory, how long it takes to wake one, and to take all of them over."""
+    results = suite.new_results("sleepers", counts=sorted(count), wakes=wakes)
+    setup = Setup(sync=cast("Sync", sync))
+    _measure(results, sleepers_bench.measure, setup, sorted(count), sleepers_bench.Looks(wakes), results, progress)
+    _finish(results, json_file, is_saved)
 
 
 @main.command()
-@as_json_option
-@click.option("--sync", type=click.Choice(["relaxed", "always"]), default="relaxed", show_default=True)
+@_sync
+@_replicas
 @click.option("--kills", type=click.IntRange(1), default=10, show_default=True, help="How often, with each signal.")
 @click.option("--nodes", type=click.IntRange(2), default=3, show_default=True)
 @click.option(
     "--open", "open_count", type=click.IntRange(1), default=100, show_default=True, help="Workflows under way."
 )
 @click.option("--pace-ms", type=click.IntRange(1), default=50, show_default=True, help="How long each step takes.")
-def failover(as_json: bool, sync: str, kills: int, nodes: int, open_count: int, pace_ms: int) -> None:
-    """Nodes killed under load: how soon another one goes on."""
-    plan = failover_bench.FailoverPlan(kills, nodes, open_count, pace_ms)
-    found = facts()
-    outcome = _run(failover_bench.measure, cast("Sync", sync), plan, progress)
-    conditions = {"sync": sync, "kills": kills, "nodes": nodes, "open": open_count, "pace_ms": pace_ms}
-    details = {"conditions": conditions, "rounds": outcome.rounds}
-    notes = [
-        f"{kills} rounds with each signal, {nodes} nodes, {open_count} workflows under way, "
-        f"each step takes {pace_ms} ms; sync {sync}.",
-        "The next step is the first that only the new owner can have asked for; a pause is the time between two steps.",
-    ]
-    _print(as_json, "Failover", outcome.figures, details, found, notes)
+@_output
+def failover(
+    sync: str, replicas: str, kills: int, nodes: int, open_count: int, pace_ms: int, json_file: Path | None,
+    is_saved: bool,
+) -> None:  # fmt: skip
+    """Nodes killed under load: how soon another one goes on.
+
+    The next step is the first that only the new owner can have asked for; a pause is the time between two steps.
+    """
+    plan = failover_bench.FailoverPlan(kills, open_count, pace_ms)
+    setup = Setup(nodes, int(replicas), cast("Sync", sync))
+    results = suite.new_results("failover", kills=kills, open=open_count, pace_ms=pace_ms)
+    _measure(results, failover_bench.measure, setup, plan, results, progress)
+    _finish(results, json_file, is_saved)
 
 
 @main.command()
-@as_json_option
 @click.option("--workflows", type=click.IntRange(100), default=1_000_000, show_default=True)
-@click.option("--repetitions", type=click.IntRange(1), default=5, show_default=True, help="The median of so many.")
+@_runs
 @click.option(
     "--file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Keep the projection there; one that is there is asked and not filled again.",
 )
-def projection(as_json: bool, workflows: int, repetitions: int, file: Path | None) -> None:
+@_output
+def projection(workflows: int, runs: int | None, file: Path | None, json_file: Path | None, is_saved: bool) -> None:
     """Lists and search: a million finished workflows, and how quickly any page of them is found."""
-    found = facts()
-    figures = projection_bench.measure(workflows, repetitions, progress, file)
-    conditions = {"workflows": workflows, "median_of": repetitions}
-    details = {"conditions": conditions, "pages": figures.pages}
+    results = suite.new_results("projection", workflows=workflows, runs=runs or 5)
+    watch = Watch()
+    figures = projection_bench.measure(workflows, runs or 5, progress, file)
+    for name, value in figures.values.items():
+        results.add(name, [value], Setup(), 2)
+    results.details["pages"] = figures.pages
+    results.quiet = watch.look().to_json()
+    _finish(results, json_file, is_saved)
     slow = figures.slow(100)
-    notes = [
-        f"{workflows:,} finished workflows, {len(figures.pages)} queries; median of {repetitions} for each.",
-        *(["Longer than 100 ms:", *slow] if slow else ["No page takes longer than 100 ms."]),
-    ]
-    _print(as_json, "Lists and search", figures.values, details, found, notes)
+    sys.stdout.write(
+        "\n".join(["Longer than 100 ms:", *slow] if slow else ["No page takes longer than 100 ms."]) + "\n"
+    )
+
+
+def _measure(results: Results, function: Callable[..., Awaitable[None]], *args: object) -> None:
+    """Measure one thing, with the conditions it was measured under."""
+    watch, begun = Watch(), time.monotonic()
+    _run(function, *args)
+    results.took_s = round(time.monotonic() - begun, 1)
+    results.quiet = watch.look().to_json()
+
+
+def _finish(results: Results, json_file: Path | None, is_saved: bool) -> None:
+    """Print results and keep them; the exit status says when something could not be measured."""
+    console = Console()
+    print_results(console if console.is_terminal else Console(width=WIDTH_OF_PIPES), results)
+    for path in (json_file, DIRECTORY / f"{results.kind}.json" if is_saved else None):
+        if path is not None:
+            save(results, path)
+            sys.stderr.write(f"  results are in {path}\n")
+    if results.failures and not results.measured:
+        raise click.ClickException("nothing could be measured")
 
 
 def _run(function: Callable[..., Awaitable[T]], *args: object) -> T:
@@ -195,20 +221,6 @@ async def _end_on_signal(scope: anyio.CancelScope) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
             scope.cancel()
-
-
-def _print(
-    as_json: bool,
-    title: str,
-    figures: Mapping[str, float],
-    details: Mapping[str, Any],
-    found: dict[str, Any],
-    notes: Sequence[str],
-) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps({**figures, **details, "targets": targets_of(figures), **found}, indent=2) + "\n")
-    else:
-        print_table(Console(), title, figures, [*notes, one_line(found)])
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from statistics import median
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import anyio
 
-from bench.processes import READY_S, BenchFailed, Mesh, NodeProcess, cpu_s, running_mesh
+from bench.processes import READY_S, BenchFailed, Mesh, NodeProcess, running_mesh, used
+from bench.results import Results, Setup
 from mesh.client import FunctionFailed
-from mesh.server import Sync
 
 Part = Literal["crowd", "one", "two"]
 PARTS: Final[tuple[Part, ...]] = ("crowd", "one", "two")
@@ -40,31 +39,17 @@ class Sizes:
     warm_up: int = 1000
 
 
-@dataclass(slots=True)
-class ActorFigures:
-    """The figures by their names in the JSON, and what they were made of."""
-
-    values: dict[str, float] = field(default_factory=dict)
-    repetitions: dict[str, list[float]] = field(default_factory=dict)
-    cpu: dict[str, float] = field(default_factory=dict)
-
-    def add(self, name: str, values: list[float], digits: int = 0) -> None:
-        """Keep the median of a figure's repetitions."""
-        self.repetitions[name] = [round(value, digits) for value in values]
-        self.values[name] = round(median(values), digits)
-
-
 class ActorBench:
     """Measures one part after another."""
 
-    def __init__(self, sizes: Sizes, progress: Callable[[str], None]) -> None:
+    def __init__(self, sizes: Sizes, results: Results, progress: Callable[[str], None]) -> None:
         self._sizes = sizes
+        self._results = results
         self._progress = progress
-        self.figures = ActorFigures()
 
-    async def measure(self, sync: Sync, parts: frozenset[Part]) -> None:
+    async def measure(self, parts: frozenset[Part]) -> None:
         """Measure the parts, all on one server."""
-        async with running_mesh(sync) as mesh:
+        async with running_mesh(Setup()) as mesh:
             if "crowd" in parts:
                 await self._crowd(mesh)
             if "one" in parts:
@@ -86,9 +71,9 @@ class ActorBench:
                 taken_s.append(await self._taken_s(mesh, count, target, *arguments))
                 rss_mb.append(node.rss_mb())
                 await mesh.end_node(node.id)
-            self.figures.add(f"{name}_s", taken_s, 3)
-            self.figures.add(f"{name}_rss_mb", rss_mb, 1)
-            self.figures.add(f"{name}_rss_before_mb", before_mb, 1)
+            self._results.add(f"{name}_s", taken_s, Setup(), 3)
+            self._results.add(f"{name}_rss_mb", rss_mb, Setup())
+            self._results.add(f"{name}_rss_before_mb", before_mb, Setup())
 
     async def _one_node(self, mesh: Mesh) -> None:
         sizes = self._sizes
@@ -123,20 +108,12 @@ class ActorBench:
         """How often a second a process of this kind does what it does `count` times."""
         sizes = self._sizes
         await self._taken_s(mesh, sizes.warm_up, "bench:run", process, host, sizes.warm_up, *args)
-        before = [cpu_s(pid) for pid in (mesh.server.pid, *(node.pid for node in nodes))]
+        before = mesh.cpu()
         values = []
         for i in range(sizes.repetitions):
             self._progress(f"{name}, {i + 1} of {sizes.repetitions}")
             values.append(count / await self._taken_s(mesh, count, "bench:run", process, host, count, *args))
-        self.figures.add(name, values)
-        for who, pid, was_s in zip(
-            ("server", *(node.id for node in nodes)),
-            (mesh.server.pid, *(node.pid for node in nodes)),
-            before,
-            strict=True,
-        ):
-            spent_us = (cpu_s(pid) - was_s) / (count * sizes.repetitions) * 1e6
-            self.figures.cpu[f"{name}: {who} us each"] = round(spent_us, 1)
+        self._results.add(name, values, Setup(len(nodes)), 0, cpu=used(before, mesh.cpu()))
 
     async def _taken_s(self, mesh: Mesh, expected: int, function: str, *args: str | int) -> float:
         begun = time.perf_counter()

@@ -11,29 +11,27 @@ import json
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count, cycle
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
-from bench.load import STREAM, ends, start_many
+from bench.load import Mark, ends, mark, start_many, stored_since
 from bench.processes import QUEUE, BenchFailed, Mesh, running_mesh
+from bench.results import Results, Setup
 from bench.takeover import Claimed, Step, Takeover, takeovers
 from mesh import codec
 from mesh.follower import Delivered, Follower
 from mesh.outbox import Outbox
 from mesh.roster import BUCKET
-from mesh.server import Sync
 from mesh.subjects import WorkflowKey, bucket_key
 from store.streams import PARTITIONS_DEFAULT
 
 # More than any of them gets to do before it is ended.
 STEPS_MAX: Final = 100_000
-UNDER_WAY_S: Final = 2.0
 SETTLE_S: Final = 0.5
-OBSERVE_S: Final = 3.0
 OBSERVE_MAX_S: Final = 20.0
 TIMEOUT_S: Final = 30.0
 
@@ -43,17 +41,10 @@ class FailoverPlan:
     """How much is measured; kills are made with each signal."""
 
     kills: int = 10
-    nodes: int = 3
     open: int = 100
     pace_ms: int = 50
-
-
-@dataclass(slots=True)
-class FailoverFigures:
-    """The figures by name, and every round."""
-
-    figures: dict[str, float] = field(default_factory=dict)
-    rounds: list[dict[str, Any]] = field(default_factory=list)
+    under_way_s: float = 2.0
+    observe_s: float = 3.0
 
 
 class Owners:
@@ -83,13 +74,12 @@ class Owners:
         return is_spread and time.monotonic() - self.changed_s > SETTLE_S
 
 
-async def measure(sync: Sync, plan: FailoverPlan, progress: Callable[[str], None]) -> FailoverFigures:
+async def measure(setup: Setup, plan: FailoverPlan, results: Results, progress: Callable[[str], None]) -> None:
     """Measure rounds with SIGKILL and with SIGTERM in turn."""
-    found = FailoverFigures()
     owners = Owners()
     names = (f"n{i}" for i in count(1))
-    async with running_mesh(sync) as mesh, anyio.create_task_group() as tasks:
-        for _ in range(plan.nodes):
+    async with running_mesh(setup) as mesh, anyio.create_task_group() as tasks:
+        for _ in range(setup.nodes):
             await mesh.start_node(next(names))
         claims = Follower(
             mesh.client.conn,
@@ -104,16 +94,16 @@ async def measure(sync: Sync, plan: FailoverPlan, progress: Callable[[str], None
         kinds = cycle((("kill", signal.SIGKILL), ("term", signal.SIGTERM)))
         for number in range(2 * plan.kills):
             kind, number_of_signal = next(kinds)
-            progress(f"{number_of_signal.name}, {number // 2 + 1} of {plan.kills}")
+            progress(f"{setup}: {number_of_signal.name}, {number // 2 + 1} of {plan.kills}")
             one = _Round(mesh, owners, plan, number)
             seen = await one.run(number_of_signal)
             rounds[kind].append(seen)
-            found.rounds.append({"signal": number_of_signal.name, **_summary(seen)})
+            done = results.details.setdefault("failover_rounds", [])
+            done.append({"setup": str(setup), "signal": number_of_signal.name, **_summary(seen)})
             await mesh.start_node(next(names))
         tasks.cancel_scope.cancel()
     for kind, all_seen in rounds.items():
-        found.figures |= _figures(kind, all_seen)
-    return found
+        _add_figures(results, setup, kind, all_seen)
 
 
 class _Round:
@@ -130,18 +120,18 @@ class _Round:
         """Let the workflows step, lose a node, and see how its workflows go on."""
         mesh, owners = self._mesh, self._owners
         await self._wait_settled()
-        first_seq = (await mesh.client.js.stream_info(STREAM)).last_seq + 1
+        begun = await mark(mesh.client)
         await start_many(mesh.client, "bench:paced", [STEPS_MAX, f"{self._plan.pace_ms}ms"], self._ids)
-        await anyio.sleep(UNDER_WAY_S)
+        await anyio.sleep(self._plan.under_way_s)
         victim = list(mesh.nodes.values())[self._number % len(mesh.nodes)]
         partitions = owners.of(victim.id)
-        before = await self._steps(first_seq)
+        before = await self._steps(begun)
         self._check_all_step(before)
         expected = {step.workflow for step in before if step.partition in partitions}
         # The server's clock is this machine's, too.
         lost_ns = time.time_ns()
         victim.send(how)
-        seen = await self._observe(first_seq, partitions, victim.id, lost_ns, len(expected))
+        seen = await self._observe(begun, partitions, victim.id, lost_ns, len(expected))
         await victim.wait()
         del mesh.nodes[victim.id]
         await self._end_workflows()
@@ -162,22 +152,19 @@ class _Round:
         raise BenchFailed(f"the partitions are not spread over {sorted(nodes)}: {self._owners.now}")
 
     async def _observe(
-        self, first_seq: int, partitions: frozenset[int], node_id: str, lost_ns: int, expected: int
+        self, begun: Mark, partitions: frozenset[int], node_id: str, lost_ns: int, expected: int
     ) -> list[Takeover]:
-        await anyio.sleep(OBSERVE_S)
+        await anyio.sleep(self._plan.observe_s)
         deadline = anyio.current_time() + OBSERVE_MAX_S
         while True:
-            seen = takeovers(await self._steps(first_seq), self._owners.claims, partitions, node_id, lost_ns)
+            seen = takeovers(await self._steps(begun), self._owners.claims, partitions, node_id, lost_ns)
             if len(seen) >= expected or anyio.current_time() > deadline:
                 return seen
             await anyio.sleep(1)
 
-    async def _steps(self, first_seq: int) -> list[Step]:
-        stored = await self._mesh.client.js.batch_get(
-            STREAM, from_seq=first_seq, subject_filter=f"mesh.log.{QUEUE}.*.*.ret.>"
-        )
+    async def _steps(self, begun: Mark) -> list[Step]:
         steps = []
-        for message in stored:
+        for message in await stored_since(self._mesh.client, begun, "ret.>"):
             # mesh.log.<queue>.<p>.<id>.ret.<run>.<n>.<attempt>.<fp>
             parts = message.subject.split(".")
             succeeded = message.data.startswith(codec.SUCCESS_PREFIX)
@@ -188,7 +175,7 @@ class _Round:
         lazy = set(self._ids) - {step.workflow for step in steps}
         if lazy:
             raise BenchFailed(
-                f"{len(lazy)} of {len(self._ids)} workflows have not done a step within {UNDER_WAY_S:g} s"
+                f"{len(lazy)} of {len(self._ids)} workflows have not done a step within {self._plan.under_way_s:g} s"
             )
 
     async def _end_workflows(self) -> None:
@@ -211,15 +198,11 @@ def _summary(seen: list[Takeover]) -> dict[str, float]:
     }
 
 
-def _figures(kind: str, rounds: list[list[Takeover]]) -> dict[str, float]:
-    """Medians over the rounds of each round's median, and the worst of all."""
+def _add_figures(results: Results, setup: Setup, kind: str, rounds: list[list[Takeover]]) -> None:
+    """Percentiles over the workflows of all rounds, and the medians over the rounds of their first and last one."""
     next_ms = [[takeover.next_step_ns / 1e6 for takeover in seen] for seen in rounds]
-    pauses_ms = [[takeover.pause_ns / 1e6 for takeover in seen] for seen in rounds]
-    return {
-        f"{kind}_next_step_first_ms": round(median(min(values) for values in next_ms), 1),
-        f"{kind}_next_step_median_ms": round(median(median(values) for values in next_ms), 1),
-        f"{kind}_next_step_last_ms": round(median(max(values) for values in next_ms), 1),
-        f"{kind}_next_step_max_ms": round(max(max(values) for values in next_ms), 1),
-        f"{kind}_pause_median_ms": round(median(median(values) for values in pauses_ms), 1),
-        f"{kind}_pause_max_ms": round(max(max(values) for values in pauses_ms), 1),
-    }
+    results.add(f"{kind}_next_step_first_ms", [min(values) for values in next_ms], setup)
+    results.add(f"{kind}_next_step_last_ms", [max(values) for values in next_ms], setup)
+    results.add_percentiles(f"{kind}_next_step", [value for values in next_ms for value in values], setup, 1)
+    pauses_ms = [takeover.pause_ns / 1e6 for seen in rounds for takeover in seen]
+    results.add_percentiles(f"{kind}_pause", pauses_ms, setup, 1)

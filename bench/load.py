@@ -6,7 +6,7 @@ The times are those of the log: the server stamps every event, so no clock of a 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
@@ -16,11 +16,11 @@ import mesh.client
 from bench.processes import HOST, QUEUE, BenchFailed
 from mesh import codec
 from mesh.events import StartSpec, decode_end
+from mesh.jetstream import StoredMessage
 from mesh.outbox import Ack, Outbox
 from mesh.starting import new_entropy
-from mesh.subjects import WorkflowKey, stream_name
+from mesh.subjects import WorkflowKey
 
-STREAM: Final = stream_name(QUEUE)
 # What `Client.start` expects too: no start of this id before.
 FIRST_START: Final = {"Nats-Expected-Last-Subject-Sequence": "0"}
 # A queue that no node serves.
@@ -135,32 +135,61 @@ async def ends(client: mesh.client.Client) -> AsyncIterator[Ends]:
         subscription.unsubscribe()
 
 
+class Mark(NamedTuple):
+    """Where the log of the queue ended at some time, by stream: it may be kept in several."""
+
+    last_seqs: Mapping[str, int]
+
+
+async def mark(client: mesh.client.Client) -> Mark:
+    """Look where the log ends now."""
+    answer = await client.js.api("STREAM.NAMES", {"subject": f"mesh.wf.{QUEUE}.>"})
+    return Mark({name: (await client.js.stream_info(name)).last_seq for name in answer.get("streams") or ()})
+
+
+async def stored_since(client: mesh.client.Client, begun: Mark, tail: str) -> list[StoredMessage]:
+    """What has been stored since then under `mesh.log.<queue>.<partition>.<id>.<tail>`, in the order of time."""
+    found: list[StoredMessage] = []
+    for stream, last_seq in begun.last_seqs.items():
+        found += await client.js.batch_get(stream, from_seq=last_seq + 1, subject_filter=f"mesh.log.{QUEUE}.*.*.{tail}")
+    return sorted(found, key=lambda message: message.timestamp_ns)
+
+
+async def messages_of(client: mesh.client.Client, begun: Mark) -> int:
+    """How many messages have been stored since then."""
+    now = await mark(client)
+    return sum(now.last_seqs[name] - last_seq for name, last_seq in begun.last_seqs.items())
+
+
 async def run_many(
     client: mesh.client.Client, workflow: str, args: Sequence[Any], ids: Sequence[str], timeout_s: float
 ) -> Span:
-    """Start workflows, wait for their ends and read what it took. Raises BenchFailed unless each has completed once."""
-    before = (await client.js.stream_info(STREAM)).last_seq
+    """Start workflows, wait for their ends and read what it took. Raises BenchFailed unless each has completed."""
+    before = await mark(client)
     async with ends(client) as heard:
         await start_many(client, workflow, args, ids)
         await heard.wait(ids, timeout_s)
+    stored = await stored_ends(client, before, ids)
+    events = await messages_of(client, before)
+    starts = await stored_since(client, before, "start")
+    if not starts:
+        raise BenchFailed("no start is in the log")
+    return Span(starts[0].timestamp_ns, max(stored.values()), events)
+
+
+async def stored_ends(client: mesh.client.Client, before: Mark, ids: Sequence[str]) -> dict[str, int]:
+    """When each of these workflows ended, as the log says. Raises BenchFailed unless all have, and have completed."""
+    stored: list[StoredMessage] = []
     # Heard is not stored yet.
     with anyio.move_on_after(SETTLE_S):
-        while True:
-            stored = await client.js.batch_get(
-                STREAM, from_seq=before + 1, subject_filter=f"mesh.log.{QUEUE}.*.*.end.*"
-            )
-            if len(stored) >= len(ids):
-                break
-            await anyio.sleep(0.02)
-    bad = [decode_end(message.data) for message in stored if decode_end(message.data).status != "completed"]
-    if bad or {message.subject.split(".")[4] for message in stored} != set(ids):
-        raise BenchFailed(f"{len(stored)} ends of {len(ids)} workflows, {len(bad)} not completed: {bad[:1]}")
-    start = await client.js.get_next(STREAM, before + 1, f"mesh.log.{QUEUE}.*.*.start")
-    if start is None:
-        raise BenchFailed("no start is in the log")
-    # Up to the first end of each: an end that was repeated came later and ends nothing.
-    first: dict[str, tuple[int, int]] = {}
+        while len(stored) < len(ids):
+            stored = await stored_since(client, before, "end.*")
+            await anyio.sleep(0.02 if len(stored) < len(ids) else 0)
+    bad = [end for end in (decode_end(message.data) for message in stored) if end.status != "completed"]
+    # The first end of each: one that was repeated came later and ends nothing.
+    first: dict[str, int] = {}
     for message in stored:
-        first.setdefault(message.subject.split(".")[4], (message.seq, message.timestamp_ns))
-    last_seq, last_ns = max(first.values())
-    return Span(start.timestamp_ns, last_ns, last_seq - before)
+        first.setdefault(message.subject.split(".")[4], message.timestamp_ns)
+    if bad or set(first) != set(ids):
+        raise BenchFailed(f"{len(first)} of {len(ids)} workflows have ended, {len(bad)} not completed: {bad[:1]}")
+    return first

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,12 @@ import anyio.to_thread
 import psutil
 
 import mesh.client
+from bench.results import Setup
+from bench.servers import BenchFailed, Servers, running_servers
 from mesh import codec
-from mesh.errors import MeshError, NoResponders, RequestTimeout
-from mesh.server import EmbeddedServer, Sync, embedded_server
+from mesh.errors import NoResponders, RequestTimeout
 from mesh.subjects import node_request
+from store.streams import PARTITIONS_DEFAULT
 
 HOST: Final = "bench:worker"
 QUEUE: Final = "bench"
@@ -32,12 +34,6 @@ READY_S: Final = 30.0
 END_S: Final = 15.0
 ROOT: Final = Path(__file__).resolve().parent.parent
 APP: Final = ROOT / "bench" / "app"
-
-
-class BenchFailed(MeshError):
-    """Raised when something did not do what was to be measured: then there is no figure."""
-
-    code = "bench-failed"
 
 
 @dataclass(slots=True)
@@ -79,19 +75,21 @@ class NodeProcess:
 
 @dataclass(slots=True)
 class Mesh:
-    """A server, the nodes started on it, and a client. Made by `running_mesh`."""
+    """Servers, the nodes started on them, and a client. Made by `running_mesh`."""
 
-    server: EmbeddedServer
+    servers: Servers
     client: mesh.client.Client
     directory: Path
     nodes: dict[str, NodeProcess]
+    replicas: int = 1
 
     async def start_node(self, node_id: str, *arguments: str, partitions: int | None = None) -> NodeProcess:
         """Start a node; returns when it answers, and owns so many partitions. arguments: more of the command line's."""
         log = self.directory / f"{node_id}.log"
         command = [
-            *(sys.executable, "-m", "node", "node", str(APP), "--nats", self.server.url, "--no-context"),
+            *(sys.executable, "-m", "node", "node", str(APP), "--nats", self.servers.url, "--no-context"),
             *("--id", node_id, "--strict", "--log-level", "warning", "--with-parent"),
+            *("--replicas", str(self.replicas)),
             *arguments,
         ]
         with log.open("wb") as output:
@@ -114,6 +112,29 @@ class Mesh:
                 await anyio.sleep(0.02)
         raise BenchFailed(f"node {node_id} is not ready after {READY_S:g} s: {_last_lines(log)}")
 
+    async def start_nodes(self, count: int, prefix: str = "bench") -> list[NodeProcess]:
+        """Start nodes side by side; returns when they own all partitions, each a part."""
+        names = [f"{prefix}-{i + 1}" for i in range(count)]
+        async with anyio.create_task_group() as tasks:
+            for name in names:
+                tasks.start_soon(self.start_node, name)
+        owned: dict[str, Any] = {}
+        with anyio.move_on_after(READY_S):
+            while True:
+                owned = {name: (await self.status(name) or {}).get("partitions", 0) for name in names}
+                if sum(owned.values()) == PARTITIONS_DEFAULT and all(owned.values()):
+                    return [self.nodes[name] for name in names]
+                await anyio.sleep(0.02)
+        raise BenchFailed(f"the partitions are not spread over {count} nodes after {READY_S:g} s: {owned}")
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds that nodes, servers and this client have used so far."""
+        return {
+            "node": sum(cpu_s(node.pid) for node in self.nodes.values()),
+            "server": sum(cpu_s(pid) for pid in self.servers.pids),
+            "client": own_cpu_s(),
+        }
+
     async def end_node(self, node_id: str) -> None:
         """End a node politely."""
         await self.nodes.pop(node_id).end()
@@ -130,15 +151,15 @@ class Mesh:
 
 
 @asynccontextmanager
-async def running_mesh(sync: Sync) -> AsyncIterator[Mesh]:
-    """Run an embedded server on an empty store, and a client; nodes are started by the caller."""
+async def running_mesh(setup: Setup) -> AsyncIterator[Mesh]:
+    """Run the servers of a setup on empty stores, and a client; nodes are started by the caller."""
     with tempfile.TemporaryDirectory(prefix="mesh-bench-") as name:
         directory = Path(name)
         async with (
-            embedded_server(directory / "store", port=0, sync=sync) as server,
-            mesh.client.connect(server.url, name="bench") as client,
+            running_servers(directory, setup.sync, setup.replicas) as servers,
+            mesh.client.connect(servers.url, name="bench") as client,
         ):
-            mesh_ = Mesh(server, client, directory, {})
+            mesh_ = Mesh(servers, client, directory, {}, setup.replicas)
             try:
                 yield mesh_
             except BaseException:
@@ -149,6 +170,11 @@ async def running_mesh(sync: Sync) -> AsyncIterator[Mesh]:
                 with anyio.CancelScope(shield=True):
                     await _end_all(mesh_.nodes.values())
                 _tell_complaints(directory)
+
+
+def used(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """CPU seconds used between two looks of `Mesh.cpu`."""
+    return {who: round(after[who] - before[who], 3) for who in after}
 
 
 async def _end_all(nodes: Iterable[NodeProcess]) -> None:
@@ -181,7 +207,7 @@ def _plain_environment() -> dict[str, str]:
 
 def _tell_complaints(directory: Path) -> None:
     """What nodes have warned of may explain a figure, such as a lease that was lost on a busy machine."""
-    for log in sorted(directory.glob("*.log")):
+    for log in sorted(set(directory.glob("*.log")) - set(directory.glob("server-*.log"))):
         complaints = [line for line in log.read_text("utf-8", "replace").splitlines() if not line.startswith("node ")]
         if complaints:
             sys.stderr.write(f"  {log.stem} wrote {len(complaints)} lines, the last one: {complaints[-1][:300]}\n")

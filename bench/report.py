@@ -1,121 +1,123 @@
-"""Figures for people: tables with what was wanted beside what was measured."""
+"""Results for people, on a terminal: what was promised, every setup, all else, and under what conditions.
+
+When the machine was not left to the bench, or something failed, this is said first and in red: nobody should quote such
+figures without noticing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.figures import family_of, figure_of, judged, place, text
+from bench.machine import conditions, one_line
+from bench.results import PERCENTILES, Measured, Results, Setup
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a figure should be at least, or at most."""
-
-    what: str
-    unit: str
-    at_least: float | None = None
-    at_most: float | None = None
-
-    def met_by(self, value: float) -> bool:
-        """Whether a figure is good enough."""
-        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
-
-    def __str__(self) -> str:
-        if self.at_least is not None:
-            return f"at least {self.at_least:,g}"
-        return f"at most {self.at_most:,g}" if self.at_most is not None else ""
+# The columns of the table of setups: a figure, or the percentiles of one.
+RATES: Final = (("steps_per_s", "steps/s"), ("workflows_per_s", "workflows/s"), ("step_ms", "step, mean"))
+SPREADS: Final = (("step", "step"), ("start_to_result", "start to result"), ("signal_to_wake", "signal to wake"))
+_OF_SETUPS: Final = frozenset(
+    [name for name, _ in RATES] + [f"{name}_{which}_ms" for name, _ in SPREADS for which in PERCENTILES]
+)
 
 
-# As the project promises them for two cores.
-TARGETS: Final[Mapping[str, Target]] = {
-    "messages_per_s": Target("the server alone: messages stored, none read", "messages/s"),
-    "messages_per_s_always": Target("the same, every write flushed", "messages/s"),
-    "steps_per_s": Target("2,000 workflows of 5 steps", "steps/s", at_least=12_000),
-    "workflows_per_s": Target("the same", "workflows/s"),
-    "sequential_step_ms": Target("one workflow, one step after the other", "ms/step", at_most=0.6),
-    "start_to_result_p50_ms": Target("start to result of a 1-step workflow, half of them", "ms", at_most=1.5),
-    "start_to_result_p99_ms": Target("99 of 100 of them", "ms"),
-    "replay_events_per_s": Target("load and replay 10,000 events in a fresh node", "events/s", at_least=10_000),
-    "steps_per_s_always": Target("2,000 workflows of 5 steps, every write flushed", "steps/s", at_least=2_000),
-    "workflows_per_s_always": Target("the same", "workflows/s"),
-    "crowd_s": Target("10,000 processes on one node: each started, asked and heard", "s", at_most=15),
-    "crowd_rss_mb": Target("... memory of the node, all of them there", "MB", at_most=500),
-    "crowd_rss_before_mb": Target("... before", "MB"),
-    "crowd_of_function_s": Target("the same, started by a function call", "s", at_most=15),
-    "crowd_of_function_rss_mb": Target("... memory", "MB", at_most=500),
-    "crowd_of_function_rss_before_mb": Target("... before", "MB"),
-    "round_trips_per_s": Target("two processes of one node", "round trips/s", at_least=20_000),
-    "named_round_trips_per_s": Target("... by a registered name", "round trips/s"),
-    "table_round_trips_per_s": Target("... with a table of 1 KB", "round trips/s"),
-    "lives_per_s": Target("started, and ended at once", "processes/s"),
-    "watched_lives_per_s": Target("... each watched to its end before the next", "processes/s"),
-    "process_calls_per_s": Target("a process calls a function", "calls/s"),
-    "round_trips_between_per_s": Target("two processes of two nodes", "round trips/s", at_least=2_000),
-    "table_round_trips_between_per_s": Target("... with a table of 1 KB", "round trips/s"),
-    "watched_lives_between_per_s": Target("started on another node, watched to its end", "processes/s"),
-    "resident": Target("workflows in memory, all asleep", "", at_most=0),
-    "replays": Target("read again, though nothing was to be recovered", "workflows"),
-    "node_rss_mb": Target("memory of the node", "MB", at_most=300),
-    "wake_p50_ms": Target("signal to end of one that sleeps, half of them", "ms", at_most=50),
-    "wake_max_ms": Target("the slowest of them", "ms"),
-    "asleep_per_s": Target("started and asleep", "workflows/s"),
-    "server_rss_mb": Target("memory of the server", "MB"),
-    "store_mb": Target("the server's store on disk", "MB"),
-    "fresh_node_s": Target("a fresh node: up and owner of all of them", "s"),
-    "fresh_node_resident": Target("... workflows in memory", ""),
-    "fresh_node_rss_mb": Target("... memory", "MB", at_most=300),
-    "fresh_node_wake_p50_ms": Target("... signal to end, half of them", "ms", at_most=50),
-    "kill_next_step_median_ms": Target("SIGKILL to the next step, half of its workflows", "ms", at_most=1000),
-    "kill_next_step_max_ms": Target("SIGKILL, the last workflow of all kills", "ms"),
-    "kill_pause_median_ms": Target("SIGKILL, longest pause of a workflow, half of them", "ms"),
-    "kill_next_step_first_ms": Target("... the first of its workflows", "ms"),
-    "kill_next_step_last_ms": Target("... the last of its workflows", "ms"),
-    "kill_pause_max_ms": Target("... of all workflows of all kills", "ms"),
-    "term_next_step_first_ms": Target("... the first of its workflows", "ms"),
-    "term_next_step_last_ms": Target("... the last of its workflows", "ms"),
-    "term_pause_max_ms": Target("... of all workflows of all", "ms"),
-    "evictions": Target("taken out of memory", "workflows"),
-    "term_next_step_median_ms": Target("SIGTERM to the next step by another node", "ms", at_most=100),
-    "term_next_step_max_ms": Target("SIGTERM, the last workflow of all", "ms"),
-    "ingested_per_s": Target("taken in: workflows with 7 attributes, start and end", "workflows/s"),
-    "projection_mb": Target("the file", "MB"),
-    "page_worst_ms": Target("a page of any query of the set, in any order: the slowest", "ms", at_most=100),
-    "page_median_ms": Target("... half of them", "ms"),
-    "hard_page_worst_ms": Target("ranges of several attributes, each very wide: the slowest", "ms"),
-    "hard_page_median_ms": Target("... half of them", "ms"),
-    "counts_ms": Target("counts by status, type and queue", "ms", at_most=100),
-    "term_pause_median_ms": Target("SIGTERM, longest pause of a workflow, half of them", "ms"),
-}
+def print_results(console: Console, results: Results) -> None:
+    """Print everything that is in some results, as tables."""
+    _warn(console, results)
+    promised = list(judged(results))
+    if promised:
+        table = _table("Targets", "figure", "setup", ">measured", "unit", "target", "")
+        for _, figure, measured, target in promised:
+            met = target.met_by(measured.value)
+            what = f"{figure.what}{', ' + place(measured) if measured.at else ''}"
+            said = "[green]met[/]" if met else "[bold red]missed[/]"
+            table.add_row(what, str(measured.setup), text(measured.value), figure.unit, str(target), said)
+        console.print(table)
+    setups = [setup for setup in results.setups() if results.find("steps_per_s", setup)]
+    if setups:
+        spreads = [f">{title} {' / '.join(PERCENTILES)}, ms" for _, title in SPREADS]
+        table = _table(
+            "Setups", "setup", *(f">{title}" for _, title in RATES), *spreads, ">CPU s: node / server / client"
+        )
+        for setup in setups:
+            table.add_row(*setup_row(results, setup))
+        console.print(table)
+    rest = [m for m in results.measured if m.name not in _OF_SETUPS or m.setup not in setups]
+    if rest:
+        table = _table("Everything else", "figure", "setup", ">measured", "unit", "CPU s: node / server / client")
+        for row in rows(rest):
+            table.add_row(*row)
+        console.print(table)
+    console.print(f"{results.kind} {_said(results)}; took {results.took_s:g} s", style="dim", highlight=False)
+    console.print(one_line(results.facts), style="dim", highlight=False)
+    if results.quiet:
+        console.print(conditions(results.quiet), style="dim", highlight=False)
+    _warn(console, results)
 
 
-def print_table(console: Console, title: str, figures: Mapping[str, float], notes: Sequence[str]) -> None:
-    """Print figures with their targets, and under what conditions they hold."""
+def setup_row(results: Results, setup: Setup) -> list[str]:
+    """The cells of one setup: its name, rates, percentiles, and the CPU time of the steps."""
+    cells = [str(setup)]
+    for name, _ in RATES:
+        found = results.find(name, setup)
+        cells.append(text(found.value) if found else "-")
+    for name, _ in SPREADS:
+        found_all = [results.find(f"{name}_{which}_ms", setup) for which in PERCENTILES]
+        cells.append(" / ".join(text(found.value) if found else "-" for found in found_all))
+    steps = results.find("steps_per_s", setup)
+    cells.append(cpu_text(steps.cpu) if steps else "")
+    return cells
+
+
+def rows(measured: Sequence[Measured]) -> Iterator[list[str]]:
+    """A row for each figure, with the percentiles of one in one row: what, setup, value, unit, CPU time."""
+    for one in measured:
+        figure, family = figure_of(one.name), family_of(one.name)
+        what, value, unit = figure.what, text(one.value), figure.unit
+        if family:
+            if not one.name.endswith(f"_{PERCENTILES[0]}_ms"):
+                continue
+            names = [f"{family}_{which}_ms" for which in PERCENTILES]
+            same = {m.name: text(m.value) for m in measured if m.setup == one.setup and m.at == one.at}
+            what, unit = figure.what.rpartition(":")[0] or figure.what, f"ms, {' / '.join(PERCENTILES)}"
+            value = " / ".join(same[name] for name in names if name in same)
+        where = f", {place(one)}" if one.at else ""
+        yield [f"{what}{where}", str(one.setup), value, unit, cpu_text(one.cpu)]
+
+
+def cpu_text(cpu: object) -> str:
+    """CPU seconds of nodes, servers and client, in a cell."""
+    values = dict(cpu) if isinstance(cpu, dict) else {}
+    return " / ".join(f"{values[who]:.1f}" for who in ("node", "server", "client") if who in values)
+
+
+def complaints(results: Results) -> Sequence[str]:
+    """What makes these results less than they should be."""
+    return [*results.quiet.get("complaints", ()), *results.failures]
+
+
+def _warn(console: Console, results: Results) -> None:
+    noise = results.quiet.get("complaints", ())
+    if noise:
+        console.print("THE MACHINE WAS NOT QUIET: these figures are not to be relied on", style="bold white on red")
+        for complaint in noise:
+            console.print(f"  {complaint}", style="bold red", highlight=False)
+    if results.failures:
+        console.print("NOT EVERYTHING COULD BE MEASURED", style="bold white on red")
+        for failure in results.failures:
+            console.print(f"  {failure}", style="bold red", highlight=False, markup=False)
+
+
+def _said(results: Results) -> str:
+    return ", ".join(f"{name} {value}" for name, value in results.arguments.items() if value not in (None, False, []))
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table; columns that begin with > are right-aligned."""
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
-    table.add_column("measured")
-    table.add_column("", justify="right")
-    table.add_column("unit")
-    table.add_column("target")
-    for name, value in figures.items():
-        target = TARGETS.get(name, Target(name, ""))
-        wanted = target.at_least is not None or target.at_most is not None
-        style = ("green" if target.met_by(value) else "red") if wanted else ""
-        table.add_row(target.what, f"[{style}]{_text(value)}[/]" if style else _text(value), target.unit, str(target))
-    console.print(table)
-    for note in notes:
-        console.print(note, style="dim")
-
-
-def targets_of(figures: Mapping[str, float]) -> dict[str, Any]:
-    """The targets of these figures and whether they were met, as JSON values."""
-    return {
-        name: {"target": str(TARGETS[name]), "met": TARGETS[name].met_by(value)}
-        for name, value in figures.items()
-        if name in TARGETS and str(TARGETS[name])
-    }
-
-
-def _text(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.2f}"
+    for column in columns:
+        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+    return table

@@ -1,20 +1,26 @@
-"""Very many workflows asleep: what a node and the server hold in memory, and how quickly one of them wakes."""
+"""Very many workflows asleep: what nodes and server hold in memory, how soon one wakes, how soon all are taken over.
+
+One mesh grows from one number of sleepers to the next and is looked at each time, so that a million have to be started
+only once.
+"""
 
 from __future__ import annotations
 
 import random
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
-from bench.load import STREAM, ends, start_many
-from bench.processes import QUEUE, BenchFailed, Mesh, rss_mb, running_mesh
+from bench.load import ends, mark, messages_of, run_many, start_many, stored_since
+from bench.processes import QUEUE, BenchFailed, Mesh, NodeProcess, rss_mb, running_mesh
+from bench.results import Results, Setup, gaps_ms
 from mesh import codec
-from mesh.server import Sync
 from mesh.subjects import WorkflowKey
 from store.streams import PARTITIONS_DEFAULT
 
@@ -24,83 +30,213 @@ BATCH: Final = 5000
 MESSAGES_EACH: Final = 2
 PER_WORKFLOW_S: Final = 0.005
 IDLE_S: Final = 8.0  # a quiet run stays in memory for five seconds
+WAKE_S: Final = 30.0
+# A fresh node has loaded by then what it has to look at.
+SETTLE_S: Final = 2.0
 SEED: Final = 1
+WARM_UP: Final = 200
+# Below them a node throws nothing out of memory.
+RESIDENTS: Final = 1500
 
 
-async def measure(sync: Sync, count: int, wakes: int, progress: Callable[[str], None]) -> dict[str, float]:
-    """Put `count` workflows to sleep, look at the memory, wake some; then the same with a node that takes them over."""
-    choice = random.Random(SEED)
-    async with running_mesh(sync) as mesh:
-        first = await mesh.start_node("sleep-1", partitions=PARTITIONS_DEFAULT)
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """How much is looked at each time. woken: one after the other; struck: woken at once when their node is killed.
+
+    idle_s: until those that nothing happens to have left memory; settle_s: after partitions have moved.
+    """
+
+    woken: int = 50
+    steps: int = 300
+    struck: int = 64
+    idle_s: float = IDLE_S
+    settle_s: float = SETTLE_S
+
+
+class SleepersBench:
+    """Puts workflows to sleep on one node, and looks."""
+
+    def __init__(self, mesh: Mesh, setup: Setup, results: Results, progress: Callable[[str], None]) -> None:
+        self._mesh = mesh
+        self._setup = setup
+        self._results = results
+        self._progress = progress
+        self._choice = random.Random(SEED)
+        self._names = count(1)
+        self._asleep = 0
+        self._woken: set[int] = set()
+        self._node_mb = self._server_mb = 0.0
+
+    async def begin(self) -> None:
+        """Start the node, warm it up and see what it takes with nothing to do."""
+        node = await self._fresh_node()
+        await run_many(self._mesh.client, "bench:steps", [5], [f"warm-{i}" for i in range(WARM_UP)], WAKE_S)
+        self._node_mb, self._server_mb = node.rss_mb(), self._servers_mb()
+
+    async def residents(self, number: int) -> None:
+        """What a workflow takes that waits for something and has not left memory yet."""
+        self._progress(f"{number} workflows in memory")
+        node = self._node()
+        before_mb = node.rss_mb()
+        ids = [f"resident-{i}" for i in range(number)]
+        already = (await self._status())["resident"]
+        await start_many(self._mesh.client, "bench:waiter", [], ids)
+        resident = 0.0
+        with anyio.move_on_after(WAKE_S):
+            while resident < number:
+                resident = (await self._status())["resident"] - already
+        if resident < number:
+            raise BenchFailed(f"{resident:g} workflows are in memory instead of {number}")
+        self._add("resident_kb", (node.rss_mb() - before_mb) * 1e3 / number)
+        async with ends(self._mesh.client) as heard:
+            for workflow_id in ids:
+                self._mesh.client.conn.publish_nowait(WorkflowKey(QUEUE, workflow_id).signal("go"), codec.encode(1))
+            await heard.wait(ids, WAKE_S)
+
+    async def grow_to(self, number: int) -> None:
+        """Put more to sleep, until there are so many."""
+        first, self._asleep = self._asleep, number
         begun = time.perf_counter()
-        await _put_to_sleep(mesh, count, progress)
-        asleep_s = time.perf_counter() - begun
-        progress("waiting until those that nothing happens to have left memory")
-        await anyio.sleep(IDLE_S)
-        before = await _status(mesh, first.id)
-        progress("waking some")
-        woken = choice.sample(range(count), min(2 * wakes, count))
-        half = len(woken) // 2 or 1
-        figures = {
-            "asleep_per_s": round(count / asleep_s, 0),
-            "resident": before["resident"],
-            "evictions": before["evictions"],
-            "replays": before["replays"],
-            "node_rss_mb": round(first.rss_mb(), 1),
-            "server_rss_mb": round(rss_mb(mesh.server.pid), 1),
-            "store_mb": round(await anyio.to_thread.run_sync(_size_mb, mesh.directory / "store"), 1),
-        }
-        wakes_ms = [await _wake_ms(mesh, _name(i)) for i in woken[:half]]
-        figures |= {"wake_p50_ms": round(median(wakes_ms), 2), "wake_max_ms": round(max(wakes_ms), 2)}
+        before = await mark(self._mesh.client)
+        for at in range(first, number, BATCH):
+            ids = [_name(i) for i in range(at, min(at + BATCH, number))]
+            await start_many(self._mesh.client, "bench:sleeper", [NAP], ids)
+            if (at - first) % (8 * BATCH) == 0:
+                self._progress(f"{at + len(ids)} of {number} started")
+        more = number - first
+        with anyio.move_on_after(30 + more * PER_WORKFLOW_S):
+            while True:
+                if await messages_of(self._mesh.client, before) >= more * MESSAGES_EACH:
+                    self._add("asleep_per_s", more / (time.perf_counter() - begun), 0)
+                    return
+                await anyio.sleep(0.05)
+        raise BenchFailed(f"not all of {more} workflows have fallen asleep: {await self._status()}")
 
-        progress("handing all of them over to a fresh node")
-        await mesh.end_node(first.id)
+    async def look(self, looks: Looks) -> None:
+        """Memory, waking, and the steps of a workflow beside them."""
+        self._progress("waiting until those that nothing happens to have left memory")
+        await anyio.sleep(looks.idle_s)
+        node, number = self._node(), self._asleep
+        status = await self._status()
+        self._add("resident", status["resident"])
+        self._add("replays", status["replays"])
+        self._add("node_rss_mb", node.rss_mb())
+        self._add("server_rss_mb", self._servers_mb())
+        self._add("sleeping_node_bytes", (node.rss_mb() - self._node_mb) * 1e6 / number, 0)
+        self._add("sleeping_server_bytes", (self._servers_mb() - self._server_mb) * 1e6 / number, 0)
+        self._add("store_mb", await anyio.to_thread.run_sync(_size_mb, self._mesh.directory))
+        self._progress("waking some")
+        wakes_ms = [await self._wake_ms([i]) for i in self._draw(looks.woken)]
+        self._add_percentiles("sleeper_wake", wakes_ms)
+        begun = await mark(self._mesh.client)
+        await run_many(self._mesh.client, "bench:steps", [looks.steps], [f"beside-{next(self._names)}"], WAKE_S)
+        outcomes = await stored_since(self._mesh.client, begun, "ret.>")
+        self._add_percentiles("step_beside", gaps_ms([message.timestamp_ns for message in outcomes]))
+
+    async def hand_over(self, looks: Looks) -> None:
+        """A fresh node takes them over from one that leaves politely."""
+        self._progress("handing all of them over to a fresh node")
+        for node_id in list(self._mesh.nodes):
+            await self._mesh.end_node(node_id)
         begun = time.perf_counter()
-        second = await mesh.start_node("sleep-2", partitions=PARTITIONS_DEFAULT)
-        figures["fresh_node_s"] = round(time.perf_counter() - begun, 2)
-        # What it has to look at after a takeover is loaded by then.
-        await anyio.sleep(2)
-        figures["fresh_node_resident"] = (await _status(mesh, second.id))["resident"]
-        figures["fresh_node_rss_mb"] = round(second.rss_mb(), 1)
-        wakes_ms = [await _wake_ms(mesh, _name(i)) for i in woken[half:] or woken[:0]]
-        if wakes_ms:
-            figures["fresh_node_wake_p50_ms"] = round(median(wakes_ms), 2)
-    return figures
+        node = await self._fresh_node()
+        self._add("fresh_node_s", time.perf_counter() - begun, 2)
+        await anyio.sleep(looks.settle_s)
+        self._add("fresh_node_resident", (await self._status())["resident"])
+        self._add("fresh_node_rss_mb", node.rss_mb())
+        self._add_percentiles("fresh_node_wake", [await self._wake_ms([i]) for i in self._draw(looks.woken)])
+
+    async def take_over(self, looks: Looks) -> None:
+        """One of two nodes is killed; how long until the last of some sleepers has woken whom signals reach just then.
+
+        The killed node had about half of them.
+        """
+        old = self._node()
+        fresh = await self._fresh_node(wait=False)
+        self._progress("killing one of two nodes")
+        with anyio.fail_after(WAKE_S):
+            while True:
+                if (await self._mesh.status(old.id) or {}).get("partitions") == PARTITIONS_DEFAULT // 2:
+                    break
+                await anyio.sleep(0.1)
+        await anyio.sleep(looks.settle_s)
+        old.send(signal.SIGKILL)
+        del self._mesh.nodes[old.id]
+        self._add("takeover_ms", await self._wake_ms(self._draw(looks.struck)))
+        await old.wait()
+        status = await self._mesh.status(fresh.id)
+        if status is None or status["partitions"] != PARTITIONS_DEFAULT:
+            raise BenchFailed(f"node {fresh.id} has not taken everything over: {status}")
+
+    async def _fresh_node(self, *, wait: bool = True) -> NodeProcess:
+        node_id = f"sleep-{next(self._names)}"
+        return await self._mesh.start_node(node_id, partitions=PARTITIONS_DEFAULT if wait else None)
+
+    def _node(self) -> NodeProcess:
+        return next(reversed(self._mesh.nodes.values()))
+
+    def _draw(self, number: int) -> list[int]:
+        """Some that are still asleep."""
+        left = [i for i in self._choice.sample(range(self._asleep), self._asleep) if i not in self._woken][:number]
+        self._woken.update(left)
+        return left
+
+    async def _wake_ms(self, sleepers: Sequence[int]) -> float:
+        """From publishing signals until the last end is heard, as any client would; the ends must be good ones."""
+        ids = [_name(i) for i in sleepers]
+        async with ends(self._mesh.client) as heard:
+            begun = time.perf_counter()
+            for workflow_id in ids:
+                subject = WorkflowKey(QUEUE, workflow_id).signal("wake")
+                self._mesh.client.conn.publish_nowait(subject, codec.encode("good morning"))
+            await heard.wait(ids, WAKE_S)
+            taken_ms = (time.perf_counter() - begun) * 1e3
+        for workflow_id in ids:
+            result = await self._mesh.client.get(workflow_id, queue=QUEUE).result(timeout_s=10)
+            if result != {"woken": True}:
+                raise BenchFailed(f"workflow {workflow_id} returned {result}")
+        return taken_ms
+
+    async def _status(self) -> dict[str, Any]:
+        status = await self._mesh.status(self._node().id)
+        if status is None:
+            raise BenchFailed(f"node {self._node().id} does not answer")
+        return status
+
+    def _servers_mb(self) -> float:
+        return sum(rss_mb(pid) for pid in self._mesh.servers.pids)
+
+    def _add(self, name: str, value: float, digits: int = 1) -> None:
+        self._results.add(name, [value], self._setup, digits, at=self._at())
+
+    def _add_percentiles(self, name: str, values: Sequence[float]) -> None:
+        if values:
+            self._results.add_percentiles(name, values, self._setup, 2, at=self._at())
+
+    def _at(self) -> dict[str, float]:
+        return {"open": self._asleep} if self._asleep else {}
 
 
-async def _put_to_sleep(mesh: Mesh, count: int, progress: Callable[[str], None]) -> None:
-    before = (await mesh.client.js.stream_info(STREAM)).messages
-    for at in range(0, count, BATCH):
-        await start_many(mesh.client, "bench:sleeper", [NAP], [_name(i) for i in range(at, min(at + BATCH, count))])
-        if at % (4 * BATCH) == 0:
-            progress(f"{min(at + BATCH, count)} started")
-    with anyio.move_on_after(30 + count * PER_WORKFLOW_S):
-        while True:
-            if (await mesh.client.js.stream_info(STREAM)).messages - before >= count * MESSAGES_EACH:
-                return
-            await anyio.sleep(0.05)
-    raise BenchFailed(f"not all of {count} workflows have fallen asleep: {await mesh.status('sleep-1')}")
-
-
-async def _wake_ms(mesh: Mesh, workflow_id: str) -> float:
-    """From publishing a signal until its end is heard, as any client would; the end must be a good one."""
-    key = WorkflowKey(QUEUE, workflow_id)
-    async with ends(mesh.client) as heard:
-        begun = time.perf_counter()
-        mesh.client.conn.publish_nowait(key.signal("wake"), codec.encode("good morning"))
-        await heard.wait([workflow_id], 30)
-        taken_ms = (time.perf_counter() - begun) * 1e3
-    result = await mesh.client.get(workflow_id, queue=QUEUE).result(timeout_s=10)
-    if result != {"woken": True}:
-        raise BenchFailed(f"workflow {workflow_id} returned {result}")
-    return taken_ms
-
-
-async def _status(mesh: Mesh, node_id: str) -> dict[str, float]:
-    status = await mesh.status(node_id)
-    if status is None:
-        raise BenchFailed(f"node {node_id} does not answer")
-    return status
+async def measure(
+    setup: Setup,
+    counts: Sequence[int],
+    looks: Looks,
+    results: Results,
+    progress: Callable[[str], None],
+    *,
+    residents: int = 0,
+) -> None:
+    """Look at a mesh with each of these numbers of sleepers."""
+    async with running_mesh(setup) as mesh:
+        bench = SleepersBench(mesh, setup, results, progress)
+        await bench.begin()
+        if residents:
+            await bench.residents(residents)
+        for number in counts:
+            await bench.grow_to(number)
+            await bench.look(looks)
+            await bench.hand_over(looks)
+            await bench.take_over(looks)
 
 
 def _name(i: int) -> str:

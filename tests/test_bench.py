@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-import pytest
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from bench import actors
-from bench.engine import PARTS, EngineBench, Sizes
+import anyio
+import pytest
+from rich.console import Console
+
+from bench import actors, suite
+from bench.engine import Sizes
 from bench.failover import FailoverPlan
-from bench.failover import measure as measure_failover
+from bench.figures import FIGURES, TARGETS, Target, target_of
+from bench.machine import Quiet, facts
 from bench.projection import measure as measure_projection
-from bench.report import TARGETS, Target
-from bench.sleepers import measure as measure_sleepers
+from bench.report import print_results
+from bench.results import Measured, Results, Setup, load, percentiles, save
+from bench.servers import BenchFailed
+from bench.sleepers import Looks
+from bench.suite import Plan
 from bench.takeover import Claimed, Step, Takeover, takeovers
 
+FACTS: dict[str, Any] = facts()
 MS = 1_000_000
 
 
@@ -27,6 +40,13 @@ def _failure(n: int, at_ms: int, attempt: int = 1) -> Step:
 def _next_steps_ms(steps: list[Step], claims: list[Claimed], lost_ms: int = 100) -> list[tuple[str, int, int, int]]:
     found = takeovers(steps, claims, {3}, "old", lost_ms * MS)
     return [(t.workflow, t.claimed_ns // MS, t.next_step_ns // MS, t.pause_ns // MS) for t in found]
+
+
+def printed(results: Results) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    print_results(console, results)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 class TestTakeovers:
@@ -80,35 +100,142 @@ class TestTakeovers:
 
 
 class TestTargets:
-    """A target is met at its border and not beyond."""
+    """A target is met at its border and not beyond, and holds for its setup alone."""
 
     def test_at_least(self) -> None:
-        target = Target("", "", at_least=12_000)
+        target = Target(at_least=12_000)
         assert (target.met_by(12_000), target.met_by(11_999)) == (True, False)
 
     def test_at_most(self) -> None:
-        target = Target("", "", at_most=0.6)
+        target = Target(at_most=0.6)
         assert (target.met_by(0.6), target.met_by(0.601)) == (True, False)
+
+    def test_target_of_one_setup_is_not_that_of_another(self) -> None:
+        """What a cluster of three has to do is less than what one server has to."""
+        relaxed, replicated = Measured("steps_per_s", 1.0), Measured("steps_per_s", 1.0, Setup(1, 3, "always"))
+        assert str(target_of(relaxed)) == "at least 20,000"
+        assert str(target_of(replicated)) == "at least 15,000"
+        assert target_of(Measured("steps_per_s", 1.0, Setup(2))) is None
+
+    def test_every_target_is_for_a_known_figure(self) -> None:
+        assert set(TARGETS) <= set(FIGURES)
+
+    def test_missed_target_is_reported_as_missed(self) -> None:
+        """One row for each figure that something is promised of, and nothing is called met that is not."""
+        results = Results("suite", {}, FACTS)
+        results.add("step_ms", [0.51], Setup(), 3)
+        results.add("workflows_per_s", [4000.0], Setup(), 0)
+        said = printed(results)
+        assert re.search(r"one step after the other.*0\.51.*at most 0\.5.*missed", said)
+        assert re.search(r"workflows of 5 steps.*4,000.*at least 4,000.*met", said)
+        assert said.count("missed") == 1
+
+
+class TestReport:
+    """What makes figures worthless is said so that nobody overlooks it."""
+
+    def test_noisy_machine_is_said_before_and_after_the_tables(self) -> None:
+        results = Results("suite", {}, FACTS, quiet=Quiet(3.5, 2, 0.031, 0.2, 60.0).to_json())
+        results.add("step_ms", [0.4], Setup(), 3)
+        said = printed(results)
+        assert said.count("THE MACHINE WAS NOT QUIET") == 2
+        assert "load 3.50 on 2 cores" in said
+        assert "3.1% of the CPU time was stolen" in said
+        assert "20.0% of the CPU time went to other processes" in said
+
+    def test_quiet_machine_is_not_complained_of(self) -> None:
+        """Each limit is still quiet."""
+        assert Quiet(0.5, 2, 0.02, 0.05, 60.0).complaints() == []
+
+    def test_what_could_not_be_measured_is_said(self) -> None:
+        results = Results("suite", {}, FACTS, failures=["4 nodes, always, R1: BenchFailed: no [node] came up"])
+        assert "4 nodes, always, R1: BenchFailed: no [node] came up" in printed(results)
+
+    def test_percentiles_share_a_row(self) -> None:
+        results = Results("suite", {}, FACTS)
+        results.add_percentiles("timer_late", [float(i) for i in range(101)], Setup())
+        assert re.search(r"late by.*50 / 90 / 99 / 100", printed(results))
+
+
+class TestResults:
+    """A file holds all that the tables and plots need."""
+
+    def test_saved_and_loaded_is_the_same(self, tmp_path: Path) -> None:
+        results = Results("suite", {"runs": 3}, FACTS, quiet=Quiet(0.1, 2).to_json())
+        results.add("steps_per_s", [1.0, 3.0, 2.0], Setup(2, 3, "always"), 0, cpu={"node": 1.5}, at={"open": 10})
+        save(results, tmp_path / "r.json")
+        again = load(tmp_path / "r.json")
+        assert again == results
+        assert again.measured[0].value == 2
+
+    def test_another_file_is_refused(self, tmp_path: Path) -> None:
+        """It says which file, and what is missing in it."""
+        (tmp_path / "r.json").write_text('{"steps_per_s": 1}')
+        with pytest.raises(ValueError, match=r"r\.json holds no results.*measured"):
+            load(tmp_path / "r.json")
+
+    def test_percentiles_of_nothing_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="nothing"):
+            percentiles([])
 
 
 class TestMeasuring:
-    """Each bench runs, small, against a real server and real node processes; how quick that is, is not asserted."""
+    """The suite runs, small, against real servers and real node processes; how quick that is, is not asserted."""
 
     @pytest.mark.slow
-    async def test_engine_gives_every_figure(self) -> None:
-        """The names are what others read from the JSON."""
+    @pytest.mark.timeout(180)
+    async def test_suite_gives_every_figure(self) -> None:
+        """Everything that a target is named for is there, for one server and for three; nothing has failed."""
         sizes = Sizes(
-            workflows=20, raw_messages=50, sequential_steps=20, starts=5, history_events=50, repetitions=1, warm_up=2
-        )
-        bench = EngineBench(sizes, lambda _text: None)
-        await bench.measure("relaxed", frozenset(PARTS))
-        assert set(bench.figures.values) == {
-            "steps_per_s", "workflows_per_s", "sequential_step_ms", "start_to_result_p50_ms", "start_to_result_p99_ms",
-            "replay_events_per_s", "steps_per_s_always", "workflows_per_s_always", "messages_per_s",
-            "messages_per_s_always",
-        }  # fmt: skip
-        assert all(value > 0 for value in bench.figures.values.values())
-        assert set(bench.figures.values) <= set(TARGETS)
+            workflows=20, raw_messages=50, sequential_steps=20, starts=5, signals=3, history_events=50, repetitions=1,
+            warm_up=2,
+        )  # fmt: skip
+        plan = Plan(
+            setups=[Setup(1, 1, "relaxed"), Setup(2, 3, "always")], sizes=sizes, timers=20,
+            failovers=[(Setup(2), FailoverPlan(kills=1, open=12, pace_ms=20, under_way_s=0.5, observe_s=1.0))], asleep=30, residents=20,
+            looks=Looks(woken=3, steps=5, struck=4, idle_s=5.5, settle_s=0.5),
+        )  # fmt: skip
+        results = Results("suite", {}, FACTS)
+        # Side by side, as most of the time goes by in waiting.
+        sections: list[frozenset[suite.Section]] = [
+            frozenset({"setups", "replay"}), frozenset({"timers", "failover"}), frozenset({"memory"}),
+        ]  # fmt: skip
+        async with anyio.create_task_group() as tasks:
+            for some in sections:
+                tasks.start_soon(suite.measure, plan, some, results, lambda _text: None)
+        assert results.failures == []
+        assert all(m.value > 0 for m in results.measured if m.name.startswith(("steps", "workflows", "step_", "start")))
+        both = {"steps_per_s", "workflows_per_s", "step_p99_ms", "start_to_result_p50_ms", "signal_to_wake_max_ms"}
+        for setup in plan.setups:
+            assert both <= {m.name for m in results.measured if m.setup == setup}
+        assert {
+            "messages_per_s", "replay_events_per_s", "timers_per_s", "timer_late_p99_ms", "kill_next_step_p50_ms",
+            "kill_next_step_p99_ms", "term_next_step_p50_ms", "resident_kb", "sleeping_node_bytes", "server_rss_mb",
+            "sleeping_server_bytes", "sleeper_wake_p50_ms", "fresh_node_wake_p50_ms", "takeover_ms", "resident",
+        } <= {m.name for m in results.measured}  # fmt: skip
+        assert {m.name for m in results.measured} <= set(FIGURES)
+        rounds = results.details["failover_rounds"]
+        assert [r["signal"] for r in rounds] == ["SIGKILL", "SIGTERM"]
+        for seen in rounds:
+            assert 0 < seen["claimed_last_ms"] < seen["next_step_last_ms"]
+        resident = results.find("resident")
+        assert resident is not None
+        assert resident.value == 0
+
+    async def test_part_that_fails_is_reported_and_the_others_are_measured(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A bench that stops at the first trouble gives no figures; one that hides it gives wrong ones."""
+
+        async def fail(*_arguments: object) -> None:
+            raise BenchFailed("no timer came")
+
+        monkeypatch.setattr("bench.timers.measure", fail)
+        plan = replace(suite.quick(), sizes=Sizes(history_events=20, repetitions=1, warm_up=1))
+        results = Results("suite", {}, FACTS)
+        await suite.measure(plan, frozenset({"timers", "replay"}), results, lambda _text: None)
+        assert results.failures == ["timers: BenchFailed: no timer came"]
+        assert results.find("replay_events_per_s") is not None
 
     @pytest.mark.slow
     async def test_processes_give_every_figure(self) -> None:
@@ -116,24 +243,16 @@ class TestMeasuring:
         sizes = actors.Sizes(
             crowd=30, round_trips=20, round_trips_between=10, lives=10, calls=5, repetitions=1, warm_up=2
         )
-        bench = actors.ActorBench(sizes, lambda _text: None)
-        await bench.measure("relaxed", frozenset(actors.PARTS))
-        assert set(bench.figures.values) == {
+        results = Results("processes", {}, FACTS)
+        await actors.ActorBench(sizes, results, lambda _text: None).measure(frozenset(actors.PARTS))
+        assert {m.name for m in results.measured} == {
             "crowd_s", "crowd_rss_mb", "crowd_rss_before_mb", "crowd_of_function_s", "crowd_of_function_rss_mb",
             "crowd_of_function_rss_before_mb", "round_trips_per_s", "named_round_trips_per_s", "table_round_trips_per_s",
             "lives_per_s", "watched_lives_per_s", "process_calls_per_s", "round_trips_between_per_s",
             "table_round_trips_between_per_s", "watched_lives_between_per_s",
         }  # fmt: skip
-        assert all(value > 0 for value in bench.figures.values.values())
-        assert set(bench.figures.values) <= set(TARGETS)
-
-    @pytest.mark.slow
-    async def test_sleepers_sleep_and_wake(self) -> None:
-        """It raises unless each that is woken says that it was woken, before and after the takeover."""
-        figures = await measure_sleepers("relaxed", 30, 3, lambda _text: None)
-        assert figures["wake_p50_ms"] > 0
-        assert figures["fresh_node_wake_p50_ms"] > 0
-        assert figures["fresh_node_resident"] == 0
+        assert all(m.value > 0 for m in results.measured)
+        assert {m.name for m in results.measured} <= set(FIGURES)
 
     def test_projection_gives_every_figure(self) -> None:
         """Every query is answered; that a page has what it should is asserted elsewhere."""
@@ -142,14 +261,6 @@ class TestMeasuring:
             "ingested_per_s", "projection_mb", "page_median_ms", "page_worst_ms", "hard_page_median_ms",
             "hard_page_worst_ms", "counts_ms",
         }  # fmt: skip
-        assert set(figures.values) <= set(TARGETS)
+        assert set(figures.values) <= set(FIGURES)
         assert figures.pages.keys() == figures.plans.keys()
         assert figures.slow(0)
-
-    @pytest.mark.slow
-    async def test_failover_sees_every_workflow_of_the_lost_node_go_on(self) -> None:
-        """It raises unless all of them do; a kill is not noticed before it happened."""
-        outcome = await measure_failover("relaxed", FailoverPlan(kills=1, nodes=2, open=12), lambda _text: None)
-        assert [r["signal"] for r in outcome.rounds] == ["SIGKILL", "SIGTERM"]
-        for seen in outcome.rounds:
-            assert 0 < seen["claimed_last_ms"] < seen["next_step_last_ms"]

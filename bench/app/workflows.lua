@@ -1,4 +1,5 @@
 local funcs = require("funcs")
+local time = require("time")
 
 -- Call a function `count` times, one after the other.
 local function steps(count)
@@ -35,4 +36,17 @@ local function paced(count, pace)
     return { steps = count }
 end
 
-return { steps = steps, long = long, paced = paced }
+-- Wait for one signal and return what it says.
+local function waiter()
+    local message = process.inbox():receive()
+    return { woken = message:payload():data() }
+end
+
+-- Sleep until a moment, which is the same for very many.
+local function alarm(due_ns)
+    local left_ns = due_ns - time.now():unix_nano()
+    time.sleep(left_ns)
+    return { left_ns = left_ns }
+end
+
+return { steps = steps, long = long, paced = paced, waiter = waiter, alarm = alarm }
