@@ -154,8 +154,8 @@ class WorkflowHandle:
     async def signal(self, topic: str, value: Any = None, *, once: str = "") -> int:
         """Send a signal; returns its stream sequence, once the server has stored it.
 
-        once: an identity, `<sender>/<number>`, under which the workflow takes it one time, however often it is sent: for
-        whoever sends it again when it is not known whether it was stored. Raises OutcomeUnknown then.
+        once: an identity, `<sender>/<number>`, under which the workflow takes it one time, however often it is sent:
+        for whoever sends it again when it is not known whether it was stored. Raises OutcomeUnknown then.
         """
         return await signal_workflow(self._client.js, self.key, topic, codec.encode(value), once=once)
 

@@ -341,6 +341,7 @@ class Node:
                     naming=self.naming,
                     resident_max=self.config.resident_max,
                     tracing=self.config.tracing,
+                    take_call=self.functions.take if self.functions is not None else None,
                 )
                 self.engines[record.queue] = engine
                 await tasks.start(engine.run)

@@ -36,6 +36,7 @@ from mesh.references import is_reference
 from mesh.subjects import claim_of_ret, function_request, function_stop, function_who, parse_workflow
 from mesh.tracecontext import read_context
 from mesh.wire import encode_headers
+from node.functions.at_home import AtHome
 from node.functions.job import WORKFLOW_REPLY, Function, Job, Runner
 from node.functions.limits import WorkerLimit, worker_limits
 from node.functions.lua_calls import LuaCalls
@@ -51,6 +52,7 @@ from node.units.table import UnitTable
 from node.workflows.calls import HEADER_ONCE
 
 if TYPE_CHECKING:
+    from mesh.tracecontext import TraceContext
     from node.telemetry.tracing import Tracing
 
 HOPS_MAX: Final = 5  # how often a call is passed on before it waits where it is
@@ -100,6 +102,7 @@ class FunctionHost:
         self._limits = worker_limits(code.registry)
         self._stop_timeouts_s = [worker.options.stop_timeout_s for worker in code.registry.workers().values()]
         self._jobs: dict[str, Job] = {}
+        self._at_home = AtHome()
         # Outcomes that their owner is to record, with their headers, by subject.
         self._unrecorded: dict[str, tuple[bytes, bytes]] = {}
         self._subscriptions: list[DirectSubscription] = []
@@ -182,6 +185,9 @@ class FunctionHost:
         self._draining = True
         for subscription in self._requests:
             subscription.unsubscribe()
+        for job in self._at_home.take_all():
+            self._jobs.pop(job.identity, None)
+            self._pass_on(job, 0)
         for function in self._functions.values():
             for job in [*function.waiting, *function.limited]:
                 if job.limit is not None:
@@ -268,16 +274,54 @@ class FunctionHost:
         if raw_headers is not None:
             job.trace = read_context(raw_headers)
             job.serves = _header(raw_headers, _FOR_LINE)
+        self._accept(job, hops)
+
+    def take(self, function_id: str, ret: str, request: bytes, trace: TraceContext | None, *, once: bool) -> bool:
+        """Take a call of a workflow of this node straight from its owner; False: it has to be sent to the queue group.
+
+        It is begun in the loop's next turn, and from now on this host answers for it as for any other.
+        """
+        function = self._functions.get(function_id)
+        if (
+            function is None
+            or self._draining
+            or self._tasks is None
+            or function.waiting
+            or function.limited
+            or function.is_full
+            or not self._at_home.may_stay(function.inline_s, len(request))
+        ):
+            return False
+        if ret in self._jobs:
+            return True
+        job = self._jobs[ret] = Job(function, ret, request, once, ret, function.limit, trace=trace)
+        if not self._at_home.jobs:
+            self._loop.call_soon(self._begin_at_home)
+        self._at_home.add(job, function.inline_s)
+        return True
+
+    def _begin_at_home(self) -> None:
+        for job in self._at_home.take_all():
+            try:
+                self._accept(job, 0)
+            except Exception:
+                # As with a request from outside: whatever it is, it must not take others with it.
+                _log.exception("a call of %s could not be begun", job.function.id, extra=job.about())
+
+    def _accept(self, job: Job, hops: int) -> None:
+        """Begin a call, have it wait, or pass it on."""
+        function, limit = job.function, job.limit
         begins = function.running < function.size_max and (limit is None or limit.admits(function, time.monotonic()))
         if self._draining or (
             not begins
             and len(function.waiting) + len(function.limited) >= function.buffer
             and hops < HOPS_MAX
-            and not reply.startswith(OTHER_ACCOUNT)
+            and not job.reply.startswith(OTHER_ACCOUNT)
         ):
+            self._jobs.pop(job.identity, None)
             self._pass_on(job, hops)
             return
-        self._jobs[identity] = job
+        self._jobs[job.identity] = job
         if begins:
             self._begin(job)
             return
@@ -383,6 +427,7 @@ class FunctionHost:
             else:
                 _log.info("call %s is another host's: %s", job.reply, ack.error, extra=job.about())
                 self._leave(job)
+                self._forget(job)
 
         self._outbox.write(
             claim_of_ret(job.reply), self._node_id.encode(), {"Nats-Expected-Last-Subject-Sequence": "0"}, on_ack
@@ -447,16 +492,16 @@ class FunctionHost:
                     self._unrecorded[job.reply] = outcome, headers
                     self._loop.call_later(UNRECORDED_KEPT_S, self._unrecorded.pop, job.reply, None)
                     _log.info("the outcome of %s waits for its owner to ask for it: %s", job.reply, ack.error)
-                    self._leave(job)
+                elif isinstance(ack.error, PayloadTooLarge):
+                    self._outbox.write(job.reply, _too_large(ack.error), headers, lambda _ack: self._forget(job))
                     return
-                if isinstance(ack.error, PayloadTooLarge):
-                    self._outbox.write(job.reply, _too_large(ack.error), headers, lambda _ack: self._leave(job))
-                    return
-                if ack.error is not None:
+                elif ack.error is not None:
                     _log.error("the outcome of %s is not recorded: %s", job.reply, ack.error, extra=job.about())
-                self._leave(job)
+                self._forget(job)
 
             self._outbox.write(job.reply, outcome, headers, on_ack)
+            # Its place is free: what is still to be done is the server's. It is asked after here until that is done.
+            self._leave(job)
             return
         try:
             try:
@@ -466,13 +511,14 @@ class FunctionHost:
         except Disconnected:
             _log.info("the caller of %s is not reached: the connection is down", job.function.id, extra=job.about())
         self._leave(job)
+        self._forget(job)
 
     def _publish_outcome(self, job: Job, outcome: bytes) -> None:
         """Answer whoever waits in an inbox. Raises Disconnected, PayloadTooLarge."""
         self._conn.publish_nowait(job.reply, outcome, context=outcome_context(job.identity))
 
     def _leave(self, job: Job) -> None:
-        self._jobs.pop(job.identity, None)
+        """A call runs no more: others may have its place."""
         function = job.function
         function.running -= 1
         if job.limit is not None:
@@ -481,6 +527,10 @@ class FunctionHost:
             self._begin_waiting(function)
         if function.limit is not None and function.limit.waiting:
             self._begin_limited(function.limit)
+
+    def _forget(self, job: Job) -> None:
+        """Nobody needs to ask after a call any more."""
+        self._jobs.pop(job.identity, None)
         if not self._jobs:
             self._idle.set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,6 +73,8 @@ class Runner(Protocol):
 class Function:
     """A function this node offers. running: calls under way.
 
+    inline_s: how long its calls take on the event loop, as of late; infinite when they do not run there, or none has.
+
     What is taken and not begun: waiting, for a place; limited, for a place and for leave of the limit of its worker.
     """
 
@@ -81,6 +84,7 @@ class Function:
     buffer: int
     limit: WorkerLimit | None = None
     running: int = 0
+    inline_s: float = math.inf
     waiting: deque[Job] = field(default_factory=deque)
     limited: deque[Job] = field(default_factory=deque)
     beginning: bool = False  # what waits is being begun

@@ -8,6 +8,7 @@ Not here: who may call when (`node.functions.host`).
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
@@ -29,6 +30,9 @@ from node.units.unit import LiveUnit
 INLINE_INSTRUCTIONS_MAX: Final = 100_000
 INLINE_MEMORY_BYTES_MAX: Final = 8 * 1024 * 1024
 INLINE_PAUSE_S: Final = 60.0
+# How far one call moves what is known of how long those of its function take.
+RISES_TO: Final = 1.1
+FALLS_TO: Final = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +90,7 @@ class LuaCalls:
         too long, or that waits for something, can be dropped before anything of it is visible, and be run again from
         its beginning on a lane. Functions that turn out so go to lanes directly for a while.
         """
-        function_id = job.function.id
+        function, function_id = job.function, job.function.id
         now = time.monotonic()
         if now < self._inline_after_s.get(function_id, 0.0):
             return False
@@ -94,6 +98,7 @@ class LuaCalls:
         try:
             request = checked_request(job.request)
             machine = self._inline.get(function_id)
+            known = machine is not None  # else it is begun first, which takes longer
             if machine is None:
                 machine = self._inline_vm.open(self._code.prepare(self._inline_vm, "function", function_id))
                 self._inline[function_id] = machine
@@ -105,12 +110,19 @@ class LuaCalls:
             self._inline_vm = _inline_vm()
             self._inline.clear()
             self._inline_after_s[function_id] = now + INLINE_PAUSE_S
+            function.inline_s = math.inf
             return False
         end = ops[-1] if ops else None
         if end is None or end.kind != "end" or end.target == "doomed" or any(op.n for op in ops):
             self._inline.pop(function_id).close()
             self._inline_after_s[function_id] = now + INLINE_PAUSE_S
+            function.inline_s = math.inf
             return False
+        took_s = time.monotonic() - now
+        if known:
+            # Towards what this one took, but one that the system has interrupted says nothing.
+            last_s = function.inline_s if function.inline_s < math.inf else took_s
+            function.inline_s = min(max(took_s, last_s * FALLS_TO), last_s * RISES_TO)
         if end.target != "ok":
             self._inline.pop(function_id).close()
         unit = LiveUnit(pid.decode(), function_id)

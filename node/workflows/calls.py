@@ -1,8 +1,9 @@
 """Calls in flight: dispatched to function hosts, asked after, given up (docs/architecture.md, "Calls to functions").
 
-A call is published with the outcome's subject as its reply: whoever runs it answers into the history. Nothing here
-waits for the answer. What is kept is when to look after a call again; a call that has its outcome by then is dropped
-without further ado.
+A call is published with the outcome's subject as its reply: whoever runs it answers into the history. One that this
+node's own function host takes (`node.functions.at_home`) is handed over instead, and is as good as published. Nothing
+here waits for the answer. What is kept is when to look after a call again; a call that has its outcome by then is
+dropped without further ado.
 
     published ── 1 s without outcome ──> "who has this call?" asked of all hosts of the function
         somebody has it  ──> leave it, ask again in a second
@@ -23,7 +24,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 import anyio.abc
@@ -41,6 +42,9 @@ from node.workflows.call_options import DEFAULT_CALL_OPTIONS, CallOptions
 from node.workflows.ops import OpState
 from node.workflows.retry import LOST
 from node.workflows.run import Run
+
+if TYPE_CHECKING:
+    from mesh.tracecontext import TraceContext
 
 ASK_AFTER_S: Final = 1.0
 # How long hosts have to answer. Once all live nodes that offer the function have answered, nothing is waited for; a
@@ -82,6 +86,14 @@ class Watch:
 Failed = Callable[[WorkflowKey, Run, OpState, Failure], None]
 
 
+class Take(Protocol):
+    """What a function host of the same node does with a call: takes it, or has it sent (False)."""
+
+    def __call__(self, function_id: str, ret: str, request: bytes, trace: TraceContext | None, *, once: bool) -> bool:
+        """Take it or not."""
+        ...
+
+
 class Calls:
     """The calls of one engine.
 
@@ -90,6 +102,7 @@ class Calls:
     failed: records a failure that we know of ourselves. record: records the outcome of a host that may not itself, with
     its headers, under its subject. is_open: whether a call still lacks its outcome.
     may_act: whether this node's lease holds.
+    take: the function host of this node, which may run a call without its being sent.
     """
 
     def __init__(
@@ -103,9 +116,11 @@ class Calls:
         record: Callable[[str, bytes, bytes], None],
         may_act: Callable[[], bool],
         is_open: Callable[[Run, OpState], bool],
+        take: Take | None = None,
     ) -> None:
         self._conn = conn
         self._js = js
+        self._take = take or _take_none
         self._foreign_ids = foreign
         self._hosts_of = hosts_of
         self._failed = failed
@@ -138,8 +153,11 @@ class Calls:
         if options is DEFAULT_CALL_OPTIONS and not recovering and op.target not in self._foreign_ids:
             # The hot path: nothing but the request, and a note to look after it if it is still open in a second.
             try:
-                headers = run.trace.step(op.n, op.attempt).headers if run.trace is not None else None
-                self._conn.publish_nowait(function_request(op.target), op.payload, run.ret_subject(op), headers)
+                trace = run.trace.step(op.n, op.attempt) if run.trace is not None else None
+                ret = run.ret_subject(op)
+                if not self._take(op.target, ret, op.payload, trace, once=False):
+                    headers = trace.headers if trace is not None else None
+                    self._conn.publish_nowait(function_request(op.target), op.payload, ret, headers)
             except MeshError:
                 pass
             else:
@@ -212,10 +230,15 @@ class Calls:
         return True
 
     def _publish_request(self, watch: Watch, payload: bytes) -> None:
-        headers = self._trace_of(watch)
-        if watch.run.call_options(watch.op.n).policy.at_most_once:
+        op = watch.op
+        once = watch.run.call_options(op.n).policy.at_most_once
+        trace = watch.run.trace.step(op.n, watch.attempt) if watch.run.trace is not None else None
+        if not watch.stored and self._take(op.target, watch.ret, payload, trace, once=once):
+            return
+        headers = trace.headers if trace is not None else {}
+        if once:
             headers[HEADER_ONCE] = "1"
-        self._conn.publish_nowait(function_request(watch.op.target), payload, watch.ret, headers or None)
+        self._conn.publish_nowait(function_request(op.target), payload, watch.ret, headers or None)
 
     async def _store_arguments(self, watch: Watch, refused: PayloadTooLarge) -> None:
         """Put the arguments of a call into an object store and make the call with a reference to them."""
@@ -244,12 +267,6 @@ class Calls:
         """Remove the object of a call that needs it no more. What is left behind goes with the run."""
         await self._js.objects.take_back(watch.ret, watch.stored)
 
-    @staticmethod
-    def _trace_of(watch: Watch) -> dict[str, str]:
-        """The headers that say in which span a request is made."""
-        trace = watch.run.trace
-        return trace.step(watch.op.n, watch.attempt).headers if trace is not None else {}
-
     def _publish_foreign(self, watch: Watch, subject: str, encoding: str) -> None:
         """A service that knows nothing of us: one argument as its body, several as a list.
 
@@ -265,8 +282,10 @@ class Calls:
             if not data and raw_headers is not None and raw_headers.startswith(b"NATS/1.0 503"):
                 self._fail(watch, Failure(f"nobody serves {subject}", Kind.UNAVAILABLE, True))
 
+        trace = watch.run.trace
+        headers = trace.step(watch.op.n, watch.attempt).headers if trace is not None else None
         subscription = self._conn.subscribe_direct(ret, on_first)
-        self._conn.publish_nowait(subject, encode_foreign(value, encoding), ret, self._trace_of(watch) or None)
+        self._conn.publish_nowait(subject, encode_foreign(value, encoding), ret, headers)
 
     def _fail(self, watch: Watch, failure: Failure) -> None:
         if watch.stored:
@@ -438,6 +457,11 @@ class Calls:
 
 def _too_large(error: PayloadTooLarge) -> Failure:
     return Failure(f"the arguments are too large: {error}", Kind.INVALID, False)
+
+
+def _take_none(_function_id: str, _ret: str, _request: bytes, _trace: TraceContext | None, *, once: bool) -> bool:
+    """Where no function host is."""
+    return False
 
 
 def encode_foreign(value: object, encoding: str) -> bytes:

@@ -29,7 +29,7 @@ from node.telemetry.witness import Witness
 from node.unit_logs import log_line
 from node.workflows.attempts import retry_tick
 from node.workflows.background import Background, insist
-from node.workflows.calls import Calls
+from node.workflows.calls import Calls, Take
 from node.workflows.ending import Ending
 from node.workflows.instances import Instance, Instances, InTrouble
 from node.workflows.ops import (
@@ -79,6 +79,7 @@ class Effects:
         reload: Callable[[Instance], None],
         in_trouble: InTrouble,
         witness: Witness,
+        take_call: Take | None,
     ) -> None:
         self.calls = Calls(
             conn,
@@ -89,6 +90,7 @@ class Effects:
             record=outbox.write,
             may_act=roster.may_act,
             is_open=self._call_is_open,
+            take=take_call,
         )
         self._conn = conn
         self._js = js

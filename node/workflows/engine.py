@@ -51,6 +51,7 @@ from node.telemetry.witness import Witness
 from node.units.naming import Naming
 from node.units.switchboard import Switchboard
 from node.workflows.background import Background
+from node.workflows.calls import Take
 from node.workflows.describing import described, looked_at
 from node.workflows.effects import Effects
 from node.workflows.ending import Ending
@@ -122,6 +123,7 @@ class Engine:
         naming: Naming,
         resident_max: int = RESIDENT_MAX,
         tracing: Tracing | None = None,
+        take_call: Take | None = None,
     ) -> None:
         self.queue = stream.queue
         self.stream = stream
@@ -151,7 +153,7 @@ class Engine:
         self._effects = Effects(
             conn=conn, js=js, outbox=outbox, roster=roster, host=host, foreign=foreign, hosts_of=hosts_of,
             instances=instances, others=others, timers=timers, ending=self._ending, background=background,
-            reload=self._reload, in_trouble=self._in_trouble, witness=witness,
+            reload=self._reload, in_trouble=self._in_trouble, witness=witness, take_call=take_call,
         )  # fmt: skip
         # Payloads out of an object store are read one after the other, as they are replayed.
         reading = JetStream(conn, lazily=True)
