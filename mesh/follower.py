@@ -95,6 +95,8 @@ class Statistics(NamedTuple):
 class Follower:
     """Follows a stream from start_seq on; `deliver` is a plain function, called from the read loop.
 
+    on_renewed: called when another consumer had to be made, as the server was away for one.
+
     filter_subjects: as stored, wildcards allowed; none = all. headers_only: without payloads.
     """
 
@@ -110,12 +112,14 @@ class Follower:
         headers_only: bool = False,
         idle_heartbeat_s: float = IDLE_HEARTBEAT_S,
         consumer_prefix: str = "follow",
+        on_renewed: Callable[[], None] = lambda: None,
     ) -> None:
         self._conn = conn
         self._js = js
         self._stream = stream
         self._filters = list(filter_subjects)
         self._deliver = deliver
+        self._on_renewed = on_renewed
         self._headers_only = headers_only
         self._heartbeat_s = idle_heartbeat_s
         self._prefix = consumer_prefix
@@ -230,9 +234,11 @@ class Follower:
     async def _make_consumer(self) -> None:
         self._drop_consumer()
         # A consumer may begin behind the end of the stream, so the server would not complain and we would wait.
-        last_seq = (await self._js.stream_info(self._stream)).last_seq
-        if last_seq < self._seq:
-            raise StreamRegressed(self._stream, self._seq, last_seq)
+        info = await self._js.stream_info(self._stream)
+        if info.last_seq < self._seq:
+            raise StreamRegressed(self._stream, self._seq, info.last_seq)
+        if self._consumers:
+            self._on_renewed()
         inbox = self._conn.new_inbox()
         self._consumer = f"{self._prefix}-{secrets.token_hex(8)}"
         self._consumers += 1

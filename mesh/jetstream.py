@@ -59,6 +59,8 @@ BATCH_READS = 1000
 READ_BYTES = 4 * 1024 * 1024
 # Long enough for every watcher to see that a key has gone, also after a break.
 MARKER_TTL_S = 60
+# An answer with so many sequences is a few hundred KB.
+DELETED_TOLD_MAX = 50_000
 
 # err_code numbers of nats-server 2.15 (server/errors.json) that have a class of ours.
 _CONFLICT = frozenset({10071, 10164})
@@ -177,6 +179,17 @@ class JetStream:
     async def stream_info(self, stream: str) -> StreamInfo:
         """Return a stream's configuration and state. Raises NotFound."""
         return _stream_info(await self._call(f"STREAM.INFO.{stream}"))
+
+    async def lost_bytes(self, stream: str) -> int:
+        """How many bytes the server says that it has lost, as it found its files damaged when it started.
+
+        It tells only together with all the sequences that are missing. Where these are very many it is not asked: 0.
+        """
+        state = (await self._call(f"STREAM.INFO.{stream}"))["state"]
+        if int(state.get("num_deleted") or 0) > DELETED_TOLD_MAX:
+            return 0
+        state = (await self._call(f"STREAM.INFO.{stream}", {"deleted_details": True}))["state"]
+        return int((state.get("lost") or {}).get("bytes") or 0)
 
     async def subject_counts(self, stream: str, subject_filter: str) -> dict[str, int]:
         """Return how many messages each subject that fits has, from the subject index. Raises NotFound."""

@@ -218,6 +218,13 @@ def flip(store: Path, planted: bytes) -> None:
     block.write_bytes(data)
 
 
+def cut(store: Path, planted: bytes) -> None:
+    """End the file of the queue's stream within the message that has these bytes."""
+    [block] = [path for path in store.glob(f"jetstream/*/streams/{STREAM}/msgs/*.blk") if planted in path.read_bytes()]
+    data = block.read_bytes()
+    block.write_bytes(data[: data.index(planted)])
+
+
 def forget_index(store: Path) -> None:
     """What a crash of the machine does as well: the server goes through its files again, and stops at what is damaged."""
     for path in store.glob(f"jetstream/*/streams/{STREAM}/msgs/index.db"):
@@ -271,9 +278,9 @@ async def said(caplog: pytest.LogCaptureFixture, text: str) -> bool:
     return text in caplog.text
 
 
-@pytest.mark.parametrize("node_lives", [True, False])
+@pytest.mark.parametrize(("node_lives", "index_is_left"), [(True, False), (True, True), (False, False)])
 async def test_a_tail_that_is_gone_suspends_whoever_had_seen_it_on_every_node(
-    app: Path, tmp_path: Path, *, node_lives: bool
+    app: Path, tmp_path: Path, *, node_lives: bool, index_is_left: bool
 ) -> None:
     """The server has come up without the newest messages, as after a power failure without flushing."""
     store = tmp_path / "store"
@@ -283,8 +290,11 @@ async def test_a_tail_that_is_gone_suspends_whoever_had_seen_it_on_every_node(
         async with embedded_server(store, port=0) as server:
             use(server.url, int(server.url.rpartition(":")[2]))
             await stopped.wait()
-        flip(store, b"planted")
-        forget_index(store)
+        if index_is_left:
+            cut(store, b"planted")  # the server knows that something is missing
+        else:
+            flip(store, b"planted")
+            forget_index(store)
         damaged.set()
 
     found: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
@@ -304,6 +314,7 @@ async def test_a_tail_that_is_gone_suspends_whoever_had_seen_it_on_every_node(
                     status, reason = await status_of(mesh.client, "cut")
                     assert (status, "the server has lost events" in reason) == ("suspended", True), reason
                     assert (await mesh.kinds("cut"))[-1] == "mark"
+                    assert await mesh.client.js.lost_bytes(STREAM) > 0, "which `mesh doctor` says"
                     assert (await mesh.events("cut"))[-1].args[1] == MARK_LOST
                     await mesh.get("older").signal("done", "yes")
                     assert await mesh.get("older").result(timeout_s=20) == "yes"

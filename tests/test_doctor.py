@@ -50,8 +50,7 @@ def wanting(durability: str) -> dict[str, Any]:
 
 
 def damaged() -> dict[str, Any]:
-    state = {"messages": 0, "bytes": 0, "lost": {"msgs": None, "bytes": 570}}
-    return {"streams": {"WF_orders": {"config": stream_config(QUEUE, 2, 1), "state": state}}}
+    return {"streams": {"WF_orders": an_info(stream_config(QUEUE, 2, 1), lost_bytes=570)}}
 
 
 HEALTHY = Facts(

@@ -162,7 +162,11 @@ async def _streams(client: Client) -> dict[str, dict[str, Any]]:
         infos = await _known_streams(client)
         if not infos:
             raise error from None
-    return {info["config"]["name"]: info for info in infos if str(info["config"]["name"]).startswith(OURS)}
+    found = {info["config"]["name"]: info for info in infos if str(info["config"]["name"]).startswith(OURS)}
+    for name, info in found.items():
+        with suppress(MeshError):
+            info["lost_bytes"] = await client.js.lost_bytes(name)
+    return found
 
 
 async def _known_streams(client: Client) -> list[dict[str, Any]]:

@@ -265,9 +265,8 @@ def _check_durability(facts: Facts, streams: Iterable[Mapping[str, Any]]) -> Ite
             yield ok("durability", given.text, subject)
         else:
             yield warning("durability", given.text, given.more, subject)
-        lost = (info.get("state") or {}).get("lost")
-        if lost is not None:
-            text = f"the server found its files damaged when it started: {lost.get('bytes', 0)} bytes are lost"
+        if info.get("lost_bytes"):
+            text = f"the server found its files damaged when it started: {info['lost_bytes']} bytes are lost"
             fix = "look for suspended workflows (`mesh ls --status suspended`); restore the store from a backup"
             yield problem("durability", text, fix, subject)
 

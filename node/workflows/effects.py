@@ -241,10 +241,11 @@ class Effects:
 
     def record_loss(self, run: Run, lost: Lost) -> None:
         """A run has seen events that the server has lost since: it goes no further, on no node."""
+        stream, key = stream_name(run.key.queue), run.key
         run.suspended = (
-            f"the server has lost events that this workflow may have seen: stream {stream_name(run.key.queue)} ends at "
-            f"sequence {lost.last_seq}, {lost.seen_seq} had been handled; begin anew from one of the events that are "
-            f"left (`mesh reset {run.key.id} --event N`), or end it (`mesh terminate {run.key.id}`)"
+            "the server has lost events that this workflow may have seen, between the sequences "
+            f"{lost.last_seq + 1} and {lost.seen_seq} of stream {stream}; begin anew from one of the events that are "
+            f"left (`mesh reset {key.id} --event N`), or end it (`mesh terminate {key.id}`)"
         )
         self._outbox.write(run.key.mark(run.run, MARK_LOST), codec.encode(run.suspended))
 

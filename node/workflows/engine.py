@@ -142,7 +142,7 @@ class Engine:
         self._looking_back = LookingBack(lambda _key, _spec: looking_back)
         self._following = Following(
             conn=conn, js=js, roster=roster, queue=stream.queue, instances=instances, background=background,
-            wake=self._wake,
+            wake=self._wake, reload=self._reload,
         )  # fmt: skip
         others = Others(js, hosts, code, switchboard, naming)
         timers = Timers(js, outbox, stream.queue, background=background, in_trouble=self._in_trouble)

@@ -26,8 +26,8 @@ from mesh.jetstream import JetStream
 from mesh.membership import Claim
 from mesh.roster import Roster
 from mesh.subjects import partition_filter, stream_name
-from node.workflows.background import Background
-from node.workflows.instances import Instances
+from node.workflows.background import Background, insist
+from node.workflows.instances import Instance, Instances
 from node.workflows.partition import Lost, Partition
 from store.catchup import BUSY_MAX, CatchUp
 
@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 class Following:
     """The partitions of one queue that this node runs. wake: called when something came into the inbox.
+
+    reload: reads the history of an instance again.
 
     partitions: by number. inbox: partition, its epoch, and an event or None for "caught up".
     paused: followers that wait because the inbox was full; `resume` lets them go on.
@@ -54,6 +56,7 @@ class Following:
         instances: Instances,
         background: Background,
         wake: Callable[[], None],
+        reload: Callable[[Instance], None],
     ) -> None:
         self.partitions: dict[int, Partition] = {}
         self.inbox: deque[tuple[Partition, int, Delivered | None]] = deque()
@@ -65,6 +68,7 @@ class Following:
         self._instances = instances
         self._background = background
         self._wake = wake
+        self._reload = reload
 
     def take(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool) -> Partition:
         """Follow a partition that was just claimed, from its checkpoint on."""
@@ -148,6 +152,7 @@ class Following:
         follower = Follower(
             self._conn, self._js, stream_name(self._queue), [partition_filter(self._queue, partition.number)],
             partition.handled_seq + 1, deliver, consumer_prefix=f"p{partition.number}-{self._roster.me.node_id}",
+            on_renewed=lambda: self._background.start_soon(self._look_for_losses, partition),
         )  # fmt: skip
         with unwrapped():
             async with anyio.create_task_group() as tasks:
@@ -176,6 +181,24 @@ class Following:
         partition.handled_seq = partition.saved_seq = 0
         partition.catchup = CatchUp(partition.lost)
         partition.live_seq = None
+
+    async def _look_for_losses(self, partition: Partition) -> None:
+        """If the server has come back without some of what it had, the runs in memory that rest on it go no further."""
+        stream = stream_name(self._queue)
+        if not await insist(lambda: self._js.lost_bytes(stream), f"damage of stream {stream}"):
+            return
+        for instance in [i for i in self._instances.by_token.values() if i.partition is partition]:
+            run = instance.run
+            if run is None or run.finished is not None or instance.loading is not None:
+                continue
+            seen_seq = run.counted_seq
+            message = await insist(
+                lambda seq=seen_seq: self._js.get_seq(stream, seq, from_leader=True),  # type: ignore[misc]
+                f"newest event of workflow {instance.key.id!r}", instance.about(),
+            )  # fmt: skip
+            if message is None and self._instances.holds(instance) and instance.run is run and not partition.stopped:
+                partition.lost[instance.id_token] = Lost(seen_seq - 1, seen_seq)
+                self._reload(instance)
 
     def _position(self, partition: Partition) -> tuple[int, tuple[str, ...]]:
         # Up to where the partition needs nothing, and which runs are excepted. Still catching up: the old position.

@@ -15,7 +15,7 @@ from store.catchup import CatchUp
 
 
 class Lost(NamedTuple):
-    """What the server has lost of a stream: everything between its end and the last message that was seen."""
+    """What the server has lost of a stream: something after `last_seq`, up to what had been seen."""
 
     last_seq: int
     seen_seq: int

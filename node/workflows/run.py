@@ -107,6 +107,7 @@ class Run:
         self._seen, self._seen_at = "", 0
         self.size = 0
         self.last_seq = 0
+        self.counted_seq = run  # of the newest event that the code was given
         self.suspended = ""
         self.does_not_fit = False
         self.finished: Finish | None = None
@@ -510,6 +511,7 @@ class Run:
         self.now_ns = max(self.now_ns, event.at_ns)
         self.length += 1
         self.size += len(event.data)
+        self.counted_seq = event.seq
         self._checksum = folded(self._checksum, event)
 
     # -- the engine's side -------------------------------------------------------------------------------------
