@@ -15,7 +15,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
@@ -26,7 +26,7 @@ from mesh.asking import ask_api
 from mesh.calls import call_function
 from mesh.connection import Connection, ConnectOptions
 from mesh.connection import connect as connect_nats
-from mesh.envelopes import Unopened
+from mesh.envelopes import PayloadCodec, Unopened, why_closed
 from mesh.errors import (
     CannotLookBack,
     Disconnected,
@@ -86,7 +86,7 @@ class WorkflowFailed(MeshError):
 
 
 class WorkflowSuspended(MeshError):
-    """Raised when a workflow cannot go on until code fits its history again. It is not lost; look again later."""
+    """Raised when a workflow cannot go on until code fits its history, or a key opens it. Look again later."""
 
     code = "workflow-suspended"
 
@@ -95,7 +95,7 @@ class WorkflowSuspended(MeshError):
         self.reason = reason
         super().__init__(
             f"workflow {workflow_id!r} is suspended: {reason}. Nothing is lost; "
-            "it goes on by itself once a node with fitting code owns it"
+            "it goes on by itself once a node with fitting code, and the keys, owns it"
         )
 
 
@@ -210,11 +210,16 @@ class WorkflowHandle:
 
 
 class Client:
-    """A connection's view of the mesh. Made by `connect`."""
+    """A connection's view of the mesh. Made by `connect`.
 
-    def __init__(self, conn: Connection) -> None:
+    opens: payloads are read as they were before they were encrypted, as far as the connection's codec can; else as
+    whoever has no keys sees them, for answering such people.
+    """
+
+    def __init__(self, conn: Connection, *, opens: bool = True) -> None:
         self.conn = conn
-        self.js = JetStream(conn)
+        self.opens = opens
+        self.js = JetStream(conn, opens=opens)
         self.hosts = Hosts(self.js)
         self._histories: dict[str, History] = {}
 
@@ -403,6 +408,8 @@ class Client:
         reply = await self._ask_owner(key, run, {"id": key.id, "full": full}, timeout_s=timeout_s)
         if reply is None:
             return {"status": "running", "note": _no_owner(key, run)}
+        if closed := why_closed(reply):
+            return {"status": "running", "note": f"what its owner says of it is {closed}"}
         value = codec.decode(reply)
         return value if isinstance(value, Mapping) else {"status": "running", "note": "its owner is taking it over"}
 
@@ -414,6 +421,8 @@ class Client:
         reply = await self._ask_owner(
             key, run, {"id": key.id, "run": run.run, "at": seq}, timeout_s=LOOK_BACK_TIMEOUT_S
         )
+        if reply is not None and (closed := why_closed(reply)):
+            raise CannotLookBack(f"what its owner says of it is {closed}")
         value = codec.decode(reply) if reply is not None else None
         if not isinstance(value, Mapping):
             raise CannotLookBack(_no_owner(key, run))
@@ -428,7 +437,8 @@ class Client:
         for _ in range(DESCRIBE_TRIES):
             # Only the owner answers; while a partition changes hands nobody does for a moment.
             try:
-                return (await self.conn.request(subject, codec.encode(wish), timeout_s=timeout_s)).data
+                payload = codec.encode(wish)
+                return (await self.conn.request(subject, payload, timeout_s=timeout_s, opens=self.opens)).data
             except NoResponders:
                 break
             except RequestTimeout:
@@ -468,6 +478,8 @@ class Client:
                 ended = await self.history(key.queue).end_of(key, run)
                 if ended is not None:
                     record = decode_end(ended.data)
+                    if record.closed:
+                        raise Unopened(f"{record.closed}: the result of workflow {key.id!r}, which has ended")
                     if not record.next_start:
                         return _result(key, record.status, record.value())
                     run = await self._run_after(key, ended, news)
@@ -565,12 +577,25 @@ def _result(key: WorkflowKey, status: str, value: Any) -> Any:
 
 @asynccontextmanager
 async def connect(
-    url: str | Sequence[str] | None = None, *, name: str = "moonmesh-client", options: ConnectOptions | None = None
+    url: str | Sequence[str] | None = None,
+    *,
+    name: str = "moonmesh-client",
+    options: ConnectOptions | None = None,
+    codec: PayloadCodec | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to the mesh. url: NATS address(es), default the environment's NATS_URL, else nats://localhost:4222.
 
-    Raises Unreachable.
+    codec: what encrypts payloads end to end, such as `mesh.key_files.KeyFile("mesh-keys.yaml")`, by default that of the
+    options, else the file that the environment's MESH_KEYS names, if any.
+    Raises Unreachable, BadKeys.
     """
+    options = options or ConnectOptions()
+    if codec is not None:
+        options = replace(options, codec=codec)
+    elif options.codec is None and os.environ.get("MESH_KEYS"):
+        from mesh.key_files import KeyFile
+
+        options = replace(options, codec=KeyFile(os.environ["MESH_KEYS"]))
     address = url or os.environ.get("NATS_URL") or DEFAULT_URL
     async with connect_nats(address, name=name, options=options) as conn:
         yield Client(conn)

@@ -400,9 +400,15 @@ class Connection:
         self._waiters.pop(token, None)
 
     async def request(
-        self, subject: str, payload: bytes = b"", *, timeout_s: float, headers: Headers | None = None
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        timeout_s: float,
+        headers: Headers | None = None,
+        opens: bool = True,
     ) -> Reply:
-        """Send a request and return the first reply, opened if it is encrypted (but not if a stream has answered).
+        """Send a request and return the first reply, opened if that is wanted (but not if a stream has answered).
 
         Raises NoResponders, RequestTimeout, Disconnected (before it was sent or after: see the epoch), PayloadTooLarge,
         NotPermitted. After RequestTimeout and Disconnected it may have been carried out.
@@ -414,7 +420,7 @@ class Connection:
                 if is_no_responders(data, raw_headers):
                     answer.set_exception(NoResponders(subject))
                 else:
-                    answer.set_result(Reply(self._opened_answer(subject, data), raw_headers))
+                    answer.set_result(Reply(self._opened_answer(subject, data) if opens else data, raw_headers))
 
         token = self.request_nowait(subject, payload, on_reply, headers, on_error=_failing(answer))
         try:

@@ -1,12 +1,7 @@
 """Encrypting payloads end to end: AES-256-GCM with keys that have names and are replaced one after the other.
 
-A *keyring* holds keys by their id. One of them, the primary, encrypts; all of them decrypt. It is read from a file
-(`KeyFile`), which is looked at again when it has changed, so keys come and go without a restart:
-
-    primary: 2026-11
-    keys:
-      2026-10: 8vJ0...=          # base64 of 32 random bytes
-      2026-11: Zk1q...=
+A *keyring* holds keys by their id. One of them, the primary, encrypts; all of them decrypt. Mostly it comes from a file
+(`mesh.key_files`). A process that serves several workers has one for each and one for the rest (`Keys`).
 
 What is encrypted with a key is not the payload itself under that key: each keyring in memory draws a salt, and the key
 of AES-GCM is HKDF-SHA256 of the named key and the salt. So the 2^32 messages that a key with random nonces of 96 bits
@@ -26,7 +21,6 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -40,6 +34,7 @@ from mesh.envelopes import (
     SALT_BYTES,
     Closed,
     encrypted_head,
+    queue_token_of,
     read_encrypted,
 )
 from mesh.errors import MeshError, Undecodable
@@ -61,14 +56,6 @@ class BadKeys(MeshError, ValueError):
         self.where = where
         self.reason = reason
         super().__init__(f"{where}: {reason}")
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key and its name."""
-
-    id: str
-    secret: bytes = field(repr=False)
 
 
 class Keyring:
@@ -117,6 +104,13 @@ class Keyring:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
+    def holds_key_of(self, envelope: bytes) -> bool:
+        """Whether the key with which an envelope was encrypted is here."""
+        try:
+            return read_encrypted(envelope).key_id in self._keys
+        except Undecodable:
+            return False
+
     def seal(self, context: str, payload: bytes) -> bytes:
         """The encrypted envelope of a payload; the payload itself when the keyring has no primary."""
         if self._left <= 0 or self._cipher is None:
@@ -161,6 +155,47 @@ class Keyring:
         self._head = encrypted_head(primary.encode("ascii"), self._salt)
         self._cipher = _cipher(self._keys[primary], self._salt)
         self._left = MESSAGES_PER_SALT
+
+
+class Keys:
+    """The keyrings of a process: one by default, and those of workers that have their own.
+
+    by_queue: by the token of a worker's queue; None = what concerns that queue is not encrypted.
+    """
+
+    def __init__(self, default: Keyring | None, by_queue: Mapping[str, Keyring | None]) -> None:
+        self._default = default
+        self._by_queue = dict(by_queue)
+
+    @property
+    def rings(self) -> list[Keyring]:
+        """All of them, each once."""
+        return list({id(ring): ring for ring in (self._default, *self._by_queue.values()) if ring is not None}.values())
+
+    def seal(self, context: str, payload: bytes) -> bytes:
+        """As a keyring, with that of the queue that is concerned."""
+        ring = self._ring_of(context)
+        return ring.seal(context, payload) if ring is not None else payload
+
+    def open(self, context: str, envelope: bytes) -> bytes:
+        """As a keyring; whichever has the key. Where several have one of that name, that of the queue."""
+        own = self._ring_of(context)
+        if own is not None and own.holds_key_of(envelope):
+            return own.open(context, envelope)
+        for ring in self.rings:
+            if ring.holds_key_of(envelope):
+                return ring.open(context, envelope)
+        any_ring = own or next(iter(self.rings), None)
+        return any_ring.open(context, envelope) if any_ring is not None else envelope
+
+    def ring_of_queue(self, queue_token: str) -> Keyring | None:
+        """What encrypts for a queue; None = nothing does."""
+        return self._by_queue.get(queue_token, self._default)
+
+    def _ring_of(self, context: str) -> Keyring | None:
+        if not self._by_queue:
+            return self._default
+        return self.ring_of_queue(queue_token_of(context))
 
 
 def _cipher(secret: bytes, salt: bytes) -> AESGCM:

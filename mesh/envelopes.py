@@ -118,10 +118,10 @@ def why_closed(data: bytes) -> str | None:
         return str(error)
 
 
-def waits_for_key(data: bytes) -> bool:
-    """Whether bytes are a whole encrypted envelope: the right key would open it."""
+def may_open_later(data: bytes) -> bool:
+    """Whether bytes are an envelope that another keyring would open, or a reference to what can be fetched."""
     if data[:3] != ENCRYPTED:
-        return False
+        return data[:3] == REFERENCE
     try:
         read_encrypted(data)
     except Undecodable:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from mesh import codec
+from mesh.envelopes import may_open_later, why_closed
 from mesh.errors import Undecodable
 from mesh.failure import Failure, Kind
 from mesh.imported import Origin, read_origin
@@ -85,6 +86,8 @@ class Event(NamedTuple):
 
 # What a run is while it has no end.
 _NOT_ENDED: Final = frozenset({"running", "suspended"})
+# How a run has ended whose end cannot be opened here.
+ENDED: Final = "ended"
 _NAMES_RUN: Final = frozenset({"ret", "claim", "tick", "exit", "mark", "attrs", "end"})
 
 
@@ -307,11 +310,19 @@ class EndRecord:
     """The body of an `end`: the outcome of a run as outcome bytes, or the start of the run that follows.
 
     status: completed, failed, canceled, terminated, timed-out, continued (by the code) or retried (by the policy).
+    closed: why it cannot be read here, when it is an envelope that others can open; then the status is `ended`, and
+    whether another run follows is not known.
     """
 
     status: str
     outcome: bytes = codec.NIL_OUTCOME
     next_start: bytes = b""
+    closed: str = ""
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether another run follows, as far as can be known here."""
+        return bool(self.next_start or self.closed)
 
     def encode(self) -> bytes:
         """The bytes of this end."""
@@ -328,6 +339,9 @@ class EndRecord:
 
 def decode_end(data: bytes) -> EndRecord:
     """Read an end. What nobody can read ended the run all the same: the failure says so."""
+    if may_open_later(data):
+        closed = why_closed(data) or ""
+        return EndRecord(ENDED, codec.encode_failure(Failure(f"the result is {closed}", Kind.INTERNAL)), closed=closed)
     try:
         wire = codec.decode(data)
     except Undecodable as error:

@@ -11,7 +11,8 @@ A history is one header line and then one line per event, and a file holds as ma
 n: the event's number in its history. args: the subject's tokens after the kind. What an event carries is in the first
 of these that is there: `base64` (the bytes), `text` (what a person or a foreign program sent, in UTF-8), `data` (the
 value of a payload of ours, where writing that value gives the same bytes again). Beside `base64`, `data` is for
-reading only. None of them: no bytes.
+reading only. None of them: no bytes. What is encrypted stands there encrypted (`base64` alone), bound to the workflow
+of the header.
 
 A file whose name ends in `.gz` is compressed. Files are read and written a line at a time, so neither a long history
 nor very many of them need memory.
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from mesh import codec
+from mesh.envelopes import ENCRYPTED, ENVELOPE, PayloadCodec, context_of
 from mesh.errors import InvalidName, MeshError, NotFound, Undecodable
 from mesh.events import Event, decode_end, decode_start, parse
 from mesh.failure import Failure
@@ -384,6 +386,29 @@ def _bytes(text: Any) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, TypeError) as error:
         raise ValueError(f"no base64: {error}") from error
+
+
+# -- encrypted histories ----------------------------------------------------------------------------------------------
+
+
+def sealed_events(keys: PayloadCodec, header: HistoryHeader, events: Iterable[Event]) -> Iterator[Event]:
+    """The events with their payloads encrypted, bound to the workflow that the header names."""
+    for event in events:
+        context = _context(header, event)
+        is_plain = context and event.data and event.data[:2] != ENVELOPE
+        yield event._replace(data=keys.seal(context, event.data)) if is_plain else event
+
+
+def opened_events(keys: PayloadCodec | None, header: HistoryHeader, events: Iterable[Event]) -> Iterator[Event]:
+    """The events of a file as they were before they were encrypted, as far as the keys can."""
+    for event in events:
+        if keys is not None and event.data[:3] == ENCRYPTED:
+            event = event._replace(data=keys.open(_context(header, event), event.data))
+        yield event
+
+
+def _context(header: HistoryHeader, event: Event) -> str:
+    return context_of(header.key.subject(event.kind, *event.args))
 
 
 # -- fetching --------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Final
 
 import anyio
 
+from mesh.envelopes import ENVELOPE, why_closed
 from mesh.errors import Conflict, MeshError, NotFound, NotPermitted, PayloadTooLarge, Undecodable
 from mesh.events import EndRecord, Event, decode_end, start_spec_of
 from mesh.history import History, OpenRun
@@ -86,6 +87,7 @@ class Importer:
             raise CannotImport(
                 header, "it has not ended; with --resume it goes on in this mesh, while the original goes on in its own"
             )
+        events = _opened(header, events)
         start = next(events, None)
         if start is None or start.kind != "start" or start.seq != header.run:
             raise CannotImport(header, "its first event is not the start of the run")
@@ -213,6 +215,15 @@ class Importer:
             await self.js.purge(history.stream, subject=key.stored(partition, ">"))
         # Whoever keeps lists would go on listing it as running.
         self.js.conn.publish_nowait(key.note("purged"), str(run).encode())
+
+
+def _opened(header: HistoryHeader, events: Iterator[Event]) -> Iterator[Event]:
+    """The events, all of which must be readable: what is encrypted is bound to where it was, and is written anew."""
+    for event in events:
+        if event.data[:2] == ENVELOPE:
+            closed = why_closed(event.data)
+            raise CannotImport(header, f"an event of it ({event.kind}) is {closed}; import it with --keys FILE")
+        yield event
 
 
 def _start_headers(header: HistoryHeader, start: Event) -> tuple[dict[str, str], int]:

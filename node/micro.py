@@ -113,6 +113,10 @@ class MicroService:
             "metadata": self._metadata,
         }  # fmt: skip
 
+    def _told(self, error: str) -> str:
+        """An error as everybody may hear it: where payloads are encrypted, not what users wrote."""
+        return error if self._conn.codec is None else "encrypted" * bool(error)
+
     def _ping(self) -> dict[str, Any]:
         return self._base("ping_response")
 
@@ -127,7 +131,7 @@ class MicroService:
         endpoints = [
             {
                 "name": e.name, "subject": e.subject, "queue_group": e.queue_group, "num_requests": e.requests,
-                "num_errors": e.errors, "last_error": e.last_error, "processing_time": e.processing_ns,
+                "num_errors": e.errors, "last_error": self._told(e.last_error), "processing_time": e.processing_ns,
                 "average_processing_time": e.processing_ns // e.requests if e.requests else 0,
             }
             for e in self._endpoints

@@ -44,6 +44,7 @@ from mesh.subjects import node_request
 from node.api.service import ControlApi
 from node.functions.host import FunctionHost
 from node.inventory import Inventory, memory_bytes
+from node.keys import keys_of, watch_keys
 from node.leaving import leave
 from node.machine.code import Code
 from node.members import Members
@@ -55,7 +56,7 @@ from node.registry import EntryId, NatsFunctionEntry, Registry, content_fingerpr
 from node.registry.kinds import WorkerOptions
 from node.services.placing import ServicePlacing
 from node.services.service_spawner import ServiceSpawner
-from node.services.services import Services
+from node.services.services import Services, ServiceStatistics
 from node.services.serving import Serving
 from node.telemetry.node_telemetry import NodeTelemetry
 from node.units.answers import Answers
@@ -348,6 +349,8 @@ class Node:
                 tasks.start_soon(questions.serve_owner, engine)
             if self.functions is not None:
                 await tasks.start(self.functions.run)
+            if self.conn.codec is not None:
+                tasks.start_soon(watch_keys, self.conn.codec, self._on_other_keys)
             tasks.start_soon(self.ownership.run)
             self._on_change()
             await tasks.start(self.placing.run)
@@ -399,10 +402,17 @@ class Node:
             "calls": self.functions.running if self.functions is not None else 0,
             "functions": self.functions.offered if self.functions is not None else [],
             "processes": self.processes.running,
-            "services": [asdict(statistics) for statistics in self.services.statistics()],
+            "services": [self._told(statistics) for statistics in self.services.statistics()],
             "metrics": self.metrics_at or None,
             "projection": self.projecting.lag().to_wire() if self.projecting is not None else None,
         }  # fmt: skip
+
+    def _told(self, statistics: ServiceStatistics) -> dict[str, Any]:
+        """How a service is, for everybody: where payloads are encrypted, without what its code has said."""
+        told = asdict(statistics)
+        if self.conn.codec is not None and told["last_error"]:
+            told["last_error"] = "encrypted"
+        return told
 
     def suspended(self) -> list[dict[str, Any]]:
         """The runs of this node that cannot go on, and why."""
@@ -457,6 +467,10 @@ class Node:
         if self.functions is not None:
             self.functions.share_limits(self.members.offering)
 
+    def _on_other_keys(self) -> None:
+        for engine in self.engines.values():
+            engine.keys_changed()
+
     def _is_here(self, pid: str) -> bool:
         return self.units.get(pid) is not None or pid == self.placing.claim_pid
 
@@ -483,7 +497,11 @@ async def running_node(config: NodeConfig, registry: Registry) -> AsyncIterator[
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     with unwrapped():
-        config = replace(config, node_id=config.node_id or f"node-{secrets.token_hex(3)}")
+        config = replace(
+            config,
+            node_id=config.node_id or f"node-{secrets.token_hex(3)}",
+            options=replace(config.options, codec=keys_of(registry, config.options.codec)),
+        )
         telemetry = NodeTelemetry(config.node_id)
         async with (
             telemetry.logging_live(),

@@ -49,39 +49,41 @@ class Questions:
         self._conn.subscribe_direct(node_request(self._node_id, "processes"), self._on_processes)
         self._conn.subscribe_direct(node_request(self._node_id, "suspended"), self._on_suspended)
 
-    def _on_ping(self, subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
-        self._reply(subject, reply, {"node": self._node_id})
+    def _on_ping(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply("", reply, {"node": self._node_id})
 
-    def _on_status(self, subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
-        self._reply(subject, reply, self._status())
+    def _on_status(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply("", reply, self._status())
 
-    def _on_functions(self, subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
-        self._reply_list(subject, reply, {}, "functions", self._inventory.functions())
+    def _on_functions(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply_list(reply, {}, "functions", self._inventory.functions())
 
-    def _on_processes(self, subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+    def _on_processes(self, _subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
         try:
             wish = codec.decode(data)
         except Undecodable:
             wish = None
         answer = self._inventory.processes(wish if isinstance(wish, dict) else {})
-        self._reply_list(subject, reply, {"total": answer["total"]}, "shown", answer["shown"])
+        self._reply_list(reply, {"total": answer["total"]}, "shown", answer["shown"])
 
-    def _on_suspended(self, subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
-        self._reply_list(subject, reply, {}, "suspended", self._suspended())
+    def _on_suspended(self, _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._reply_list(reply, {}, "suspended", self._suspended())
 
-    def _reply_list(
-        self, subject: str, reply: str, head: dict[str, Any], name: str, items: list[dict[str, Any]]
-    ) -> None:
+    def _reply_list(self, reply: str, head: dict[str, Any], name: str, items: list[dict[str, Any]]) -> None:
         """Reply with as many items of a list as a message takes; `total` says how many there are."""
         total = head.get("total", len(items))
-        while not self._reply(subject, reply, {**head, "total": total, name: items}) and items:
+        while not self._reply("", reply, {**head, "total": total, name: items}) and items:
             items = items[: len(items) // 2]
 
     def _reply(self, subject: str, reply: str, value: object) -> bool:
-        """Reply to a request on this subject, if somebody wants that; False when it is too large for a message."""
+        """Reply, if somebody wants that; False when it is too large for a message.
+
+        subject: of the request, when the answer holds values of users, which only those who have the keys may read.
+        """
         if reply:
             try:
-                self._conn.publish_nowait(reply, codec.encode(value), context=answer_context(subject))
+                context = answer_context(subject) if subject else ""
+                self._conn.publish_nowait(reply, codec.encode(value), context=context)
             except PayloadTooLarge:
                 return False
             except Disconnected:

@@ -29,7 +29,7 @@ class CatchUp:
         id_token = event.id_token
         if event.kind == "attrs":
             return  # nothing follows from it, and it may come after the end
-        if event.kind == "end" and not decode_end(event.data).next_start:
+        if event.kind == "end" and not decode_end(event.data).may_go_on:
             # An end that was written again may name a run before the one that is open now.
             newest = self._newest_run.get(id_token)
             if newest is not None and event.run >= newest:

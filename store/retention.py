@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from mesh import codec
+from mesh.envelopes import may_open_later
 from mesh.errors import Undecodable
 from mesh.events import decode_end
 from mesh.jetstream import StoredMessage
@@ -59,7 +60,9 @@ class LookCloser(NamedTuple):
 def start_fact(message: StoredMessage) -> StartFact:
     """Read a start. One that nobody can read rests on no other run."""
     since, base = 0, 0
-    if message.data[:1] == codec.MARKER:
+    if may_open_later(message.data):
+        since = 1  # what it rests on is not known here
+    elif message.data[:1] == codec.MARKER:
         try:
             wire = codec.decode(message.data)
         except Undecodable:
@@ -76,7 +79,7 @@ def end_fact(message: StoredMessage) -> EndFact | None:
     run = message.subject.rsplit(".", 1)[1]
     if not run.isdecimal():
         return None
-    return EndFact(int(run), message.seq, message.timestamp_ns, bool(decode_end(message.data).next_start))
+    return EndFact(int(run), message.seq, message.timestamp_ns, decode_end(message.data).may_go_on)
 
 
 def verdict(visited: Visited, start: StartFact | None, end: EndFact | None, cutoff_ns: int) -> int | LookCloser:

@@ -161,7 +161,9 @@ async def ask_each(
     async def ask(node_id: str) -> None:
         try:
             body = codec.encode(wish) if wish is not None else b""
-            reply = await client.conn.request(node_request(node_id, verb), body, timeout_s=timeout_s)
+            reply = await client.conn.request(
+                node_request(node_id, verb), body, timeout_s=timeout_s, opens=client.opens
+            )
             answer = codec.decode(reply.data)
         except NotPermitted as error:
             refused.append(error)

@@ -2,14 +2,16 @@
 
     {"error": {"code": 404, "kind": "not-found", "message": "no workflow 'x' on any queue (orders); did you mean y?"}}
 
-Pure. 400: the request is wrong. 404: there is nothing of that name. 408: it takes longer than the caller would wait.
-409: it cannot be done as things stand. 503: the mesh cannot do it at the moment. 500: we are wrong.
+Pure. 400: the request is wrong. 403: it is about what is encrypted, and keys are missing, here or there. 404: there is
+nothing of that name. 408: it takes longer than the caller would wait. 409: it cannot be done as things stand. 503: the
+mesh cannot do it at the moment. 500: we are wrong.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from mesh.envelopes import Unopened
 from mesh.errors import (
     Conflict,
     Disconnected,
@@ -32,6 +34,7 @@ from node.api.locating import EmptyMesh
 from node.api.requests import BadRequest
 
 BAD_REQUEST: Final = 400
+REFUSED: Final = 403
 NOT_FOUND: Final = 404
 NOT_YET: Final = 408
 CONFLICT: Final = 409
@@ -44,6 +47,7 @@ _CODES: Final[tuple[tuple[tuple[type[Exception], ...], int], ...]] = (
     ((AlreadyStarted, CannotReset, Conflict, ScheduleExists, SeveralHosts), CONFLICT),
     ((EmptyMesh, Disconnected, Unreachable, NoResponders, RequestTimeout, OutcomeUnknown, ServerRefused), UNAVAILABLE),
     ((NotFound,), NOT_FOUND),
+    ((Unopened,), REFUSED),
     ((Undecodable,), OURS),
     ((ValueError,), BAD_REQUEST),  # of ours: a value that somebody gave
 )

@@ -21,18 +21,18 @@ import anyio
 import anyio.abc
 
 from mesh import codec
+from mesh.client import Client
 from mesh.connection import Connection, DirectSubscription
-from mesh.envelopes import answer_context
+from mesh.envelopes import ENVELOPE, answer_context, why_closed
 from mesh.errors import Disconnected, MeshError, PayloadTooLarge
 from mesh.tracecontext import carrying, read_context
 from node.api.endpoints import ENDPOINTS, EndpointSpec, Verb
-from node.api.problems import OURS, UNAVAILABLE, Problem, problem_of
+from node.api.problems import OURS, REFUSED, UNAVAILABLE, Problem, problem_of
 from node.api.requests import read_request, schema_of
 from node.api.verbs import Asker
 from node.micro import QUEUE_GROUP, Endpoint, MicroService, error_headers
 
 if TYPE_CHECKING:
-    from mesh.client import Client
     from store.projecting import Projecting
 
 SERVICE: Final = "mesh"
@@ -60,7 +60,9 @@ class ControlApi:
             description="Control API of the mesh",
             metadata={"node": node_id},
         )
-        self._called_with = {"client": client, "projection": projecting}
+        # Whoever asks without encrypting must not be answered with what only those who have the keys may read.
+        self._as_stored = Client(client.conn, opens=False)
+        self._projecting = projecting
         self._endpoints = [
             (spec, spec.load(), self.service.add(spec.name, spec.subject, metadata=_metadata(spec)))
             for spec in ENDPOINTS
@@ -123,16 +125,25 @@ class ControlApi:
         scope = anyio.CancelScope()
         self._under_way.add(scope)
         with carrying(read_context(raw_headers)):  # what it starts belongs to the trace of who asks
-            self._tasks.start_soon(self._serve, scope, spec, verb, endpoint, reply, self._conn.opened(subject, data))
+            self._tasks.start_soon(
+                self._serve, scope, spec, verb, endpoint, reply, self._conn.opened(subject, data), data[:2] == ENVELOPE
+            )
 
     async def _serve(
-        self, scope: anyio.CancelScope, spec: EndpointSpec, verb: Verb, endpoint: Endpoint, reply: str, data: bytes
+        self,
+        scope: anyio.CancelScope,
+        spec: EndpointSpec,
+        verb: Verb,
+        endpoint: Endpoint,
+        reply: str,
+        data: bytes,
+        encrypted: bool,
     ) -> None:
         begun = time.monotonic()
         problem: Problem | None = _ours(UNAVAILABLE, "leaving", "this node leaves the mesh; ask again")
         try:
             with scope:
-                problem = await self._answer(spec, verb, reply, data)
+                problem = await self._answer(spec, verb, reply, data, encrypted=encrypted)
         finally:
             self._under_way.discard(scope)
             if not self._under_way:
@@ -140,16 +151,29 @@ class ControlApi:
         if problem is None:
             endpoint.count(time.monotonic() - begun)
         else:
-            self._refuse(endpoint, reply, problem, time.monotonic() - begun)
+            context = answer_context(spec.subject) if encrypted else ""
+            self._refuse(endpoint, reply, problem, time.monotonic() - begun, context)
 
-    async def _answer(self, spec: EndpointSpec, verb: Verb, reply: str, data: bytes) -> Problem | None:
+    async def _answer(
+        self, spec: EndpointSpec, verb: Verb, reply: str, data: bytes, *, encrypted: bool
+    ) -> Problem | None:
         """Carry a request out and answer it; what is to be answered instead when that was not possible."""
         try:
+            if closed := why_closed(data):
+                return _ours(REFUSED, "unopened", f"this node cannot read the request: it is {closed}")
+            may_read = encrypted or self._conn.codec is None
+            if spec.name == "call" and not may_read:
+                return _ours(
+                    REFUSED, "encrypted", "the answer would be encrypted; ask with keys (`mesh ... --keys FILE`)"
+                )
             fields = read_request(spec.fields, data)
-            first = self._called_with.get(spec.of) or Asker(self._client, self._conn.address)
-            answer = await verb(first, **fields)
+            answer = await verb(self._called_with(spec, may_read=may_read), **fields)
+            if spec.name == "list" and not may_read:
+                answer = without_values(answer)
             self._conn.publish_nowait(
-                reply, answer_bytes({spec.key: answer} if spec.key else answer), context=answer_context(spec.subject)
+                reply,
+                answer_bytes({spec.key: answer} if spec.key else answer),
+                context=answer_context(spec.subject) if encrypted else "",
             )
         except PayloadTooLarge as error:
             if error.subject != reply:
@@ -163,13 +187,20 @@ class ControlApi:
             return problem_of(error)
         return None
 
-    def _refuse(self, endpoint: Endpoint, reply: str, problem: Problem, took_s: float) -> None:
+    def _called_with(self, spec: EndpointSpec, *, may_read: bool) -> Any:
+        if spec.of == "projection":
+            return self._projecting
+        client = self._client if may_read else self._as_stored
+        return client if spec.of == "client" else Asker(client, self._conn.address)
+
+    def _refuse(self, endpoint: Endpoint, reply: str, problem: Problem, took_s: float, context: str = "") -> None:
         endpoint.count(took_s, problem.message)
         try:
             self._conn.publish_nowait(
                 reply,
                 answer_bytes(problem.record),
-                headers=error_headers(problem.code, problem.message),
+                headers=error_headers(problem.code, "encrypted" if context else problem.message),
+                context=context,
             )
         except (Disconnected, PayloadTooLarge) as error:
             _log.info("an error was not answered: %s", error)
@@ -177,6 +208,11 @@ class ControlApi:
 
 def _ours(code: int, kind: str, text: str) -> Problem:
     return Problem(code, text, {"error": {"code": code, "kind": kind, "message": text}})
+
+
+def without_values(page: dict[str, Any]) -> dict[str, Any]:
+    """A page of workflows without what their code and their starters have noted, for who has no keys."""
+    return {**page, "workflows": [{**each, "memo": {}, "attrs": {}} for each in page["workflows"]]}
 
 
 def answer_bytes(record: Any) -> bytes:

@@ -47,6 +47,7 @@ COMMANDS: Final = {
     "export": ("node.cli.exporting:export_histories", "Write histories to a file."),
     "import": ("node.cli.exporting:import_histories", "Read histories from a file into the mesh."),
     "archive": ("node.cli.archiving:archive", "Write the histories of ended workflows to files."),
+    "keys": ("node.cli.keys:keys", "Make and rotate the keys that payloads are encrypted with."),
     "doctor": ("node.cli.doctor:doctor", "Say what is wrong with the mesh."),
     "completion": ("node.cli.completion:completion", "Print what a shell needs to complete commands."),
     "help": ("node.cli.helping:help_", "Show the help of a command."),
@@ -57,7 +58,7 @@ SECTIONS: Final = {
     "Workflows": ("start", "signal", "result", "cancel", "terminate", "reset", "schedule"),
     "Look": ("ls", "count", "show", "watch", "nodes", "functions", "services", "ps", "logs"),
     "Develop": ("check", "replay", "export", "import"),
-    "Operate": ("doctor", "archive", "completion", "help"),
+    "Operate": ("doctor", "keys", "archive", "completion", "help"),
 }
 
 

@@ -25,6 +25,7 @@ from node.cli.values import DURATION
 
 if TYPE_CHECKING:
     from mesh.client import Client
+    from mesh.envelopes import PayloadCodec
     from mesh.handshake import ConnectOptions
     from node.api.verbs import Asker
 
@@ -34,7 +35,7 @@ _AUTH: Final = ("user", "password", "token", "creds", "nkey", "jwt", "seed")
 # The parameters that `connection_options` adds.
 PARAMETERS: Final = (
     "url", "tls_cert", "tls_key", "tls_ca", "tls_first", "js_domain", "js_api_prefix", "inbox_prefix", "context",
-    "no_context", "timeout", *_AUTH,
+    "no_context", "timeout", "keys", *_AUTH,
 )  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -50,6 +51,7 @@ class Server:
     hint: str = ""
     # Whether flags, variables or a context say anything at all of where to connect or as whom.
     is_said: bool = True
+    keys: str = ""  # file of the keys that payloads are encrypted with
 
     @property
     def url(self) -> str:
@@ -57,7 +59,7 @@ class Server:
         return self.context.url
 
     def options(self, *, patience_s: float = 0.0) -> ConnectOptions:
-        """The connection options. patience_s: as there."""
+        """The connection options. patience_s: as there. Raises BadKeys."""
         from mesh.handshake import ConnectOptions
 
         c = self.context
@@ -78,7 +80,16 @@ class Server:
             js_domain=c.jetstream_domain,
             patience_s=patience_s,
             connect_timeout_s=min(2.0, self.timeout_s),
+            codec=self.codec(),
         )
+
+    def codec(self) -> PayloadCodec | None:
+        """What encrypts and opens payloads, None without keys. Raises BadKeys."""
+        if not self.keys:
+            return None
+        from mesh.key_files import KeyFile
+
+        return KeyFile(self.keys)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
@@ -162,6 +173,8 @@ def _with_options(command: Callable[..., Any], *, timeout: str | None) -> Callab
         click.option("--inbox-prefix", envvar="NATS_INBOX_PREFIX", metavar="SUBJECT", help="Prefix of reply subjects."),
         click.option("--js-api-prefix", envvar="NATS_JS_API_PREFIX", metavar="SUBJECT",
                      help="Prefix of the JetStream API, where it is another account's."),
+        click.option("--keys", envvar="MESH_KEYS", metavar="FILE",
+                     help="Keys that payloads are encrypted with; `mesh keys new FILE` makes one."),
         click.option("--timeout", envvar=None if waits else "NATS_TIMEOUT", type=DURATION, default=timeout,
                      show_default=not waits, metavar="DURATION",
                      help="How long to wait, such as 30s." if waits else "How long the mesh may take to answer."),
@@ -177,6 +190,7 @@ def _typed_flags(ctx: click.Context) -> str:
     flags = {
         "url": "-s", "context": "--context", "creds": "--creds", "nkey": "--nkey", "tls_ca": "--tlsca",
         "js_domain": "--js-domain", "js_api_prefix": "--js-api-prefix", "inbox_prefix": "--inbox-prefix",
+        "keys": "--keys",
     }  # fmt: skip
     return "".join(
         f" {flag} {shlex.quote(str(ctx.params[name]))}"
@@ -211,6 +225,7 @@ def server_of(
     tls_first: bool | None = None,
     js_domain: str | None = None,
     js_api_prefix: str | None = None,
+    keys: str | None = None,
 ) -> Server:
     """Put flags, variables and a context together. Raises UnknownContext, BadContext."""
     if context and no_context:
@@ -244,7 +259,7 @@ def server_of(
         jetstream_api_prefix=(js_api_prefix or ("" if js_domain else base.jetstream_api_prefix)).rstrip("."),
     )
     is_said = bool(url or base.name or own_way or password)
-    return Server(merged, math.inf if timeout is None else timeout, is_said=is_said)
+    return Server(merged, math.inf if timeout is None else timeout, is_said=is_said, keys=keys or "")
 
 
 def _chosen(named: str | None) -> Context:

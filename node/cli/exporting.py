@@ -30,6 +30,7 @@ IMPORTED = "{id, queue, run, type, status, events, origin: {id, queue, run}}"
 @click.option(
     "-o", "--output", default="-", show_default=True, metavar="FILE", help="Where to; `.gz` is compressed, - is stdout."
 )
+@click.option("--decrypt", is_flag=True, help="Write what is encrypted in the mesh as it was before; needs --keys.")
 @connection_options
 def export_histories(
     ids: tuple[str, ...],
@@ -41,27 +42,32 @@ def export_histories(
     queue: str | None,
     run_number: int | None,
     output: str,
+    decrypt: bool,
     server: Server,
 ) -> None:
     """Write the histories of the workflows ID to a file, as JSON lines: a header, then one line for each event.
 
     Of each workflow the newest run. The file is what `mesh replay` checks code against, and what `mesh import` reads.
+    With --keys it is encrypted, and both need the keys, too.
 
     \b
       mesh export order-1 | jq .
       mesh export --all --status failed -o failed.jsonl.gz
     """  # noqa: D301 - click reads the control character
     query = query_of(ids, everything, statuses=statuses, type_=type_, where=where, queue=queue)
+    if decrypt and not server.keys:
+        raise click.UsageError("--decrypt needs the keys: --keys FILE")
     if run_number and len(ids) != 1:
         raise click.UsageError("--run is the run of one ID")
 
     async def main() -> None:
-        from mesh.history_files import dump_history, new_history_file
+        from mesh.history_files import dump_history, new_history_file, sealed_events
         from node.cli.progress import progress
 
         count = events = 0
         with ExitStack() as stack:
-            async with chosen_histories(server, ids, query, queue, run_number or 0) as (_, found):
+            async with chosen_histories(server, ids, query, queue, run_number or 0) as (client, found):
+                keys = client.conn.codec if not decrypt else None
                 file: BinaryFile | None = None
                 bar = stack.enter_context(progress("exporting"))
                 async for recorded in found:
@@ -69,7 +75,8 @@ def export_histories(
                         file = (
                             sys.stdout.buffer if output == "-" else stack.enter_context(new_history_file(Path(output)))
                         )
-                    dump_history(file, recorded.header, recorded.events)
+                    written = sealed_events(keys, recorded.header, recorded.events) if keys else recorded.events
+                    dump_history(file, recorded.header, written)
                     count += 1
                     events += recorded.header.events
                     bar.advance()
@@ -129,6 +136,7 @@ def import_histories(
             )
 
     async def main() -> None:
+        from mesh.history_files import opened_events
         from mesh.importing import AlreadyImported, Importer
         from mesh.subjects import WorkflowKey
         from node.api.locating import workers
@@ -141,7 +149,8 @@ def import_histories(
             importer = Importer(client.js)
             with progress("importing") as bar:
                 histories = _in_files(files)
-                for header, events in histories if as_id is None else _only_one(histories):
+                for header, recorded in histories if as_id is None else _only_one(histories):
+                    events = opened_events(client.conn.codec, header, recorded)
                     key = WorkflowKey(queue or header.queue, as_id or header.id)
                     try:
                         run_number = await importer.add(header, events, key, resume=resume)

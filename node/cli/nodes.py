@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import anyio
 
     from mesh.client import Client
+    from mesh.key_files import KeyFile
     from node.logs import LogFormat
     from node.node import Node, NodeConfig
     from node.registry import Registry
@@ -203,6 +204,7 @@ async def _serve(config: NodeConfig, registry: Registry, with_parent: bool) -> i
     import anyio
 
     from mesh.groups import unwrapped
+    from node.keys import key_files_of
     from node.node import running_node
     from node.service_manager import ServiceManager
 
@@ -227,6 +229,8 @@ async def _serve(config: NodeConfig, registry: Registry, with_parent: bool) -> i
                 click.echo(f"node {node.id} is ready, pid {os.getpid()}, queues {queues}")
                 manager.ready(f"node {node.id}, queues {queues}")
                 tasks.start_soon(manager.keep_alive)
+                if files := key_files_of(node.conn.codec):
+                    tasks.start_soon(_on_hangup, files)
                 await anyio.sleep_forever()
     _log.info("node %s is down", config.node_id)
     return 0
@@ -245,6 +249,16 @@ async def _on_signals(go: Callable[[str], None]) -> None:
                 os._exit(128 + number)
             told = True
             go(f"{number.name}: leaving; a second one ends it at once")
+
+
+async def _on_hangup(files: list[KeyFile]) -> None:
+    """Look at the key files at every SIGHUP."""
+    import anyio
+
+    with anyio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            for file in files:
+                file.look(anyway=True)
 
 
 async def _on_closed_input(go: Callable[[str], None]) -> None:

@@ -16,6 +16,7 @@ from node.cli.printing import print_json_lines, say
 
 if TYPE_CHECKING:
     from mesh.client import Client
+    from mesh.envelopes import PayloadCodec
     from mesh.history_files import RecordedHistory
     from node.checking import AppChecker, Verdict
 
@@ -80,7 +81,7 @@ def replay(
                     bar.advance()
 
     if files:
-        _check_files(files, _checker(app, ()), verdicts)
+        _check_files(files, _checker(app, ()), verdicts, server.codec())
     if ids or everything:
         run(main)
     verdicts.close(app)
@@ -105,20 +106,21 @@ async def _functions(client: Client) -> tuple[str, ...]:
     return tuple({str(name) for status in statuses for name in status.get("functions") or ()})
 
 
-def _check_files(files: list[str], checker: AppChecker, verdicts: _Verdicts) -> None:
+def _check_files(files: list[str], checker: AppChecker, verdicts: _Verdicts, keys: PayloadCodec | None) -> None:
     from node.cli.progress import progress
 
     with progress("replaying") as bar:
-        for recorded in _from_files(files):
+        for recorded in _from_files(files, keys):
             verdicts.add(checker.check(recorded))
             bar.advance()
 
 
-def _from_files(files: list[str]) -> Iterator[RecordedHistory]:
-    from mesh.history_files import load_histories
+def _from_files(files: list[str], keys: PayloadCodec | None) -> Iterator[RecordedHistory]:
+    from mesh.history_files import RecordedHistory, opened_events, read_histories
 
     for name in files:
-        yield from load_histories(name)
+        for header, events in read_histories(name):
+            yield RecordedHistory(header, list(opened_events(keys, header, events)))
 
 
 class _Verdicts:

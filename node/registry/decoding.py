@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict, TypeVar
 
 from mesh.duration import MILLISECOND
@@ -24,6 +25,7 @@ from node.registry.kinds import (
     AuthType,
     ClientEntry,
     Encoding,
+    Encryption,
     KvStoreEntry,
     LibraryEntry,
     LuaFunctionEntry,
@@ -285,7 +287,7 @@ def _worker(reader: EntryReader, clients: Mapping[EntryId, ClientEntry]) -> Work
         id=reader.entry.id,
         client=client_id or EntryId(""),
         task_queue=(client.tq_prefix if client else "") + fields.required_text("task_queue"),
-        options=_worker_options(fields.section("worker_options")),
+        options=_worker_options(fields.section("worker_options"), reader.entry.file.parent),
         lifecycle=read_lifecycle(fields),
     )
     return _closed(reader, fields, view)
@@ -296,7 +298,8 @@ def _resource(reader: EntryReader, kind: str) -> View:
     return _closed(reader, fields, decode_resource(reader.entry.id, kind, fields, read_lifecycle(fields)))
 
 
-def _worker_options(fields: Fields) -> WorkerOptions:
+def _worker_options(fields: Fields, beside: Path) -> WorkerOptions:
+    keys = fields.text("keys")
     options = WorkerOptions(
         activities_max=fields.count("max_concurrent_activity_execution_size", 1000),
         workflow_steps_max=fields.count("max_concurrent_workflow_task_execution_size", 1000),
@@ -315,6 +318,8 @@ def _worker_options(fields: Fields) -> WorkerOptions:
         history_events_warn=fields.count("history_events_warn", HISTORY_EVENTS_WARN),
         history_bytes_warn=fields.size_bytes("history_bytes_warn", HISTORY_BYTES_WARN),
         durability=fields.choice("durability", Durability, Durability.PROCESS_CRASH),
+        encryption=fields.choice("encryption", Encryption, Encryption.PREFERRED),
+        keys=str(beside / keys) if keys else "",
     )
     fields.close(*_WORKER_OPTIONS_IGNORED)
     return options

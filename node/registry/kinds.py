@@ -237,6 +237,14 @@ class ClientEntry:
     lifecycle: LifecycleSpec
 
 
+class Encryption(StrEnum):
+    """Whether the payloads of a worker's workflows are encrypted, when there are keys."""
+
+    REQUIRED = "required"
+    PREFERRED = "preferred"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """The `worker_options` that are read; None = no limit or not set.
@@ -244,6 +252,7 @@ class WorkerOptions:
     Without an effect here: workflow_steps_max, both pollers, deadlock_timeout_s, the heartbeat ones.
     retention_s: how long ended workflows are kept, 0 = for ever. history_events_warn, history_bytes_warn: when a
     history counts as long. durability: what acknowledged events have to survive; less is complained about.
+    keys: file of the worker's own keys, "" = it has those of the node.
     """
 
     activities_max: int
@@ -263,6 +272,8 @@ class WorkerOptions:
     history_events_warn: int
     history_bytes_warn: int
     durability: Durability
+    encryption: Encryption
+    keys: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ import anyio
 import anyio.abc
 
 from mesh.connection import Connection
+from mesh.envelopes import may_open_later, why_closed
 from mesh.errors import CannotLookBack, MeshError, Undecodable
 from mesh.events import Event, decode_end, decode_start, parse
 from mesh.follower import Delivered
@@ -82,6 +83,8 @@ DESCRIBE_LOAD_S: Final = 5.0
 SUSPENDED_MAX: Final = 1000  # told at once: an answer is one message
 OPS_REPLAY_S: Final = 3.0  # for a table that is good to have; whoever wants a state may wait longer
 
+REASON_ENCRYPTED: Final = "for a reason that is encrypted; `mesh show ID --keys FILE` says it"
+
 _FIRST_START: Final = b"Nats-Expected-Last-Subject-Sequence: 0\r\n"
 
 _log = logging.getLogger(__name__)
@@ -131,6 +134,7 @@ class Engine:
         self.history = History(js, stream.queue)
         self.witness = witness = Witness(tracing)
         self._roster = roster
+        self._codec = conn.codec
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._failure: Exception | None = None
@@ -204,13 +208,19 @@ class Engine:
         return {number: max(p.pending, waiting[number]) for number, p in self.partitions.items()}
 
     def suspended(self) -> list[dict[str, Any]]:
-        """The runs that cannot go on, and why; at most SUSPENDED_MAX."""
+        """The runs that cannot go on, and why; at most SUSPENDED_MAX.
+
+        Where payloads are encrypted, only that a key is missing is told: any other reason may hold what users wrote.
+        """
         found = (i for i in self._by_token.values() if i.run is not None and i.run.suspended)
         return [
-            {"queue": self.queue, "id": i.key.id, "run": i.run.run, "reason": i.run.suspended}
+            {"queue": self.queue, "id": i.key.id, "run": i.run.run, "reason": self._told(i.run)}
             for i in itertools.islice(found, SUSPENDED_MAX)
             if i.run is not None
         ]
+
+    def _told(self, run: Run) -> str:
+        return run.suspended if self._codec is None or run.waits_for_key else REASON_ENCRYPTED
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Ready at once; partitions are added by `take`."""
@@ -354,6 +364,9 @@ class Engine:
         run = instance.run
         if run is None or event.seq <= run.last_seq:
             return
+        if run.is_unread and event.kind == "start" and event.seq != run.run:
+            self._loading.reload(instance)  # perhaps one that can be read
+            return
         self._by_token.move_to_end(event.id_token)
         instance.used_s = self._loop.time()
         self._feed(instance, run, event)
@@ -392,7 +405,7 @@ class Engine:
         if import_of(event.raw_headers) is not None:
             return  # it happened elsewhere
         if (event.kind in ("claim", "mark", "attrs") and not is_resumption(event)) or (
-            event.kind == "end" and not decode_end(event.data).next_start
+            event.kind == "end" and not decode_end(event.data).may_go_on
         ):
             return  # nothing follows from these alone
         instance = self._instances.add(event.id_token, partition)
@@ -409,6 +422,9 @@ class Engine:
             self._loading.load_soon(instance, event)
 
     def _begin(self, instance: Instance, event: Event) -> None:
+        if may_open_later(event.data):
+            self._loading.wait_for_key(instance, event.seq, f"its start is {why_closed(event.data)}")
+            return
         try:
             spec = decode_start(event.data, parse_headers(event.raw_headers) if event.raw_headers else {})
         except Undecodable as error:
@@ -451,6 +467,12 @@ class Engine:
             await anyio.sleep(CHECKPOINT_EVERY_S)
             self._instances.evict_idle()
             await self._following.save_checkpoints()
+
+    def keys_changed(self) -> None:
+        """The keyring has other keys: what could not be opened is read again."""
+        for instance in list(self._by_token.values()):
+            if instance.run is not None and instance.run.waits_for_key and instance.loading is None:
+                self._loading.reload(instance)
 
     # Effects come from loading and lead to it: they reach it through these two.
 

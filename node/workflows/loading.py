@@ -21,8 +21,9 @@ import anyio
 import anyio.lowlevel
 
 from mesh import codec
+from mesh.envelopes import may_open_later, why_closed
 from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable, Unreadable
-from mesh.events import EndRecord, Event, decode_end
+from mesh.events import EndRecord, Event, StartSpec, decode_end
 from mesh.failure import Failure, Kind
 from mesh.history import History
 from mesh.imported import is_held
@@ -39,7 +40,7 @@ from node.workflows.fetching import fetched
 from node.workflows.instances import Instance, Instances
 from node.workflows.ops import Finish, Log, OpState
 from node.workflows.partition import Partition
-from node.workflows.replaying import Step, recorded_marks, replay_steps
+from node.workflows.replaying import Step, closed_mark, recorded_marks, replay_steps
 from node.workflows.run import Run
 from node.workflows.vms import VMs
 
@@ -48,6 +49,7 @@ LOADS_MAX: Final = 16
 LOAD_AGAIN_S: Final = 5.0
 ATTENTION_AT_ONCE: Final = 64  # runs of one partition that are loaded at a time after a takeover
 TROUBLE_PAUSE_S: Final = 1.0
+UNKNOWN_WORKFLOW: Final = "?"
 
 _log = logging.getLogger(__name__)
 
@@ -130,6 +132,17 @@ class Loading:
         _log.error("workflow %r: %s; its history is read again", instance.key.id, error, extra=instance.about())
         self._background.start_soon(self._reload_later, instance, run)
 
+    def wait_for_key(self, instance: Instance, run: int, reason: str, *, seen_seq: int = 0) -> None:
+        """Suspend a workflow of which nothing is known but that its history is encrypted with a key we do not have.
+
+        Whatever happens to it meanwhile stays in its history. It is read again when there are other keys, or another
+        start. seen_seq: up to which event nothing is news.
+        """
+        unread = self._vms.new_run(instance, run, StartSpec(workflow=UNKNOWN_WORKFLOW), {})
+        unread.last_seq = seen_seq
+        unread.suspended, unread.waits_for_key, unread.is_unread = reason, True, True
+        self._go_live(instance, unread)
+
     def vm_lost(self, culprit: Instance) -> None:
         """A VM is out of memory: its runs are replayed in a new one, the one that was running in one of its own."""
         _log.warning(
@@ -195,6 +208,9 @@ class Loading:
         if opened is None:
             await self._go_on_chain(instance, news)
             return
+        if may_open_later(opened.start.data):
+            self.wait_for_key(instance, opened.run, f"its start is {why_closed(opened.start.data)}")
+            return
         try:
             spec = opened.spec()
         except Undecodable as error:
@@ -211,6 +227,9 @@ class Loading:
                 self._let_be(instance, news)
                 return
             spec = replace(spec, parent=None)  # who waits for its end waits where it was started
+        if mark := closed_mark(opened.run, events):
+            self.wait_for_key(instance, opened.run, f"a mark of its history is {why_closed(mark.data)}")
+            return
         run = self._vms.new_run(instance, opened.run, spec, recorded_marks(opened.run, events))
         self._witness.opened(run, opened.start.raw_headers)
         begun = time.perf_counter()
@@ -299,6 +318,10 @@ class Loading:
                 if newest is None or newest.run < news.seq:
                     raise NotFound(f"the start at sequence {news.seq} is not there yet: a replica lags behind")
             record = decode_end(last[1].data) if last is not None and last[1] is not None else None
+            if last is not None and record is not None and record.closed:
+                reason = f"its end is {record.closed}; whether it goes on is not known"
+                self.wait_for_key(instance, last[0].run, reason, seen_seq=last[1].seq if last[1] is not None else 0)
+                return
             if record is not None and record.next_start:
                 await self._ending.start_next(instance.key, record)
         finally:

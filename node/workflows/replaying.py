@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mesh import codec
+from mesh.envelopes import may_open_later
 from mesh.errors import Undecodable
 from mesh.events import Event, StartSpec, start_spec_of
 from mesh.lineage import taken_over
@@ -82,6 +83,11 @@ def recorded_marks(run_id: int, events: Sequence[Event]) -> dict[str, Any]:
             # Somebody else's nonsense stands for ever: the code is told what it is. None would look like no mark.
             marks.setdefault(name, b"" if value is None else value)
     return marks
+
+
+def closed_mark(run_id: int, events: Sequence[Event]) -> Event | None:
+    """A decision of the run that cannot be read here, and that the code would take anew."""
+    return next((e for e in events if e.kind == "mark" and e.run == run_id and may_open_later(e.data)), None)
 
 
 def _applied(run: Run, event: Event, more: bool) -> list[Effect]:

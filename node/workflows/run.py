@@ -12,6 +12,7 @@ Invariants:
   * an op is in `open` exactly while it has no outcome;
   * nothing is applied after `finished` or `suspended` is set, but what ends a suspended run without its code: kill,
     the timeout, the record of its end;
+  * an event that cannot be opened here suspends the run before anything follows from it;
   * events of another run are ignored.
 
 A reset run is given the events of the run it rests on as its own (`mesh.lineage`): the code's clock is theirs. What is
@@ -26,6 +27,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mesh import codec
+from mesh.envelopes import ENVELOPE, may_open_later, why_closed
 from mesh.errors import Undecodable
 from mesh.events import HEADER_FROM, MARK_LOST, UNREADABLE, EndRecord, Event, StartSpec, reset_of
 from mesh.failure import Failure, Kind
@@ -74,6 +76,8 @@ class Run:
     answered: the last op that got its outcome, with that; taken out by whoever takes note of it.
     trace: the trace that it belongs to, if anybody wants to know.
     does_not_fit: it is suspended because its code is not the code that wrote the history.
+    waits_for_key: it is suspended because something in its history is encrypted with a key that is not there.
+    is_unread: that holds for its very start, so nothing is known of it, and even a kill has to wait.
     """
 
     def __init__(
@@ -110,6 +114,8 @@ class Run:
         self.counted_seq = run  # of the newest event that the code was given
         self.suspended = ""
         self.does_not_fit = False
+        self.waits_for_key = False
+        self.is_unread = False
         self.finished: Finish | None = None
         self.closed = False
         self.answered: tuple[OpState, bytes] | None = None
@@ -147,11 +153,15 @@ class Run:
                 self.closed = True
                 self.close()
             return []
-        if self.finished is not None or (self.suspended and not _needs_no_code(event)):
+        if self.finished is not None or (self.suspended and (self.is_unread or not _needs_no_code(event))):
             return []
         handler = _HANDLERS.get(event.kind)
         if handler is None:
             return []
+        if event.data[:2] == ENVELOPE and may_open_later(event.data):
+            about = f"event {event.kind} at sequence {event.seq}"
+            self.suspended, self.waits_for_key = f"{about} is {why_closed(event.data)}", True
+            return [Suspend(self.suspended)]
         try:
             return handler(self, event, more)
         except DoesNotFit as error:

@@ -1,0 +1,106 @@
+"""The keys of a node: those it was given, and those that workers of its app have for themselves.
+
+Who encrypts what is decided here once, from the registry; the rest is `mesh.encryption`. A queue whose worker says
+`encryption: off` is written as it is, whatever keys there are; with `required` there have to be some.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from mesh.errors import MeshError
+from mesh.subjects import token
+from node.registry import Encryption, NatsFunctionEntry, Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mesh.encryption import Keyring, Keys
+    from mesh.envelopes import PayloadCodec
+    from mesh.key_files import KeyFile
+
+LOOK_EVERY_S: Final = 1.0
+
+
+class NoKeys(MeshError):
+    """Raised when a worker requires encryption and a node has no key to encrypt with."""
+
+    code = "no-keys"
+
+
+def keys_of(registry: Registry, given: PayloadCodec | None) -> PayloadCodec | None:
+    """What encrypts on a node that runs this app. given: what the node was given, None for nothing.
+
+    Raises NoKeys, and BadKeys for a worker's key file that cannot be used.
+    """
+    from_workers = any(w.options.keys or w.options.encryption is Encryption.OFF for w in registry.workers().values())
+    if given is None and not from_workers:
+        _check_required(registry, None)
+        return None
+    from mesh.encryption import Keyring, Keys
+    from mesh.key_files import KeyFile
+
+    files: dict[str, KeyFile] = {}
+    by_queue: dict[str, Keyring | None] = {}
+    for worker in registry.workers().values():
+        options = worker.options
+        if options.encryption is Encryption.OFF:
+            by_queue[token(worker.task_queue)] = None
+        elif options.keys:
+            if options.keys not in files:
+                files[options.keys] = KeyFile(options.keys)
+            by_queue[token(worker.task_queue)] = files[options.keys]
+    if given is not None and not isinstance(given, Keyring):
+        return given  # a codec of somebody's own
+    keys = Keys(given, by_queue)
+    _check_required(registry, keys)
+    return keys if keys.rings else None
+
+
+def _check_required(registry: Registry, keys: Keys | None) -> None:
+    for worker_id, worker in registry.workers().items():
+        if worker.options.encryption is Encryption.REQUIRED:
+            ring = keys.ring_of_queue(token(worker.task_queue)) if keys is not None else None
+            if ring is None or ring.primary is None:
+                raise NoKeys(
+                    f"worker {worker_id} requires encryption and has no key to encrypt with; "
+                    "start the node with --keys FILE, or set worker_options.keys (`mesh keys new FILE` makes one)"
+                )
+
+
+def foreign_of_required(registry: Registry) -> list[str]:
+    """The functions of services outside of the mesh, if some worker requires encryption: they read no ciphertext."""
+    if not any(w.options.encryption is Encryption.REQUIRED for w in registry.workers().values()):
+        return []
+    return [str(entry_id) for entry_id, f in registry.functions().items() if isinstance(f, NatsFunctionEntry)]
+
+
+def key_files_of(codec: PayloadCodec | None) -> list[KeyFile]:
+    """The key files that a codec reads."""
+    if codec is None:
+        return []
+    from mesh.key_files import KeyFile
+
+    return [ring for ring in _rings_of(codec) if isinstance(ring, KeyFile)]
+
+
+def _rings_of(codec: PayloadCodec) -> list[Keyring]:
+    from mesh.encryption import Keyring, Keys
+
+    return codec.rings if isinstance(codec, Keys) else [codec] if isinstance(codec, Keyring) else []
+
+
+async def watch_keys(codec: PayloadCodec, changed: Callable[[], None]) -> None:
+    """Look at the key files again now and then, until cancelled; changed() is called when there are other keys."""
+    removers = [ring.on_change(changed) for ring in _rings_of(codec)]
+    files = key_files_of(codec)
+    try:
+        while True:
+            await anyio.sleep(LOOK_EVERY_S)
+            for file in files:
+                file.look()
+    finally:
+        for remove in removers:
+            remove()

@@ -1,0 +1,281 @@
+"""Encryption end to end on a real mesh: the broker sees ciphertext alone, keys rotate under load, nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mesh.client
+from mesh.client import Client, WorkflowHandle
+from mesh.connection import Connection, connect
+from mesh.encryption import Keyring
+from mesh.envelopes import ENCRYPTED, read_encrypted
+from mesh.jetstream import JetStream
+from mesh.key_files import KeyFile, KeyFileContent, write_key_file
+from mesh.subjects import WorkflowKey
+from tests.apps import QUEUE, WORKER, write_app
+from tests.cluster import a_node, mesh_command
+from tests.conftest import ServerFactory
+from tests.waiting import wait_until_async
+
+SECRET = "Planted-7f3a"  # in everything that a user's value can be in
+KEY_OF = {"one": b"1" * 32, "two": b"2" * 32}
+
+WORKFLOWS = {
+    "order": """
+    return function(input)
+      workflow.version("first", 1, 2)
+      workflow.attrs({ search = { customer = input.secret }, memo = { note = input.secret } })
+      local inbox = process.listen("approve")
+      local echoed = funcs.call("app:echo", input)
+      local _, failed = funcs.call("app:fails", input)
+      local child = workflow.exec("app:child", input.secret)
+      local approved = inbox:receive()
+      local world, err = funcs.call("app:world", input.secret)
+      assert(world, tostring(err))
+      return { echoed, tostring(failed), child, approved, world }
+    end
+    """,
+    "child": "return function(secret) return secret .. ' of the child' end",
+    "broken": "return function(secret) return nil, errors.new('failed with ' .. secret) end",
+    "waits": "return function(text) return { text, (process.listen('go'):receive()) } end",
+    "again": """
+    return function(n, secret)
+      if n == 0 then return secret end
+      process.upgrade(nil, n - 1, secret)
+    end
+    """,
+}
+FUNCTIONS: dict[str, Any] = {
+    "echo": "return { main = function(v) return v end }",
+    "fails": "return { main = function(v) return nil, errors.new{ message = 'no ' .. v.secret, kind = 'Invalid', retryable = false } end }",
+    "world": {
+        "modules": ["store", "queue", "events", "logger", "process", "errors"],
+        "source": """
+        return { main = function(secret)
+          local kept = assert(store.get("app:carts"))
+          assert(kept:set("cart", { secret }))
+          assert(kept:get("cart")[1] == secret)
+          assert(queue.publish("app:mail", { secret = secret }))
+          assert(events.send("orders", "paid", "order-1", { secret = secret }, { mesh = true }))
+          logger:info("a line with " .. secret, { field = secret })
+          local pid = assert(process.spawn_monitored("app:unit", "app:processes", secret))
+          assert(process.send(pid, "say", secret))
+          local said = process.listen("said"):receive()
+          return said
+        end }
+        """,
+    },
+    "consume": {
+        "modules": ["store"],
+        "source": """
+        return { main = function(data)
+          store.get("app:carts"):set("consumed", data.secret)
+          return true
+        end }
+        """,
+    },
+}
+PROCESSES = {
+    "unit": """
+    return { main = function(secret)
+      local msg = process.inbox():receive()
+      process.send(msg:from(), "said", msg:payload():data() .. secret)
+      return secret
+    end }
+    """
+}
+ENTRIES: list[dict[str, Any]] = [
+    {"name": "carts", "kind": "store.kv", "bucket": "carts", "lifecycle": {"auto_start": True}},
+    {"name": "driver", "kind": "queue.driver.jetstream", "lifecycle": {"auto_start": True}},
+    {"name": "mail", "kind": "queue.queue", "driver": "driver", "lifecycle": {"auto_start": True}},
+    {"name": "mailer", "kind": "queue.consumer", "queue": "mail", "func": "consume", "lifecycle": {"auto_start": True}},
+]
+
+
+def a_key_file(path: Path, *key_ids: str, primary: str | None = None) -> Path:
+    """A file with some of the keys of these tests; the last one encrypts."""
+    content = KeyFileContent({key_id: KEY_OF[key_id] for key_id in key_ids}, primary or key_ids[-1])
+    write_key_file(path, content, new=False)
+    return path
+
+
+def an_app(directory: Path, **options: Any) -> Path:
+    return write_app(
+        directory, workflows=WORKFLOWS, functions=FUNCTIONS, processes=PROCESSES, entries=ENTRIES, **options
+    )
+
+
+@asynccontextmanager
+async def a_broker_s_view(url: str) -> AsyncIterator[tuple[Connection, list[tuple[str, bytes]]]]:
+    """What passes a server from now on, as whoever runs it sees it."""
+    seen: list[tuple[str, bytes]] = []
+    async with connect(url, name="broker") as conn:
+        conn.subscribe_direct(">", lambda subject, _reply, data, raw: seen.append((subject, data + (raw or b""))))
+        await conn.flush()
+        yield conn, seen
+
+
+async def everything_stored(conn: Connection) -> list[tuple[str, bytes]]:
+    """All messages of all streams, with their headers."""
+    js = JetStream(conn)
+    names = (await js.api("STREAM.NAMES"))["streams"]
+    found = []
+    for name in names:
+        for message in await js.batch_get(name):
+            found.append((message.subject, message.data + (message.raw_headers or b"")))
+    return found
+
+
+async def test_a_broker_sees_no_value_of_any_user(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """Orders, failures, children, signals, runs that continue, processes, queues, stores, events, logs, schedules."""
+    url, app = nats_server().url, an_app(tmp_path / "app")
+    keys = a_key_file(tmp_path / "keys.yaml", "one")
+    with_keys = ("--keys", str(keys))
+    async with (
+        a_broker_s_view(url) as (broker, seen),
+        a_node(app, url, node_id="a", arguments=with_keys) as a,
+        a_node(app, url, node_id="b", arguments=(*with_keys, "--projection", str(tmp_path / "list.db"))) as b,
+        mesh.client.connect(url, codec=KeyFile(keys)) as client,
+    ):
+        order = await client.start(
+            "app:order", {"secret": SECRET}, host=WORKER, id="order-1", memo={"note": SECRET},
+            search_attributes={"customer": SECRET}, messages=[("early", SECRET)],
+        )  # fmt: skip
+        await order.signal("approve", {"by": SECRET})
+        echoed, failed, child, approved, world = await order.result(timeout_s=20)
+        assert (echoed, child, approved) == ({"secret": SECRET}, f"{SECRET} of the child", {"by": SECRET})
+        assert f"no {SECRET}" in failed
+        assert world == SECRET + SECRET
+        assert await client.call("app:echo", SECRET) == SECRET
+        with pytest.raises(mesh.client.WorkflowFailed, match=SECRET):
+            await (await client.start("app:broken", SECRET, host=WORKER)).result(timeout_s=20)
+        again = await client.start("app:again", 2, SECRET, host=WORKER, id="again")
+        assert await again.result(timeout_s=20) == SECRET
+        waits = await client.start("app:waits", SECRET, host=WORKER, id="waits")
+        await waits.describe()
+        for arguments, shows in (
+            (("show", "waits", "--locals"), True),
+            (("ls", "--json"), True),
+            (("logs",), True),
+            (("export", "order-1"), False),
+        ):
+            done = await mesh_command(*arguments, *with_keys, url=url)
+            assert (done.status, SECRET in done.out) == (0, shows), (arguments, done)
+        for arguments in (("show", "waits", "--locals"), ("ls", "--json")):
+            bare = await mesh_command(*arguments, url=url)
+            assert (bare.status, SECRET in bare.out + bare.err) == (0, False), (arguments, bare)
+        assert "encrypted with key one" in (await mesh_command("show", "order-1", url=url)).out
+        await client.schedules.add("hourly", "app:again", 0, SECRET, host=WORKER, every="1h")
+
+        async def was_consumed() -> bool:
+            entry = await client.js.kv_get("carts", "consumed")
+            return entry is not None and SECRET.encode() in entry.value
+
+        await wait_until_async(was_consumed, 10)
+        await broker.flush()
+        stored = await everything_stored(broker)
+        assert len(stored) > 30
+        leaks = [(subject, data) for subject, data in (*seen, *stored) if SECRET.encode() in data]
+        assert [(subject, data[:300]) for subject, data in leaks] == []
+        assert sum(data.startswith(ENCRYPTED) for _, data in stored) > 20
+        for node in (a, b):
+            assert "1111111" not in node.log()
+
+
+async def test_keys_rotate_while_nodes_die_and_what_lacks_a_key_waits_for_it(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """The owner with both keys is killed; the other one names the key it lacks, and goes on when it is there."""
+    url, app = nats_server().url, an_app(tmp_path / "app")
+    of_a, of_b = a_key_file(tmp_path / "a.yaml", "one"), a_key_file(tmp_path / "b.yaml", "one")
+    keys = Keyring({"one": KEY_OF["one"]}, "one")
+    async with (
+        a_node(app, url, node_id="b", arguments=("--keys", str(of_b))) as b,
+        mesh.client.connect(url, codec=keys) as client,
+    ):
+        async with a_node(app, url, node_id="a", arguments=("--keys", str(of_a))) as a:
+            handles = [await client.start("app:waits", f"text {i}", host=WORKER, id=f"waits-{i}") for i in range(8)]
+            a_key_file(of_a, "one", "two")
+            keys.replace(KEY_OF, "two")
+            await handles[0].signal("go", "with the new key")
+            a.kill()
+            await handles[1].signal("go", "with the new key")
+            unread = await client.start("app:waits", "started with the new key", host=WORKER, id="unread")
+            unread_too = await client.start("app:waits", "and terminated", host=WORKER, id="unread-too")
+            await unread_too.terminate()
+        for handle, event in ((handles[1], "event signal"), (unread, "its start"), (unread_too, "its start")):
+            await wait_until_async(partial(is_suspended, handle), 20)
+            reason = (await handle.describe()).detail["reason"]
+            assert event in reason
+            assert "encrypted with key two, and key two is not in the keyring" in reason
+        # What was encrypted with the old key goes on all the same.
+        keys.replace(KEY_OF, "one")
+        await handles[2].signal("go", "with the old key")
+        assert await handles[2].result(timeout_s=10) == ["text 2", "with the old key"]
+        a_key_file(of_b, "one", "two")
+        for handle in (handles[0], handles[1], unread):
+            await wait_until_async(partial(is_not_suspended, handle), 10)
+        assert await handles[0].result(timeout_s=20) == ["text 0", "with the new key"]
+        assert await handles[1].result(timeout_s=20) == ["text 1", "with the new key"]
+        await unread.signal("go", "late")
+        assert await unread.result(timeout_s=20) == ["started with the new key", "late"]
+        with pytest.raises(mesh.client.WorkflowFailed, match="terminated"):
+            await unread_too.result(timeout_s=20)
+        await is_written_with(client, handles[1].key, "two")
+        assert "waits-1' is suspended" in b.log()
+        for secret in ("2222222", "1111111"):
+            assert secret not in b.log()
+
+
+async def is_not_suspended(handle: WorkflowHandle) -> bool:
+    return (await handle.describe()).status != "suspended"
+
+
+async def is_suspended(handle: WorkflowHandle) -> bool:
+    return (await handle.describe()).status == "suspended"
+
+
+async def is_written_with(client: Client, key: WorkflowKey, key_id: str) -> None:
+    """Wait until the end of a workflow is there; it must have been encrypted with this key."""
+    as_stored = Client(client.conn, opens=False)
+    found = await as_stored.history(key.queue).last_run(key)
+    assert found is not None
+    assert found[1] is not None
+    assert read_encrypted(found[1].data).key_id == key_id
+
+
+async def test_what_was_tampered_with_suspends_the_workflow_and_no_more(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """Ciphertext that does not open: another key of the same name, moved from another workflow, a flipped bit."""
+    url, app = nats_server().url, an_app(tmp_path / "app")
+    keys = a_key_file(tmp_path / "keys.yaml", "one")
+    async with (
+        a_node(app, url, node_id="a", arguments=("--keys", str(keys))) as a,
+        mesh.client.connect(url, codec=KeyFile(keys)) as client,
+        mesh.client.connect(url, codec=Keyring({"one": KEY_OF["two"]}, "one")) as impostor,
+        connect(url, name="broker") as broker,
+    ):
+        handles = [await client.start("app:waits", i, host=WORKER, id=f"waits-{i}") for i in range(5)]
+        sealed = client.conn.sealed(handles[0].key.signal("go"), b"\xc1\xa4good")
+        await impostor.get("waits-1", queue=QUEUE).signal("go", "by somebody else")
+        await JetStream(broker).publish(handles[2].key.signal("go"), sealed)
+        await JetStream(broker).publish(handles[3].key.signal("go"), sealed[:-1] + bytes((sealed[-1] ^ 1,)))
+        await JetStream(broker).publish(handles[4].key.signal("go"), ENCRYPTED + b"junk")
+        await JetStream(broker).publish(handles[0].key.signal("go"), sealed)
+        assert await handles[0].result(timeout_s=10) == [0, "good"]
+        for handle in handles[1:4]:
+            await wait_until_async(partial(is_suspended, handle), 10)
+            assert "does not open: it was changed" in (await handle.describe()).detail["reason"]
+            await handle.terminate()
+            with pytest.raises(mesh.client.WorkflowFailed, match="terminated"):
+                await handle.result(timeout_s=10)
+        # What was never an envelope of anybody is bytes that somebody has sent, as before.
+        assert (await handles[4].result(timeout_s=10))[0] == 4
+        assert "Traceback" not in a.log()
