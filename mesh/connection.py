@@ -180,6 +180,7 @@ class Connection:
         self.name = name
         self.epoch = 0
         self.max_payload = 1024 * 1024
+        self.payload_bytes_max = options.payload_bytes_max  # of one that may become an object (`mesh.objects`)
         self.reads = anyio.CapacityLimiter(READS_AT_ONCE)
         self.server_info: Mapping[str, object] = {}  # what the server has said of itself last (its INFO)
         self._configured = list(addresses)

@@ -27,6 +27,8 @@ from mesh.envelopes import PayloadCodec
 from mesh.errors import BadCredentials, NotLetIn, Unreachable
 
 READ_BYTES = 256 * 1024
+# A payload is in memory as a whole, at its sender and its receiver, and in a Lua VM that has a limit of its own.
+PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class ConnectOptions:
     patience_s: how long the first connection is tried again: 0 = each address once (command line), inf = for ever
     (nodes). A connection that was up once is always tried again until it is closed.
     codec: what encrypts payloads end to end (docs/security.md); None = they are sent and stored as they are.
+    payload_bytes_max: of one payload of a workflow; above the server's limit it goes into an object store
+    (docs/large-payloads.md).
     """
 
     user: str | None = None
@@ -64,6 +68,7 @@ class ConnectOptions:
     pings_outstanding_max: int = 2
     reconnect_wait_max_s: float = 0.5
     codec: PayloadCodec | None = field(default=None, repr=False)
+    payload_bytes_max: int = PAYLOAD_BYTES_MAX
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Build the TLS context from the given files, None if there are none."""

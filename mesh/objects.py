@@ -57,8 +57,6 @@ from mesh.subjects import stream_name
 if TYPE_CHECKING:
     from mesh.jetstream import JetStream, PubAck
 
-# One payload. It is held in memory as a whole, by its sender, by its receiver, and by a Lua VM with a limit of its own.
-PAYLOAD_BYTES_MAX: Final = 64 * 1024 * 1024
 CHUNK_BYTES: Final = 128 * 1024  # what other clients take, and what ADR-20 suggests
 HEADERS_BYTES: Final = 1024  # left free in a chunk under a small max_payload
 CHUNKS_AT_ONCE: Final = 32
@@ -88,11 +86,11 @@ class TooLarge(PayloadTooLarge):
 
 
 class Objects:
-    """The objects of all queues over one connection. payload_bytes_max: what one may take."""
+    """The objects of all queues over one connection, whose options say how large one may be."""
 
-    def __init__(self, js: JetStream, *, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
+    def __init__(self, js: JetStream) -> None:
         self._js = js
-        self.payload_bytes_max = payload_bytes_max
+        self.payload_bytes_max = js.conn.payload_bytes_max
         self._reads = anyio.CapacityLimiter(READS_AT_ONCE)
 
     # ---- instead of payloads ---------------------------------------------------------------------------------------

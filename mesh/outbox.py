@@ -58,6 +58,8 @@ RESEND_S = 2.0
 RESEND_MAX_S = 16.0
 RETRY_S = 0.25
 TICK_S = 0.25
+# An object that nothing refers to is removed after an hour (`store.unreferenced`), a write may wait for longer.
+STORED_ANEW_S = 600.0
 # "No stream" and "cannot store" are also said for a moment while a cluster elects a leader or a server shuts down.
 PATIENCE_S = 5.0
 
@@ -86,7 +88,9 @@ class Statistics(NamedTuple):
 
 
 class _Write:
-    __slots__ = ("doubted_since", "due", "headers", "number", "on_ack", "payload", "subject", "tries")
+    __slots__ = (
+        "doubted_since", "due", "headers", "large", "number", "on_ack", "payload", "stored_s", "subject", "tries",
+    )  # fmt: skip
 
     def __init__(
         self, number: int, subject: str, payload: bytes, headers: bytes | None, on_ack: Callable[[Ack], None] | None
@@ -99,6 +103,8 @@ class _Write:
         self.tries = 0
         self.due = 0.0
         self.doubted_since = 0.0
+        self.large = b""  # the payload that became an object, and when
+        self.stored_s = 0.0
 
 
 class Outbox:
@@ -231,6 +237,9 @@ class Outbox:
 
     def _send(self, token: str, write: _Write) -> bool:
         """Send it, for the first time or again; return False if that is not possible now."""
+        if write.large and self._now - write.stored_s > STORED_ANEW_S:
+            self._sent.pop(token, None)
+            write.payload, write.large = write.large, b""
         try:
             self._conn.publish_nowait(write.subject, write.payload, self._inbox + token, write.headers)
         except Disconnected:
@@ -260,7 +269,8 @@ class Outbox:
         error: MeshError | None = None
         while True:
             try:
-                write.payload = await self._objects.instead(write.subject, write.payload, refused)
+                reference = await self._objects.instead(write.subject, write.payload, refused)
+                write.payload, write.large, write.stored_s = reference, write.payload, self._loop.time()
             except (Disconnected, RequestTimeout, OutcomeUnknown, NoResponders):
                 await anyio.sleep(RETRY_S)
                 continue

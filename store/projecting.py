@@ -41,6 +41,7 @@ from mesh.groups import unwrapped
 from mesh.imported import original_ns
 from mesh.jetstream import JetStream
 from mesh.listing import Count, Lag, ListPage, ListQuery
+from mesh.references import is_reference
 from mesh.roster import BUCKET
 from mesh.subjects import (
     EVERY_PURGED_NOTE,
@@ -318,6 +319,7 @@ class Projecting:
         last = batch[-1]
         queue = followed.queue
         try:
+            batch = [await self._fetched(message) for message in batch]
             events = [event for message in batch if (event := _event(message)) is not None]
             await self._write(lambda projection: projection.take_in(queue, events, last.seq, last.timestamp_ns))
         except (ProjectionDamaged, *TEMPORARY):
@@ -328,6 +330,12 @@ class Projecting:
         followed.writing = 0
         if followed.inbox:
             followed.oldest_ns = followed.inbox[0].timestamp_ns
+
+    async def _fetched(self, message: Delivered) -> Delivered:
+        """A message with its payload, if that is in an object store; one that is gone is listed like what is unread."""
+        if not is_reference(message.data):
+            return message
+        return message._replace(data=await self._js.objects.fetched(message.subject, message.data))
 
     async def _take_in_singly(self, queue: str, batch: Sequence[Delivered]) -> None:
         """Write all but what cannot be written: a list without one workflow is better than none ever after.

@@ -1,4 +1,4 @@
-"""Removing what of a workflow may go: its messages up to a sequence, and the timers of its runs.
+"""Removing what of a workflow may go: its messages up to a sequence, their objects, and the timers of its runs.
 
 What may go is decided in `store.retention`; who asks is the owner of a partition, and `mesh archive`. Repeating a purge
 is harmless, and so is one that was left in the middle.
@@ -6,13 +6,15 @@ is harmless, and so is one that was left in the middle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mesh.connection import Connection
 from mesh.errors import ServerRefused
 from mesh.jetstream import BATCH_READS, JetStream, StoredMessage
+from mesh.references import ARGUMENTS, SCHEDULED, parse_name
 from mesh.subjects import WorkflowKey, schedules_under, stored_under, stream_name, untoken
 from store.retention import EndFact, StartFact, end_fact, removable_up_to, start_fact
+from store.unreferenced import referred_by
 
 
 class Purging:
@@ -22,6 +24,7 @@ class Purging:
         self.stream = stream_name(queue)
         self._conn = conn
         self._js = js
+        self._as_stored = JetStream(conn, opens=False)
         self._queue = queue
 
     async def removable(
@@ -54,14 +57,38 @@ class Purging:
     async def purge(self, partition: int, id_token: str, up_to: int, timers: Sequence[str]) -> int:
         """Remove a workflow's messages up to a sequence, and the timers of the same runs; return how many."""
         everything = stored_under(self._queue, partition, id_token, ">")
+        objects = await self._objects_up_to(id_token, everything, up_to)
         removed = await self._js.purge(self.stream, subject=everything, up_to_seq=up_to + 1)
         for timer in timers:
             run = timer.split(".")[5]
             if run.isdecimal() and int(run) <= up_to:
                 removed += await self._js.purge(self.stream, subject=timer)
+        await self.remove_objects(objects)
         return removed
+
+    async def remove_objects(self, names: Iterable[str]) -> None:
+        """Remove the objects that messages referred to which are gone. What a schedule publishes again stays."""
+        going = [name for name in names if not _is_scheduled(name)]
+        if going:
+            await self._js.objects.remove(self._queue, going)
+
+    async def _objects_up_to(self, id_token: str, everything: str, up_to: int) -> list[str]:
+        """The objects of a workflow's messages up to a sequence, and the arguments of calls that the same runs made."""
+        names = await self._js.objects.names(self._queue, id_token)
+        if not names:
+            return []
+        arguments = [
+            str(name) for name in names if name.what == ARGUMENTS and name.run.isdecimal() and int(name.run) <= up_to
+        ]
+        messages = await self._as_stored.batch_get(self.stream, subject_filter=everything)
+        return [*arguments, *(name for m in messages if m.seq <= up_to and (name := referred_by(m.data)))]
 
     def tell(self, id_token: str, run: int) -> None:
         """Tell whoever keeps lists that the runs up to this one have gone."""
         note = WorkflowKey(self._queue, untoken(id_token)).note("purged")
         self._conn.publish_nowait(note, str(run).encode())
+
+
+def _is_scheduled(name: str) -> bool:
+    parsed = parse_name(name)
+    return parsed is not None and parsed.what == SCHEDULED

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mesh.client import connect as connect_client
 from mesh.codec import encode
+from mesh.connection import ConnectOptions
 from mesh.errors import InvalidName, MeshError, PayloadTooLarge
 from mesh.subjects import node_request
 from node.workflows.ops import fingerprint
@@ -369,7 +372,7 @@ end
 """
 
 
-async def test_payloads_above_the_servers_limit(nats_server: ServerFactory, tmp_path: Path) -> None:
+async def test_payloads_above_the_limit_for_all_payloads(nats_server: ServerFactory, tmp_path: Path) -> None:
     app = write_app(
         tmp_path,
         workflows={"big": BIG},
@@ -380,9 +383,14 @@ async def test_payloads_above_the_servers_limit(nats_server: ServerFactory, tmp_
         },
     )
     limit = 32 * 1024
-    async with a_mesh(nats_server(config=f"max_payload: {limit}").url, app) as mesh:
+    server, options = nats_server(config=f"max_payload: {limit}"), ConnectOptions(payload_bytes_max=limit)
+    async with (
+        a_mesh(server.url, app, options=options) as mesh,
+        connect_client(server.url, options=options) as client,
+    ):
+        mesh = replace(mesh, client=client)
         big = "x" * (limit + 1)
-        refusal = r"3\d{4} bytes are more than the server's limit of 32768; pass a reference"
+        refusal = r"takes 3\d{4} bytes, at most 32768 are possible; put the data into a store of your own"
         with pytest.raises(PayloadTooLarge, match=refusal):
             await mesh.start("big", big, id="one")
         with pytest.raises(PayloadTooLarge, match=refusal):
@@ -390,9 +398,11 @@ async def test_payloads_above_the_servers_limit(nats_server: ServerFactory, tmp_
         with pytest.raises(PayloadTooLarge, match=refusal):
             await mesh.get("one").signal("a", big)
         for how, reason in (
-            ("argument", "the arguments are too large: mesh.fn.app.size: 32"), ("result", "the result takes 32"),
-            ("failure", "the result takes 6"), ("child", "the result takes 32"), ("spawn", "bytes are more than"),
-            ("send", "bytes are more than"),
+            ("argument", "the arguments are too large: the payload (arg) takes 32"),
+            ("result", "the result is too large: the payload (ret) takes 32"),
+            ("failure", "the result is too large: the payload (ret) takes 6"),
+            ("child", "the result is too large: the payload (exit) takes 32"), ("spawn", "the payload (start) takes 32"),
+            ("send", "the payload (signal) takes 32"),
         ):  # fmt: skip
             kind, message = await mesh.run("big", how, limit + 1)
             assert kind == "Invalid", (how, kind, message)
@@ -400,7 +410,7 @@ async def test_payloads_above_the_servers_limit(nats_server: ServerFactory, tmp_
         for how in ("return", "raise", "continue"):
             failure = await mesh.failure("big", how, limit + 1, id=how)
             assert (failure.kind, failure.retryable) == ("Invalid", False), how
-            assert "the server takes at most 32768; return a reference" in failure.message
+            assert "the result is too large: the payload (end) takes" in failure.message
             await wait_until(lambda: mesh.statistics()["resident"] == 0)
         assert await mesh.run("big", "argument", 1000) == [1000]
 

@@ -1,23 +1,42 @@
 """Payloads above the server's limit, at every place where a workflow's bytes enter and leave, on a real server.
 
-Most tests give the server a small limit, so that what is large is cheap to make.
+Most tests give the server a small limit, so that what is large is cheap to make. What is stored and how it is read is in
+`tests.test_objects`, what is too large for everything in `tests.test_bad_input`.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
+import pytest
+
+import mesh.client
+from mesh import codec
+from mesh.client import Client, WorkflowSuspended
+from mesh.connection import ConnectOptions
+from mesh.encryption import Keyring
 from mesh.jetstream import JetStream
 from mesh.objects import Objects
-from mesh.references import is_reference
+from mesh.references import ARGUMENTS, is_reference
 from mesh.subjects import stream_name
-from tests.apps import QUEUE, TIMEOUT_S, Mesh, a_mesh, write_app
+from node.workflows.orphans import Orphans
+from node.workflows.retention import Retention
+from tests.apps import QUEUE, TIMEOUT_S, WORKER, Mesh, a_mesh, write_app
+from tests.cluster import a_node
 from tests.conftest import ServerFactory
-from tests.waiting import wait_until_async
+from tests.test_export_import import imported, recorded
+from tests.waiting import wait_until, wait_until_async
 
 SMALL = "max_payload: 65536"
 BIG = 200_000  # several chunks under that limit
+BUCKET = "OBJ_mesh_orders"
+TEXT = "x" * BIG
 
 WORKFLOWS = {
     "everything": """
@@ -33,11 +52,59 @@ WORKFLOWS = {
         end
     """,
     "echo_workflow": "return function(text) return text end",
+    # Each signal by its size, until one is the word to stop.
+    "sizes": """
+        return function(first)
+            local signals, sizes = process.listen("data"), { #(first or "") }
+            while true do
+                local value = signals:receive()
+                if value == "stop" then return sizes end
+                sizes[#sizes + 1] = #value
+            end
+        end
+    """,
+    "chain": """
+        return function(left, text)
+            if left == 0 then return #text end
+            process.upgrade(nil, left - 1, text .. "1")
+        end
+    """,
+    "failing": """
+        return function(text)
+            local called, err = funcs.new():with_options{ retry_policy = { maximum_attempts = 1 } }:call("app:fail", text)
+            return { tostring(err:kind()), #err:message() }
+        end
+    """,
+    "attributes": """
+        return function(size)
+            workflow.attrs({ memo = { text = string.rep("a", size) } })
+            process.listen("go"):receive()
+            workflow.attrs({ memo = { text = string.rep("b", size) } })
+            process.listen("go"):receive()
+            return "done"
+        end
+    """,
+    "foreign": "return function(text) local v, err = funcs.call('app:outside', text) return err and err:message() end",
+    "slow": "return function(text) return funcs.call('app:slowly', text) end",
 }
-FUNCTIONS = {
+FUNCTIONS: dict[str, Any] = {
     "echo": "return function(text) return text end",
-    "size": "return function(text) return #text end",
+    "fail": "return function(text) error(text) end",
+    "slowly": {
+        "kind": "function.python",
+        "source": "tests.test_large_payloads:slowly",
+    },
+    "outside": {"kind": "function.nats", "subject": "outside.echo"},
 }
+
+
+async def slowly(text: str) -> int:
+    """Say that it has begun, and wait for the word to go on; as files, for a test that kills the node meanwhile."""
+    directory = Path(os.environ["MESH_TEST_DIRECTORY"])
+    (directory / f"begun-{os.getpid()}").touch()
+    while not (directory / "go").exists():  # noqa: ASYNC110 - another process makes it
+        await anyio.sleep(0.01)
+    return len(text)
 
 
 def an_app(directory: Path, **options: Any) -> Path:
@@ -45,42 +112,312 @@ def an_app(directory: Path, **options: Any) -> Path:
 
 
 async def stored(mesh: Mesh) -> list[str]:
-    """What the queue's objects are for, by kind."""
-    names = await Objects(mesh.client.js).names(QUEUE)
-    return sorted(f"{name.id_token} {name.what}" for name in names)
+    """What the queue's objects are for: workflow and kind."""
+    return sorted(f"{name.id_token} {name.what}" for name in await mesh.client.js.objects.names(QUEUE))
+
+
+async def is_stored(mesh: Mesh, *expected: str) -> bool:
+    return await stored(mesh) == sorted(expected)
 
 
 async def kept_outside(mesh: Mesh) -> list[str]:
     """The kinds of the events that are references as they stand in the queue's stream."""
     as_stored = JetStream(mesh.client.conn, opens=False)
     messages = await as_stored.batch_get(stream_name(QUEUE), subject_filter=f"mesh.log.{QUEUE}.>")
-    return [message.subject.split(".")[5] for message in messages if is_reference(message.data)]
+    return sorted(message.subject.split(".")[5] for message in messages if is_reference(message.data))
+
+
+def the_retention(mesh: Mesh) -> Retention:
+    """One that removes whatever has ended."""
+    return Retention(
+        conn=mesh.client.conn, js=mesh.client.js, may_act=lambda: True, queue=QUEUE,
+        partitions=mesh.node.engines[QUEUE].partitions, retention_s=0.000_001,
+    )  # fmt: skip
+
+
+def the_orphans(mesh: Mesh, age_s: float) -> Orphans:
+    partitions = mesh.node.engines[QUEUE].partitions
+    return Orphans(mesh.client.conn, QUEUE, partitions=partitions, may_act=lambda: True, age_s=age_s)
 
 
 async def test_payloads_of_every_kind_go_through_the_object_store_and_come_back(
     nats_server: ServerFactory, tmp_path: Path
 ) -> None:
     """Argument, call, outcome, signal, child, the child's end, result: live, and again when another node replays it."""
-    server, app, text = nats_server(config=SMALL), an_app(tmp_path), "x" * BIG
+    server, app = nats_server(config=SMALL), an_app(tmp_path)
     async with a_mesh(server.url, app) as mesh:
-        handle = await mesh.start("everything", text, id="one")
-        await handle.signal("data", text + "ss")
-
-        async def waits_to_go_on() -> bool:
-            return (await mesh.kinds("one")).count("exit") == 1
-
-        await wait_until_async(waits_to_go_on, TIMEOUT_S)
-        assert sorted(await kept_outside(mesh)) == ["end", "exit", "ret", "signal", "start", "start"]
-
-        async def arguments_are_gone() -> bool:
-            parts = [part for part in await stored(mesh) if part.startswith("one ")]
-            return parts == ["one exit", "one ret", "one signal", "one start"]
-
-        await wait_until_async(arguments_are_gone)
+        handle = await mesh.start("everything", TEXT, id="one")
+        await handle.signal("data", TEXT + "ss")
+        await wait_until_async(lambda: has(mesh, "one", "exit"), TIMEOUT_S)
+        assert await kept_outside(mesh) == ["end", "exit", "ret", "signal", "start", "start"]
+        child = [part for part in await stored(mesh) if not part.startswith("one ")]
+        assert [part.split(" ")[1] for part in child] == ["end", "start"]
+        await wait_until_async(lambda: is_stored(mesh, *child, "one exit", "one ret", "one signal", "one start"))
         await mesh.node.leave()
-    async with a_mesh(server.url, app, node_id="b") as mesh:
+    async with a_mesh(server.url, app, node_id="b", projection=tmp_path / "list.sqlite3") as mesh:
         handle = mesh.get("one")
         await handle.signal("go")
-        result = await handle.result(timeout_s=TIMEOUT_S)
-        assert result == [BIG, BIG + 1, BIG + 2, BIG + 5, text + "r"]
+        assert await handle.result(timeout_s=TIMEOUT_S) == [BIG, BIG + 1, BIG + 2, BIG + 5, TEXT + "r"]
         assert mesh.statistics()["replayed_events"] > 0
+        await wait_until_async(lambda: is_listed(mesh, "one", "app:everything", "completed"), TIMEOUT_S)
+
+
+async def is_listed(mesh: Mesh, workflow_id: str, *what: str) -> bool:
+    return [workflow_id, *what] in [[one["id"], one["type"], one["status"]] async for one in mesh.client.list()]
+
+
+async def has(mesh: Mesh, workflow_id: str, kind: str) -> bool:
+    return kind in await mesh.kinds(workflow_id)
+
+
+async def test_small_payloads_touch_no_object_store(nats_server: ServerFactory, tmp_path: Path) -> None:
+    async with a_mesh(nats_server().url, an_app(tmp_path)) as mesh:
+        await mesh.run("echo_workflow", "small")
+        assert (await mesh.client.js.stream_info(BUCKET)).last_seq == 0
+
+
+async def test_a_workflow_whose_event_is_fetched_holds_up_itself_and_nobody_else(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """Its own later events wait in their order; others of the same partition go on."""
+    async with a_mesh(nats_server(config=SMALL).url, an_app(tmp_path), partitions=1) as mesh:
+        slow, quick = await mesh.start("sizes", id="slow"), await mesh.start("sizes", id="quick")
+        await wait_until_async(lambda: has(mesh, "quick", "start"))
+        fetching = mesh.node.engines[QUEUE]._fetching
+        limit = fetching._js.objects._reads
+        borrowers = [object() for _ in range(int(limit.total_tokens))]
+        for borrower in borrowers:
+            await limit.acquire_on_behalf_of(borrower)
+        for value in (TEXT, "12", TEXT + "345", "6", "stop"):
+            await slow.signal("data", value)
+        for value in ("1", "stop"):
+            await quick.signal("data", value)
+        assert await quick.result(timeout_s=TIMEOUT_S) == [0, 1]
+        assert "end" not in await mesh.kinds("slow")
+        for borrower in borrowers:
+            limit.release_on_behalf_of(borrower)
+        assert await slow.result(timeout_s=TIMEOUT_S) == [0, BIG, 2, BIG + 3, 1]
+
+
+async def test_a_state_that_is_handed_on_a_failure_and_attributes_may_be_large(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    async with a_mesh(nats_server(config=SMALL).url, an_app(tmp_path)) as mesh:
+        assert await mesh.run("chain", 3, TEXT, id="chain") == BIG + 3
+        kind, size = await mesh.run("failing", TEXT)
+        assert kind == "Internal"
+        assert size > BIG
+        handle = await mesh.start("attributes", BIG, id="a")
+        await wait_until_async(lambda: has(mesh, "a", "attrs"))
+        await handle.signal("go")
+        await wait_until_async(lambda: is_told(mesh, "b"))
+        assert [name.what for name in await mesh.client.js.objects.names(QUEUE, "a")] == ["attrs", "attrs"]
+        assert await the_orphans(mesh, 3600).sweep() == 0
+        assert await the_orphans(mesh, 0).sweep() > 0
+        assert [name.what for name in await mesh.client.js.objects.names(QUEUE, "a")] == ["attrs"]
+        assert await is_told(mesh, "b")
+        await handle.signal("go")
+        assert await handle.result(timeout_s=TIMEOUT_S) == "done"
+
+
+async def is_told(mesh: Mesh, letter: str) -> bool:
+    """Whether the memo that is recorded is made of this letter."""
+    attrs = [event for event in await mesh.events("a") if event.kind == "attrs"]
+    return bool(attrs) and codec.decode(attrs[-1].data)["memo"]["text"] == letter * BIG
+
+
+async def test_a_foreign_service_is_not_sent_a_reference(nats_server: ServerFactory, tmp_path: Path) -> None:
+    async with a_mesh(nats_server(config=SMALL).url, an_app(tmp_path)) as mesh:
+        assert "the arguments are too large: outside.echo: 2000" in await mesh.run("foreign", TEXT)
+        # Whoever writes by hand is held by the server itself.
+        assert await stored(mesh) != []
+
+
+async def test_objects_go_with_the_last_history_that_needs_them(nats_server: ServerFactory, tmp_path: Path) -> None:
+    server, app = nats_server(config=SMALL), an_app(tmp_path)
+    async with a_mesh(server.url, app) as mesh:
+        retention = the_retention(mesh)
+        assert await mesh.run("echo_workflow", TEXT, id="over") == TEXT
+        handle = await mesh.start("sizes", TEXT, id="again")
+        for value in (TEXT, "stop"):
+            await handle.signal("data", value)
+        assert await handle.result(timeout_s=TIMEOUT_S) == [BIG, BIG]
+        await handle.reset(2, signals=False)  # the new run rests on the start and the first signal
+        again = ["again signal", "again start", "again start"]
+        assert await is_stored(mesh, "over start", "over end", *again)
+        await wait_until(lambda: mesh.statistics()["resident"] == 1)
+        await retention.sweep()
+        assert await stored(mesh) == again
+        await mesh.node.leave()
+    async with a_mesh(server.url, app, node_id="b") as mesh:
+        handle = mesh.get("again")
+        await handle.signal("data", "stop")
+        assert await handle.result(timeout_s=TIMEOUT_S) == [BIG, BIG]
+        await the_retention(mesh).sweep()
+        assert (await mesh.client.js.stream_info(BUCKET)).messages == 0
+
+
+async def test_what_nothing_refers_to_is_removed_once_it_is_old(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """Left by writers that died: before the message, in the middle of the object, with a call under way."""
+    async with a_mesh(nats_server(config=SMALL).url, an_app(tmp_path)) as mesh:
+        objects: Objects = mesh.client.js.objects
+        handle = await mesh.start("sizes", TEXT, id="runs")
+        await mesh.run("echo_workflow", TEXT, id="over")
+        over = (await mesh.events("over"))[0].seq
+        await objects.put(QUEUE, "runs", "signal", b"x" * BIG)
+        await objects.put(QUEUE, "nobody", "start", b"x" * BIG)
+        await objects.put(QUEUE, "runs", ARGUMENTS, b"x" * BIG, run=handle.run)
+        await objects.put(QUEUE, "over", ARGUMENTS, b"x" * BIG, run=over)
+        await mesh.client.js.publish("$O.mesh_orders.C.runs.0.signal.half", b"half of it")
+        await mesh.client.schedules.add("daily", "app:echo_workflow", TEXT, host=WORKER, cron="0 3 * * *")
+        needed = ["runs start", "runs arg", "over start", "over end", "daily cron"]
+        everything = [*needed, "runs signal", "runs signal", "nobody start", "over arg"]
+        assert await is_stored(mesh, *everything)
+        assert await the_orphans(mesh, 3600).sweep() == 0
+        assert await is_stored(mesh, *everything)
+        assert await the_orphans(mesh, 0).sweep() == 4
+        assert await is_stored(mesh, *needed)
+        await mesh.client.schedules.remove("daily", queue=QUEUE)
+        assert await the_orphans(mesh, 0).sweep() == 1
+        await handle.signal("data", "stop")
+        assert await handle.result(timeout_s=TIMEOUT_S) == [BIG]
+
+
+async def test_an_object_that_is_gone_suspends_its_workflow_and_one_that_is_back_lets_it_go_on(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """And an object of somebody else is no payload: a reference to it is a value that nobody can read."""
+    server, app = nats_server(config=SMALL), an_app(tmp_path)
+    async with a_mesh(server.url, app) as mesh:
+        js = mesh.client.js
+        for name in ("start", "signal"):
+            handle = await mesh.start("sizes", TEXT, id=name)
+            await handle.signal("data", TEXT)
+        await wait_until(lambda: mesh.statistics()["resident"] == 2)
+        other = next(name for name in await js.objects.names(QUEUE, "start"))
+        as_stored = JetStream(mesh.client.conn, opens=False)
+        messages = await as_stored.batch_get(stream_name(QUEUE), subject_filter=f"mesh.log.{QUEUE}.*.start.start")
+        theirs = await mesh.start("sizes", id="theirs")
+        await js.publish(theirs.key.signal("data"), messages[0].data)
+        await theirs.signal("data", "stop")
+        assert (await theirs.result(timeout_s=TIMEOUT_S))[0] == 0
+        assert other.id_token == "start"
+        await mesh.node.leave()
+    taken = {}
+    async with mesh_client(server.url) as client:
+        for name in ("start", "signal"):
+            chunks = await client.js.batch_get(BUCKET, subject_filter=f"$O.mesh_orders.C.{name}.0.{name}.*")
+            taken[name] = chunks[-1]
+            await client.js.delete_message(BUCKET, chunks[-1].seq)
+    async with a_mesh(server.url, app, node_id="b") as mesh:
+        for name in ("start", "signal"):
+            handle = mesh.get(name)
+            await handle.signal("data", "stop")
+            with pytest.raises(
+                WorkflowSuspended, match=rf"{name}\.0\.{name}.*of bucket mesh_orders is missing \(3 of 4"
+            ):
+                await handle.result(timeout_s=TIMEOUT_S)
+        assert await mesh.run("echo_workflow", "others go on") == "others go on"
+        for message in taken.values():
+            await mesh.client.js.publish(message.subject, message.data)
+        await mesh.node.leave()
+    async with a_mesh(server.url, app, node_id="c") as mesh:
+        for name in ("start", "signal"):
+            handle = mesh.get(name)
+            await handle.signal("data", "after")
+            assert await handle.result(timeout_s=TIMEOUT_S) == [BIG, BIG]
+
+
+@asynccontextmanager
+async def mesh_client(url: str) -> AsyncIterator[Client]:
+    async with mesh.client.connect(url) as client:
+        yield client
+
+
+async def test_an_exported_history_holds_its_payloads_and_an_import_stores_them_again(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    app = an_app(tmp_path)
+    async with a_mesh(nats_server(config=SMALL).url, app) as here, a_mesh(nats_server(config=SMALL).url, app) as there:
+        handle = await here.start("sizes", TEXT, id="one")
+        for value in (TEXT, "stop"):
+            await handle.signal("data", value)
+        assert await handle.result(timeout_s=TIMEOUT_S) == [BIG, BIG]
+        history = await recorded(here, "one")
+        await imported(there, history)
+        assert await stored(there) == ["one signal", "one start"]
+        again = await recorded(there, "one")
+        assert [event.data for event in again.events] == [event.data for event in history.events]
+        assert await there.get("one").result(timeout_s=TIMEOUT_S) == [BIG, BIG]
+
+
+async def test_nodes_that_are_killed_between_object_and_event_and_in_the_middle_of_a_call_lose_nothing(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    server, app = nats_server(config=SMALL), an_app(tmp_path)
+    environ = {"MESH_TEST_DIRECTORY": str(tmp_path)}
+    async with mesh_client(server.url) as client:
+        async with a_node(app, server.url, node_id="a", environ=environ) as first:
+            handle = await client.start("app:slow", TEXT, host=WORKER, id="slow")
+            await wait_until(lambda: any(tmp_path.glob("begun-*")), TIMEOUT_S)
+            first.kill()
+        async with a_node(app, server.url, node_id="b", environ=environ) as second:
+            await wait_until(lambda: len(list(tmp_path.glob("begun-*"))) == 2, TIMEOUT_S)
+            chunks: list[str] = []
+
+            def on_chunk(subject: str, *_: object) -> None:
+                chunks.append(subject)
+                second.kill()
+
+            # The outcome's object is on its way, and the outcome comes after it.
+            (tmp_path / "go").touch()
+            assert await handle.result(timeout_s=TIMEOUT_S) == BIG
+            subscription = client.conn.subscribe_direct("$O.mesh_orders.C.echo.*.ret.*", on_chunk)
+            await client.conn.flush()
+            echo = await client.start("app:everything", TEXT, host=WORKER, id="echo")
+            await wait_until(lambda: bool(chunks), TIMEOUT_S)
+            subscription.unsubscribe()
+        async with a_node(app, server.url, node_id="c", environ=environ):
+            await echo.signal("data", TEXT)
+            await echo.signal("go", 1)
+            result = await echo.result(timeout_s=TIMEOUT_S)
+            assert result == [BIG, BIG + 1, BIG, BIG + 5, TEXT + "r"]
+        events = await echo.history()
+        assert [event.kind for event in events].count("exit") == 1
+
+
+async def test_with_a_codec_the_object_store_sees_ciphertext_only(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """Encrypted first, then stored: after a takeover and for a reset run, too."""
+    server, app = nats_server(config=SMALL), an_app(tmp_path)
+    options = ConnectOptions(codec=Keyring({"one": bytes(range(32))}, "one"))
+    secret = "secret" * (BIG // 6)
+    async with (
+        a_mesh(server.url, app, options=options) as mesh,
+        mesh_client_with(server.url, options) as client,
+    ):
+        mesh = replace(mesh, client=client)
+        handle = await mesh.start("everything", secret, id="one")
+        await handle.signal("data", secret)
+        await wait_until_async(lambda: has(mesh, "one", "exit"), TIMEOUT_S)
+        events = await handle.history()
+        await handle.reset(len(events))
+        await wait_until_async(lambda: has(mesh, "one", "start"))
+        chunks = await JetStream(mesh.client.conn, opens=False).batch_get(BUCKET, subject_filter="$O.mesh_orders.C.>")
+        assert len(chunks) > 20
+        assert not [chunk.subject for chunk in chunks if b"secret" in chunk.data]
+        await mesh.node.leave()
+    async with (
+        a_mesh(server.url, app, node_id="b", options=options) as mesh,
+        mesh_client_with(server.url, options) as client,
+    ):
+        mesh = replace(mesh, client=client)
+        handle = mesh.get("one")
+        await handle.signal("go")
+        size = len(secret)
+        assert await handle.result(timeout_s=TIMEOUT_S) == [size, size + 1, size, size + 5, secret + "r"]
+
+
+@asynccontextmanager
+async def mesh_client_with(url: str, options: ConnectOptions) -> AsyncIterator[Client]:
+    async with mesh.client.connect(url, options=options) as client:
+        yield client

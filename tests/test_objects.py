@@ -6,11 +6,12 @@ import base64
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import nats
 import pytest
 
-from mesh.connection import connect
+from mesh.connection import ConnectOptions, connect
 from mesh.errors import Undecodable
 from mesh.jetstream import JetStream
 from mesh.objects import CHUNK_BYTES, HEADERS_BYTES, Objects, TooLarge
@@ -33,11 +34,11 @@ STREAM = "OBJ_mesh_orders"
 
 
 @asynccontextmanager
-async def objects(server: ServerProcess, **options: int) -> AsyncIterator[tuple[JetStream, Objects]]:
-    async with connect(server.url, name="test") as conn:
+async def objects(server: ServerProcess, **options: Any) -> AsyncIterator[tuple[JetStream, Objects]]:
+    async with connect(server.url, name="test", options=ConnectOptions(**options)) as conn:
         js = JetStream(conn)
         await ensure_queue(js, QUEUE, partitions=1)
-        yield js, Objects(js, **options)
+        yield js, js.objects
 
 
 async def messages(js: JetStream) -> int:
@@ -130,13 +131,15 @@ async def test_what_was_not_finished_is_listed_with_its_age(nats_server: ServerF
 
 
 async def test_a_payload_above_the_limit_is_refused_by_writer_and_reader(nats_server: ServerFactory) -> None:
-    async with objects(nats_server(), payload_bytes_max=1000) as (js, store):
+    server = nats_server()
+    async with objects(server, payload_bytes_max=1000) as (_, store):
         reference = await store.put(QUEUE, "a", "ret", b"x" * 1000)
         assert await store.get(QUEUE, reference) == b"x" * 1000
         with pytest.raises(TooLarge, match=r"the payload \(ret\) takes 1001 bytes, at most 1000"):
             await store.put(QUEUE, "a", "ret", b"x" * 1001)
+    async with objects(server, payload_bytes_max=999) as (_, store):
         with pytest.raises(TooLarge, match="have it take as much"):
-            await Objects(js, payload_bytes_max=999).get(QUEUE, reference)
+            await store.get(QUEUE, reference)
 
 
 def test_a_reference_is_read_back_and_nothing_else_is_taken_for_one() -> None:

@@ -19,6 +19,7 @@ from mesh.events import Event, decode_end, decode_start, parse
 from mesh.failure import Failure
 from mesh.follower import Delivered, Follower
 from mesh.instants import iso
+from mesh.references import is_reference
 from mesh.subjects import WorkflowKey, stream_name, token, untoken
 
 WAITING_MAX: Final = 10_000  # what is not read yet; the oldest go first
@@ -140,6 +141,9 @@ class Feed:
         key, event = news.key, news.event
         if event is None:
             return Happening(news.time_ns, "suspended", key, None, await self._type_of(key), "suspended", news.reason)
+        if is_reference(event.data):
+            subject = key.subject(event.kind, *event.args)
+            event = event._replace(data=await self._client.js.objects.fetched(subject, event.data))
         if event.kind == "start":
             try:
                 name = decode_start(event.data, event.headers).workflow

@@ -64,6 +64,7 @@ from node.workflows.long_histories import LongHistories
 from node.workflows.looking_back import LookingBack
 from node.workflows.opening import Opening
 from node.workflows.ops import Suspend
+from node.workflows.orphans import Orphans
 from node.workflows.others import Others
 from node.workflows.partition import Partition
 from node.workflows.retention import Retention
@@ -175,6 +176,7 @@ class Engine:
             conn=conn, js=js, may_act=roster.may_act, queue=stream.queue, partitions=self._following.partitions,
             retention_s=options.retention_s,
         )  # fmt: skip
+        self._orphans = Orphans(conn, stream.queue, partitions=self._following.partitions, may_act=roster.may_act)
         # What the hot path uses of the parts, once per event.
         self._inbox: deque[tuple[Partition, int, Delivered | None]] = self._following.inbox
         self._by_token = instances.by_token
@@ -230,6 +232,7 @@ class Engine:
             tasks.start_soon(self._raise_failure)
             tasks.start_soon(self._tidy_for_ever)
             tasks.start_soon(self._retention.run)
+            tasks.start_soon(self._orphans.run)
             task_status.started()
 
     def take(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool = False) -> None:

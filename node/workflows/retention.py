@@ -44,6 +44,7 @@ from store.retention import (
     verdict,
     visited_by_id,
 )
+from store.unreferenced import referred_by
 
 SWEEP_EVERY_S: Final = 60.0
 SWEEP_SOONEST_S: Final = 0.25
@@ -106,6 +107,7 @@ class Retention:
         self.purged = 0
         self._purging = Purging(conn, js, queue)
         self._js = js
+        self._as_stored = JetStream(conn, opens=False)
         self._may_act = may_act
         self._queue = queue
         self._stream = self._purging.stream
@@ -160,7 +162,7 @@ class Retention:
         subjects = partition_filter(self._queue, number)
         while not partition.stopped and self._may_act():
             begun = time.perf_counter()
-            page = await self._js.batch_get(
+            page = await self._as_stored.batch_get(
                 self._stream, from_seq=walk.seq + 1, subject_filter=subjects,
                 batch=PAGE_MESSAGES, messages_max=PAGE_MESSAGES,
             )  # fmt: skip
@@ -193,6 +195,7 @@ class Retention:
                 lambda id_token: self._purging.purge(partition, id_token, bounds[id_token], ()), sorted(at_once)
             )
         await self._tidy_timers(partition, bounds)
+        await self._purging.remove_objects(name for message in going if (name := referred_by(message.data)))
         for message in going:
             if message.subject.endswith(".start") and _id_token(message) not in at_once:
                 self.purged += 1
