@@ -48,15 +48,19 @@ class Unopened(Undecodable):
 
 
 class Closed(bytes):
-    """An envelope that somebody has tried to open, with the reason why that was not possible."""
+    """An envelope that somebody has tried to open, with the reason why that was not possible.
+
+    for_ever: nobody will ever open it, as it is none of ours.
+    """
 
     reason: str
+    for_ever: bool
 
     @classmethod
-    def because(cls, data: bytes, reason: str) -> Closed:
+    def because(cls, data: bytes, reason: str, *, for_ever: bool = False) -> Closed:
         """The same bytes, with the reason."""
         closed = cls(data)
-        closed.reason = reason
+        closed.reason, closed.for_ever = reason, for_ever
         return closed
 
 
@@ -121,7 +125,7 @@ def why_closed(data: bytes) -> str | None:
 def may_open_later(data: bytes) -> bool:
     """Whether bytes are an envelope that another keyring would open, or a reference to what can be fetched."""
     if data[:3] != ENCRYPTED:
-        return data[:3] == REFERENCE
+        return data[:3] == REFERENCE and not (isinstance(data, Closed) and data.for_ever)
     try:
         read_encrypted(data)
     except Undecodable:

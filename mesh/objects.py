@@ -150,14 +150,18 @@ class Objects:
 
     async def _fetched(self, holder: Holder | None, data: bytes, context: str) -> bytes:
         if holder is None:
-            return Closed.because(data, "a reference to an object where none may be")
+            return Closed.because(data, "a reference to an object where none may be", for_ever=True)
         try:
             reference = reference_to(data, holder.id_token)
             stored = await self.get(holder.queue, reference)
-        except (ObjectMissing, ObjectDamaged, TooLarge, Undecodable) as error:
+        except Undecodable as error:
+            return Closed.because(data, f"no reference of ours: {error}", for_ever=True)
+        except (ObjectMissing, ObjectDamaged, TooLarge) as error:
             return Closed.because(data, f"kept in an object store: {error}")
         opened = self._js.conn.opened(context, stored) if self._js.opens else stored
-        return Closed.because(data, "a reference to a reference") if is_reference(opened) else opened
+        if is_reference(opened):
+            return Closed.because(data, "a reference to a reference", for_ever=True)
+        return opened
 
     # ---- objects ---------------------------------------------------------------------------------------------------
 

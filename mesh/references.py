@@ -19,7 +19,7 @@ import re
 from typing import Final, NamedTuple
 
 from mesh import codec
-from mesh.envelopes import REFERENCE, context_of
+from mesh.envelopes import REFERENCE, Closed, context_of
 from mesh.errors import MeshError, Undecodable
 from mesh.subjects import untoken
 
@@ -110,8 +110,8 @@ class ObjectDamaged(MeshError):
 
 
 def is_reference(data: bytes) -> bool:
-    """Whether bytes stand for an object."""
-    return data[:3] == REFERENCE
+    """Whether bytes stand for an object that nobody has tried to fetch yet."""
+    return data[:3] == REFERENCE and not isinstance(data, Closed)
 
 
 def decode_reference(data: bytes) -> Reference:
