@@ -11,10 +11,14 @@ first copy; read back then.
 Invariants:
 - A write ends with exactly one Ack: a sequence, or an error. Temporary refusals are not errors, they are repeated.
 - At most WINDOW writes are unanswered at the server, whose queue per stream takes 10,000 and drops what is above.
-- The order of writes is kept unless one has to be repeated.
+- The order of writes to a stream is kept unless one has to be repeated.
 
 - A payload that is too large for a message is put into an object store first (`mesh.objects`), and its reference is
   written instead; it may be overtaken meanwhile.
+
+Towards a server that flushes each message by itself (`mesh.pace` finds that out) writes gather while others are
+unanswered and go together, as an atomic batch where there are enough of them. The server stores all of it or nothing; a
+batch that it refuses, or does not answer, is sent again write by write, which is harmless as above.
 
 Not here: what is written and whether that is allowed twice; writes that must not be repeated (`JetStream.publish`).
 """
@@ -25,8 +29,9 @@ import asyncio
 import json
 import logging
 import re
+import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -46,6 +51,7 @@ from mesh.errors import (
     Undecodable,
 )
 from mesh.jetstream import JetStream, error_of
+from mesh.pace import BATCH_MAX, BATCH_MIN, SAMPLE_WRITES, Pace
 from mesh.references import holder_of, is_reference
 from mesh.wire import check_subject, is_no_responders, parse_headers
 
@@ -60,13 +66,22 @@ RETRY_S = 0.25
 TICK_S = 0.25
 # An object that nothing refers to is removed after an hour (`store.unreferenced`), a write may wait for longer.
 STORED_ANEW_S = 600.0
+_VERSION_LINE = b"NATS/1.0\r\n"
+# The start of a workflow that was never started before; that it was is rare.
+_FIRST = encode_headers({"Nats-Expected-Last-Subject-Sequence": "0"})
 # "No stream" and "cannot store" are also said for a moment while a cluster elects a leader or a server shuts down.
 PATIENCE_S = 5.0
 
+# What a batch may hold of bytes: a node that writes large payloads would have everybody wait for all of them.
+BATCH_BYTES_MAX = 1024 * 1024
+BATCH_HEADERS_BYTES_MAX = 128  # of what a write gets in addition
+
 _PLAIN_ACK = re.compile(rb'\{"stream":"[^"]*","seq":(\d+)\}').fullmatch
+_BATCH_ACK = re.compile(rb'\{"stream":"[^"]*","seq":(\d+),"batch":"[^"]*","count":(\d+)\}').fullmatch
 # err_code: JetStream or leader not there yet, too little memory, the first copy in process, too many requests.
 _TEMPORARY = frozenset({10006, 10007, 10008, 10009, 10023, 10158, 10167})
 _STORE_FAILED = 10077
+_WRONG_SEQUENCE = b'"err_code":10071,'
 
 _log = logging.getLogger(__name__)
 
@@ -80,16 +95,18 @@ class Ack(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What an outbox has in hand."""
+    """What an outbox has in hand. batches: how many were stored so far."""
 
     unanswered: int
     waiting: int
     repeated: int
+    batches: int = 0
 
 
 class _Write:
     __slots__ = (
-        "doubted_since", "due", "headers", "large", "number", "on_ack", "payload", "stored_s", "subject", "tries",
+        "awaited", "batch", "doubted_since", "due", "headers", "large", "number", "on_ack", "payload", "stored_s",
+        "subject", "tries",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +122,15 @@ class _Write:
         self.doubted_since = 0.0
         self.large = b""  # the payload that became an object, and when
         self.stored_s = 0.0
+        self.batch: _Batch | None = None  # whose commit it is
+        self.awaited = False  # what has gathered since is sent after it
+
+
+class _Batch(NamedTuple):
+    """Writes that were sent together, with their tokens. sent_s: by the loop's clock."""
+
+    writes: Sequence[tuple[str, _Write]]
+    sent_s: float
 
 
 class Outbox:
@@ -113,7 +139,9 @@ class Outbox:
     Writes that are unanswered then end with OutcomeUnknown, those never sent with Disconnected.
     """
 
-    def __init__(self, conn: Connection, *, resend_s: float = RESEND_S, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, conn: Connection, *, resend_s: float = RESEND_S, patience_s: float = PATIENCE_S, pace: Pace | None = None
+    ) -> None:
         self._conn = conn
         self._resend_s = resend_s
         self._patience_s = patience_s
@@ -123,6 +151,13 @@ class Outbox:
         self._repeated = 0
         self._sent: dict[str, _Write] = {}
         self._waiting: OrderedDict[str, _Write] = OrderedDict()
+        self._pace = pace or Pace()
+        self._batches = 0
+        self._gathering = False
+        self._awaited = 0
+        # A stretch of writes whose acknowledgements are timed: the number of the last one, and when the first came.
+        self._timed_to = 0
+        self._timed_since_s = 0.0
         self._refused_locally = 0
         self._objects = JetStream(conn).objects
         self._storing: dict[str, _Write] = {}  # what is too large and becomes an object
@@ -170,7 +205,7 @@ class Outbox:
 
     def statistics(self) -> Statistics:
         """Return what is in hand, and how many sendings were repetitions so far."""
-        return Statistics(len(self._sent), len(self._waiting), self._repeated)
+        return Statistics(len(self._sent), len(self._waiting), self._repeated, self._batches)
 
     def write(
         self,
@@ -191,10 +226,14 @@ class Outbox:
             headers = encode_headers(headers)
         self._number_last += 1
         write = _Write(self._number_last, subject, payload, headers, on_ack)
-        if self._waiting or len(self._sent) >= WINDOW:
+        if self._waiting or len(self._sent) >= WINDOW or self._pace.in_batches:
             if len(self._waiting) >= PENDING_WRITES_MAX:
                 raise Disconnected(f"{subject}: {PENDING_WRITES_MAX} writes wait for the server already; await room()")
             self._waiting[str(write.number)] = write
+            if not self._awaited and not self._gathering:
+                # With everything else that is written in this turn of the loop.
+                self._gathering = True
+                self._loop.call_soon(self._send_gathered)
         elif not self._send(str(write.number), write):
             self._waiting[str(write.number)] = write
 
@@ -255,6 +294,7 @@ class Outbox:
         write.due = self._now + self._resend_s
         if write.tries:
             self._repeated += 1
+            self._await_no_more(write)
             write.due = self._now + min(self._resend_s * 2**write.tries, RESEND_MAX_S)
         write.tries += 1
         self._sent[token] = write
@@ -283,7 +323,16 @@ class Outbox:
         elif not self._send(token, write):
             self._waiting[token] = write
 
+    def _send_gathered(self) -> None:
+        self._gathering = False
+        if self._open:
+            self._send_waiting()
+
     def _send_waiting(self) -> None:
+        if self._pace.in_batches:
+            if not self._awaited and self._conn.is_connected:
+                self._send_together()
+            return
         while self._waiting and len(self._sent) < WINDOW:
             token, write = self._waiting.popitem(last=False)
             if not self._send(token, write):
@@ -291,16 +340,98 @@ class Outbox:
                 self._waiting.move_to_end(token, last=False)
                 return
 
+    def _await_no_more(self, write: _Write) -> None:
+        """A write has ended, or takes too long for others to wait for it."""
+        if write.awaited:
+            write.awaited = False
+            self._awaited -= 1
+
+    def _send_together(self) -> None:
+        """Send what has gathered, a batch for each stream at most; in the order it was written, stream by stream."""
+        together: dict[str, list[tuple[str, _Write]]] = {}
+        size, taken = 0, 0
+        while self._waiting and taken < BATCH_MAX and size < BATCH_BYTES_MAX:
+            token, write = next(iter(self._waiting.items()))
+            taken += 1
+            queue = _queue_of(write.subject)
+            if queue and self._may_be_batched(write):
+                del self._waiting[token]
+                together.setdefault(queue, []).append((token, write))
+                size += len(write.payload)
+                continue
+            if queue and not self._send_all(together.pop(queue, [])):
+                break
+            if not self._send(token, write):
+                break
+            del self._waiting[token]
+            self._await(token, write)
+        for writes in together.values():
+            self._send_all(writes)
+
+    def _await(self, token: str, write: _Write) -> None:
+        """Let others gather until this one is acknowledged."""
+        if token in self._sent and not write.awaited and write.tries == 1:
+            write.awaited = True
+            self._awaited += 1
+
+    def _send_all(self, writes: list[tuple[str, _Write]]) -> bool:
+        """Send writes to one stream, in one batch if there are enough; False: not possible now, they wait on."""
+        if len(writes) >= BATCH_MIN:
+            if self._send_batch(writes):
+                return True
+        else:
+            sent = [item for item in writes if self._send(*item)]
+            for token, write in sent:
+                self._await(token, write)
+            writes = writes[len(sent) :]  # once it is not possible it is so for all that follow
+            if not writes:
+                return True
+        for token, write in reversed(writes):
+            self._waiting[token] = write
+            self._waiting.move_to_end(token, last=False)
+        return False
+
+    def _send_batch(self, writes: list[tuple[str, _Write]]) -> bool:
+        batch_id = secrets.token_urlsafe(6)
+        last_token, last = writes[-1]
+        try:
+            for i, (_, write) in enumerate(writes, start=1):
+                end, reply = ("\r\nNats-Batch-Commit: 1", self._inbox + last_token) if write is last else ("", "")
+                added = f"NATS/1.0\r\nNats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: {i}{end}\r\n".encode()
+                headers = added + (b"\r\n" if write.headers is None else write.headers[len(_VERSION_LINE) :])
+                self._conn.publish_nowait(write.subject, write.payload, reply, headers)
+        except Disconnected:
+            return False  # without its end the server forgets what has come of it
+        for token, write in writes:
+            write.due = self._now + self._resend_s
+            write.tries += 1
+            self._sent[token] = write
+            self._await(token, write)
+        last.batch = _Batch(writes, self._loop.time())
+        return True
+
+    def _may_be_batched(self, write: _Write) -> bool:
+        """Whether a write may share the fate of others: what expects something of the stream may be refused."""
+        if write.tries or write.large:
+            return False
+        if write.headers is not None and write.headers != _FIRST and b"\r\nNats-" in write.headers:
+            return False
+        size = len(write.payload) + len(write.headers or b"") + BATCH_HEADERS_BYTES_MAX
+        return size <= min(self._conn.max_payload, BATCH_BYTES_MAX)
+
     def _tick(self) -> None:
         self._now = self._loop.time()
         self._timer = self._loop.call_later(TICK_S, self._tick)
         if self._conn.is_connected:
             for token, write in [item for item in self._sent.items() if item[1].due <= self._now]:
+                write.batch = None
                 if not self._send(token, write):
                     break
             self._send_waiting()
 
     def _on_state(self, connected: bool) -> None:
+        self._pace.restart()  # it may be another server
+        self._timed_to = self._awaited = 0
         if connected:
             self._send_waiting()
             return
@@ -308,6 +439,7 @@ class Outbox:
         again = sorted(self._sent.values(), key=_number)
         for write in again:
             write.doubted_since = 0.0
+            write.batch, write.awaited = None, False
         waiting = self._waiting
         self._waiting = OrderedDict((str(write.number), write) for write in again)
         self._waiting.update(waiting)
@@ -323,9 +455,15 @@ class Outbox:
             write = self._waiting.get(token)
             if write is None:
                 return
+        if write.batch is not None:
+            self._on_batch_reply(write.batch, data)
+            return
         plain = _PLAIN_ACK(data)
+        if write.number >= self._timed_to:
+            self._time(write.number)
         ack = Ack(int(plain[1])) if plain is not None else self._judge(write, data, raw_headers)
         if ack is None:
+            self._await_no_more(write)
             return
         if self._sent.pop(token, None) is None:
             self._waiting.pop(token, None)
@@ -333,6 +471,37 @@ class Outbox:
             self._store_soon(token, write, ack.error)  # the stream takes less than the server
             return
         self._finish(write, ack)
+        if self._waiting:
+            self._send_waiting()
+
+    def _time(self, number: int) -> None:
+        """Time how long the server takes from one write to the next, when there are many for it to do."""
+        if number == self._timed_to:
+            now_s = self._loop.time()
+            self._pace.note_singles((now_s - self._timed_since_s) / SAMPLE_WRITES, now_s)
+        if len(self._sent) > SAMPLE_WRITES and not self._pace.in_batches:
+            self._timed_to = number + SAMPLE_WRITES
+            self._timed_since_s = self._loop.time()
+
+    def _on_batch_reply(self, batch: _Batch, data: bytes) -> None:
+        stored = _BATCH_ACK(data)
+        now_s = self._loop.time()
+        batch.writes[-1][1].batch = None
+        if stored is None or int(stored[2]) != len(batch.writes):
+            _log.info("a batch of %d writes is sent again one by one: %r", len(batch.writes), data[:200])
+            if _WRONG_SEQUENCE not in data:
+                self._pace.rest(now_s)
+            for token, write in batch.writes:
+                if self._sent.get(token) is write and not self._send(token, write):
+                    break  # the connection is down: all of them are sent again when it is up
+            self._send_waiting()
+            return
+        self._batches += 1
+        self._pace.note_batch(now_s - batch.sent_s, len(batch.writes), now_s)
+        first_seq = int(stored[1]) - len(batch.writes) + 1
+        for i, (token, write) in enumerate(batch.writes):
+            if self._sent.pop(token, None) is not None:
+                self._finish(write, Ack(first_seq + i))
         if self._waiting:
             self._send_waiting()
 
@@ -380,6 +549,7 @@ class Outbox:
         self._finish(write, Ack(0, False, error))
 
     def _finish(self, write: _Write, ack: Ack) -> None:
+        self._await_no_more(write)
         if write.on_ack is not None:
             try:
                 write.on_ack(ack)
@@ -395,6 +565,13 @@ class Outbox:
 def _may_be_object(write: _Write) -> bool:
     """Whether an object may stand for what is too large: not for what is one already."""
     return not is_reference(write.payload) and holder_of(write.subject) is not None
+
+
+def _queue_of(subject: str) -> str:
+    """The queue whose stream takes a subject; "" for any other."""
+    if not subject.startswith("mesh.wf."):
+        return ""
+    return subject[8 : subject.find(".", 8)]
 
 
 def _number(write: _Write) -> int:

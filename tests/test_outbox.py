@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import pytest
 
@@ -18,10 +20,27 @@ from mesh.errors import (
 )
 from mesh.jetstream import JetStream
 from mesh.outbox import WINDOW, Ack, Outbox
+from mesh.pace import BATCH_MIN, Pace
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until
 
 STREAM = {"name": "S", "subjects": ["s.>"], "storage": "file", "allow_direct": True}
+
+
+# A queue's stream, but without partitions.
+QUEUE_STREAM = STREAM | {"subjects": ["mesh.wf.q.>"], "allow_atomic": True, "allow_rollup_hdrs": True}
+
+
+class Flushes(Pace):
+    """What a server that flushes each write turns out to be, from the beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.restart()
+
+    def restart(self) -> None:
+        super().restart()
+        self.in_batches, self.single_s = True, 10.0
 
 
 async def stored(conn: Connection) -> list[tuple[str, bytes]]:
@@ -40,7 +59,7 @@ async def test_each_write_is_acknowledged_once_and_stored_in_order(nats_server: 
         assert acks == []
         await outbox.flush(20)
         assert acks == [Ack(n + 1) for n in range(count)]
-        assert outbox.statistics() == (0, 0, 0)
+        assert outbox.statistics() == (0, 0, 0, 0)
         assert [data for _, data in await stored(conn)] == [b"%d" % n for n in range(count)]
 
 
@@ -221,3 +240,116 @@ async def test_leaving_the_block_ends_what_is_unanswered(nats_server: ServerFact
         with pytest.raises(Disconnected):
             outbox.write("deaf")
     assert [type(ack.error) for ack in acks] == [OutcomeUnknown, Disconnected]
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_written_together_is_stored_in_batches_in_its_order(nats_server: ServerFactory) -> None:
+    acks: list[Ack] = []
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn, pace=Flushes()) as outbox:
+        await JetStream(conn).ensure_stream(QUEUE_STREAM)
+        count = 1700
+        for n in range(count):
+            # Now and then one that may not share the fate of others.
+            headers = {"Nats-Msg-Id": str(n)} if n % 300 == 299 else {"Mesh-Node": "a"} if n % 2 else None
+            outbox.write("mesh.wf.q.w.signal.s", b"%d" % n, headers, acks.append)
+        await outbox.flush(20)
+        assert [ack.seq for ack in acks] == list(range(1, count + 1))
+        assert [data for _, data in await stored(conn)] == [b"%d" % n for n in range(count)]
+        assert 4 <= outbox.statistics().batches <= 20
+        first, second = (await JetStream(conn).batch_get("S"))[:2]
+        assert b"Mesh-Node" not in (first.raw_headers or b"")
+        assert b"Mesh-Node: a\r\n" in (second.raw_headers or b"")
+
+        before = outbox.statistics().batches
+        for n in range(BATCH_MIN - 1):
+            outbox.write("mesh.wf.q.w.signal.s", b"%d" % n)
+        await outbox.flush(5)
+        assert outbox.statistics().batches == before, "too few for one"
+
+
+async def test_writes_to_two_streams_are_two_batches(nats_server: ServerFactory) -> None:
+    acks: list[Ack] = []
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn, pace=Flushes()) as outbox:
+        await JetStream(conn).ensure_stream(QUEUE_STREAM)
+        await JetStream(conn).ensure_stream(QUEUE_STREAM | {"name": "T", "subjects": ["mesh.wf.t.>", "t"]})
+        for n in range(60):
+            outbox.write("mesh.wf.q.w.start", b"%d" % n, None, acks.append)
+            outbox.write("mesh.wf.t.w.start", b"%d" % n, None, acks.append)
+        outbox.write("t", b"", None, acks.append)
+        await outbox.flush(5)
+        assert outbox.statistics().batches == 2
+        assert sorted(ack.seq for ack in acks) == sorted([*range(1, 61), *range(1, 62)])
+
+
+async def test_a_batch_that_is_refused_is_written_one_by_one(nats_server: ServerFactory) -> None:
+    """Whoever is at fault hears of it, and nobody else."""
+    acks: dict[int, Ack] = {}
+    first = {"Nats-Expected-Last-Subject-Sequence": "0"}
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn, pace=Flushes()) as outbox:
+        await JetStream(conn).ensure_stream(QUEUE_STREAM)
+        await outbox.write_acked("mesh.wf.q.w7.start")
+        for n in range(50):
+            outbox.write(f"mesh.wf.q.w{n}.start", b"", first, lambda ack, n=n: acks.update({n: ack}))  # type: ignore[misc]
+        await outbox.flush(5)
+        assert {n for n, ack in acks.items() if isinstance(ack.error, Conflict)} == {7}
+        assert len(acks) == 50
+        subjects = [subject for subject, _ in await stored(conn)]
+        assert sorted(subjects) == sorted(f"mesh.wf.q.w{n}.start" for n in range(50))
+        assert outbox.statistics() == (0, 0, 50, 0)
+
+
+async def test_a_stream_that_takes_no_batches_gets_none(nats_server: ServerFactory) -> None:
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn, pace=Flushes()) as outbox:
+        await JetStream(conn).ensure_stream(QUEUE_STREAM | {"allow_atomic": False})
+        for n in range(100):
+            outbox.write("mesh.wf.q.w.start", b"%d" % n)
+        await outbox.flush(5)
+        assert [data for _, data in await stored(conn)] == [b"%d" % n for n in range(100)]
+
+
+async def test_a_write_that_nobody_answers_holds_nobody_up(nats_server: ServerFactory) -> None:
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn, pace=Flushes(), resend_s=0.2) as outbox:
+        await JetStream(conn).ensure_stream(QUEUE_STREAM)
+        conn.subscribe_direct("deaf", lambda *_: None)
+        outbox.write("deaf")
+        for _ in range(5):
+            with anyio.fail_after(2):
+                await outbox.write_acked("mesh.wf.q.w.start")
+        assert outbox.pending_count == 1
+
+
+async def test_no_write_of_a_batch_is_lost_or_torn_when_the_server_is_killed_again_and_again(
+    nats_server: ServerFactory,
+) -> None:
+    """Each is acknowledged once, with a sequence where it is; and all that is stored is what was written."""
+    server = nats_server(sync_interval="always")
+    acks: dict[int, list[Ack]] = {}
+    count = 6000
+    async with connect(server.url, name="test") as conn, Outbox(conn, pace=Flushes()) as outbox:
+        js = JetStream(conn)
+        await js.ensure_stream(QUEUE_STREAM)
+
+        async def write_all() -> None:
+            for n in range(count):
+                acks[n] = []
+                outbox.write("mesh.wf.q.w.start", b"%d" % n, None, acks[n].append)
+                if n % 60 == 0:
+                    await anyio.sleep(0.01)
+
+        def stored_since(batches: int) -> Callable[[], bool]:
+            return lambda: outbox.statistics().batches > batches
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_all)
+            for _ in range(3):
+                await wait_until(stored_since(outbox.statistics().batches), 20)
+                server.kill()
+                await wait_until(lambda: not conn.is_connected)
+                server.start()
+        await outbox.flush(20)
+        assert all(len(given) == 1 and given[0].error is None for given in acks.values())
+        messages = {message.seq: message.data for message in await js.batch_get("S")}
+        assert set(map(int, messages.values())) == set(range(count))
+        assert all(messages[given[0].seq] == b"%d" % n for n, given in acks.items())
