@@ -6,6 +6,8 @@ Nobody tells the nodes; they find the server again themselves. Acknowledged mean
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +16,12 @@ import pytest
 
 from mesh.client import WorkflowHandle
 from mesh.errors import MeshError
+from tests.apps import write_app
+from tests.cluster import plain_environment
 from tests.conftest import ServerFactory
 from tests.recovery import Fleet, a_fleet, checked_history
+from tests.test_connection import free_port
+from tests.waiting import wait_until
 
 COLLECTORS: Final = 10
 STEPPERS: Final = 20
@@ -154,3 +160,35 @@ async def test_timers_that_fell_due_while_the_server_was_down_fire(nats_server: 
         assert all(s >= 1.9 for s in slept_s), "they did not fall due while it was down"
         for sleeper in sleepers:
             await checked_history(fleet.client, sleeper.key, sleeper.run)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+async def test_a_node_that_is_started_while_a_cluster_has_no_leader_waits_for_one(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """As for a server that is not up yet (`--wait`): a node that goes instead has to be started by somebody again."""
+    app = write_app(tmp_path, workflows={"answer": "return function() return 42 end"})
+    routes = [free_port(), free_port()]
+    first, second = (
+        nats_server(
+            config=f"server_name: s{n}\ncluster {{ name: c, listen: 127.0.0.1:{routes[n]}, "
+            f"routes: [nats://127.0.0.1:{routes[1 - n]}] }}"
+        )
+        for n in range(2)
+    )
+    second.kill()
+    command = [sys.executable, "-m", "node", "node", str(app), "--nats", first.url, "--id", "a", "--with-parent"]
+    log_file = tmp_path / "node.log"
+    with log_file.open("wb") as log:
+        process = await anyio.open_process(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=plain_environment()
+        )
+    async with process:
+        try:
+            await wait_until(lambda: "not up yet" in log_file.read_text() or process.returncode is not None, 20)
+            assert process.returncode is None, log_file.read_text()
+            second.start()
+            await wait_until(lambda: "node a is ready" in log_file.read_text(), 30)
+        finally:
+            process.kill()

@@ -34,6 +34,7 @@ LOG_FORMATS: Final = ("auto", "text", "json")
 # Of a terminal's last column: what a node of an ordinary app owns stands on one line rather than all columns beside it.
 QUEUES_CHARACTERS: Final = 40
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+START_AGAIN_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -203,6 +204,7 @@ async def _serve(config: NodeConfig, registry: Registry, with_parent: bool) -> i
     """Run the node until it is told to go, then leave; returns the exit status."""
     import anyio
 
+    from mesh.errors import Disconnected, NotReady, RequestTimeout
     from mesh.groups import unwrapped
     from node.keys import key_files_of
     from node.node import running_node
@@ -224,14 +226,22 @@ async def _serve(config: NodeConfig, registry: Registry, with_parent: bool) -> i
             tasks.start_soon(_on_signals, go)
             if with_parent:
                 tasks.start_soon(_on_closed_input, go)
-            async with running_node(config, registry) as node:
-                queues = ", ".join(sorted(node.engines)) or "none"
-                click.echo(f"node {node.id} is ready, pid {os.getpid()}, queues {queues}")
-                manager.ready(f"node {node.id}, queues {queues}")
-                tasks.start_soon(manager.keep_alive)
-                if files := key_files_of(node.conn.codec):
-                    tasks.start_soon(_on_hangup, files)
-                await anyio.sleep_forever()
+            while True:
+                try:
+                    async with running_node(config, registry) as node:
+                        queues = ", ".join(sorted(node.engines)) or "none"
+                        click.echo(f"node {node.id} is ready, pid {os.getpid()}, queues {queues}")
+                        manager.ready(f"node {node.id}, queues {queues}")
+                        tasks.start_soon(manager.keep_alive)
+                        if files := key_files_of(node.conn.codec):
+                            tasks.start_soon(_on_hangup, files)
+                        await anyio.sleep_forever()
+                except (Disconnected, NotReady, RequestTimeout) as error:
+                    # A server that is there, but serves nothing yet: its cluster has no leader.
+                    if node is not None or not config.options.patience_s:
+                        raise
+                    _log.warning("not up yet, trying again: %s", error)
+                await anyio.sleep(START_AGAIN_S)
     _log.info("node %s is down", config.node_id)
     return 0
 
