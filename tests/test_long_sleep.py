@@ -6,11 +6,25 @@ nanosecond, on whichever node and however much later the code goes on.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
+from mesh import codec
+from mesh.client import WorkflowFailed
+from mesh.events import EndRecord
+from mesh.failure import Failure
+from mesh.jetstream import JetStream
+from mesh.outbox import Outbox
+from mesh.roster import BUCKET
 from mesh.subjects import stream_name
+from node.workflows.timers import Timers
+from tests.apps import QUEUE as ORDERS
+from tests.apps import TIMEOUT_S, Mesh, a_mesh, write_app
 from tests.conftest import ServerFactory
 from tests.flows import T0_NS, Flow
 from tests.recovery import APP, QUEUE, a_fleet, checked_history
@@ -19,6 +33,38 @@ from tests.waiting import wait_until, wait_until_async
 DAY_MS = 24 * 3600 * 1000
 LATE_MS = 1234.5
 SLEEPER = (APP / "sleeper.lua").read_text()
+
+
+class Gate:
+    """Holds back the look-ups that a node makes before it sets timers again. Knows what is written after them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.waiting = 0
+        self.opened = anyio.Event()
+        self.written: list[str] = []
+        look_up, write = JetStream.get_last, Outbox.write_acked
+
+        async def get_last(js: JetStream, stream: str, subject: str, **options: Any) -> Any:
+            if is_timer(subject):
+                self.waiting += 1
+                await self.opened.wait()
+            return await look_up(js, stream, subject, **options)
+
+        async def write_acked(outbox: Outbox, subject: str, *args: Any) -> Any:
+            ack = await write(outbox, subject, *args)
+            self.written.append(subject)
+            return ack
+
+        patch.setattr(JetStream, "get_last", get_last)
+        patch.setattr(Outbox, "write_acked", write_acked)
+
+    def has_set_a_timer(self) -> bool:
+        return any(map(is_timer, self.written))
+
+
+def is_timer(subject: str) -> bool:
+    """Whether this is the subject of a run's timer, not of a schedule."""
+    return subject.startswith("mesh.at.") and subject.split(".")[3].isdecimal()
 
 
 def test_sleep_of_a_day_is_a_timer_that_is_due_a_day_after_the_step_that_asked_for_it() -> None:
@@ -101,3 +147,94 @@ async def test_timer_that_fired_while_no_node_was_up_is_taken_with_the_time_it_f
         assert tick.label == "tick 1"
         assert result == {"before_ns": start.event.at_ns, "after_ns": tick.event.at_ns}
         await checked_history(fleet.client, handle.key, handle.run)
+
+
+SLEEPS = "return function() time.sleep('1h') end"
+
+
+async def schedules(mesh: Mesh) -> int:
+    return len(await mesh.client.js.subject_counts(stream_name(ORDERS), "mesh.at.>"))
+
+
+async def test_no_timer_outlives_its_run_though_it_was_being_set_again_at_the_end(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end takes back what there is; what arrives after that would stand on the server until it is due."""
+    app = write_app(tmp_path, workflows={"sleeps": SLEEPS})
+    url = nats_server().url
+    async with a_mesh(url, app) as mesh:
+        await mesh.start("sleeps", id="w-1")
+        await wait_until_async(lambda: schedules(mesh))
+        await mesh.client.js.purge(stream_name(ORDERS), subject="mesh.at.>")  # as if its write had come to nothing
+    gate = Gate(monkeypatch)
+    async with a_mesh(url, app, node_id="b") as mesh:
+        handle = mesh.get("w-1")
+        await handle.signal("wake", "up")  # so that it is read from its history
+        await wait_until(lambda: gate.waiting)
+        await handle.terminate()
+        with pytest.raises(WorkflowFailed):
+            await handle.result(timeout_s=TIMEOUT_S)
+        await wait_until(lambda: not mesh.node.engines[ORDERS]._instances.chains)
+        gate.opened.set()
+        await wait_until(gate.has_set_a_timer)
+        await wait_until_async(lambda: _is_zero(schedules(mesh)))
+
+
+async def _is_zero(count: Awaitable[int]) -> bool:
+    return await count == 0
+
+
+async def test_a_timer_that_a_node_sets_after_it_has_lost_the_run_does_not_outlive_it(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood still, or its server did; meanwhile another owner has ended the run and taken its timers back."""
+    app = write_app(tmp_path, workflows={"sleeps": SLEEPS})
+    url = nats_server().url
+    async with a_mesh(url, app) as mesh:
+        await mesh.start("sleeps", id="w-1")
+        await wait_until_async(lambda: schedules(mesh))
+        await mesh.client.js.purge(stream_name(ORDERS), subject="mesh.at.>")
+    gate = Gate(monkeypatch)
+    async with a_mesh(url, app, node_id="b") as mesh:
+        handle = mesh.get("w-1")
+        await handle.signal("wake", "up")
+        await wait_until(lambda: gate.waiting)
+        engine, run = mesh.node.engines[ORDERS], (await handle.history())[0].seq
+        for number in list(engine.partitions):
+            engine.drop(number)
+        ended = EndRecord("terminated", codec.encode_failure(Failure("ended elsewhere", "Canceled", False)))
+        await mesh.client.js.publish(handle.key.end(run), ended.encode())
+        gate.opened.set()
+        await wait_until(gate.has_set_a_timer)
+        await wait_until_async(lambda: _is_zero(schedules(mesh)))
+
+
+async def test_a_checkpoint_says_when_the_last_busy_run_has_become_quiet(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every event that makes it so is one of the stream: whoever takes over reads what is named there."""
+    app = write_app(tmp_path, workflows={"sleeps": SLEEPS})
+    opened = anyio.Event()
+    take_back = Timers.take_back
+
+    async def held_back(timers: Timers, *args: Any) -> None:
+        await opened.wait()
+        await take_back(timers, *args)
+
+    monkeypatch.setattr(Timers, "take_back", held_back)
+    async with a_mesh(nats_server().url, app) as mesh:
+
+        async def busy() -> list[str]:
+            entries = await mesh.client.js.kv_entries(BUCKET, "claim.>")
+            return [name for entry in entries for name in json.loads(entry.value).get("busy") or ()]
+
+        async def nobody_is_busy() -> bool:
+            return not await busy()
+
+        handle = await mesh.start("sleeps", id="w-1")
+        await handle.terminate()
+        with pytest.raises(WorkflowFailed):
+            await handle.result(timeout_s=TIMEOUT_S)
+        await wait_until_async(busy)
+        opened.set()
+        await wait_until_async(nobody_is_busy)

@@ -61,7 +61,8 @@ class Ending:
 
     def finish(self, instance: Instance, run: Run, finish: Finish) -> None:
         """End a run. What its calls were doing is somebody else's business by now."""
-        timers = run.deadline_ns or any(op.kind == "timer" for op in run.open.values())
+        own_timers = run.deadline_ns or run.delayed_until_ns
+        timers = own_timers or any(op.kind == "timer" or op.durable for op in run.open.values())
         instance.unacked += 1
         if finish.children or run.spec.parent is not None or timers or finish.record.next_start:
             self._instances.chains[instance.id_token] = instance.partition

@@ -99,15 +99,22 @@ class Following:
             follower.resume()
 
     async def save_checkpoints(self) -> None:
-        """Save how far each partition was handled, where that has changed."""
-        moved = [p for p in self.partitions.values() if p.catchup is None and p.handled_seq != p.saved_seq]
-        if not moved:
+        """Save how far each partition was handled, and with which runs busy, where that has changed."""
+        # What was busy may have become quiet without an event.
+        doubted = [
+            partition
+            for partition in self.partitions.values()
+            if partition.catchup is None and (partition.handled_seq != partition.saved_seq or partition.saved_busy)
+        ]
+        if not doubted:
             return
         # Taken together, before anything is awaited: positions and busy runs are of one moment.
         busy_now = self._busy()
-        positions = [(p, p.handled_seq, tuple(busy_now.get(p.number, ()))) for p in moved]
+        positions = [(p, p.handled_seq, tuple(busy_now.get(p.number, ()))) for p in doubted]
         for partition, seq, busy in positions:
             if partition.stopped or len(busy) > BUSY_MAX or not self._roster.may_act():
+                continue
+            if (seq, busy) == (partition.saved_seq, partition.saved_busy):
                 continue
             try:
                 claim = await self._roster.save_checkpoint(partition.claim, seq, busy)
@@ -117,7 +124,7 @@ class Following:
                 continue
             if claim is not None:
                 partition.claim = claim
-                partition.saved_seq = seq
+                partition.saved_seq, partition.saved_busy = seq, busy
             else:
                 # Perhaps our own write of which we never heard: go on from what the roster has seen.
                 partition.claim = self._roster.standing(partition.claim) or partition.claim
@@ -179,6 +186,7 @@ class Following:
         partition.epoch += 1
         partition.claim = replace(partition.claim, checkpoint=0)
         partition.handled_seq = partition.saved_seq = 0
+        partition.saved_busy = ()
         partition.catchup = CatchUp(partition.lost)
         partition.live_seq = None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -43,7 +43,9 @@ class Instance:
         "run",
         "short_timers",
         "unacked",
+        "unwanted",
         "used_s",
+        "writing",
     )
 
     def __init__(self, key: WorkflowKey, id_token: str, partition: Partition, host: HostRecord) -> None:
@@ -60,6 +62,9 @@ class Instance:
         self.reloaded = False
         self.used_s = 0.0
         self.short_timers: dict[str, asyncio.TimerHandle] = {}  # by name; see `node.workflows.timers`
+        # Timers on their way to the server, by run and name; those of them that are not wanted any more. See there.
+        self.writing: Counter[tuple[int, str]] = Counter()
+        self.unwanted: set[tuple[int, str]] = set()
 
     def about(self) -> dict[str, object]:
         """What every log line about this workflow says in its fields."""

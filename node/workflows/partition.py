@@ -26,14 +26,14 @@ class Partition:
 
     __slots__ = (
         "attention", "catchup", "claim", "epoch", "handed_over", "handled_seq", "heard_seq", "live_seq", "loading",
-        "lost", "number", "pending", "saved_seq", "scope", "stopped", "taken_s",
+        "lost", "number", "pending", "saved_busy", "saved_seq", "scope", "stopped", "taken_s",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool) -> None:
         self.number = claim.partition
         self.claim = claim
         self.handled_seq = claim.checkpoint
-        self.saved_seq = claim.checkpoint
+        self.saved_seq, self.saved_busy = claim.checkpoint, busy  # as the claim has it
         self.catchup: CatchUp | None = CatchUp(busy)
         self.scope = anyio.CancelScope()
         self.stopped = False
