@@ -185,7 +185,8 @@ def _show(value: object) -> object:
 
 def _integer(digits: str) -> int | float:
     value = int(digits)
-    return value if -(2**63) <= value < 2**64 else float(value)
+    # Not float(value): that refuses what is larger than any float, where the text `1e999` is infinite.
+    return value if -(2**63) <= value < 2**64 else float(digits)
 
 
 def _can_be_encoded(text: str, value: Any) -> bool:

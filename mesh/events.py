@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from reprlib import repr as short  # as deep as anybody has nested it
 from typing import Any, Final, NamedTuple
 
 from mesh import codec
@@ -354,7 +355,9 @@ def decode_end(data: bytes) -> EndRecord:
     ):
         following = wire.get("next")
         return EndRecord(wire["status"], wire["outcome"], following if isinstance(following, bytes) else b"")
-    failure = Failure(message=f"the end of this run was written by somebody else: {wire!r}"[:300], kind=Kind.INTERNAL)
+    failure = Failure(
+        message=f"the end of this run was written by somebody else: {short(wire)}"[:300], kind=Kind.INTERNAL
+    )
     return EndRecord("failed", codec.encode_failure(failure))
 
 

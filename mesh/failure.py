@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from reprlib import repr as short  # as deep as anybody has nested it
 from typing import Any, Final
 
 
@@ -57,7 +58,7 @@ class Failure:
     def from_wire(cls, wire: object) -> Failure:
         """Read a failure from its map; anything missing or of a wrong type is read as not said."""
         if not isinstance(wire, Mapping):
-            return cls(message=str(wire), kind=Kind.INTERNAL)
+            return cls(message=_text(wire), kind=Kind.INTERNAL)
         retryable = wire.get("retryable")
         details = wire.get("details")
         return cls(
@@ -78,4 +79,4 @@ def _text(value: object) -> str:
         return value
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return "" if value is None else str(value)
+    return "" if value is None else short(value)

@@ -32,6 +32,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short  # as deep as anybody has nested it
 from typing import IO, Any, Final
 
 from mesh import codec
@@ -311,7 +312,7 @@ def _header(lines: _Lines, record: Mapping[str, Any]) -> HistoryHeader:
             raise lines.bad("an event that belongs to no header before it: the header counts fewer events")
         raise lines.bad('no header of a history: it has no field "moonmesh"')
     if version != FORMAT:
-        raise lines.bad(f"format {version!r} is not known here, only {FORMAT}; it was written by a newer mesh")
+        raise lines.bad(f"format {short(version)} is not known here, only {FORMAT}; it was written by a newer mesh")
     fields: dict[str, Any] = {}
     for name, annotation in HistoryHeader.__annotations__.items():
         value, kind = record.get(name), int if annotation == "int" else str
@@ -346,17 +347,19 @@ def _events(lines: _Lines, header: HistoryHeader) -> Iterator[Event]:
 
 def _event(key: WorkflowKey, number: int, record: Mapping[str, Any]) -> Event:
     if record["n"] != number:
-        raise ValueError(f"it is numbered {record['n']!r}")
+        raise ValueError("it is numbered " + short(record["n"]))
     seq, args = record["seq"], record["args"]
     if type(seq) is not int or seq < 1:
-        raise ValueError(f"seq must be a sequence of a stream, not {seq!r}")
+        raise ValueError(f"seq must be a sequence of a stream, not {short(seq)}")
     if not isinstance(args, list) or not all(isinstance(part, str) and part for part in args):
-        raise ValueError(f"args must be a list of texts, not {args!r}")
+        raise ValueError(f"args must be a list of texts, not {short(args)}")
     for part in args:
         part.encode("utf-8", "surrogateescape")  # raises ValueError: JSON can name characters that do not exist
-    kind = str(record["kind"])
+    kind, time = record["kind"], record["time"]
+    if not isinstance(kind, str) or not isinstance(time, str):
+        raise ValueError("kind and time must be texts")
     subject = key.stored(0, kind, *args)
-    event = parse(subject, seq, timestamp_ns_of(record["time"]), _payload(record), _headers(record))
+    event = parse(subject, seq, timestamp_ns_of(time), _payload(record), _headers(record))
     if event is None or event.args != args:
         raise ValueError(f"{'.'.join((kind, *args))} is no event of a workflow")
     return event

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
-from mesh.errors import MeshError, NotFound
+from mesh.errors import MeshError, NotFound, Undecodable
 from mesh.jetstream import JetStream
 from mesh.subjects import bucket_key, bucket_key_name
 
 BUCKET: Final = "mesh_hosts"
 CACHE_S: Final = 5.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,10 @@ class Hosts:
                 self._cache[name] = (time.monotonic(), record)
 
     async def resolve(self, host: str) -> HostRecord:
-        """Look a host up by worker id or task queue. Raises UnknownHost, which knows what was meant."""
+        """Look a host up by worker id or task queue.
+
+        Raises UnknownHost, which knows what was meant; Undecodable when somebody else has written its record.
+        """
         cached = self._cache.get(host)
         if cached is not None and time.monotonic() - cached[0] < CACHE_S:
             return cached[1]
@@ -112,14 +118,26 @@ class Hosts:
         return sorted(bucket_key_name(entry.key) for entry in await self._js.kv_entries(BUCKET))
 
     async def workers(self) -> list[HostRecord]:
-        """All workers there are, each once."""
+        """All workers there are, each once; without those whose record nobody can read."""
         records: dict[str, HostRecord] = {}
         for name in await self.names():
-            record = await self.resolve(name)
-            records[record.worker] = record
+            try:
+                record = await self.resolve(name)
+            except Undecodable as error:
+                _log.warning("host %r is left out: %s", name, error)
+            else:
+                records[record.worker] = record
         return list(records.values())
 
 
 def _decode(data: bytes) -> HostRecord:
-    wire: dict[str, Any] = json.loads(data)
-    return HostRecord(wire["worker"], wire["client"], wire["queue"], tuple(wire.get("workflows") or ()))
+    try:
+        wire = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Undecodable(f"the record of a host is no JSON: {error}") from error
+    match wire:
+        case {"worker": str(worker), "client": str(client), "queue": str(queue)}:
+            workflows = wire.get("workflows") or []
+            if isinstance(workflows, list) and all(isinstance(name, str) for name in workflows):
+                return HostRecord(worker, client, queue, tuple(workflows))
+    raise Undecodable(f"the record of a host is none of ours: {data[:80]!r}; its node writes it when it starts")

@@ -77,11 +77,11 @@ _EXPECT_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
 # The server puts these lines, in this order, behind the headers of the stored message; anchored at the end, so that
 # headers of the same names in the message cannot be taken for them.
 _DIRECT = re.compile(
-    rb"Nats-Subject: ([^\r]*)\r\nNats-Sequence: (\d+)\r\nNats-Time-Stamp: ([^\r]*)\r\n"
-    rb"(?:Nats-Num-Pending: (\d+)\r\nNats-Last-Sequence: \d+\r\n)?\r\n\Z"
+    rb"Nats-Subject: ([^\r]*)\r\nNats-Sequence: (\d{1,20})\r\nNats-Time-Stamp: ([^\r]*)\r\n"
+    rb"(?:Nats-Num-Pending: (\d{1,20})\r\nNats-Last-Sequence: \d+\r\n)?\r\n\Z"
 )
 _STREAM_LINE = re.compile(rb"Nats-Stream: [^\r]*\r\n\Z")
-_PENDING = re.compile(rb"\r\nNats-Num-Pending: (\d+)\r\n")
+_PENDING = re.compile(rb"\r\nNats-Num-Pending: (\d{1,20})\r\n")
 _UP_TO = re.compile(rb"\r\nNats-UpTo-Sequence: (\d+)\r\n")
 _MARKER = re.compile(rb"\r\n(?:KV-Operation: (?:DEL|PURGE)|Nats-Marker-Reason: [^\r]*)\r\n", re.IGNORECASE)
 _KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
@@ -739,7 +739,11 @@ def _direct_message(reply: Reply) -> tuple[StoredMessage, int]:
     if found is None:
         raise Undecodable(f"a direct read without the server's headers: {parse_headers(raw)}")
     subject, seq, time, pending = found.groups()
-    message = StoredMessage(subject.decode(), int(seq), timestamp_ns_of(time.decode()), reply.data, raw)
+    try:
+        at_ns = timestamp_ns_of(time.decode())
+    except ValueError as error:
+        raise Undecodable(f"a direct read with a time that is none: {time!r}") from error
+    message = StoredMessage(subject.decode("utf-8", "surrogateescape"), int(seq), at_ns, reply.data, raw)
     return message, int(pending or 0)
 
 

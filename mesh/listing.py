@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from reprlib import repr as short  # as deep as anybody has nested it
 from typing import Any, Final
 
-from mesh.errors import MeshError
+from mesh.errors import MeshError, Undecodable
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 1000
@@ -108,7 +109,7 @@ def read_query(wire: object) -> ListQuery:
             known[name] = tuple(value)
         elif type(value) is not type(getattr(default, name)):
             wanted = {bool: "true or false", int: "a whole number", str: "a text"}[type(getattr(default, name))]
-            raise BadQuery(f"{name} is {wanted}, not {value!r}")
+            raise BadQuery(f"{name} is {wanted}, not {short(value)}")
         else:
             known[name] = value
     return replace(default, **known).checked()
@@ -140,15 +141,29 @@ class ListPage:
 
 
 def read_page(wire: Mapping[str, Any]) -> ListPage:
-    """Read a page that came as JSON."""
-    return ListPage(tuple(wire.get("workflows") or ()), str(wire.get("next") or ""), read_lag(wire.get("lag")))
+    """Read a page that came as JSON. Raises Undecodable."""
+    following = wire.get("next")
+    return ListPage(
+        read_records(wire, "workflows"), following if isinstance(following, str) else "", read_lag(wire.get("lag"))
+    )
+
+
+def read_records(wire: Mapping[str, Any], name: str) -> tuple[Mapping[str, Any], ...]:
+    """The records in a list's answer. Raises Undecodable: whoever answers may be none of our nodes."""
+    records = wire.get(name) or ()
+    if not isinstance(records, list | tuple) or not all(isinstance(record, dict) for record in records):
+        raise Undecodable(f"a list's answer has no records under {name}: {short(records)}")
+    return tuple(records)
 
 
 def read_lag(wire: object) -> Lag:
     """Read a lag that came as JSON."""
     if not isinstance(wire, Mapping):
         return Lag()
-    return Lag(int(wire.get("messages") or 0), float(wire.get("seconds") or 0.0))
+    messages, seconds = wire.get("messages"), wire.get("seconds")
+    return Lag(
+        messages if isinstance(messages, int) else 0, float(seconds) if isinstance(seconds, int | float) else 0.0
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from mesh.asking import ApiError, NoApi, ask_api
 from mesh.connection import Connection
 from mesh.errors import MeshError, Undecodable
-from mesh.listing import LIMIT_MAX, BadQuery, ListPage, ListQuery, read_page
+from mesh.listing import LIMIT_MAX, BadQuery, ListPage, ListQuery, read_page, read_records
 
 BAD_REQUEST: Final = 400
 TIMEOUT_S: Final = 15.0  # longer than the longest query is allowed to take
@@ -46,7 +46,7 @@ async def ask_counts(
 ) -> list[dict[str, Any]]:
     """How many workflows there are, [{<by>..., "workflows": n}], the largest first. Raises as `ask_page`."""
     answer = await _ask(conn, "count", {"by": list(by), "all_runs": all_runs}, timeout_s)
-    return list(answer.get("counts") or ())
+    return [dict(record) for record in read_records(answer, "counts")]
 
 
 async def every_workflow(conn: Connection, query: ListQuery, *, most: int = 0) -> AsyncIterator[Mapping[str, Any]]:

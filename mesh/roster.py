@@ -295,7 +295,7 @@ class Roster:
         if kind == "member":
             self._see_member(bucket_key_name(rest), value, message.seq)
         elif kind == "host" and value is not None:
-            self._function_hosts[rest] = value
+            self._function_hosts[rest] = _details(value)
         elif kind == "host":
             self._function_hosts.pop(rest, None)
         elif kind == "claim":
@@ -309,28 +309,26 @@ class Roster:
             self._members.pop(node_id, None)
             self._member_details.pop(node_id, None)
             return
-        queues = value.get("queues")
         self._members[node_id] = Member(
             NodeId(node_id),
-            str(value.get("incarnation", "")),
-            frozenset(queues if isinstance(queues, list) else ()),
+            _text(value.get("incarnation")),
+            frozenset(_texts(value.get("queues"))),
             seq,
             bool(value.get("leaving")),
         )
-        self._member_details[node_id] = value
+        self._member_details[node_id] = _details(value)
 
     def _see_claim(self, queue: str, partition: int, value: dict[str, Any], seq: int) -> None:
         node = value.get("node")
         checkpoint = value.get("checkpoint", 0)
         claim = Claim(
-            queue, partition, NodeId(node) if isinstance(node, str) else None, str(value.get("incarnation", "")), seq,
+            queue, partition, NodeId(node) if isinstance(node, str) else None, _text(value.get("incarnation")), seq,
             checkpoint if isinstance(checkpoint, int) else 0,
         )  # fmt: skip
         self._claims[queue, partition] = claim
         written = self._written.get((queue, partition))
         if written is None or written.seq <= seq:
-            busy = value.get("busy")
-            self._checkpoints[queue, partition] = tuple(busy) if isinstance(busy, list) else ()
+            self._checkpoints[queue, partition] = tuple(_texts(value.get("busy")))
             self._written.pop((queue, partition), None)
 
     def _member_key(self, node_id: str) -> str:
@@ -353,6 +351,21 @@ def _is_gone(raw_headers: bytes) -> bool:
 def _json_object(data: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _details(value: dict[str, Any]) -> dict[str, Any]:
+    """What a node says of itself: texts, and lists of texts. What is anything else was said by nobody of ours."""
+    said = {name: _texts(item) if isinstance(item, list) else item for name, item in value.items()}
+    return {name: item for name, item in said.items() if isinstance(item, str | list | bool | int | float)}
+
+
+def _texts(value: object) -> list[str]:
+    """The texts of a list; whoever has the right to write the bucket may write anything."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

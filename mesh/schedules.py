@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -173,17 +174,26 @@ def check_schedule(expression: str, timezone: str) -> None:
 
 
 def next_ns(schedule: Schedule, now_ns: int, last_start: StoredMessage | None) -> int | None:
-    """When the next start is due; None when it is paused, or nobody can tell. last_start: of the workflow."""
+    """When the next start is due; None when it is paused, or nobody can tell. last_start: of the workflow.
+
+    Anybody with the right may have written the schedule, and anything may stand in it.
+    """
     if schedule.paused:
         return None
     if schedule.every is None:
         return _next_by_calendar(schedule, now_ns)
+    try:
+        interval_ns = parse_duration_ns(schedule.every, number_unit_ns=SECOND)
+    except BadDuration:
+        return None
+    if interval_ns < NS:
+        return None
     if last_start is not None and last_start.timestamp_ns >= schedule.stored_ns:
         # The server says with each start when the next one is.
         said = parse_headers(last_start.raw_headers).get("Nats-Schedule-Next") if last_start.raw_headers else None
-        if said and timestamp_ns_of(said) > now_ns:
-            return timestamp_ns_of(said)
-    interval_ns = parse_duration_ns(schedule.every, number_unit_ns=SECOND)
+        with suppress(ValueError):
+            if said and (said_ns := timestamp_ns_of(said)) > now_ns:
+                return said_ns
     first_ns = -(-(schedule.stored_ns + interval_ns) // NS) * NS  # it fires at whole seconds
     missed = max(0, -(-(now_ns - first_ns) // interval_ns))
     return first_ns + missed * interval_ns

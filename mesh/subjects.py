@@ -57,10 +57,10 @@ def token(name: str) -> str:
 
 @lru_cache(maxsize=65536)
 def untoken(text: str) -> str:
-    """Decode one subject token."""
+    """Decode one subject token; bytes that are no UTF-8 become surrogates."""
     if "%" not in text:
         return text
-    return unquote_to_bytes(text).decode("utf-8", "surrogateescape")
+    return _unquoted(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,4 +304,12 @@ def bucket_key(name: str) -> str:
 
 def bucket_key_name(key: str) -> str:
     """The name behind a key."""
-    return unquote_to_bytes(key.replace("=", "%")).decode("utf-8", "surrogateescape")
+    return _unquoted(key.replace("=", "%"))
+
+
+def _unquoted(text: str) -> str:
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair: only a file can have that, the mesh has bytes
+        raw = text.encode("utf-8", "surrogatepass")
+    return unquote_to_bytes(raw).decode("utf-8", "surrogateescape")

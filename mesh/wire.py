@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 
 from mesh.errors import InvalidName, Undecodable
 
-# Called as handler(subject, reply, data, raw_headers): reply is "" for none, raw_headers None for none.
+# Called as handler(subject, reply, data, raw_headers): reply is "" for none, raw_headers None for none. Bytes of a subject
+# that are no UTF-8 are surrogates, as in the ids and topics that are read from it.
 Handler = Callable[[str, str, bytes, bytes | None], None]
 
 # The server's own limit for a control line is 4 KiB, but an INFO line with the addresses of a large cluster is longer.
@@ -119,7 +120,13 @@ class Parser:
             if handler is None:
                 continue
             try:
-                handler(subject.decode(), reply.decode(), data[body:end], None if body == start else data[start:body])
+                # The server delivers subjects of any bytes. What is no text is passed on all the same: who follows a
+                # stream must not miss a message. On a reply subject that nobody may write there is nobody to answer.
+                answer_to = reply.decode("utf-8", "surrogateescape")
+                if not answer_to.isprintable():
+                    answer_to = ""
+                text = subject.decode("utf-8", "surrogateescape")
+                handler(text, answer_to, data[body:end], None if body == start else data[start:body])
             except Exception:
                 _log.exception("a message handler failed, subject %r", subject)
         return position, 0
@@ -164,7 +171,7 @@ def status_of(raw: bytes | None) -> tuple[int | None, str]:
     if raw is None or not raw.startswith(b"NATS/1.0 "):
         return None, ""
     code, _, description = raw[len(_VERSION) + 1 : raw.find(CRLF)].strip().partition(b" ")
-    if not code.isdigit():
+    if len(code) != 3 or not code.isdigit():  # anybody may write a header block
         return None, ""
     return int(code), description.decode("utf-8", "replace").strip()
 

@@ -72,11 +72,12 @@ class Members:
 
     def _hosts_with(self, function_ids: Collection[str]) -> int:
         hosts = self._roster.function_hosts() if self._roster is not None else []
-        return sum(any(name in (host.get("functions") or ()) for name in function_ids) for host in hosts)
+        offered = [host.get("functions") for host in hosts]
+        return sum(isinstance(ids, list) and any(name in ids for name in function_ids) for ids in offered)
 
     def _has(self, member: Member, what: str, wanted: Collection[str]) -> bool:
-        offered = self._roster.details(member.node_id).get(what, ()) if self._roster is not None else ()
-        return any(name in offered for name in wanted)
+        offered = self._roster.details(member.node_id).get(what) if self._roster is not None else ()
+        return isinstance(offered, list) and any(name in offered for name in wanted)
 
     def _all(self) -> list[Member]:
         return self._roster.members() if self._roster is not None else []

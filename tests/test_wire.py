@@ -98,12 +98,20 @@ def test_a_handler_that_raises_is_logged_and_harms_no_other_message(caplog: pyte
     assert caplog.text.count("a message handler failed") == 2
 
 
-def test_a_subject_that_is_no_text_costs_that_message_only(caplog: pytest.LogCaptureFixture) -> None:
-    """Anybody can publish such a subject: it must not be a way to cut off whoever listens to a wildcard."""
+def test_messages_on_subjects_that_are_no_text_reach_who_listens(caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody can publish such a subject. A follower that misses one message of its stream takes it for lost."""
     recorder = Recorder()
-    recorder.parser.feed(b"MSG \xff\xfe 1 1\r\nx\r\nMSG ok 1 1\r\ny\r\n")
+    recorder.parser.feed(b"MSG a.\xff\xfe 1 $JS.ACK.x 1\r\nx\r\nMSG ok 1 1\r\ny\r\n")
+    assert recorder.calls == [("one", "a.\udcff\udcfe", "$JS.ACK.x", b"x", None), ("one", "ok", "", b"y", None)]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("reply", [b"\xffre", b"re\x01ply", b"\xe2\x80\xaere"])
+def test_a_reply_subject_that_nobody_may_write_is_none(reply: bytes) -> None:
+    """Whoever answers would raise in the middle of the read loop."""
+    recorder = Recorder()
+    recorder.parser.feed(b"MSG ok 1 " + reply + b" 1\r\ny\r\n")
     assert recorder.calls == [("one", "ok", "", b"y", None)]
-    assert "handler failed" in caplog.text
 
 
 def test_a_handler_may_end_its_subscription_in_the_middle_of_a_buffer() -> None:

@@ -25,7 +25,8 @@ def parse_address(address: str) -> tuple[str, int]:
     """Host and port; an empty host is all interfaces, port 0 any free one. Raises BadAddress."""
     host, _, port = address.rpartition(":")
     is_ipv6 = host.startswith("[") and host.endswith("]")
-    if not port.isascii() or not port.isdecimal() or int(port) > PORT_MAX or (":" in host and not is_ipv6):
+    is_port = port.isascii() and port.isdecimal() and len(port) <= len(str(PORT_MAX)) and int(port) <= PORT_MAX
+    if not is_port or (":" in host and not is_ipv6):
         raise BadAddress(address)
     return host[1:-1] if is_ipv6 else host, int(port)
 

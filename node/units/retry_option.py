@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as short  # what somebody sends may be nested deeper than repr goes
 from typing import Final
 
 from mesh.failure import Failure, Kind
@@ -47,10 +48,10 @@ def decode_retry(table: object) -> RetryOption | None:
     if table is None or table == []:  # an empty Lua table arrives as an empty list
         return None
     if not isinstance(table, Mapping):
-        raise ValueError(f"retry must be a table, got {table!r}")
+        raise ValueError(f"retry must be a table, got {short(table)}")
     attempts = table.get("max_attempts", 1)
     if isinstance(attempts, bool) or not isinstance(attempts, int):
-        raise ValueError(f"retry.max_attempts must be a whole number, got {attempts!r}")
+        raise ValueError(f"retry.max_attempts must be a whole number, got {short(attempts)}")
 
     def seconds(key: str, default_ms: int) -> float:
         return duration_option(f"retry.{key}", table.get(key, default_ms)) / 1e9
@@ -58,13 +59,13 @@ def decode_retry(table: object) -> RetryOption | None:
     def number(key: str, default: float) -> float:
         value = table.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise ValueError(f"retry.{key} must be a number of at least 0, got {value!r}")
+            raise ValueError(f"retry.{key} must be a number of at least 0, got {short(value)}")
         return float(value)
 
     def kinds(key: str) -> frozenset[str]:
         value = table.get(key) or []
         if not isinstance(value, list) or not all(isinstance(kind, str) for kind in value):
-            raise ValueError(f"retry.{key} must be a list of error kinds, got {value!r}")
+            raise ValueError(f"retry.{key} must be a list of error kinds, got {short(value)}")
         return frozenset(value)
 
     option = RetryOption(

@@ -33,12 +33,18 @@ class SpawnRequest:
 
     @classmethod
     def from_wire(cls, wire: list[Any]) -> SpawnRequest:
-        """Read the arguments of a `spawn` request."""
-        entry_id, host_id, request, name, messages, monitor, link, *trace = wire
-        first = tuple((m[0], m[1]) for m in messages)
-        texts = (entry_id, host_id, name, *(topic for topic, _ in first), *trace)
-        if not all(isinstance(text, str) for text in texts) or not all(isinstance(body, bytes) for _, body in first):
-            raise ValueError("a spawn is [entry, host, request, name, messages, monitor, link] and maybe its trace")
+        """Read the arguments of a `spawn` request. Raises ValueError, Undecodable."""
+        match wire:
+            case [str(entry_id), str(host_id), bytes(request), str(name), list(messages), monitor, link, *trace] if all(
+                isinstance(text, str) for text in trace
+            ) and all(map(_is_message, messages)):
+                first = tuple((topic, body) for topic, body in messages)
+            case _:
+                raise ValueError("a spawn is [entry, host, request, name, messages, monitor, link] and maybe its trace")
         codec.decode(request)
         context = parse_context(*trace[:2]) if trace else None
         return cls(entry_id, host_id, request, name, first, bool(monitor), bool(link), context)
+
+
+def _is_message(message: object) -> bool:
+    return isinstance(message, list) and [type(part) for part in message] == [str, bytes]

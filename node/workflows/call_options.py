@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as short  # what somebody sends may be nested deeper than repr goes
 from typing import Any, Final
 
 from node.workflows.retry import RetryPolicy, decode_policy, duration_option
@@ -49,7 +50,7 @@ def decode_call_options(options: Mapping[str, Any]) -> CallOptions:
         raise ValueError("retry_policy must be a table")
     name = plain.get("id") or ""
     if not isinstance(name, str):
-        raise ValueError(f"id must be a text, got {name!r}")
+        raise ValueError(f"id must be a text, got {short(name)}")
     return CallOptions(policy=decode_policy(policy), id=name, **times)
 
 

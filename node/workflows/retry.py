@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from reprlib import repr as short  # what somebody sends may be nested deeper than repr goes
 from typing import Any, Final
 
 from mesh.duration import parse_duration_ns
@@ -19,7 +20,7 @@ DEFAULT_INITIAL_NS: Final = 1_000 * MS_NS
 LOST: Final = HOST_LOST
 UNKNOWN_OUTCOME: Final = "UnknownOutcome"
 # Timeouts of one attempt: the next one may do better. The others end the call.
-_RETRYABLE_TIMEOUTS: Final = frozenset({"start_to_close", "heartbeat"})
+_RETRYABLE_TIMEOUTS: Final = ("start_to_close", "heartbeat")  # compared with whatever somebody else said
 
 
 class RetryState(StrEnum):
@@ -74,7 +75,7 @@ class RetryPolicy:
         if failure.kind == UNKNOWN_OUTCOME or failure.kind in self.non_retryable:
             return RetryState.NON_RETRYABLE
         if failure.kind == Kind.TIMEOUT and "timeout_type" in failure.details:
-            if str(failure.details["timeout_type"]) not in _RETRYABLE_TIMEOUTS:
+            if failure.details["timeout_type"] not in _RETRYABLE_TIMEOUTS:
                 return RetryState.TIMEOUT
         elif failure.retryable is False:
             return RetryState.NON_RETRYABLE
@@ -88,16 +89,16 @@ def decode_policy(table: Mapping[str, Any] | None) -> RetryPolicy:
     if not table:
         return RetryPolicy()
     if not isinstance(table, Mapping):
-        raise ValueError(f"retry_policy must be a table, got {table!r}")
+        raise ValueError(f"retry_policy must be a table, got {short(table)}")
     values = {_snake(key): value for key, value in table.items() if isinstance(key, str)}
     initial_ns = _duration(values, "initial_interval", DEFAULT_INITIAL_NS)
     coefficient = values.get("backoff_coefficient", 2.0)
     attempts = values.get("maximum_attempts", 0)
     kinds = values.get("non_retryable_error_types") or []
     if isinstance(coefficient, bool) or not isinstance(coefficient, int | float) or not coefficient >= 1:
-        raise ValueError(f"retry_policy.backoff_coefficient must be a number of at least 1, got {coefficient!r}")
+        raise ValueError(f"retry_policy.backoff_coefficient must be a number of at least 1, got {short(coefficient)}")
     if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 0:
-        raise ValueError(f"retry_policy.maximum_attempts must be a whole number of at least 0, got {attempts!r}")
+        raise ValueError(f"retry_policy.maximum_attempts must be a whole number of at least 0, got {short(attempts)}")
     if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
         raise ValueError("retry_policy.non_retryable_error_types must be a list of error kinds")
     return RetryPolicy(
@@ -112,13 +113,13 @@ def decode_policy(table: Mapping[str, Any] | None) -> RetryPolicy:
 def duration_option(key: str, value: object) -> int:
     """Read a duration of the options: Go text or milliseconds, not negative. Raises ValueError that names the key."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{key} must be a duration (Go text or milliseconds), got {value!r}")
+        raise ValueError(f"{key} must be a duration (Go text or milliseconds), got {short(value)}")
     try:
         ns = parse_duration_ns(value, number_unit_ns=MS_NS)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
     if ns < 0:
-        raise ValueError(f"{key} must not be negative, got {value!r}")
+        raise ValueError(f"{key} must not be negative, got {short(value)}")
     return ns
 
 
