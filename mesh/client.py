@@ -110,6 +110,15 @@ class FunctionFailed(MeshError):
         super().__init__(f"{function_id}: {failure}")
 
 
+class NeedsKeys(MeshError):
+    """Raised when a workflow is to be started, without keys, on a worker that takes only what is encrypted."""
+
+    code = "needs-keys"
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(f"the worker {worker} takes only what is encrypted; connect with its keys (--keys FILE)")
+
+
 class UnknownWorkflow(NotFound):
     """Raised when no node offers a workflow under this name on the host."""
 
@@ -256,7 +265,7 @@ class Client:
 
         host: the worker or task queue; without it all are looked through for the only one that offers the workflow.
         conflict: while one with this id runs; use_existing by default when an id is given, else fail.
-        Raises UnknownHost, UnknownWorkflow, NobodyOffers, SeveralHosts, AlreadyStarted, PayloadTooLarge.
+        Raises UnknownHost, UnknownWorkflow, NobodyOffers, SeveralHosts, NeedsKeys, AlreadyStarted, PayloadTooLarge.
         """
         record = await self.host_offering(host, workflow)
         # An empty id is refused: somebody meant to give one, and would start the same thing again and again.
@@ -277,6 +286,7 @@ class Client:
             cron=cron,
             memo=memo or {},
             attrs=search_attributes or {},
+            encrypted=record.encrypted,
         )
         started = await start_workflow(
             self.js, key, spec, conflict=conflict or ("fail" if id is None else "use_existing"), reuse=reuse
@@ -289,10 +299,15 @@ class Client:
         Raises UnknownHost, and UnknownWorkflow when the host does not offer the workflow; NobodyOffers, SeveralHosts.
         """
         if host is None:
-            return only_one_offering(await self.hosts.workers(), workflow)
+            return self._with_keys(only_one_offering(await self.hosts.workers(), workflow))
         record = await self.hosts.resolve(host)
         if record.workflows and workflow not in record.workflows:
             raise UnknownWorkflow(workflow, record)
+        return self._with_keys(record)
+
+    def _with_keys(self, record: HostRecord) -> HostRecord:
+        if record.encrypted and self.conn.codec is None:
+            raise NeedsKeys(record.worker)
         return record
 
     async def queues(self) -> list[str]:

@@ -35,7 +35,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.lowlevel
 
-from mesh.envelopes import ENCRYPTED, ENVELOPE, answer_context, context_of
+from mesh.envelopes import ENCRYPTED, ENVELOPE, Closed, Opened, answer_context, context_of
 from mesh.errors import (
     Disconnected,
     InvalidName,
@@ -321,7 +321,8 @@ class Connection:
         """What came in as it was before it was encrypted; an envelope that cannot be opened stays one."""
         if data[:3] != ENCRYPTED or self.codec is None:
             return data
-        return self.codec.open(context, data)
+        opened = self.codec.open(context, data)
+        return opened if isinstance(opened, Closed) else Opened(opened)
 
     async def drain_writes(self) -> None:
         """Wait until there is room to write again; always lets other tasks run. Raises Disconnected."""

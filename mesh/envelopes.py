@@ -47,6 +47,10 @@ class Unopened(Undecodable):
         super().__init__(f"it is {reason}")
 
 
+class Opened(bytes):
+    """A payload that came in encrypted: whoever has sent it has the key."""
+
+
 class Closed(bytes):
     """An envelope that somebody has tried to open, with the reason why that was not possible.
 

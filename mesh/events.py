@@ -169,6 +169,8 @@ class StartSpec:
     had not seen); 0 = none. A reset run keeps that of the run it rests on.
     heard: identities of messages (`Mesh-Once`) that the runs before this one were given, the newest ones: a message
     that comes again after a run has been followed by another one is still no message.
+    encrypted: payloads that come in plain are none of its. It holds when the start itself came encrypted, so a history
+    that somebody has decrypted replays all the same.
     base: what a reset run rests on. reason: why it was reset, as somebody said.
     origin: what an imported run was where it was recorded. Not in the body but in a header; of such a run everything
     is under its own start, so `since` and `base` are left out.
@@ -192,6 +194,7 @@ class StartSpec:
     attempt: int = 1
     chain_started_ns: int = 0
     since: int = 0
+    encrypted: bool = False
     heard: tuple[str, ...] = ()
     base: Base | None = None
     reason: str = ""

@@ -26,12 +26,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HostRecord:
-    """A worker as the mesh knows it. workflows: the names that can be started on it, as its newest node says."""
+    """A worker as the mesh knows it. workflows: the names that can be started on it, as its newest node says.
+
+    encrypted: it takes only what is encrypted.
+    """
 
     worker: str
     client: str
     queue: str
     workflows: tuple[str, ...] = ()
+    encrypted: bool = False
 
     def pid(self, workflow_id: str) -> str:
         """The PID of a workflow of this worker."""
@@ -139,5 +143,5 @@ def _decode(data: bytes) -> HostRecord:
         case {"worker": str(worker), "client": str(client), "queue": str(queue)}:
             workflows = wire.get("workflows") or []
             if isinstance(workflows, list) and all(isinstance(name, str) for name in workflows):
-                return HostRecord(worker, client, queue, tuple(workflows))
+                return HostRecord(worker, client, queue, tuple(workflows), wire.get("encrypted") is True)
     raise Undecodable(f"the record of a host is none of ours: {data[:80]!r}; its node writes it when it starts")

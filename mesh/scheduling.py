@@ -100,6 +100,7 @@ class Schedules:
             cron=cron or f"{EVERY} {every}",
             memo=memo or {},
             attrs=search_attributes or {},
+            encrypted=record.encrypted,
         )
         key = WorkflowKey(record.queue, id)
         await put_schedule(self._client.js, key, spec, timezone=timezone, paused=paused, instead=instead)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from mesh.hosts import HostRecord
-from node.registry import Registry
+from node.registry import Encryption, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +39,6 @@ def host_records(registry: Registry, offers: Offers) -> list[HostRecord]:
                 if entry.worker == worker_id and entry.type_name
             }
         )
-        records.append(HostRecord(str(worker_id), str(worker.client), worker.task_queue, tuple(names)))
+        encrypted = worker.options.encryption is Encryption.REQUIRED
+        records.append(HostRecord(str(worker_id), str(worker.client), worker.task_queue, tuple(names), encrypted))
     return records

@@ -27,6 +27,7 @@ from node.workflows.ops import (
     Dispatch,
     Effect,
     Finish,
+    Ignore,
     Log,
     Perform,
     RetryLater,
@@ -235,5 +236,7 @@ def told(effect: Effect) -> str:
             return text + "".join(f" {child.verb} {child.op.n}" for child in children)
         case Suspend(reason):
             return f"suspend {reason}"
+        case Ignore(reason):
+            return f"ignore {reason}"
         case Log(level, payload):
             return f"{level} {payload.decode('utf-8', 'replace')}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mesh.client
-from mesh.client import Client, WorkflowHandle
+from mesh.client import Client, NeedsKeys, WorkflowHandle
 from mesh.connection import Connection, connect
 from mesh.encryption import Keyring
 from mesh.envelopes import ENCRYPTED, read_encrypted
@@ -279,3 +279,44 @@ async def test_what_was_tampered_with_suspends_the_workflow_and_no_more(
         # What was never an envelope of anybody is bytes that somebody has sent, as before.
         assert (await handles[4].result(timeout_s=10))[0] == 4
         assert "Traceback" not in a.log()
+
+
+async def test_a_worker_that_requires_encryption_takes_nothing_that_comes_in_plain(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """Starts and signals without keys, outcomes that somebody forges, calls to services that could not read them."""
+    url = nats_server().url
+    foreign = {"name": "foreign", "kind": "function.nats", "subject": "svc.foreign"}
+    app = write_app(
+        tmp_path / "app",
+        workflows={
+            **WORKFLOWS,
+            "asks": "return function(text) local _, err = funcs.call('app:foreign', text) return tostring(err) end",
+        },
+        functions={"echo": FUNCTIONS["echo"], "fails": FUNCTIONS["fails"]},
+        entries=[foreign],
+        worker_options={"encryption": "required"},
+    )
+    bare = await mesh_command("node", str(app), "--id", "bare", url=url)
+    assert bare.status != 0
+    assert "worker app:worker requires encryption and has no key to encrypt with" in bare.err
+    keys = a_key_file(tmp_path / "keys.yaml", "one")
+    async with (
+        a_node(app, url, node_id="a", arguments=("--keys", str(keys))) as a,
+        mesh.client.connect(url, codec=KeyFile(keys)) as client,
+        mesh.client.connect(url) as stranger,
+    ):
+        with pytest.raises(NeedsKeys, match="takes only what is encrypted"):
+            await stranger.start("app:waits", "plain", host=WORKER, id="refused")
+        await stranger.js.publish(
+            "mesh.wf.orders.plain.start", b'"text"', headers={"Mesh-Workflow": "app:waits"}, expect_last_subject_seq=0
+        )
+        with pytest.raises(mesh.client.WorkflowFailed, match="came in plain"):
+            await client.get("plain", queue=QUEUE).result(timeout_s=10)
+        waits = await client.start("app:waits", "secret", host=WORKER, id="waits")
+        await stranger.get("waits", queue=QUEUE).signal("go", "by a stranger")
+        await waits.signal("go", "by a friend")
+        assert await waits.result(timeout_s=10) == ["secret", "by a friend"]
+        assert "came in plain, and the run takes only what is encrypted" in a.log()
+        asks = await client.start("app:asks", "secret", host=WORKER)
+        assert "cannot read what has to be encrypted" in await asks.result(timeout_s=10)

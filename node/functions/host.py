@@ -25,7 +25,7 @@ import anyio.abc
 from mesh import codec
 from mesh.calls import HEADER_CALL, HEADER_FOR
 from mesh.connection import Connection, DirectSubscription
-from mesh.envelopes import answer_context, outcome_context, request_context, why_closed
+from mesh.envelopes import ENCRYPTED, answer_context, outcome_context, request_context, why_closed
 from mesh.errors import Disconnected, MeshError, NotPermitted, PayloadTooLarge, Undecodable
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.failure import Failure, Kind
@@ -274,6 +274,9 @@ class FunctionHost:
         if raw_headers is not None:
             job.trace = read_context(raw_headers)
             job.serves = _header(raw_headers, _FOR_LINE)
+        if data[:3] == ENCRYPTED:
+            self._pass_on_unread(job, hops)
+            return
         self._accept(job, hops)
 
     def take(self, function_id: str, ret: str, request: bytes, trace: TraceContext | None, *, once: bool) -> bool:
@@ -331,6 +334,12 @@ class FunctionHost:
         else:
             limit.hold(job)
             self._begin_limited(limit)
+
+    def _pass_on_unread(self, job: Job, hops: int) -> None:
+        """Somebody else may have the key; nobody: whoever calls finds out that no host has the call."""
+        _log.error("a call of %s is %s", job.function.id, why_closed(job.request), extra=job.about())
+        if hops < HOPS_MAX:
+            self._pass_on(job, hops)
 
     def _pass_on(self, job: Job, hops: int) -> None:
         job.function.counts.passed_on += 1

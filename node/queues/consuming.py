@@ -19,6 +19,7 @@ import anyio
 import anyio.abc
 
 from mesh import codec
+from mesh.envelopes import may_open_later, why_closed
 from mesh.errors import Undecodable
 from mesh.failure import Failure, Kind
 from mesh.groups import unwrapped
@@ -35,6 +36,7 @@ DEAD_DELIVERIES: Final = "Dead-Letter-Deliveries"
 # Function id, arguments, context values -> outcome bytes.
 Call = Callable[[str, list[Any], Mapping[str, Any]], Awaitable[bytes]]
 Publish = Callable[[str, QueueMessage], Awaitable[None]]
+UNOPENED_AGAIN_S: Final = 5.0  # for a message whose key is not there
 
 _log = logging.getLogger(__name__)
 
@@ -163,6 +165,12 @@ class Consumer:
         delivery = held.delivery
         message = delivery.message
         limit = self._redelivery.deliveries_max
+        if may_open_later(message.body):
+            # However often it comes: it is sound, and it is only this node that cannot read it yet.
+            _log.error("consumer %s: message %s is %s", self._entry.id, message.id, why_closed(message.body))
+            held.settled = True
+            source.nack(delivery, UNOPENED_AGAIN_S)
+            return
         if limit and delivery.number > limit:  # the nodes that had it were gone before they could say anything
             await self._give_up(source, held, "its node was lost each time")
             return

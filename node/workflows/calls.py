@@ -273,6 +273,10 @@ class Calls:
         Whether anybody listens is told by the server to a subscription of the reply subject only, so there is one for
         the first message that comes.
         """
+        if watch.run.spec.encrypted:
+            text = f"{watch.op.target} is a service outside of the mesh, which cannot read what has to be encrypted"
+            self._fail(watch, Failure(text, Kind.INVALID, False))
+            return
         args, _context = codec.decode(watch.op.payload)
         value = args[0] if len(args) == 1 else (args or None)
         ret = watch.ret

@@ -37,6 +37,7 @@ from node.workflows.ops import (
     Dispatch,
     Effect,
     Finish,
+    Ignore,
     Log,
     OpState,
     Perform,
@@ -139,6 +140,8 @@ class Effects:
                 self._write_attrs(instance, run)
             elif type(effect) is Suspend:
                 self._suspended(instance, run, effect)
+            elif type(effect) is Ignore:
+                _log.warning("workflow %r: ignored: %s", instance.key.id, effect.reason, extra=instance.about())
             elif type(effect) is Log and not recovering:
                 self.log(instance, run, effect)
 

@@ -31,7 +31,7 @@ import anyio
 import anyio.abc
 
 from mesh.connection import Connection
-from mesh.envelopes import may_open_later, why_closed
+from mesh.envelopes import Opened, may_open_later, why_closed
 from mesh.errors import CannotLookBack, MeshError, Undecodable
 from mesh.events import Event, decode_end, decode_start, parse
 from mesh.follower import Delivered
@@ -59,7 +59,7 @@ from node.workflows.ending import Ending
 from node.workflows.fetching import Fetching
 from node.workflows.following import INBOX_EVENTS_MAX, Following
 from node.workflows.instances import Instance, Instances
-from node.workflows.loading import Loading
+from node.workflows.loading import CAME_IN_PLAIN, Loading
 from node.workflows.long_histories import LongHistories
 from node.workflows.looking_back import LookingBack
 from node.workflows.opening import Opening
@@ -169,7 +169,7 @@ class Engine:
             js=reading, history=History(reading, stream.queue), instances=instances, vms=self._vms,
             ending=self._ending, effects=self._effects,
             background=background, clock=self._loop.time, feed=self._feed, take=self._take,
-            log_in_replay=options.log_in_replay, witness=witness,
+            log_in_replay=options.log_in_replay, witness=witness, only_encrypted=host.encrypted,
         )  # fmt: skip
         self._long_histories = LongHistories(options.history_events_warn, options.history_bytes_warn)
         self._retention = Retention(
@@ -432,6 +432,9 @@ class Engine:
             spec = decode_start(event.data, parse_headers(event.raw_headers) if event.raw_headers else {})
         except Undecodable as error:
             self._ending.refuse_start(instance, event.seq, error)
+            return
+        if self.host.encrypted and type(event.data) is not Opened:
+            self._ending.refuse_start(instance, event.seq, Undecodable(CAME_IN_PLAIN))
             return
         if spec.since or spec.base is not None:
             self._loading.load_soon(instance)

@@ -21,7 +21,7 @@ import anyio
 import anyio.lowlevel
 
 from mesh import codec
-from mesh.envelopes import may_open_later, why_closed
+from mesh.envelopes import Opened, may_open_later, why_closed
 from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable, Unreadable
 from mesh.events import EndRecord, Event, StartSpec, decode_end
 from mesh.failure import Failure, Kind
@@ -49,6 +49,7 @@ LOADS_MAX: Final = 16
 LOAD_AGAIN_S: Final = 5.0
 ATTENTION_AT_ONCE: Final = 64  # runs of one partition that are loaded at a time after a takeover
 TROUBLE_PAUSE_S: Final = 1.0
+CAME_IN_PLAIN: Final = "came in plain, and its worker takes only what is encrypted"
 UNKNOWN_WORKFLOW: Final = "?"
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Loading:
     js: reads payloads out of an object store lazily, as history does.
     feed: applies an event to a loaded run. take: hands in an event as if it had just come.
     log_in_replay: whether what the code logged before is logged again when it is replayed.
+    only_encrypted: whether the worker takes only starts that come encrypted.
     replays, replayed_events: how many there were.
     """
 
@@ -78,6 +80,7 @@ class Loading:
         take: Callable[[Partition, Event], None],
         witness: Witness,
         log_in_replay: bool = False,
+        only_encrypted: bool = False,
     ) -> None:
         self.replays = 0
         self.replayed_events = 0
@@ -93,6 +96,7 @@ class Loading:
         self._take = take
         self._witness = witness
         self._log_in_replay = log_in_replay
+        self._only_encrypted = only_encrypted
         self._limit = anyio.CapacityLimiter(LOADS_MAX)
 
     # -- reasons -----------------------------------------------------------------------------------------------
@@ -142,6 +146,11 @@ class Loading:
         unread.last_seq = seen_seq
         unread.suspended, unread.waits_for_key, unread.is_unread = reason, True, True
         self._go_live(instance, unread)
+
+    def _stand_still(self, instance: Instance, run: int, spec: StartSpec, reason: str) -> None:
+        suspended = self._vms.new_run(instance, run, spec, {})
+        suspended.suspended = reason
+        self._go_live(instance, suspended)
 
     def vm_lost(self, culprit: Instance) -> None:
         """A VM is out of memory: its runs are replayed in a new one, the one that was running in one of its own."""
@@ -227,6 +236,12 @@ class Loading:
                 self._let_be(instance, news)
                 return
             spec = replace(spec, parent=None)  # who waits for its end waits where it was started
+        if self._only_encrypted and type(opened.start.data) is not Opened:
+            if news is not None and news.seq == opened.run:
+                self._ending.refuse_start(instance, opened.run, Undecodable(CAME_IN_PLAIN))
+            else:  # it may be of a time when that was possible
+                self._stand_still(instance, opened.run, spec, f"its start {CAME_IN_PLAIN}")
+            return
         if mark := closed_mark(opened.run, events):
             self.wait_for_key(instance, opened.run, f"a mark of its history is {why_closed(mark.data)}")
             return

@@ -155,4 +155,24 @@ class Log:
     stack: str = ""
 
 
-Effect = Dispatch | RetryLater | SetTimer | Abandon | Stop | Perform | WriteMark | WriteAttrs | Finish | Suspend | Log
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """An event that is none, and why, for the log."""
+
+    reason: str
+
+
+Effect = (
+    Ignore
+    | Dispatch
+    | RetryLater
+    | SetTimer
+    | Abandon
+    | Stop
+    | Perform
+    | WriteMark
+    | WriteAttrs
+    | Finish
+    | Suspend
+    | Log
+)

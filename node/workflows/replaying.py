@@ -14,6 +14,7 @@ from mesh.envelopes import may_open_later
 from mesh.errors import Undecodable
 from mesh.events import Event, StartSpec, start_spec_of
 from mesh.lineage import taken_over
+from mesh.references import is_reference
 from mesh.subjects import WorkflowKey, untoken
 from node.machine.code import CodeMissing
 from node.machine.vm import LuaVM, MachineFailed, OutOfMemory
@@ -87,7 +88,8 @@ def recorded_marks(run_id: int, events: Sequence[Event]) -> dict[str, Any]:
 
 def closed_mark(run_id: int, events: Sequence[Event]) -> Event | None:
     """A decision of the run that cannot be read here, and that the code would take anew."""
-    return next((e for e in events if e.kind == "mark" and e.run == run_id and may_open_later(e.data)), None)
+    marks = (event for event in events if event.kind == "mark" and event.run == run_id)
+    return next((e for e in marks if may_open_later(e.data) and not is_reference(e.data)), None)
 
 
 def _applied(run: Run, event: Event, more: bool) -> list[Effect]:

@@ -27,7 +27,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mesh import codec
-from mesh.envelopes import ENVELOPE, may_open_later, why_closed
+from mesh.envelopes import ENVELOPE, Opened, may_open_later, why_closed
 from mesh.errors import Undecodable
 from mesh.events import HEADER_FROM, MARK_LOST, UNREADABLE, EndRecord, Event, StartSpec, reset_of
 from mesh.failure import Failure, Kind
@@ -46,6 +46,7 @@ from node.workflows.ops import (
     Dispatch,
     Effect,
     Finish,
+    Ignore,
     Log,
     OpState,
     Perform,
@@ -62,6 +63,8 @@ DELAY_TICK: Final = "delay"
 TIMEOUT_TICK: Final = "timeout"
 # Calls that cannot even be made are answered at once; code that goes on making them would never wait for an event.
 REFUSED_CALLS_MAX: Final = 10_000
+# Events whose payload somebody else than the server has written, with what a run's code is given in it.
+_WRITTEN_BY_OTHERS: Final = frozenset({"signal", "ret", "exit", "kill"})
 _NO_STEP: Final = frozenset({"mark", "claim", "monitor", "attrs"})
 TOPOLOGY_PID: Final = "{|topology}"
 
@@ -107,6 +110,7 @@ class Run:
         self._at_seq = 0  # of the event being applied
         self._in_base = spec.base is not None
         self.length = 0
+        self._encrypted = False
         self._checksum = 0  # over the events that `length` counts, but the start
         self._seen, self._seen_at = "", 0
         self.size = 0
@@ -162,6 +166,8 @@ class Run:
             about = f"event {event.kind} at sequence {event.seq}"
             self.suspended, self.waits_for_key = f"{about} is {why_closed(event.data)}", True
             return [Suspend(self.suspended)]
+        if self._encrypted and event.data and type(event.data) is not Opened and event.kind in _WRITTEN_BY_OTHERS:
+            return self._on_plain(event)
         try:
             return handler(self, event, more)
         except DoesNotFit as error:
@@ -205,6 +211,7 @@ class Run:
         else:
             self.now_ns, self.size = base.started_ns, base.start_bytes
         self.started_ns = self.now_ns
+        self._encrypted = self.spec.encrypted and type(event.data) is Opened
         if self.killed_early:
             return self._terminated()
         self.deadline_ns = deadline_ns(self.spec, self._begun_ns)
@@ -212,6 +219,17 @@ class Run:
             self.delayed_until_ns = self.now_ns + self.spec.start_delay_ns
             return self._own_timers()
         return self._own_timers() + self._begin(more)
+
+    def _on_plain(self, event: Event) -> list[Effect]:
+        """An event that came in plain to a run that takes only what is encrypted: whoever has sent it has no key.
+
+        An end of a child is not sent again; waiting for one that was ignored would be for ever.
+        """
+        what = f"event {event.kind} at sequence {event.seq} came in plain, and the run takes only what is encrypted"
+        if event.kind != "exit":
+            return [Ignore(what)]
+        self.suspended = f"{what}; does the child's node have the keys?"
+        return [Suspend(self.suspended)]
 
     def _leave_base(self, event: Event | None = None) -> None:
         """Take notice that the events of an older run are through: what is open is asked for anew, with its time."""

@@ -76,6 +76,7 @@ def start_spec(
         cron=options.get("cron_schedule") or "",
         memo=options.get("memo") or {},
         attrs=options.get("search_attributes") or {},
+        encrypted=host.encrypted,
     )
 
 
