@@ -12,7 +12,7 @@ import anyio
 
 from mesh.errors import MeshError
 from mesh.subjects import token
-from node.registry import Encryption, NatsFunctionEntry, Registry
+from node.registry import Encryption, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,13 +68,6 @@ def _check_required(registry: Registry, keys: Keys | None) -> None:
                     f"worker {worker_id} requires encryption and has no key to encrypt with; "
                     "start the node with --keys FILE, or set worker_options.keys (`mesh keys new FILE` makes one)"
                 )
-
-
-def foreign_of_required(registry: Registry) -> list[str]:
-    """The functions of services outside of the mesh, if some worker requires encryption: they read no ciphertext."""
-    if not any(w.options.encryption is Encryption.REQUIRED for w in registry.workers().values()):
-        return []
-    return [str(entry_id) for entry_id, f in registry.functions().items() if isinstance(f, NatsFunctionEntry)]
 
 
 def key_files_of(codec: PayloadCodec | None) -> list[KeyFile]:

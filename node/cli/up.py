@@ -80,6 +80,13 @@ class NodeFailed(MeshError):
     show_default=True,
     help="always survives a power failure, relaxed is faster and survives crashes of processes only.",
 )
+@click.option(
+    "--keys",
+    envvar="MESH_KEYS",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keys that the nodes encrypt payloads with; `mesh keys new FILE` makes one.",
+)
 @metrics_option
 @store_option
 @strict_option
@@ -91,6 +98,7 @@ def up(
     host: str,
     port: int,
     sync: Sync,
+    keys: Path | None,
     metrics: str | None,
     store: Path | None,
     strict: bool,
@@ -109,7 +117,12 @@ def up(
     set_up(log_format, log_level)
     registry = load_app(app, strict=strict)
     directory = store or Path(STORES) / (app.resolve().name or "root")
-    arguments = [*(["--strict"] if strict else []), "--log-format", log_format, "--log-level", log_level]
+    if keys is not None:
+        from mesh.key_files import read_key_file
+
+        read_key_file(keys)  # what is wrong with it is said here, not by each node
+    with_keys = ["--keys", str(keys)] if keys is not None else []
+    arguments = [*(["--strict"] if strict else []), *with_keys, "--log-format", log_format, "--log-level", log_level]
 
     async def main() -> None:
         from mesh.server import embedded_server

@@ -32,10 +32,12 @@ from node.registry.kinds import (
     ClientEntry,
     CodeEntry,
     ConsumerEntry,
+    Encryption,
     FunctionEntry,
     KvStoreEntry,
     LibraryEntry,
     MemoryStoreEntry,
+    NatsFunctionEntry,
     ProcessEntry,
     ProcessHostEntry,
     QueueDriverEntry,
@@ -77,7 +79,9 @@ class Registry:
         self.needs: Needs = MappingProxyType({entry_id: tuple(on) for entry_id, on in needs.items()})
         self._views: Mapping[EntryId, View] = views
         self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=_by_place))
-        self.notes: tuple[Problem, ...] = (*_unknown_kinds(self.entries), *code_notes(self.entries, views))
+        self.notes: tuple[Problem, ...] = (
+            *_unknown_kinds(self.entries), *code_notes(self.entries, views), *_cannot_decrypt(self.entries, views),
+        )  # fmt: skip
 
     def get(self, entry_id: str) -> Entry | None:
         """Return an entry as written, None if there is none."""
@@ -275,6 +279,23 @@ def _unknown_kinds(entries: Mapping[EntryId, Entry]) -> list[Problem]:
         for e in entries.values()
         if e.kind not in KNOWN_KINDS
         for hint in [did_you_mean(e.kind, KNOWN_KINDS, alike=0.9)]
+    ]
+
+
+def _cannot_decrypt(entries: Mapping[EntryId, Entry], views: Mapping[EntryId, View]) -> list[Problem]:
+    """A note for each service outside of the mesh that is called in plain, or not at all, though workers encrypt."""
+    workers = [view for view in views.values() if isinstance(view, WorkerEntry)]
+    required = [view for view in workers if view.options.encryption is Encryption.REQUIRED]
+    if required:
+        reason = f"reads no encrypted payloads: workflows of {required[0].id}, which requires them, cannot call it"
+    elif any(view.options.keys for view in workers):
+        reason = "reads no encrypted payloads: calls of it, and its answers, are not encrypted"
+    else:
+        return []
+    return [
+        Problem(entries[view.id].file, entries[view.id].line_of(("kind",)), view.id, reason)
+        for view in views.values()
+        if isinstance(view, NatsFunctionEntry)
     ]
 
 
