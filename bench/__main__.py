@@ -31,10 +31,13 @@ from rich.console import Console
 
 from bench import actors as actors_bench
 from bench import failover as failover_bench
+from bench import growth as growth_bench
 from bench import projection as projection_bench
 from bench import sleepers as sleepers_bench
 from bench import suite
 from bench.machine import Watch
+from bench.peers import measuring
+from bench.peers.setups import ENGINES, VARIANTS
 from bench.report import print_results
 from bench.results import DIRECTORY, Results, Setup, save
 from bench.servers import BenchFailed
@@ -176,6 +179,41 @@ def projection(workflows: int, runs: int | None, file: Path | None, json_file: P
     sys.stdout.write(
         "\n".join(["Longer than 100 ms:", *slow] if slow else ["No page takes longer than 100 ms."]) + "\n"
     )
+
+
+@main.command()
+@click.option("--only", type=click.Choice(growth_bench.CURVES), multiple=True, help="This curve only; repeatable.")
+@click.option(
+    "--upto",
+    type=click.IntRange(100),
+    default=1_000_000,
+    show_default=True,
+    help="Open workflows at most; histories and nodes are limited in proportion.",
+)
+@_output
+def growth(only: tuple[str, ...], upto: int, json_file: Path | None, is_saved: bool) -> None:
+    """How figures change with the length of a history, the number of open workflows and the number of nodes."""
+    curves = cast("frozenset[growth_bench.Curve]", frozenset(only or growth_bench.CURVES))
+    results = suite.new_results("growth", only=list(only), upto=upto)
+    _run(growth_bench.measure, growth_bench.plan(upto), curves, results, progress)
+    _finish(results, json_file, is_saved)
+
+
+@main.command()
+@click.option("--only", help="These engines or variants, split by commas; all without it.")
+@click.option("--quick", is_flag=True, help="Hardly anything of each, to see that it works.")
+@_output
+def peers(only: str | None, quick: bool, json_file: Path | None, is_saved: bool) -> None:
+    """Other durable engines with the same work on this machine, each in an environment of its own."""
+    names = [name.strip() for name in (only or "").split(",") if name.strip()]
+    variants = [v for v in VARIANTS if not names or v.name in names or v.engine in names]
+    unknown = set(names) - {v.name for v in VARIANTS} - set(ENGINES)
+    if unknown:
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}: there are {', '.join(ENGINES)}", param_hint="--only")
+    results = suite.new_results("peers", only=names, quick=quick)
+    sizes = measuring.QUICK if quick else measuring.Sizes()
+    _run(measuring.measure, variants, sizes, measuring.Failover(), results, progress)
+    _finish(results, json_file, is_saved)
 
 
 def _measure(results: Results, function: Callable[..., Awaitable[None]], *args: object) -> None:

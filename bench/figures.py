@@ -71,6 +71,8 @@ FIGURES: Final[Mapping[str, Figure]] = {
     **_percentiles("signal_to_wake", "signal to the result of the workflow it wakes"),
     "replay_events_per_s": Figure("load and replay a long history in a fresh node", "events/s"),
     "replay_ms": Figure("load and replay a history in a fresh node", "ms"),
+    **_percentiles("step_at_length", "the last steps of a history of that length"),
+    "crash_load_ms": Figure("after a crash: a new owner answers for a history", "ms"),
     "timers_per_s": Figure("timers due at one moment, to the end of their workflows", "timers/s"),
     **_percentiles("timer_late", "a timer of them, late by"),
     **_percentiles("kill_next_step", "SIGKILL to the next step"),
@@ -97,6 +99,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "fresh_node_rss_mb": Figure("... its memory", "MB"),
     **_percentiles("fresh_node_wake", "a fresh node: signal to end"),
     "takeover_ms": Figure("SIGKILL of one of two nodes, to the last of 64 sleepers woken just then", "ms"),
+    **_percentiles("standstill", "a workflow of a killed worker stands still"),
     "crowd_s": Figure("10,000 processes on one node: each started, asked and heard", "s"),
     "crowd_rss_mb": Figure("... memory of the node, all of them there", "MB"),
     "crowd_rss_before_mb": Figure("... before", "MB"),
@@ -157,6 +160,8 @@ TARGETS: Final[Mapping[str, Sequence[Target]]] = {
 
 def target_of(measured: Measured) -> Target | None:
     """What this figure should be, if anything is promised of it in this setup."""
+    if measured.of:
+        return None
     return next((target for target in TARGETS.get(measured.name, ()) if target.concerns(measured)), None)
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bench.figures import family_of, figure_of, judged, place, text
 from bench.machine import conditions, one_line
+from bench.peers import comparing
 from bench.results import PERCENTILES, Measured, Results, Setup
 
 # The columns of the table of setups: a figure, or the percentiles of one.
@@ -45,7 +46,13 @@ def print_results(console: Console, results: Results) -> None:
         for setup in setups:
             table.add_row(*setup_row(results, setup))
         console.print(table)
-    rest = [m for m in results.measured if m.name not in _OF_SETUPS or m.setup not in setups]
+    if comparing.variants(results):
+        first, second, *figures = comparing.headings()
+        table = _table("Peers (how many times better ours is)", first, second, *(f">{title}" for title in figures))
+        for row in comparing.rows(results):
+            table.add_row(*row)
+        console.print(table)
+    rest = [m for m in results.measured if not m.of and (m.name not in _OF_SETUPS or m.setup not in setups)]
     if rest:
         table = _table("Everything else", "figure", "setup", ">measured", "unit", "CPU s: node / server / client")
         for row in rows(rest):

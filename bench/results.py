@@ -41,7 +41,7 @@ class Setup:
 class Measured:
     """One figure. value: the median of the samples, or one value over all of them. cpu: seconds used by whom.
 
-    at: where on a curve, such as {"events": 1000}.
+    at: where on a curve, such as {"events": 1000}. of: whose figure it is, when it is not this project's alone.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Measured:
     samples: Sequence[float] = ()
     cpu: Mapping[str, float] = field(default_factory=dict)
     at: Mapping[str, float] = field(default_factory=dict)
+    of: str = ""
 
 
 @dataclass(slots=True)
@@ -75,9 +76,10 @@ class Results:
         for which, value in zip(PERCENTILES, percentiles(values), strict=True):
             self.measured.append(Measured(f"{name}_{which}_ms", round(value, digits), setup, **more))
 
-    def find(self, name: str, setup: Setup | None = None) -> Measured | None:
+    def find(self, name: str, setup: Setup | None = None, of: str = "") -> Measured | None:
         """The figure of this name and setup, if it was measured; of any setup without one."""
-        return next((m for m in self.measured if m.name == name and setup in (None, m.setup)), None)
+        fitting = (m for m in self.measured if m.name == name and m.of == of and setup in (None, m.setup))
+        return next(fitting, None)
 
     def curve(self, name: str, axis: str) -> list[tuple[float, float]]:
         """A figure along an axis, in order."""
@@ -90,7 +92,7 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """As JSON values; what is empty is left out."""
         values = asdict(self)
-        values["measured"] = [{k: v for k, v in asdict(m).items() if v not in ((), {}, [])} for m in self.measured]
+        values["measured"] = [{k: v for k, v in asdict(m).items() if v not in ((), {}, [], "")} for m in self.measured]
         return values
 
 

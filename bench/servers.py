@@ -44,7 +44,7 @@ async def running_servers(directory: Path, sync: Sync, replicas: int) -> AsyncIt
         async with embedded_server(directory / "store", port=0, sync=sync) as server:
             yield Servers(server.url, (server.pid,))
         return
-    ports = _free_ports(2 * CLUSTER)
+    ports = free_ports(2 * CLUSTER)
     clients, routes = ports[:CLUSTER], ports[CLUSTER:]
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -97,7 +97,7 @@ async def _wait_ready(url: str, directory: Path) -> None:
     raise BenchFailed(f"the three servers are not ready after {READY_S:g} s: {error}; the first one says {log}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now. Another process may take one before the server does; then it does not start."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [s.getsockname()[1] for s in sockets]

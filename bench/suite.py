@@ -79,20 +79,20 @@ async def measure(plan: Plan, sections: frozenset[Section], results: Results, pr
             # The server alone has nothing to do with the number of nodes.
             more: frozenset[Part] = frozenset({"raw"}) if setup.nodes == 1 else frozenset()
             bench = SetupBench(setup, plan.sizes, results, progress)
-            await _try(results, str(setup), lambda bench=bench, more=more: bench.measure(parts | more))
+            await attempt(results, str(setup), lambda bench=bench, more=more: bench.measure(parts | more))
     if "replay" in sections:
         replay = SetupBench(ONE, plan.sizes, results, progress)
-        await _try(results, "replay", lambda: replay.measure(frozenset({"replay"})))
+        await attempt(results, "replay", lambda: replay.measure(frozenset({"replay"})))
     if "timers" in sections:
-        await _try(results, "timers", lambda: timers.measure(ONE, plan.timers, results, progress))
+        await attempt(results, "timers", lambda: timers.measure(ONE, plan.timers, results, progress))
     if "failover" in sections:
         for setup, how in plan.failovers:
-            await _try(
+            await attempt(
                 results, f"failover, {setup}",
                 lambda setup=setup, how=how: failover.measure(setup, how, results, progress),
             )  # fmt: skip
     if "memory" in sections:
-        await _try(
+        await attempt(
             results, "memory",
             lambda: sleepers.measure(ONE, [plan.asleep], plan.looks, results, progress, residents=plan.residents),
         )  # fmt: skip
@@ -105,7 +105,9 @@ def new_results(kind: str, **arguments: object) -> Results:
     return Results(kind, dict(arguments), facts())
 
 
-async def _try(results: Results, what: str, measure: Callable[[], Awaitable[None]], timeout_s: float = 300.0) -> None:
+async def attempt(
+    results: Results, what: str, measure: Callable[[], Awaitable[None]], timeout_s: float = 300.0
+) -> None:
     """Measure one thing; what it fails with is part of the results."""
     try:
         with unwrapped(), anyio.fail_after(timeout_s):

@@ -17,6 +17,11 @@ from bench.engine import Sizes
 from bench.failover import FailoverPlan
 from bench.figures import FIGURES, TARGETS, Target, target_of
 from bench.machine import Quiet, facts
+from bench.peers import measuring
+from bench.peers.comparing import COLUMNS, ratio
+from bench.peers.environments import CACHE_VARIABLE, Environment
+from bench.peers.failover import Effect, busiest, read_effects, standstills_s
+from bench.peers.setups import VARIANTS
 from bench.projection import measure as measure_projection
 from bench.report import print_results
 from bench.results import Measured, Results, Setup, load, percentiles, save
@@ -179,6 +184,104 @@ class TestResults:
             percentiles([])
 
 
+PID_A, PID_B = 100, 200
+
+
+def _effects(pid: int, workflow: str, times_s: list[float]) -> list[Effect]:
+    return [Effect(pid, workflow, number, at_s) for number, at_s in enumerate(times_s)]
+
+
+class TestStandstills:
+    """How long a killed worker's workflows stand still is read from what their steps logged."""
+
+    def test_workflow_of_the_killed_worker_counts_from_the_kill_to_its_next_step_elsewhere(self) -> None:
+        effects = _effects(PID_A, "w", [1.0, 1.1]) + _effects(PID_B, "w", [1.9, 2.0])
+        assert standstills_s(effects, PID_A, 1.15, 0.1) == {"w": pytest.approx(0.75)}
+
+    def test_workflow_of_another_worker_that_just_goes_on_was_not_struck(self) -> None:
+        assert standstills_s(_effects(PID_B, "w", [1.0, 1.1, 1.2, 1.3]), PID_A, 1.15, 0.1) == {}
+
+    def test_workflow_of_another_worker_that_stands_still_was_struck(self) -> None:
+        """Its steps ran elsewhere, but something of it was in the killed process."""
+        assert standstills_s(_effects(PID_B, "w", [1.0, 1.1, 1.5]), PID_A, 1.15, 0.1) == {"w": pytest.approx(0.35)}
+
+    def test_workflow_that_has_not_gone_on_is_named(self) -> None:
+        """Silence is no success, and no step of the killed process is one either."""
+        assert standstills_s(_effects(PID_A, "w", [1.0, 1.16]), PID_A, 1.15, 0.1) == {"w": None}
+
+    def test_line_that_a_killed_process_has_not_finished_is_left_out(self) -> None:
+        assert read_effects(7, '["w", 1, 2.5]\n["w", 2') == [Effect(7, "w", 1, 2.5)]
+
+    def test_victim_is_the_worker_of_most_workflows(self) -> None:
+        """By their latest steps: where they were once does not matter."""
+        effects = _effects(PID_A, "v", [1.0]) + _effects(PID_A, "w", [1.0]) + _effects(PID_A, "x", [1.0])
+        effects += _effects(PID_B, "v", [2.0]) + _effects(PID_B, "w", [2.0])
+        assert busiest(effects) == PID_B
+
+
+class TestComparing:
+    """Ours is compared with an engine only by the variant that promises the same."""
+
+    def _results(self) -> Results:
+        results = Results("peers", {}, FACTS)
+        said = {"always": ("moonmesh", True), "relaxed": ("moonmesh", False), "other": ("other", True)}
+        results.details["peers"] = {
+            name: {"engine": engine, "title": name, "flushed": flushed} for name, (engine, flushed) in said.items()
+        }
+        for name, rate, step_ms in (("always", 100.0, 1.0), ("relaxed", 900.0, 0.2), ("other", 50.0, 4.0)):
+            results.add("workflows_per_s", [rate], Setup(), of=name)
+            results.add("step_ms", [step_ms], Setup(), of=name)
+        return results
+
+    def test_ratio_says_how_many_times_better_ours_is(self) -> None:
+        """More of a rate is better, less of a time is."""
+        results = self._results()
+        found = {column.name: ratio(results, "other", column) for column in COLUMNS}
+        assert (found["workflows_per_s"], found["step_ms"], found["steps_per_s"]) == (2.0, 4.0, None)
+
+    def test_ours_has_no_ratio(self) -> None:
+        assert {ratio(self._results(), "relaxed", column) for column in COLUMNS} == {None}
+
+    def test_figures_of_peers_are_no_targets_of_ours(self) -> None:
+        assert target_of(Measured("workflows_per_s", 1.0, of="other")) is None
+        assert "missed" not in printed(self._results())
+
+
+class TestPeers:
+    """The workload that all engines get runs here with the one engine that needs no installing: ours."""
+
+    @pytest.mark.slow
+    async def test_our_own_variant_gives_every_figure(self) -> None:
+        """The driver checks each result; a killed node's workflows all go on."""
+        (variant,) = (v for v in VARIANTS if v.name == "moonmesh-relaxed")
+        results = Results("peers", {}, FACTS)
+        sizes = measuring.Sizes(
+            concurrency=3, warm_up_s=0.1, duration_s=0.5, sequential_steps=10, starts=3, signals=2
+        )  # fmt: skip
+        plan = measuring.Failover(paced=6, pace_ms=50, under_way_steps=3)
+        await measuring.measure([variant], sizes, plan, results, lambda _text: None)
+        assert results.failures == []
+        names = {m.name for m in results.measured if m.of == variant.name}
+        assert {column.name for column in COLUMNS} <= names <= set(FIGURES)
+        rate = results.find("workflows_per_s", of=variant.name)
+        assert rate is not None
+        assert rate.value > 0
+
+    async def test_engine_that_cannot_be_installed_is_said_with_the_error(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """The others are measured all the same; here there are none."""
+        (tmp_path / "file").touch()
+        monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
+        broken = Environment("broken", ("no-matter-what",))
+        variant = replace(VARIANTS[0], title="Broken", environment=broken)
+        results = Results("peers", {}, FACTS)
+        await measuring.measure([variant], measuring.QUICK, measuring.Failover(), results, lambda _text: None)
+        (failure,) = results.failures
+        assert failure.startswith("Broken: NotInstalled:")
+        assert "Not a directory" in failure
+
+
 class TestMeasuring:
     """The suite runs, small, against real servers and real node processes; how quick that is, is not asserted."""
 
@@ -193,7 +296,7 @@ class TestMeasuring:
         plan = Plan(
             setups=[Setup(1, 1, "relaxed"), Setup(2, 3, "always")], sizes=sizes, timers=20,
             failovers=[(Setup(2), FailoverPlan(kills=1, open=12, pace_ms=20, under_way_s=0.5, observe_s=1.0))], asleep=30, residents=20,
-            looks=Looks(woken=3, steps=5, struck=4, idle_s=5.5, settle_s=0.5),
+            looks=Looks(woken=3, steps=5, struck=4, settle_s=0.5),
         )  # fmt: skip
         results = Results("suite", {}, FACTS)
         # Side by side, as most of the time goes by in waiting.
