@@ -19,6 +19,7 @@ Run it in a task group of its owner: `await tasks.start(follower.run)` returns w
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections import deque
@@ -191,15 +192,29 @@ class Follower:
     # ---- watching --------------------------------------------------------------------------------------------------
 
     async def _until_something_is_missing(self) -> None:
+        # A timer and no task that wakes up every time: a node follows dozens of partitions, and all their heartbeats
+        # come about the same time.
+        loop = asyncio.get_running_loop()
         silent = 0
-        while silent < 2:
-            self._heard = False
-            with anyio.move_on_after(self._heartbeat_s):
-                await self._wake.wait()
-                return
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal silent, timer
             # However long our own loop was blocked, that is one interval, and what came meanwhile is read in the next.
             silent = 0 if self._heard else silent + 1
-        _log.warning("no heartbeat of consumer %s of stream %s", self._consumer, self._stream)
+            self._heard = False
+            if silent < 2:
+                timer = loop.call_later(self._heartbeat_s, look)
+                return
+            _log.warning("no heartbeat of consumer %s of stream %s", self._consumer, self._stream)
+            self._wake.set()
+
+        self._heard = False
+        timer = loop.call_later(self._heartbeat_s, look)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
 
     def _on_state(self, connected: bool) -> None:
         if connected:

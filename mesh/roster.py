@@ -300,8 +300,10 @@ class Roster:
             self._function_hosts.pop(rest, None)
         elif kind == "claim":
             queue, _, partition = rest.rpartition(".")
-            if partition.isdecimal():
-                self._see_claim(bucket_key_name(queue), int(partition), value or {}, message.seq)
+            if not partition.isdecimal() or not self._see_claim(
+                bucket_key_name(queue), int(partition), value or {}, message.seq
+            ):
+                return  # nothing follows from a checkpoint, and every node writes some dozens of them a second
         self._on_change()
 
     def _see_member(self, node_id: str, value: dict[str, Any] | None, seq: int) -> None:
@@ -318,18 +320,21 @@ class Roster:
         )
         self._member_details[node_id] = _details(value)
 
-    def _see_claim(self, queue: str, partition: int, value: dict[str, Any], seq: int) -> None:
+    def _see_claim(self, queue: str, partition: int, value: dict[str, Any], seq: int) -> bool:
+        """Take note of a claim as it stands; return whether its holder is another one than before."""
         node = value.get("node")
         checkpoint = value.get("checkpoint", 0)
         claim = Claim(
             queue, partition, NodeId(node) if isinstance(node, str) else None, _text(value.get("incarnation")), seq,
             checkpoint if isinstance(checkpoint, int) else 0,
         )  # fmt: skip
+        before = self._claims.get((queue, partition))
         self._claims[queue, partition] = claim
         written = self._written.get((queue, partition))
         if written is None or written.seq <= seq:
             self._checkpoints[queue, partition] = tuple(_texts(value.get("busy")))
             self._written.pop((queue, partition), None)
+        return before is None or (before.node_id, before.incarnation) != (claim.node_id, claim.incarnation)
 
     def _member_key(self, node_id: str) -> str:
         return f"member.{bucket_key(node_id)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -10,15 +10,19 @@ import anyio
 
 from mesh.connection import connect
 from mesh.jetstream import JetStream
+from mesh.membership import Claim
 from mesh.roster import BUCKET, Roster
 from mesh.subjects import bucket_key
 from tests.conftest import ServerFactory
+from tests.waiting import wait_until
 
 NODE = "node-a"
 
 
 @asynccontextmanager
-async def a_roster(nats_server: ServerFactory) -> AsyncIterator[tuple[Roster, JetStream]]:
+async def a_roster(
+    nats_server: ServerFactory, on_change: Callable[[], None] = lambda: None
+) -> AsyncIterator[tuple[Roster, JetStream]]:
     """A node's roster that runs, and what else can look into the bucket."""
     numbers = count(1)
     async with connect(nats_server().url, name="test") as conn:
@@ -29,7 +33,7 @@ async def a_roster(nats_server: ServerFactory) -> AsyncIterator[tuple[Roster, Je
             node_id=NODE,
             incarnation=lambda: f"life {next(numbers)}",
             queues=frozenset({"orders"}),
-            on_change=lambda: None,
+            on_change=on_change,
         )
         async with anyio.create_task_group() as tasks:
             await tasks.start(roster.run)
@@ -55,3 +59,22 @@ async def test_a_node_that_has_left_does_not_come_back_with_a_renewal_under_way(
             tasks.start_soon(roster.leave)
         assert await js.kv_get(BUCKET, f"member.{bucket_key(NODE)}") is None
         assert roster.me.incarnation == "life 1"
+
+
+async def test_a_checkpoint_is_seen_and_is_no_change(nats_server: ServerFactory) -> None:
+    """Every node writes some dozens of them a second, and all would think over who owns what each time."""
+    changes: list[int] = []
+    async with a_roster(nats_server, lambda: changes.append(1)) as (roster, _):
+        held = await roster.claim(Claim("orders", 3, None, "", 0))
+        assert held is not None
+        await wait_until(lambda: changes)
+        before = len(changes)
+        for checkpoint in range(1, 31):
+            held = await roster.save_checkpoint(held, checkpoint, ("busy",))
+            assert held is not None
+        await wait_until(lambda: roster._claims == {("orders", 3): held})
+        assert roster.busy(held) == ("busy",)
+        # Its own member key is renewed meanwhile.
+        assert len(changes) - before < 10
+        await roster.release(held, 30, ())
+        await wait_until(lambda: roster.claims()[0].node_id is None)

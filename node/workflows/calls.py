@@ -307,6 +307,8 @@ class Calls:
         fresh = self._fresh
         while fresh and fresh[0][0] + ASK_AFTER_S <= now:
             begun, key, run, op, attempt = fresh.popleft()
+            if run.open.get(op.n) is not op:
+                continue  # nearly all of them
             if self._is_open(run, op) and op.attempt == attempt:
                 close_by = begun + DEFAULT_CALL_OPTIONS.start_to_close_ns / 1e9
                 ask[op.target].append(Watch(key, run, op, attempt, True, begun, close_by))
