@@ -14,12 +14,13 @@ import pytest
 
 from mesh import codec
 from mesh.connection import Connection, connect
-from mesh.errors import NotFound
+from mesh.errors import Disconnected, NotFound
 from mesh.failure import Failure, Kind
 from mesh.jetstream import JetStream
 from node.modules import Caller
 from node.modules.queue import QueueModule
 from node.queues.consuming import pause_s
+from node.queues.running import run_consumers
 from node.registry import RedeliverySpec, Registry, load_registry
 from tests.conftest import ServerFactory
 from tests.servers import ServerProcess, tied_to_us
@@ -38,7 +39,7 @@ ENTRIES = """
     redelivery: {{max_deliveries: 3, initial_delay: 20ms, dead_letter: dead}}
   - {{name: dead, kind: queue.queue, driver: driver}}
   - {{name: f, kind: function.lua, source: "return 1", method: main}}
-  - {{name: worker, kind: queue.consumer, queue: tasks, func: f, concurrency: {concurrency}, prefetch: {prefetch}, auto_ack: {auto_ack}}}
+  - {{name: worker, kind: queue.consumer, queue: tasks, func: f, concurrency: {concurrency}, prefetch: {prefetch}, auto_ack: {auto_ack}, lifecycle: {lifecycle}}}
   - {{name: undertaker, kind: queue.consumer, queue: dead, func: f}}
 """
 
@@ -50,6 +51,7 @@ def registry_of(root: Path, driver: str, **settings: Any) -> Registry:
         "concurrency": 1,
         "prefetch": 10,
         "auto_ack": "false",
+        "lifecycle": "{}",
         **settings,
     }
     root.mkdir(exist_ok=True)
@@ -391,6 +393,19 @@ async def test_what_is_no_consumer_cannot_be_run(nats_server: ServerFactory, tmp
     async with node(nats_server(), tmp_path, "memory") as n:
         with pytest.raises(NotFound, match=r"there is no queue\.consumer app:tasks"):
             await n.queues.consume("app:tasks")
+
+
+async def test_a_server_that_is_away_is_no_failure_of_the_consumers_at_the_boot(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """A node that is started while its server goes away has nothing to repair: it waits, and tries again."""
+    server = nats_server()
+    started = "{auto_start: true}"
+    async with node(server, tmp_path, "jetstream", lifecycle=started) as n:
+        server.kill()
+        await wait_until(lambda: not n.conn.is_connected)
+        with pytest.raises(Disconnected):
+            await run_consumers(registry_of(tmp_path, "jetstream", lifecycle=started), n.queues, lambda _: True)
 
 
 # -- ends and breaks -------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import anyio
 import anyio.abc
 
-from mesh.errors import MeshError
+from mesh.errors import Disconnected, MeshError, NotReady, RequestTimeout
 from mesh.groups import unwrapped
 from node.modules.queue import QueueModule
 from node.registry import ConsumerEntry, EntryId, Registry, Startup
@@ -32,7 +32,8 @@ async def run_consumers(
 ) -> None:
     """Run what is to be run until cancelled. Ready when each has been started once.
 
-    Raises BootFailed when one that is required does not start.
+    Raises BootFailed when one that is required does not start, and as itself what is no fault of the consumer: that the
+    server cannot be reached or does not serve.
     """
     consumers = registry.consumers()
     wanted = [consumers[i] for i in registry.started_at_boot() if i in consumers and offers(str(i))]
@@ -40,16 +41,19 @@ async def run_consumers(
     with unwrapped():
         async with anyio.create_task_group() as tasks:
             for entry in wanted:
-                reason = await tasks.start(_keep_running, entry, queues)
-                if reason is not None and entry.lifecycle.startup is Startup.REQUIRED:
-                    failed[entry.id] = reason
+                error = await tasks.start(_keep_running, entry, queues)
+                if error is None or entry.lifecycle.startup is not Startup.REQUIRED:
+                    continue
+                if isinstance(error, (Disconnected, NotReady, RequestTimeout)):
+                    raise error
+                failed[entry.id] = _reason(entry, error)
             if failed:
                 raise BootFailed(failed)
             task_status.started()
 
 
 async def _keep_running(
-    entry: ConsumerEntry, queues: QueueModule, *, task_status: anyio.abc.TaskStatus[str | None]
+    entry: ConsumerEntry, queues: QueueModule, *, task_status: anyio.abc.TaskStatus[Exception | None]
 ) -> None:
     """Run a consumer for ever, or as often as it may be started. Ready after the first start, with why it failed."""
     lifecycle = entry.lifecycle
@@ -68,10 +72,10 @@ async def _keep_running(
             error = group.exceptions[0]
         else:
             return
-        reason = str(error) or f"did not start within {lifecycle.start_timeout_s:g} s"
+        reason = _reason(entry, error)
         if not told:
             told = True
-            task_status.started(reason)
+            task_status.started(error)
         if anyio.current_time() - begun >= lifecycle.stable_threshold_s:
             starts = 1
         if lifecycle.restart.attempts_max and starts >= lifecycle.restart.attempts_max:
@@ -80,3 +84,7 @@ async def _keep_running(
         pause_s = restart_delay_s(lifecycle.restart, starts, random.random())  # noqa: S311 - jitter
         _log.warning("consumer %s failed: %s; starting it again in %.1f s", entry.id, reason, pause_s)
         await anyio.sleep(pause_s)
+
+
+def _reason(entry: ConsumerEntry, error: Exception) -> str:
+    return str(error) or f"did not start within {entry.lifecycle.start_timeout_s:g} s"

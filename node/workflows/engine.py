@@ -226,14 +226,19 @@ class Engine:
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Ready at once; partitions are added by `take`."""
-        async with anyio.create_task_group() as tasks:
-            self._background.begin(tasks)
-            await tasks.start(self._effects.calls.run)
-            tasks.start_soon(self._raise_failure)
-            tasks.start_soon(self._tidy_for_ever)
-            tasks.start_soon(self._retention.run)
-            tasks.start_soon(self._orphans.run)
-            task_status.started()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._background.begin(tasks)
+                await tasks.start(self._effects.calls.run)
+                tasks.start_soon(self._raise_failure)
+                tasks.start_soon(self._tidy_for_ever)
+                tasks.start_soon(self._retention.run)
+                tasks.start_soon(self._orphans.run)
+                task_status.started()
+        finally:
+            # Writes that have no answer yet are given up after this, and short timers are still to come.
+            for partition in self.partitions.values():
+                partition.stopped = True
 
     def take(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool = False) -> None:
         """Run a partition that was just claimed, from its checkpoint on; handed_over: its last owner released it."""

@@ -133,6 +133,8 @@ class Loading:
 
     def in_trouble(self, instance: Instance, run: Run, error: MeshError) -> None:
         """A write that the run rests on was refused for good: reload, a little later."""
+        if instance.partition.stopped:
+            return
         _log.error("workflow %r: %s; its history is read again", instance.key.id, error, extra=instance.about())
         self._background.start_soon(self._reload_later, instance, run)
 
