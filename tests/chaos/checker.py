@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -145,10 +146,20 @@ def check(record_dir: Path | str, *, replays: bool = True) -> list[Finding]:
     """Judge a record. replays: also whether every recorded history replays to its end, in a process of its own."""
     record = Record(record_dir)
     known = read(record)
-    findings = [finding for rule in RULES.values() for finding in rule(known)]
+    findings = [finding for rule in RULES.values() for finding in _judged(rule, known)]
     if replays:
         findings += [Finding("replay", *told) for told in replay_all(record.directory)]
     return findings
+
+
+def _judged(rule: Callable[[Known], Iterable[Finding]], known: Known) -> list[Finding]:
+    """What a rule finds. A record that it cannot make sense of is one that no sound engine leaves behind."""
+    try:
+        return list(rule(known))
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"the rule {rule.__name__} cannot judge this record: {type(error).__name__}: {error}"
+        return [Finding("senseless", "", text, (f"{Path(where.filename).name}:{where.lineno} ({where.line})",))]
 
 
 def read(record: Record) -> Known:
@@ -162,7 +173,7 @@ def read(record: Record) -> Known:
 def end_of(run: Run) -> Ended:
     """How a run has ended."""
     ok, value = run.result
-    return Ended(run.status, value) if ok else Ended(run.status, None, value)
+    return Ended(run.status, value) if ok else Ended(run.status, None, value if isinstance(value, dict) else {})
 
 
 # -- starts and ends -------------------------------------------------------------------------------------------------
@@ -383,23 +394,29 @@ def attempt_twice(known: Known) -> Iterator[Finding]:
 
 def outcome_lost(known: Known) -> Iterator[Finding]:
     """What a host has done and lives to tell, it has told: its outcome is stored, however often it has to be sent."""
-    stored = {
-        (workflow.id, message.run, message.op, message.attempt)
-        for workflow in known.workflows.values()
-        for message in workflow.of("ret")
-    }
-    ops = {(name, run, op) for name, run, op, _ in stored}
+    stored: set[str] = set()
+    stopped: set[tuple[str, int, int, int]] = set()
+    ops: set[tuple[str, int, int]] = set()
+    for workflow in known.workflows.values():
+        for message in workflow.of("ret"):
+            ok, value = message.outcome
+            ops.add((workflow.id, message.run, message.op))
+            if ok and isinstance(value, dict):
+                stored.add(str(value.get("token")))
+            elif isinstance(value, dict) and value.get("kind") == "Canceled":
+                stopped.add((workflow.id, message.run, message.op, message.attempt))
     for effect in known.effects:
-        what = (effect["workflow"], effect["run"], effect["op"], effect["attempt"])
-        if effect["what"] != "end" or not effect["op"] or effect["pid"] not in known.alive or what in stored:
+        if effect["what"] != "end" or not effect["op"] or effect["pid"] not in known.alive or effect["token"] in stored:
             continue
-        workflow = known.workflows.get(effect["workflow"])
-        run = next((run for run in workflow.runs if run.number == effect["run"]), None) if workflow else None
-        if run is None or (run.end is not None and what[:3] not in ops):
+        name, number, op, attempt = effect["workflow"], effect["run"], effect["op"], effect["attempt"]
+        runs = known.workflows[name].runs if name in known.workflows else []
+        run = next((run for run in runs if run.number == number), None)
+        if run is None or (run.end is not None and (name, number, op) not in ops):
             continue  # nobody waited for it any more
-        which = f"op {effect['op']}, attempt {effect['attempt']}"
-        text = f"{effect['node']} has done {effect['step']} ({which}) and lives, but its outcome is not stored"
-        yield Finding("outcome-lost", effect["workflow"], text, _places([effect]))
+        if (name, number, op, attempt) in stopped:
+            continue
+        text = f"{effect['node']} has done {effect['step']} (op {op}, attempt {attempt}) and lives, but has not told it"
+        yield Finding("outcome-lost", name, text, _places([effect]))
 
 
 def believed_otherwise(known: Known) -> Iterator[Finding]:
@@ -485,7 +502,8 @@ def compensation(known: Known) -> Iterator[Finding]:
         effects = known.effects_of[workflow.id]
         done = [step["name"] for step in given["steps"] if _ended(effects, step["name"])]
         begun = [e for e in effects if e["what"] == "begin" and e["step"].startswith("undo:")]
-        undone = list(dict.fromkeys(effect["step"].removeprefix("undo:") for effect in begun))
+        undone = [step for step in dict.fromkeys(effect["step"] for effect in begun) if _ended(effects, step)]
+        undone = [step.removeprefix("undo:") for step in undone]
         if value.get("state") == "completed":
             wanted: list[str] = []
         else:

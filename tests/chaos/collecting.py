@@ -26,12 +26,12 @@ from tests.chaos.record import QUEUE, Record
 LETTERS: Final = "chaos:letters"
 LOOK_EVERY_S: Final = 0.3
 # A checkpoint is saved about once a second.
-QUIET_S: Final = 15.0
+QUIET_S: Final = 20.0
 
 
-async def collect(client: Client, record: Record, timeout_s: float) -> None:
+async def collect(client: Client, record: Record, quiet_s: float = QUIET_S) -> None:
     """Write stream.jsonl, histories/ and leftovers.json, once nothing moves any more or the time is over."""
-    with anyio.move_on_after(max(QUIET_S, timeout_s)):
+    with anyio.move_on_after(quiet_s):
         while any((await _leftovers(client)).values()):  # noqa: ASYNC110 - the server tells nobody that it is empty
             await anyio.sleep(LOOK_EVERY_S)
     messages = await _messages(client)

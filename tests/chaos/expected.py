@@ -53,7 +53,7 @@ def problems(sort: str, given: Mapping[str, Any], ended: Ended, facts: Facts) ->
 
 def steps(sort: str, given: Mapping[str, Any], ended: Ended) -> list[Step]:
     """The steps that the end says were taken, in no particular order."""
-    value = ended.value if isinstance(ended.value, Mapping) else (ended.failure.get("details") or {})
+    value = _told(ended)
     match sort:
         case "order" if ended.status == "completed":
             names = ["price", "confirm", *(f"reserve:{item['name']}" for item in given["items"])]
@@ -99,7 +99,7 @@ def _order(given: Mapping[str, Any], ended: Ended, facts: Facts) -> list[str]:
 
 
 def _saga(given: Mapping[str, Any], ended: Ended, facts: Facts) -> list[str]:
-    value = ended.value if ended.status == "completed" else ended.failure.get("details") or {}
+    value = _told(ended)
     names = [step["name"] for step in given["steps"]]
     declined = next((i for i, step in enumerate(given["steps"]) if step["decline"]), len(names))
     unknown = next((i for i, name in enumerate(names) if name in facts.unknown), len(names))
@@ -203,3 +203,9 @@ def per_sender(received: Sequence[Sequence[Any]]) -> dict[str, list[int]]:
     for sender, n in received:
         found.setdefault(sender, []).append(n)
     return found
+
+
+def _told(ended: Ended) -> Mapping[str, Any]:
+    """The story that an end tells: as a result, or as details of a failure."""
+    told = ended.value if ended.status == "completed" else ended.failure.get("details")
+    return told if isinstance(told, Mapping) else {}

@@ -259,7 +259,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "last-outcome-wins": Fault(_last_outcome_wins, frozenset({"believed-otherwise"})),
     "no-question": Fault(_no_question, frozenset({"attempt-twice"})),
     "no-claim": Fault(_no_claim, frozenset({"unclaimed"})),
-    "recovered-is-done": Fault(_recovered_is_done, frozenset({"compensation"})),
+    "recovered-is-done": Fault(_recovered_is_done, frozenset({"compensation", "wrong-result"})),
     "late-events-dropped": Fault(_late_events_dropped, frozenset({"signal-lost"})),
     "busy-forgotten": Fault(_busy_forgotten, frozenset({"never-ended"})),
     "message-twice": Fault(_message_twice, frozenset({"signal-twice"})),

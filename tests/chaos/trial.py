@@ -27,6 +27,7 @@ from tests.cluster import NodeProcess, _end, _read_stdout, plain_environment
 
 READY_S = 30.0
 DRAIN_S = 30.0
+QUIET_S = 5.0
 
 
 class Trial:
@@ -101,7 +102,7 @@ class Trial:
                         await meanwhile(self)
                     await anyio.sleep_forever()
                 stop.set()
-        return await load.drain([self.url], self.record, drain_s)
+        return await load.drain([self.url], self.record, drain_s, quiet_s=QUIET_S)
 
 
 @asynccontextmanager

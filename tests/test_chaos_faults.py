@@ -1,0 +1,105 @@
+"""The chaos suite, tested itself: faults planted into real nodes are found, by the rule that should, and without them all is well.
+
+`make test` plants some of them, several at once; with MESH_CHAOS=1 every one is planted by itself, and every run is
+made without it, too.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.plan import Shape, script
+from tests.chaos.scenarios import CALM, READ_AGAIN, SCENARIOS, SEED, Outcome, Scenario, carry_out
+from tests.chaos.trial import Trial
+from tests.conftest import ServerFactory
+from tests.recovery import CHAOS
+
+KILLS = 3
+ROUNDS = 10 if CHAOS else 1
+# Of each the first is found in the load of its scenario, whichever others are planted beside it.
+IN_PEACE = ("no-claim", "message-twice", "timers-left", "early-ticks", "end-before-telling", "outcome-dropped")
+READING_AGAIN = ("last-outcome-wins", "true-randomness")
+AFTER_A_KILL = ("no-question", "recovered-is-done")
+
+
+def assert_found(outcome: Outcome, *faults: str) -> None:
+    for fault in faults:
+        assert outcome.rules & FAULTS[fault].rules, f"{fault} was not found, but {[str(f) for f in outcome.findings]}"
+
+
+def assert_sound(outcome: Outcome) -> None:
+    assert outcome.drained
+    assert [str(finding) for finding in outcome.findings] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 * ROUNDS)
+async def test_run_with_kills_is_sound(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """All five sorts of workflows, three nodes, and SIGKILL to one of them again and again: the checker has nothing to say."""
+    for number in range(ROUNDS):
+        dice = random.Random(SEED + number)
+
+        async def worst(trial: Trial, dice: random.Random = dice) -> None:
+            for _ in range(KILLS):
+                await anyio.sleep(dice.uniform(0.5, 1.5))
+                trial.kill(dice.choice(sorted(trial.nodes)))
+                await trial.add()
+
+        scenario = Scenario(lambda: Shape(rate=10), seconds=5.0, nodes=3, worst=worst, drain_s=60.0)
+        outcome = await carry_out(nats_server().url, tmp_path / str(number), scenario, seed=SEED + number)
+
+        assert_sound(outcome)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_faults_that_show_in_peace_are_found(nats_server: ServerFactory, tmp_path: Path) -> None:
+    outcome = await carry_out(nats_server().url, tmp_path, CALM, fault="+".join(IN_PEACE), replays=False)
+    assert_found(outcome, *IN_PEACE)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_faults_that_show_when_a_history_is_read_again_are_found(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """Also by the replays: another process does not come to the recorded ends."""
+    outcomes: dict[str, Outcome] = {}
+
+    async def plant(name: str, scenario: Scenario, replays: bool) -> None:
+        url = nats_server().url
+        outcomes[name] = await carry_out(url, tmp_path / name, scenario, fault=name, replays=replays)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(plant, "+".join(READING_AGAIN), READ_AGAIN, True)
+        for fault in AFTER_A_KILL:
+            tasks.start_soon(plant, fault, SCENARIOS[fault], False)
+
+    assert_found(outcomes["+".join(READING_AGAIN)], *READING_AGAIN)
+    assert "replay" in outcomes["+".join(READING_AGAIN)].rules
+    for fault in AFTER_A_KILL:
+        assert_found(outcomes[fault], fault)
+
+
+@pytest.mark.skipif(not CHAOS, reason="part of make chaos")
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_planted_fault_is_found(fault: str, nats_server: ServerFactory, tmp_path: Path) -> None:
+    """And the same run without it is sound."""
+    assert_sound(await carry_out(nats_server().url, tmp_path / "without", SCENARIOS[fault]))
+    assert_found(await carry_out(nats_server().url, tmp_path / "with", SCENARIOS[fault], fault=fault), fault)
+
+
+def test_seed_repeats_the_load() -> None:
+    """The same seed, the same scripts; another one, others. Every sort comes up."""
+    scripts = [script(3, number, Shape()) for number in range(200)]
+    assert scripts == [script(3, number, Shape()) for number in range(200)]
+    assert scripts != [script(4, number, Shape()) for number in range(200)]
+    assert {one.sort for one in scripts} == set(Shape().sorts)
+    assert {one.closing for one in scripts} == {"", "last", "cancel", "kill"}
+    assert {sender.how for one in scripts for sender in one.senders} == {"client", "once", "bare"}
