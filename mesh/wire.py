@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 
 from mesh.errors import InvalidName, Undecodable
 
-# Called as handler(subject, reply, data, raw_headers): reply is "" for none, raw_headers None for none. Bytes of a subject
-# that are no UTF-8 are surrogates, as in the ids and topics that are read from it.
+# Called as handler(subject, reply, data, raw_headers): reply is "" for none, raw_headers None for none. Bytes of a
+# subject that are no UTF-8 are surrogates, as in the ids and topics that are read from it.
 Handler = Callable[[str, str, bytes, bytes | None], None]
 
 # The server's own limit for a control line is 4 KiB, but an INFO line with the addresses of a large cluster is longer.
