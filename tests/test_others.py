@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mesh import codec
+from mesh.connection import Connection
+from mesh.errors import MeshError, NotFound, NotReady
 from mesh.failure import Kind
+from mesh.jetstream import JetStream, PubAck
 from node.workflows.ops import OpState
 from node.workflows.others import Others
-from tests.apps import QUEUE, a_mesh, key, write_app
+from tests.apps import QUEUE, WORKER, a_mesh, key, write_app
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until
 
@@ -57,3 +61,42 @@ async def test_whoever_repeats_a_message_to_a_process_that_has_ended_on_it_hears
         assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
         ok, failure = codec.decode_outcome(await others.perform(host, key("sender"), 8, op))
         assert (ok, failure.kind) == (False, Kind.NOT_FOUND)
+
+
+class LeaderlessJetStream(JetStream):
+    """Answers writes as a server does whose cluster has lost its leader, for the first few times."""
+
+    def __init__(self, conn: Connection, subject: str, errors: list[MeshError]) -> None:
+        super().__init__(conn)
+        self.subject = subject
+        self.errors = errors
+
+    async def publish(self, subject: str, *args: Any, **options: Any) -> PubAck:
+        if subject == self.subject and self.errors:
+            raise self.errors.pop(0)
+        return await super().publish(subject, *args, **options)
+
+
+@pytest.mark.parametrize("kind", ["spawn", "send"])
+async def test_a_stream_without_a_leader_is_no_outcome_of_what_a_workflow_says_to_others(
+    tmp_path: Path, nats_server: ServerFactory, kind: str
+) -> None:
+    """An election takes seconds. A workflow that hears of it as of a failure of its own goes on wrongly, for ever."""
+    app = write_app(tmp_path, workflows={"target": ENDS_ON_ANYTHING})
+    async with a_mesh(nats_server().url, app) as mesh:
+        target = key("t") if kind == "send" else key("sender_7_1")
+        if kind == "send":
+            await mesh.start("target", id="t")
+        subject = target.signal("x") if kind == "send" else target.start()
+        errors: list[MeshError] = [NotFound(f"no stream takes {subject}"), NotReady(subject, 10008, "no leader")]
+        host = mesh.node.engines[QUEUE].host
+        js = LeaderlessJetStream(mesh.client.conn, subject, errors)
+        others = Others(js, mesh.client.hosts, mesh.node.code, mesh.node.switchboard, mesh.node.naming)
+        said = OpState(1, "send", host.pid("t"), "", codec.encode("hello"), options={"topic": "x"})
+        spawned = OpState(1, "spawn", "app:target", "", codec.encode([[], {}]), options={"host": WORKER})
+        ok, value = codec.decode_outcome(
+            await others.perform(host, key("sender"), 7, said if kind == "send" else spawned)
+        )
+        assert ok, value
+        assert errors == []
+        assert (await mesh.get(target.id).describe()).key == target

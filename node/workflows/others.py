@@ -19,6 +19,8 @@ from mesh.errors import (
     InvalidName,
     MeshError,
     NoResponders,
+    NotFound,
+    NotReady,
     OutcomeUnknown,
     PayloadTooLarge,
     RequestTimeout,
@@ -71,7 +73,11 @@ class Others:
         while True:
             try:
                 return await self._once(host, key, run, op, trace)
-            except (Disconnected, OutcomeUnknown, RequestTimeout, NoResponders) as error:
+            except UnknownHost as error:
+                return _failed(f"host not found: {error}", Kind.NOT_FOUND)
+            except (Disconnected, OutcomeUnknown, RequestTimeout, NoResponders, NotReady, NotFound) as error:
+                # What the platform cannot do now is no outcome. A stream whose cluster has no leader looks as if it
+                # was not there; that of a host that is known is.
                 _log.info(
                     "workflow %r op %d (%s): %s; trying again",
                     key.id,
@@ -83,8 +89,6 @@ class Others:
                 await anyio.sleep(RETRY_EVERY_S)
             except AlreadyStarted as error:
                 return _failed(str(error), Kind.ALREADY_EXISTS)
-            except UnknownHost as error:
-                return _failed(f"host not found: {error}", Kind.NOT_FOUND)
             except (InvalidName, PayloadTooLarge) as error:
                 return _failed(str(error), Kind.INVALID)
             except MeshError as error:
