@@ -46,8 +46,10 @@ from mesh.subjects import WorkflowKey, parse_stored, token
 from mesh.wire import encode_headers, parse_headers
 
 FORMAT: Final = 1
-# A stored message has at most the server's max_payload, 64 MiB at the very most, and base64 takes a third more.
+# A payload has at most 64 MiB by default (`mesh.handshake`), and base64 takes a third more.
 LINE_BYTES_MAX: Final = 128 * 1024 * 1024
+# Above that nobody reads a line, and as JSON it may take six times as much.
+READABLE_BYTES_MAX: Final = 8 * 1024 * 1024
 RUNNING: Final = "running"
 
 BinaryFile = IO[bytes] | gzip.GzipFile
@@ -179,6 +181,8 @@ def _payload_fields(kind: str, data: bytes) -> dict[str, Any]:
     if not data:
         return {}
     exact = {"base64": base64.b64encode(data).decode()}
+    if len(data) > READABLE_BYTES_MAX:
+        return exact
     if data[:1] != codec.MARKER:
         try:
             return {"text": data.decode("utf-8")}

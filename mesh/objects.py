@@ -30,9 +30,11 @@ import anyio.to_thread
 from mesh.envelopes import Closed, context_of
 from mesh.errors import (
     TEMPORARY,
+    Disconnected,
     MeshError,
     NotFound,
     NotPermitted,
+    NotReady,
     OutcomeUnknown,
     PayloadTooLarge,
     RequestTimeout,
@@ -62,7 +64,9 @@ HEADERS_BYTES: Final = 1024  # left free in a chunk under a small max_payload
 CHUNKS_AT_ONCE: Final = 32
 READS_AT_ONCE: Final = 4  # objects that are read at a time, as each of them is in memory as a whole
 HASH_HERE_BYTES: Final = 256 * 1024  # what takes the event loop less than a millisecond
-TRIES: Final = 5
+# An election of nats-server takes 4 to 9 s.
+PATIENCE_S: Final = 15.0
+AGAIN_S: Final = 0.1
 # A replica is behind by milliseconds; another one is asked when it is by more.
 LAG_TRIES: Final = 100
 LAG_AGAIN_S: Final = 0.01
@@ -181,21 +185,24 @@ class Objects:
         if len(data) > self.payload_bytes_max:
             raise TooLarge(f"the payload ({what})", len(data), self.payload_bytes_max)
         digest = await _digest(data)
-        for tries in range(TRIES):
-            name = ObjectName(id_token, str(run), what, secrets.token_hex(8))
+        patient_until_s = anyio.current_time() + PATIENCE_S
+        begun = self._js.conn.is_connected
+        while True:
+            # Under another name each time: after silence, chunks may lie twice under this one or in a wrong order.
+            name = str(ObjectName(id_token, str(run), what, secrets.token_hex(8)))
             try:
-                return await self._put(queue, str(name), data, digest)
-            except OutcomeUnknown:
-                # Chunks may lie twice under this name, or in a wrong order: begin again under another one.
-                if tries == TRIES - 1:
+                return await self._put(queue, name, data, digest)
+            except (Disconnected, NotFound, NotReady, OutcomeUnknown, RequestTimeout) as error:
+                if anyio.current_time() > patient_until_s or (isinstance(error, Disconnected) and not begun):
                     raise
-                await self._give_up(queue, str(name))
-            except NotFound:
-                # Nobody has needed the bucket so far. In a cluster it is said for a moment of one that is there, too.
-                if tries == TRIES - 1:
-                    raise
-                await self.ensure_bucket(queue, replicas=await self._replicas(queue))
-        raise AssertionError("unreachable")  # pragma: no cover
+                begun = True
+                with suppress(Disconnected, NotReady, OutcomeUnknown, RequestTimeout):
+                    if isinstance(error, NotFound):
+                        # Nobody has needed the bucket so far; or a cluster has no leader for it at the moment.
+                        await self.ensure_bucket(queue, replicas=await self._replicas(queue))
+                    else:
+                        await self.remove(queue, [name])
+            await anyio.sleep(AGAIN_S)
 
     async def get(self, queue: str, reference: Reference) -> bytes:
         """Read a payload. Raises ObjectMissing, ObjectDamaged, TooLarge, RequestTimeout, Disconnected."""
@@ -289,10 +296,6 @@ class Objects:
             raise _first(group) from None
         return [acks[number] for number in range(len(chunks))]
 
-    async def _give_up(self, queue: str, name: str) -> None:
-        with suppress(MeshError):
-            await self.remove(queue, [name])
-
     async def _replicas(self, queue: str) -> int:
         """As many copies as the histories have that refer to the objects."""
         return int((await self._js.stream_info(stream_name(queue))).config.get("num_replicas", 1))
@@ -303,13 +306,14 @@ class Objects:
         """All chunks there are. A replica that answers may lag behind: the leader knows how many there must be."""
         subject = _chunk_subject(bucket, reference.name)
         for tries in range(LAG_TRIES):
-            try:
+            with suppress(NotFound):  # also said while a cluster has no leader
                 found = await self._js.batch_get(_stream(bucket), subject_filter=subject)
+                if len(found) >= reference.chunks:
+                    return b"".join(message.data for message in found)
+            try:
+                counts = await self._js.subject_counts(_stream(bucket), subject)
             except NotFound:
                 raise ObjectMissing(bucket, reference.name, "there is no such bucket") from None
-            if len(found) >= reference.chunks:
-                return b"".join(message.data for message in found)
-            counts = await self._js.subject_counts(_stream(bucket), subject)
             if counts.get(subject, 0) < reference.chunks:
                 raise ObjectMissing(bucket, reference.name, f"{counts.get(subject, 0)} of {reference.chunks} chunks")
             if tries:

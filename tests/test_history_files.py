@@ -18,6 +18,7 @@ from mesh import codec
 from mesh.events import EndRecord, Event, StartSpec, parse
 from mesh.failure import Failure
 from mesh.history_files import (
+    READABLE_BYTES_MAX,
     BadHistoryFile,
     HistoryHeader,
     RecordedHistory,
@@ -268,3 +269,12 @@ async def test_a_run_is_fetched_with_all_of_its_events_and_no_others(
     assert [(e.kind, e.seq, e.at_ns, e.args, e.data) for h in again_read for e in h.events] == [
         (e.kind, e.seq, e.at_ns, e.args, e.data) for h in (older, newest) for e in h.events
     ]
+
+
+def test_a_large_payload_is_written_as_it_is_and_no_second_time_for_reading() -> None:
+    """As JSON a text may take six times as much: the line would be longer than one that is read back."""
+    large = codec.encode("\x01" * (READABLE_BYTES_MAX + 1))
+    history = a_history([an_event(17, "start"), an_event(18, "signal", "large", data=large)])
+    file = written(history)
+    assert len(file) < 1.4 * len(large)
+    assert read(file)[0].events == history.events

@@ -18,18 +18,21 @@ import pytest
 
 import mesh.client
 from mesh import codec
-from mesh.client import Client, WorkflowSuspended
+from mesh.client import Client, WorkflowHandle, WorkflowSuspended
 from mesh.connection import ConnectOptions
 from mesh.encryption import Keyring
+from mesh.errors import NotFound, OutcomeUnknown, RequestTimeout
 from mesh.jetstream import JetStream
 from mesh.objects import Objects
 from mesh.references import ARGUMENTS, is_reference
 from mesh.subjects import stream_name
+from node.workflows import instances
 from node.workflows.orphans import Orphans
 from node.workflows.retention import Retention
 from tests.apps import QUEUE, TIMEOUT_S, WORKER, Mesh, a_mesh, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
+from tests.test_connection import free_port
 from tests.test_export_import import imported, recorded
 from tests.waiting import wait_until, wait_until_async
 
@@ -224,6 +227,87 @@ async def is_told(mesh: Mesh, letter: str) -> bool:
     """Whether the memo that is recorded is made of this letter."""
     attrs = [event for event in await mesh.events("a") if event.kind == "attrs"]
     return bool(attrs) and codec.decode(attrs[-1].data)["memo"]["text"] == letter * BIG
+
+
+async def test_quiet_runs_hold_no_more_large_payloads_than_a_node_may(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few they are: 2,000 runs with 5 MB each would be 10 GB, and fill the VM they share long before."""
+    monkeypatch.setattr(instances, "LARGE_BYTES_MAX", 3 * BIG + 3000)
+    monkeypatch.setattr(instances, "EVICT_PAUSE_S", 0.0)
+    server, app = nats_server(config=SMALL), an_app(tmp_path)
+    async with a_mesh(server.url, app) as mesh:
+        handles = [await mesh.start("sizes", TEXT, id=f"w-{i}") for i in range(8)]
+        held = mesh.node.engines[QUEUE]._instances
+        await wait_until(lambda: mesh.statistics()["evictions"] == 5)
+        assert (mesh.statistics()["resident"], held.large_bytes // BIG) == (3, 3)
+        for handle in handles:
+            await handle.signal("data", "stop")
+        for handle in handles:
+            assert await handle.result(timeout_s=TIMEOUT_S) == [BIG]
+        await wait_until(lambda: mesh.statistics()["resident"] == 0)
+        assert held.large_bytes == 0
+
+
+async def test_a_long_history_of_payloads_just_below_the_limit_is_replayed(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """45 MB in 50 events: more than the server answers with at once."""
+    server, app, size = nats_server(), an_app(tmp_path), 900_000
+    async with a_mesh(server.url, app) as mesh:
+        handle = await mesh.start("sizes", id="long")
+        for _ in range(50):
+            await handle.signal("data", "x" * size)
+        await mesh.node.leave()
+    async with a_mesh(server.url, app, node_id="b") as mesh:
+        handle = mesh.get("long")
+        await handle.signal("data", "stop")
+        assert await handle.result(timeout_s=TIMEOUT_S) == [0, *[size] * 50]
+        assert mesh.node.conn.epoch == 1
+        assert await stored(mesh) == []
+
+
+async def test_a_stream_that_takes_less_than_the_server_gets_references_too(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """The outbox and plain writes hear of that limit from the server, after the message was sent."""
+    async with a_mesh(nats_server().url, an_app(tmp_path)) as mesh:
+        await mesh.client.js.ensure_stream({"name": stream_name(QUEUE), "max_msg_size": 20_000})
+        assert await mesh.run("echo_workflow", "x" * 50_000, id="one") == "x" * 50_000
+        assert await stored(mesh) == ["one end", "one start"]
+
+
+async def is_sent(handle: WorkflowHandle, value: str) -> bool:
+    """Send a signal; False while the queue's stream has no leader, which is the same for small ones."""
+    try:
+        await handle.signal("data", value)
+    except (NotFound, RequestTimeout, OutcomeUnknown):
+        return False
+    return True
+
+
+async def test_three_servers_keep_three_copies_and_lose_nothing_with_one(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    routes = [free_port() for _ in range(3)]
+    listed = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
+    servers = [
+        nats_server(
+            config=f"{SMALL}\nserver_name: s{n}\ncluster {{ name: c, listen: 127.0.0.1:{routes[n]}, routes: [{listed}] }}"
+        )
+        for n in range(3)
+    ]
+    url, app = ",".join(server.url for server in servers), an_app(tmp_path)
+    async with a_mesh(url, app, replicas=3, options=ConnectOptions(patience_s=30.0)) as mesh:
+        assert (await mesh.client.js.stream_info(BUCKET)).config["num_replicas"] == 3
+        handle = await mesh.start("sizes", TEXT, id="one")
+        await handle.signal("data", TEXT)
+        leader = str((await mesh.client.js.api(f"STREAM.INFO.{BUCKET}"))["cluster"]["leader"])
+        servers[int(leader[1:])].kill()
+        for value in (TEXT, "stop"):
+            await wait_until_async(lambda value=value: is_sent(handle, value), 60.0)  # type: ignore[misc]
+        assert (await handle.result(timeout_s=60.0))[:3] == [BIG, BIG, BIG]
+        assert await stored(mesh) == ["one signal", "one signal", "one start"]
 
 
 async def test_a_foreign_service_is_not_sent_a_reference(nats_server: ServerFactory, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ from node.workflows.effects import Effects
 from node.workflows.ending import Ending
 from node.workflows.fetching import Fetching
 from node.workflows.following import INBOX_EVENTS_MAX, Following
-from node.workflows.instances import Instance, Instances
+from node.workflows.instances import LARGE_PAYLOAD_BYTES, Instance, Instances
 from node.workflows.loading import CAME_IN_PLAIN, Loading
 from node.workflows.long_histories import LongHistories
 from node.workflows.looking_back import LookingBack
@@ -386,6 +386,8 @@ class Engine:
             self._apply(instance, run, event)
 
     def _apply(self, instance: Instance, run: Run, event: Event) -> None:
+        if len(event.data) > LARGE_PAYLOAD_BYTES:
+            self._instances.note_large(instance, len(event.data))
         begun_s = perf_counter()
         events, payload_bytes = run.length, run.size
         try:

@@ -76,3 +76,4 @@ class Fetching:
                 instance.fetching = None
             if event.seq > run.last_seq:
                 self._feed(instance, run, event)
+        self._instances.evict_surplus()

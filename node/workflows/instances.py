@@ -25,6 +25,10 @@ from node.workflows.run import Run
 
 EVICT_PAUSE_S: Final = 0.25  # after a look that found nothing to evict
 EVICT_LOOK_MAX: Final = 512
+# A payload of more is counted; those that were given to the runs in memory together take no more than that. The runs
+# hold about twice as much: by themselves, and in the Lua VM, whose limit (`node.machine.vm`) they are not to fill.
+LARGE_PAYLOAD_BYTES: Final = 128 * 1024
+LARGE_BYTES_MAX: Final = 128 * 1024 * 1024
 
 
 class Instance:
@@ -36,6 +40,7 @@ class Instance:
         "gate",
         "id_token",
         "key",
+        "large_bytes",
         "loading",
         "partition",
         "quarantined",
@@ -56,6 +61,7 @@ class Instance:
         self.run: Run | None = None
         self.loading: list[Event] | None = None  # events that came while the history is read
         self.fetching: list[Event] | None = None  # events that wait for a payload; see `node.workflows.fetching`
+        self.large_bytes = 0  # of large payloads that the run was given; see `Instances.note_large`
         self.gate: list[Effect] | None = None  # effects that wait for a mark to be recorded
         self.unacked = 0
         self.quarantined = False
@@ -91,6 +97,7 @@ InTrouble = Callable[[Instance, Run, MeshError], None]
 class Instances:
     """The instances of a worker's queue, least recently used first. clock: seconds, the one `used_s` is taken from.
 
+    large_bytes: what `note_large` has told of all in memory.
     sticky_s: a quiet run that nothing happens to is kept in memory this long.
     by_token: for looking up, and for `move_to_end` by whoever uses an instance; `add` and `forget` change it.
     chains: workflows whose end, or the run after it, is being written, and their partitions.
@@ -105,6 +112,18 @@ class Instances:
         self._sticky_s = sticky_s
         self._clock = clock
         self._evict_after_s = 0.0
+        self._evict_large_after_s = 0.0
+        self.large_bytes = 0
+
+    def note_large(self, instance: Instance, payload_bytes: int) -> None:
+        """Take notice that a run in memory was given payloads of more than LARGE_PAYLOAD_BYTES."""
+        instance.large_bytes += payload_bytes
+        self.large_bytes += payload_bytes
+
+    def forget_large(self, instance: Instance) -> None:
+        """The run of an instance is given up: with it goes what it was given."""
+        self.large_bytes -= instance.large_bytes
+        instance.large_bytes = 0
 
     def add(self, id_token: str, partition: Partition) -> Instance:
         """A new instance, still without a run."""
@@ -119,6 +138,8 @@ class Instances:
     def forget(self, id_token: str) -> None:
         """Let go of an instance and its machine, if it is there."""
         instance = self.by_token.pop(id_token, None)
+        if instance is not None and instance.large_bytes:
+            self.forget_large(instance)
         if instance is not None and instance.run is not None:
             instance.run.close()
             # A run knows how to open its machine and with that its instance: without this, only the garbage collector,
@@ -132,7 +153,9 @@ class Instances:
                 self.forget(id_token)
 
     def evict_surplus(self) -> None:
-        """Forget quiet instances while there are more than may be in memory."""
+        """Forget quiet instances while there are more than may be in memory, or they hold more."""
+        if self.large_bytes > LARGE_BYTES_MAX:
+            self._evict_large()
         surplus = len(self.by_token) - self._resident_max
         if surplus <= 0:
             return
@@ -151,6 +174,19 @@ class Instances:
         self.evictions += evicted
         if evicted < EVICT_LOOK_MAX // 4:
             self._evict_after_s = now + EVICT_PAUSE_S
+
+    def _evict_large(self) -> None:
+        """Forget quiet runs that hold large payloads, the least recently used first."""
+        now = self._clock()
+        if now < self._evict_large_after_s:
+            return
+        for id_token, instance in list(self.by_token.items()):
+            if instance.large_bytes and not instance.busy():
+                self.forget(id_token)
+                self.evictions += 1
+                if self.large_bytes <= LARGE_BYTES_MAX:
+                    return
+        self._evict_large_after_s = now + EVICT_PAUSE_S
 
     def evict_idle(self) -> None:
         """Forget quiet runs that nothing has happened to for a while, least recently used first."""

@@ -37,7 +37,7 @@ from node.workflows.background import Background
 from node.workflows.effects import Effects
 from node.workflows.ending import Ending
 from node.workflows.fetching import fetched
-from node.workflows.instances import Instance, Instances
+from node.workflows.instances import LARGE_PAYLOAD_BYTES, Instance, Instances
 from node.workflows.ops import Finish, Log, OpState
 from node.workflows.partition import Partition
 from node.workflows.replaying import Step, closed_mark, recorded_marks, replay_steps
@@ -124,6 +124,7 @@ class Loading:
         if instance.run is not None:
             instance.run.close()
             instance.run = None
+        self._instances.forget_large(instance)
         instance.gate = None
         instance.reloaded = True
         waiting, instance.fetching = instance.fetching, None
@@ -260,6 +261,7 @@ class Loading:
             "workflow %r: %d events replayed in %.1f ms", key.id, len(events), took_s * 1e3, extra=instance.about()
         )
         self._go_live(instance, run)
+        self._instances.evict_surplus()
 
     async def _replay(
         self, instance: Instance, run: Run, events: list[Event], news: Event | None, heard_seq: int | None
@@ -273,7 +275,7 @@ class Loading:
         fresh_number = max(1, taken_over(run.run, run.spec, events)) if fresh_seq <= run.run else math.inf
         unheard: list[tuple[Step, tuple[OpState, bytes] | None]] = []
         try:
-            steps = replay_steps(run, events)
+            steps, large_bytes = replay_steps(run, events), 0
             for i, event in enumerate(events):
                 if is_reference(event.data):
                     # Only while it is applied: a history may hold far more than a node.
@@ -282,6 +284,7 @@ class Loading:
                         run.close()
                         return False
                 step = next(steps)
+                large_bytes += len(step.event.data) if len(step.event.data) > LARGE_PAYLOAD_BYTES else 0
                 events[i] = event
                 answered, run.answered = run.answered, None
                 if isinstance(run.trace, RunTrace):
@@ -302,6 +305,7 @@ class Loading:
             instance.run = run
             self.vm_lost(instance)
             return False
+        self._instances.note_large(instance, large_bytes)
         for step, run.answered in unheard:
             self._witness.note(run, step.event, step.effects)
         run.answered = None
