@@ -532,6 +532,8 @@ def test_every_finding_that_there_can_be_is_shown_by_a_broken_record() -> None:
     assert named - NEEDS_THE_ENGINE <= shown, named - shown
     assert {name for name in shown if not name.startswith("left-")} <= named
     assert len(RULES) >= 20
+    page = set(re.findall(r"`([a-z-]+)`", (Path(__file__).parent.parent / "docs" / "chaos-checker.md").read_text()))
+    assert named - {"senseless"} <= page, named - page
 
 
 def test_what_was_never_acknowledged_may_be_missing(tmp_path: Path) -> None:

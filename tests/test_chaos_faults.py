@@ -7,6 +7,7 @@ made without it, too.
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import anyio
@@ -103,3 +104,10 @@ def test_seed_repeats_the_load() -> None:
     assert {one.sort for one in scripts} == set(Shape().sorts)
     assert {one.closing for one in scripts} == {"", "last", "cancel", "kill"}
     assert {sender.how for one in scripts for sender in one.senders} == {"client", "once", "bare"}
+
+
+def test_page_names_every_fault_and_every_rule() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "chaos-checker.md").read_text()
+    named = set(re.findall(r"`([a-z-]+)`", page))
+    assert named >= set(FAULTS), set(FAULTS) - named
+    assert named >= {rule for fault in FAULTS.values() for rule in fault.rules if not rule.startswith("left-")}

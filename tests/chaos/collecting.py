@@ -41,8 +41,16 @@ async def collect(client: Client, record: Record, quiet_s: float = QUIET_S) -> N
 
 
 def _alive(record: Record) -> list[int]:
-    """Which of the processes that have run functions are there still."""
-    return sorted(pid for pid in {effect["pid"] for effect in record.effects()} if Path(f"/proc/{pid}/exe").exists())
+    """Which of the processes that have run functions are there still, and do not stand still."""
+    return sorted(pid for pid in {effect["pid"] for effect in record.effects()} if _state(pid) not in "TtZX")
+
+
+def _state(pid: int) -> str:
+    """What a process is doing, as one letter; X for none (proc_pid_stat(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "X"
 
 
 async def _messages(client: Client) -> list[StoredMessage]:
