@@ -566,6 +566,8 @@ class Connection:
         if self._writer is not None and self._out:
             data, self._out = self._out, []
             self._out_bytes = 0
+            if self._writer.transport.is_closing():
+                return  # it broke; whoever reads notices in a moment, and what was to be sent is lost with the rest
             self._writer.writelines(data)
             self._congested = self._pending_bytes() > WRITE_BUFFER_BYTES_MAX
 

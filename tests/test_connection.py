@@ -5,6 +5,7 @@ The numbers in brackets are the rows of the list of sharp edges that the test gu
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -17,6 +18,7 @@ import anyio
 import nats.aio.client
 import nkeys
 import pytest
+import uvloop
 
 from mesh.connection import (
     WRITE_BUFFER_BYTES_MAX,
@@ -318,6 +320,25 @@ async def test_what_is_published_while_disconnected_is_never_sent(nats_server: S
         conn.publish_nowait("a", b"after")
         await conn.flush()
         assert got == [b"after"]
+
+
+def test_writing_to_a_connection_that_has_just_broken_is_no_error_of_the_loop(nats_server: ServerFactory) -> None:
+    """The loop has closed it, and nobody has read that yet; nodes run on uvloop, which raises then."""
+    errors: list[dict[str, object]] = []
+    server = nats_server()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+        async with connect(server.url, name="test") as conn:
+            epoch = conn.epoch
+            assert conn._writer is not None
+            conn._writer.transport.abort()
+            conn.publish_nowait("somewhere", b"lost")
+            await wait_until(lambda: conn.epoch > epoch and conn.is_connected)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    assert errors == []
 
 
 async def test_requests_in_flight_fail_at_once_when_the_connection_breaks(nats_server: ServerFactory) -> None:
