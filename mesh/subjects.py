@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
 from mesh.errors import InvalidName
@@ -33,6 +33,7 @@ STREAM_NAME_BYTES_MAX = 255  # the server's limit
 # The server's default max_control_line is 4096 bytes and a subject has to fit with its reply.
 TOKEN_BYTES_MAX = 512
 
+_OUTCOME: Final = re.compile(r"mesh\.wf\.[^.]+\.[^.]+\.ret(?:\.[^.]+){4,5}")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_\-:@=+,~!/]")
 
 
@@ -313,3 +314,14 @@ def _unquoted(text: str) -> str:
     except UnicodeEncodeError:  # half of a pair: only a file can have that, the mesh has bytes
         raw = text.encode("utf-8", "surrogatepass")
     return unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
+
+
+def may_be_answered(reply: str, *, outcomes: bool = True) -> bool:
+    """Whether an answer may be published there: in somebody's inbox or, with outcomes, as that of a workflow's call.
+
+    The server does not check the reply subject of a request, so who may only ask could have us publish an answer as a
+    signal or an end of a workflow, which it may not publish itself.
+    """
+    if outcomes and _OUTCOME.fullmatch(reply) is not None:
+        return True
+    return not reply.startswith(("mesh.", "$"))

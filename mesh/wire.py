@@ -123,7 +123,7 @@ class Parser:
                 # The server delivers subjects of any bytes. What is no text is passed on all the same: who follows a
                 # stream must not miss a message. On a reply subject that nobody may write there is nobody to answer.
                 answer_to = reply.decode("utf-8", "surrogateescape")
-                if not answer_to.isprintable():
+                if len(reply) > SUBJECT_BYTES_MAX or not answer_to.isprintable():
                     answer_to = ""
                 text = subject.decode("utf-8", "surrogateescape")
                 handler(text, answer_to, data[body:end], None if body == start else data[start:body])

@@ -16,6 +16,7 @@ from typing import Any, Final
 from mesh import codec
 from mesh.connection import Connection, DirectSubscription
 from mesh.errors import Disconnected, Undecodable
+from mesh.subjects import may_be_answered
 
 API_PREFIX: Final = "io.nats.micro.v1"
 QUEUE_GROUP: Final = "q"  # the default of ADR-32
@@ -93,7 +94,7 @@ class MicroService:
                 def on_request(
                     _subject: str, reply: str, _data: bytes, _raw_headers: bytes | None, answer: Any = answer
                 ) -> None:
-                    if reply:
+                    if reply and may_be_answered(reply, outcomes=False):
                         try:
                             self._conn.publish_nowait(reply, json.dumps(answer()).encode())
                         except Disconnected:

@@ -12,7 +12,7 @@ from mesh import codec
 from mesh.connection import Connection
 from mesh.envelopes import answer_context
 from mesh.errors import Disconnected, MeshError, PayloadTooLarge, Undecodable
-from mesh.subjects import node_request, token
+from mesh.subjects import may_be_answered, node_request, token
 from node.inventory import Inventory
 from node.workflows.engine import Engine
 
@@ -76,11 +76,11 @@ class Questions:
             items = items[: len(items) // 2]
 
     def _reply(self, subject: str, reply: str, value: object) -> bool:
-        """Reply, if somebody wants that; False when it is too large for a message.
+        """Reply, if somebody wants that in his inbox; False when it is too large for a message.
 
         subject: of the request, when the answer holds values of users, which only those who have the keys may read.
         """
-        if reply:
+        if reply and may_be_answered(reply, outcomes=False):
             try:
                 context = answer_context(subject) if subject else ""
                 self._conn.publish_nowait(reply, codec.encode(value), context=context)

@@ -52,6 +52,7 @@ class ServerProcess:
     ) -> None:
         self.directory = directory
         self.port = -1
+        self.monitor_url = ""  # where it tells about itself, if its configuration has `http`
         self._ports_directory = directory / "ports"
         self._process: subprocess.Popen[bytes] | None = None
         self._ports_directory.mkdir(parents=True, exist_ok=True)
@@ -90,11 +91,12 @@ class ServerProcess:
                 self.kill()
                 raise RuntimeError(f"nats-server did not start:\n{(self.directory / 'server.log').read_text()}")
             try:
-                urls = json.loads(ports_file.read_text())["nats"]
+                ports = json.loads(ports_file.read_text())
             except (FileNotFoundError, json.JSONDecodeError):
                 time.sleep(0.002)
                 continue
-            self.port = int(urls[0].rpartition(":")[2])
+            self.port = int(ports["nats"][0].rpartition(":")[2])
+            self.monitor_url = next(iter(ports.get("monitoring", [])), "")
             return self
 
     def kill(self) -> None:

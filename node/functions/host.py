@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -26,14 +25,21 @@ from mesh import codec
 from mesh.calls import HEADER_CALL, HEADER_FOR
 from mesh.connection import Connection, DirectSubscription
 from mesh.envelopes import ENCRYPTED, answer_context, outcome_context, request_context, why_closed
-from mesh.errors import Disconnected, MeshError, NotPermitted, PayloadTooLarge, Undecodable
+from mesh.errors import Disconnected, InvalidName, MeshError, NotPermitted, PayloadTooLarge, Undecodable
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.failure import Failure, Kind
 from mesh.jetstream import JetStream
 from mesh.objects import TooLarge
 from mesh.outbox import Ack, Outbox
 from mesh.references import is_reference
-from mesh.subjects import claim_of_ret, function_request, function_stop, function_who, parse_workflow
+from mesh.subjects import (
+    claim_of_ret,
+    function_request,
+    function_stop,
+    function_who,
+    may_be_answered,
+    parse_workflow,
+)
 from mesh.tracecontext import read_context
 from mesh.wire import encode_headers
 from node.functions.at_home import AtHome
@@ -44,6 +50,7 @@ from node.functions.process_calls import ProcessCalls
 from node.functions.python_calls import PythonCalls, PythonFunctionMissing
 from node.machine.code import Code
 from node.micro import QUEUE_GROUP, MicroService
+from node.refusals import Refusals
 from node.registry import EntryId, LuaFunctionEntry, PoolSpec, PythonFunctionEntry, Registry
 from node.units.farewells import Farewells
 from node.units.live import LiveDriver
@@ -67,7 +74,6 @@ _CALL_LINE: Final = f"\r\n{HEADER_CALL}: ".encode()
 _FOR_LINE: Final = f"\r\n{HEADER_FOR}: ".encode()
 
 # Where the outcome of a workflow's call goes: mesh.wf.<queue>.<id>.ret.<run>.<n>.<attempt>.<fp>
-_OUTCOME: Final = re.compile(r"mesh\.wf\.[^.]+\.[^.]+\.ret(?:\.[^.]+){4,5}")
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +114,7 @@ class FunctionHost:
         self._subscriptions: list[DirectSubscription] = []
         self._requests: list[DirectSubscription] = []
         self._draining = False
+        self._refusals = Refusals(_log)
         self._idle = anyio.Event()
         self._loop = asyncio.get_running_loop()
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -249,12 +256,13 @@ class FunctionHost:
 
     def _on_request(self, function: Function, reply: str, data: bytes, raw_headers: bytes | None) -> None:
         if not reply:
-            _log.warning(
+            self._refusals.note(
                 "a call of %s without a reply subject is ignored", function.id, extra={"function": function.id}
             )
             return
         if not may_be_answered(reply):
-            _log.error("a call of %s that is to be answered on %s is ignored: nobody's inbox", function.id, reply)
+            text = "a call of %s that is to be answered on %s is ignored: nobody's inbox"
+            self._refusals.note(text, function.id, reply, extra={"function": function.id})
             return
         hops, once, identity = 0, False, reply
         if raw_headers is not None:
@@ -362,7 +370,7 @@ class FunctionHost:
             subject = function_request(job.function.id)
             context = request_context(subject, job.identity)
             self._conn.publish_nowait(subject, job.request, job.reply, headers, context=context)
-        except Disconnected:
+        except (Disconnected, InvalidName):  # also a reply subject that leaves no room for that of the request
             return  # its owner asks after it
 
     def _on_who(self, subject: str, reply: str, data: bytes) -> None:
@@ -371,6 +379,7 @@ class FunctionHost:
         except Undecodable:
             wanted = None
         if not reply or not isinstance(wanted, list) or not may_be_answered(reply, outcomes=False):
+            self._refusals.note("a question after calls that cannot be read or answered is ignored (reply %r)", reply)
             return
         now = time.monotonic()
         mine: list[list[object]] = []
@@ -391,8 +400,11 @@ class FunctionHost:
         try:
             unwanted = codec.decode(data)
         except Undecodable:
+            unwanted = None
+        if not isinstance(unwanted, list):
+            self._refusals.note("a request to stop calls that cannot be read is ignored: %r", data[:80])
             return
-        for ret in unwanted if isinstance(unwanted, list) else ():
+        for ret in unwanted:
             job = self._jobs.get(ret) if isinstance(ret, str) else None
             if job is not None:
                 self._ask_to_stop(job)
@@ -586,17 +598,6 @@ class FunctionHost:
         if self._tasks is None:
             raise RuntimeError("the function host is not running")
         return self._tasks
-
-
-def may_be_answered(reply: str, *, outcomes: bool = True) -> bool:
-    """Whether an answer may be published there: in somebody's inbox or, with outcomes, as that of a workflow's call.
-
-    The server does not check the reply subject of a request, so who may only ask could have us publish an answer as a
-    signal or an end of a workflow, which it may not publish itself.
-    """
-    if outcomes and _OUTCOME.fullmatch(reply) is not None:
-        return True
-    return not reply.startswith(("mesh.", "$"))
 
 
 def _named(raw_headers: bytes) -> str:

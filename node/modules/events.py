@@ -27,6 +27,7 @@ from mesh.errors import Disconnected, InvalidName, PayloadTooLarge, Undecodable
 from mesh.failure import Kind
 from mesh.subjects import EVERY_EVENT, event_subject, event_system
 from node.modules import Caller, Deliver, Refused, text_of
+from node.refusals import Refusals
 
 SUBSCRIPTIONS_PER_UNIT_MAX: Final = 1000
 
@@ -75,6 +76,7 @@ class EventsModule:
         self._conn = conn
         self._per_unit_max = per_unit_max
         self._sender = secrets.token_hex(8)  # tells what comes back from what others have sent
+        self._refusals = Refusals(_log)
         self._last = 0
         self._subscriptions: dict[int, Subscription] = {}
         self._of_unit: dict[str, set[int]] = {}
@@ -163,7 +165,7 @@ class EventsModule:
         except Undecodable as error:
             wire = str(error)
         if not isinstance(wire, dict) or not all(wire.get(name) and _is_text(wire[name]) for name in ("kind", "path")):
-            _log.warning("what was published on %s is no event: it needs the texts kind and path", subject)
+            self._refusals.note("what was published on %s is no event: it needs the texts kind and path", subject)
             return
         if wire.get("sender") == self._sender:
             return

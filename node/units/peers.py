@@ -17,7 +17,8 @@ from mesh.connection import Connection
 from mesh.envelopes import answer_context
 from mesh.errors import Disconnected, MeshError, PayloadTooLarge, Undecodable
 from mesh.failure import Failure, Kind
-from mesh.subjects import node_request
+from mesh.subjects import may_be_answered, node_request
+from node.refusals import Refusals
 
 AGAIN_S: Final = 0.25
 ANSWER_S: Final = 10.0  # an answer that got lost with somebody's connection
@@ -50,6 +51,7 @@ class Peers:
         self._numbers = itertools.count()
         self._waiting: dict[str, dict[int, Done]] = {}
         self._loop = asyncio.get_running_loop()
+        self._refusals = Refusals(_log)
         subject = node_request(node_id, "unit")
         self._subscription = conn.subscribe_direct(subject, self._on_request) if listens else None
 
@@ -78,7 +80,8 @@ class Peers:
             if not data and raw_headers is not None and raw_headers.startswith(b"NATS/1.0 503"):
                 # While its member key stands it is only coming back to its server, or we were quicker than that.
                 data = _unreached(node, "it does not listen at the moment") if self._is_up(node) else lost(node)
-            answer(self._conn.opened(answer_context(subject), data))
+            opened = self._conn.opened(answer_context(subject), data)
+            answer(opened if _is_outcome(opened) else _unreadable(node))
 
         def on_error(error: MeshError) -> None:
             answer(_unreached(node, str(error)))
@@ -130,18 +133,33 @@ class Peers:
                 except Disconnected:
                     return  # they find out when it does not come
 
+        if not may_be_answered(reply, outcomes=False):
+            self._refusals.note("a request to be answered on %s is ignored: nobody's inbox", reply)
+            return
         try:
             request = codec.decode(self._conn.opened(subject, data))
             if not isinstance(request, list) or not request or not isinstance(request[0], str):
                 raise Undecodable("not a list that begins with a verb")
             self._handle(request[0], request[1:], done)
-        except (MeshError, ValueError, TypeError, LookupError, AttributeError) as error:
-            _log.warning("a request that cannot be read is refused: %s", error)
+        except (MeshError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            self._refusals.note("a request that cannot be read is refused: %s", error)
             done(codec.encode_failure(Failure(f"the request cannot be read: {error}", Kind.INVALID, False)))
+
+
+def _is_outcome(data: bytes) -> bool:
+    try:
+        codec.decode_outcome(data)
+    except Undecodable:
+        return False
+    return True
 
 
 def _unreached(node: str, why: str) -> bytes:
     return codec.encode_failure(Failure(f"node {node} was not reached: {why}", Kind.UNAVAILABLE, False))
+
+
+def _unreadable(node: str) -> bytes:
+    return codec.encode_failure(Failure(f"nobody can read what node {node} has answered", Kind.INTERNAL, False))
 
 
 def lost(node: str) -> bytes:

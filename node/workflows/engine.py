@@ -47,6 +47,7 @@ from mesh.subjects import WorkflowKey
 from mesh.wire import parse_headers
 from node.machine.code import Code, CodeMissing
 from node.machine.vm import MachineFailed, OutOfMemory
+from node.refusals import Refusals
 from node.registry import WorkerOptions
 from node.telemetry.witness import Witness
 from node.units.naming import Naming
@@ -67,6 +68,7 @@ from node.workflows.ops import Suspend
 from node.workflows.orphans import Orphans
 from node.workflows.others import Others
 from node.workflows.partition import Partition
+from node.workflows.replaying import fault_of_ours
 from node.workflows.retention import Retention
 from node.workflows.run import Run
 from node.workflows.timers import Timers
@@ -145,6 +147,7 @@ class Engine:
         self._vms = VMs(Opening(code, host, call_defaults, log_in_replay=options.log_in_replay))
         looking_back = Opening(code, host, call_defaults)
         self._looking_back = LookingBack(lambda _key, _spec: looking_back)
+        self._refusals = Refusals(_log)
         self._following = Following(
             conn=conn, js=js, roster=roster, queue=stream.queue, instances=instances, background=background,
             wake=self._wake, reload=self._reload,
@@ -348,12 +351,10 @@ class Engine:
         partition.pending = message.pending
         event = parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
         if event is None:
-            _log.warning(
+            self._refusals.note(
                 "ignored: %s (sequence %d) is no event of a workflow",
-                message.subject,
-                message.seq,
-                extra=self._about(partition),
-            )
+                message.subject, message.seq, extra=self._about(partition),
+            )  # fmt: skip
             return
         self._take(partition, event)
 
@@ -397,6 +398,12 @@ class Engine:
             return
         except (MachineFailed, CodeMissing) as error:
             run.suspended = str(error)
+            effects = [Suspend(run.suspended)]
+        except Exception as error:
+            # We are wrong. It is this run that cannot go on: were it the node, the same event would fell every node
+            # that takes the partition over, one after the other.
+            _log.exception("workflow %r is suspended by a fault of moonmesh", run.key.id, extra=instance.about())
+            run.suspended = fault_of_ours(event, error)
             effects = [Suspend(run.suspended)]
         self._activated(perf_counter() - begun_s)
         self._note(run, event, effects)

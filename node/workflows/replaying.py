@@ -99,4 +99,11 @@ def _applied(run: Run, event: Event, more: bool) -> list[Effect]:
         raise
     except (MachineFailed, CodeMissing) as error:
         run.suspended = str(error)
-        return [Suspend(run.suspended)]
+    except Exception as error:
+        run.suspended = fault_of_ours(event, error)
+    return [Suspend(run.suspended)]
+
+
+def fault_of_ours(event: Event, error: Exception) -> str:
+    """Why a run is suspended whose event we could not handle, though nothing that is in a history may be the reason."""
+    return f"moonmesh failed at event {event.kind} (sequence {event.seq}): {type(error).__name__}: {error}"[:500]

@@ -23,7 +23,7 @@ ODD_VALUES: Final[tuple[Any, ...]] = (
     b"\xc1\x92\x00\xc0", b"\xc1\x92\x01\x80", [], {}, [[]], [None], {"a": 1}, {"": None}, [1, "2", None], "1h", "-1h", "9999999h", "@every 0s", "app:main",
 )  # fmt: skip
 ODD_BYTES: Final = (
-    b"\x00", b"\xff", b"\xc1", b"\xc1\xc1", b"\r\n", b"\n", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"-1", b"0", b"99999999999999999999", b"1e999",
+    b"\x00", b"\xff", b"\xc1", b"\xc1\xc1", b"\r\n", b"\n", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"-1", b"0", b"99999999999999999999", b"9" * 400, b"1e999",
     b"{", b"}", b"[" * 300, b'"', b"\\", b"\\ud800", b"null", b"NaN", b"%", b"${", b"${env:", b"}}", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff",
     b"\xd4\x01\x00", b"\x91" * 600, b"\xc7\x00\x01", b"\x81\x90\x00", b": ", b"- ", b"&a ", b"*a", b"!!python/object:os.system ", b"!!binary ", b"<<: ", b"|\n", b"\t", b"---\n",
 )  # fmt: skip
