@@ -131,7 +131,7 @@ class Keyring:
             return Closed.because(envelope, str(error))
         cipher = self._ciphers.get((parts.key_id, parts.salt))
         if cipher is None:
-            secret = self._keys.get(parts.key_id)
+            secret = self._keys.get(parts.key_id) or self._looked_for(parts.key_id)
             if secret is None:
                 return Closed.because(
                     envelope, f"encrypted with key {parts.key_id}, and key {parts.key_id} is not in the keyring"
@@ -150,6 +150,10 @@ class Keyring:
                 f"the keyring has another key of that name",
             )
 
+    def _looked_for(self, _key_id: str) -> bytes | None:
+        """A key that is not held, from wherever keys come from."""
+        return None
+
     def _draw_salt(self, primary: str) -> None:
         self._salt = secrets.token_bytes(SALT_BYTES)
         self._head = encrypted_head(primary.encode("ascii"), self._salt)
@@ -160,7 +164,8 @@ class Keyring:
 class Keys:
     """The keyrings of a process: one by default, and those of workers that have their own.
 
-    by_queue: by the token of a worker's queue; None = what concerns that queue is not encrypted.
+    by_queue: by the token of a worker's queue; None = what concerns that queue is not encrypted. At least one of all
+    these has to be a keyring.
     """
 
     def __init__(self, default: Keyring | None, by_queue: Mapping[str, Keyring | None]) -> None:
@@ -179,14 +184,13 @@ class Keys:
 
     def open(self, context: str, envelope: bytes) -> bytes:
         """As a keyring; whichever has the key. Where several have one of that name, that of the queue."""
-        own = self._ring_of(context)
-        if own is not None and own.holds_key_of(envelope):
-            return own.open(context, envelope)
-        for ring in self.rings:
-            if ring.holds_key_of(envelope):
-                return ring.open(context, envelope)
-        any_ring = own or next(iter(self.rings), None)
-        return any_ring.open(context, envelope) if any_ring is not None else envelope
+        own = self._ring_of(context) or self.rings[0]
+        opened = own.open(context, envelope)
+        if isinstance(opened, Closed) and not own.holds_key_of(envelope):
+            for ring in self.rings:
+                if ring.holds_key_of(envelope):
+                    return ring.open(context, envelope)
+        return opened
 
     def ring_of_queue(self, queue_token: str) -> Keyring | None:
         """What encrypts for a queue; None = nothing does."""

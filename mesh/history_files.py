@@ -398,12 +398,13 @@ def _bytes(text: Any) -> bytes:
 # -- encrypted histories ----------------------------------------------------------------------------------------------
 
 
-def sealed_events(keys: PayloadCodec, header: HistoryHeader, events: Iterable[Event]) -> Iterator[Event]:
-    """The events with their payloads encrypted, bound to the workflow that the header names."""
+def sealed_events(keys: PayloadCodec | None, header: HistoryHeader, events: Iterable[Event]) -> Iterator[Event]:
+    """The events with their payloads encrypted, if there are keys, bound to the workflow that the header names."""
     for event in events:
         context = _context(header, event)
-        is_plain = context and event.data and event.data[:2] != ENVELOPE
-        yield event._replace(data=keys.seal(context, event.data)) if is_plain else event
+        if keys is not None and context and event.data and event.data[:2] != ENVELOPE:
+            event = event._replace(data=keys.seal(context, event.data))
+        yield event
 
 
 def opened_events(keys: PayloadCodec | None, header: HistoryHeader, events: Iterable[Event]) -> Iterator[Event]:

@@ -56,7 +56,7 @@ def keys_of(registry: Registry, given: PayloadCodec | None) -> PayloadCodec | No
         return given  # a codec of somebody's own
     keys = Keys(given, by_queue)
     _check_required(registry, keys)
-    return keys if keys.rings else None
+    return keys if keys.rings else None  # all workers say off
 
 
 def _check_required(registry: Registry, keys: Keys | None) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import mesh.client
@@ -320,3 +321,30 @@ async def test_a_worker_that_requires_encryption_takes_nothing_that_comes_in_pla
         assert "came in plain, and the run takes only what is encrypted" in a.log()
         asks = await client.start("app:asks", "secret", host=WORKER)
         assert "cannot read what has to be encrypted" in await asks.result(timeout_s=10)
+
+
+async def test_histories_in_files_stay_encrypted_and_are_read_with_the_keys(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """Exported, replayed, imported under another id; without the keys none of it."""
+    url, app, file = nats_server().url, an_app(tmp_path / "app"), str(tmp_path / "h.jsonl")
+    keys = a_key_file(tmp_path / "keys.yaml", "one")
+    with_keys = ("--keys", str(keys))
+    async with (
+        a_node(app, url, node_id="a", arguments=with_keys),
+        mesh.client.connect(url, codec=KeyFile(keys)) as client,
+    ):
+        waits = await client.start("app:waits", SECRET, host=WORKER, id="waits")
+        await waits.signal("go", SECRET)
+        assert await waits.result(timeout_s=10) == [SECRET, SECRET]
+        assert (await mesh_command("export", "waits", "-o", file, *with_keys, url=url)).status == 0
+        assert SECRET not in await anyio.Path(file).read_text()
+        assert (await mesh_command("replay", file, str(app), *with_keys)).status == 0
+        assert "nothing to replay: it is encrypted with key one" in (await mesh_command("replay", file, str(app))).out
+        refused = await mesh_command("import", file, "--as", "copy", url=url)
+        assert refused.status == 1
+        assert "encrypted with key one; import it with --keys FILE" in refused.err
+        assert (await mesh_command("import", file, "--as", "copy", *with_keys, url=url)).status == 0
+        copy = client.get("copy", queue=QUEUE)
+        assert await copy.result(timeout_s=10) == [SECRET, SECRET]
+        await is_written_with(client, copy.key, "one")

@@ -30,6 +30,7 @@ from node.cli.values import AGE
 
 if TYPE_CHECKING:
     from mesh.client import Client
+    from mesh.envelopes import PayloadCodec
     from mesh.events import Event
     from mesh.history_files import HistoryHeader, RecordedHistory
 
@@ -205,7 +206,7 @@ def archive(
         async with open_lists(server) as lists:
             with progress("archiving") as bar:
                 found = listed_histories(lists.client, _not_yet(listed(lists, query), kept))
-                while (written := await _write_file(found, kept, bar.advance)) is not None:
+                while (written := await _write_file(found, kept, bar.advance, lists.client.conn.codec)) is not None:
                     path, entries = written
                     removed = await _remove(lists.client, entries) if purge else 0
                     total.add(path, entries, removed)
@@ -261,10 +262,10 @@ def _entry_of_record(record: Mapping[str, Any]) -> Entry:
 
 
 async def _write_file(
-    found: AsyncIterator[RecordedHistory], kept: Archive, advance: Any
+    found: AsyncIterator[RecordedHistory], kept: Archive, advance: Any, keys: PayloadCodec | None
 ) -> tuple[Path, list[Entry]] | None:
     """Write the next file and enter what it holds; None when there is nothing left."""
-    from mesh.history_files import dump_history, new_history_file
+    from mesh.history_files import dump_history, new_history_file, sealed_events
 
     recorded = await anext(found, None)
     if recorded is None:
@@ -272,7 +273,7 @@ async def _write_file(
     path, entries, size = kept.new_path(), [], 0
     with new_history_file(path) as file:
         while recorded is not None:
-            dump_history(file, recorded.header, recorded.events)
+            dump_history(file, recorded.header, sealed_events(keys, recorded.header, recorded.events))
             events = recorded.events
             entries.append(_entry(recorded.header, path.name, events[0].at_ns, _ended_ns(events)))
             size += sum(len(event.data) for event in recorded.events)

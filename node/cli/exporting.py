@@ -75,7 +75,7 @@ def export_histories(
                         file = (
                             sys.stdout.buffer if output == "-" else stack.enter_context(new_history_file(Path(output)))
                         )
-                    written = sealed_events(keys, recorded.header, recorded.events) if keys else recorded.events
+                    written = sealed_events(keys, recorded.header, recorded.events)
                     dump_history(file, recorded.header, written)
                     count += 1
                     events += recorded.header.events

@@ -82,6 +82,7 @@ class NodeFailed(MeshError):
 )
 @click.option(
     "--keys",
+    "key_file",
     envvar="MESH_KEYS",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -98,7 +99,7 @@ def up(
     host: str,
     port: int,
     sync: Sync,
-    keys: Path | None,
+    key_file: Path | None,
     metrics: str | None,
     store: Path | None,
     strict: bool,
@@ -117,11 +118,11 @@ def up(
     set_up(log_format, log_level)
     registry = load_app(app, strict=strict)
     directory = store or Path(STORES) / (app.resolve().name or "root")
-    if keys is not None:
+    if key_file is not None:
         from mesh.key_files import read_key_file
 
-        read_key_file(keys)  # what is wrong with it is said here, not by each node
-    with_keys = ["--keys", str(keys)] if keys is not None else []
+        read_key_file(key_file)  # what is wrong with it is said here, not by each node
+    with_keys = ["--keys", str(key_file)] if key_file is not None else []
     arguments = [*(["--strict"] if strict else []), *with_keys, "--log-format", log_format, "--log-level", log_level]
 
     async def main() -> None:

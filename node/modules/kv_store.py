@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from mesh import codec
+from mesh.envelopes import Unopened
 from mesh.errors import (
     TEMPORARY,
     Conflict,
@@ -187,5 +188,7 @@ def _name(key: str) -> str | None:
 def _value(data: bytes) -> Any:
     try:
         return codec.decode(data)
+    except Unopened as error:
+        raise Refused(f"the value is {error.reason}", Kind.UNAVAILABLE, retryable=True) from None
     except Undecodable:
         return data
