@@ -21,7 +21,7 @@ from mesh import codec
 from mesh.client import Client, WorkflowHandle, WorkflowSuspended
 from mesh.connection import ConnectOptions
 from mesh.encryption import Keyring
-from mesh.errors import NotFound, OutcomeUnknown, RequestTimeout
+from mesh.errors import MeshError, NotFound, OutcomeUnknown, RequestTimeout
 from mesh.jetstream import JetStream
 from mesh.objects import Objects
 from mesh.references import ARGUMENTS, is_reference
@@ -277,6 +277,15 @@ async def test_a_stream_that_takes_less_than_the_server_gets_references_too(
         assert await stored(mesh) == ["one end", "one start"]
 
 
+async def has_leader(client: Client) -> bool:
+    """Whether the cluster of the servers has come together."""
+    try:
+        await client.js.api("STREAM.NAMES", timeout_s=1.0)
+    except MeshError:
+        return False
+    return True
+
+
 async def is_sent(handle: WorkflowHandle, value: str) -> bool:
     """Send a signal; False while the queue's stream has no leader, which is the same for small ones."""
     try:
@@ -298,6 +307,8 @@ async def test_three_servers_keep_three_copies_and_lose_nothing_with_one(
         for n in range(3)
     ]
     url, app = ",".join(server.url for server in servers), an_app(tmp_path)
+    async with mesh_client(servers[0].url) as client:
+        await wait_until_async(lambda: has_leader(client), 60.0)
     async with a_mesh(url, app, replicas=3, options=ConnectOptions(patience_s=30.0)) as mesh:
         assert (await mesh.client.js.stream_info(BUCKET)).config["num_replicas"] == 3
         handle = await mesh.start("sizes", TEXT, id="one")

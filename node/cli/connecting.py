@@ -35,7 +35,7 @@ _AUTH: Final = ("user", "password", "token", "creds", "nkey", "jwt", "seed")
 # The parameters that `connection_options` adds.
 PARAMETERS: Final = (
     "url", "tls_cert", "tls_key", "tls_ca", "tls_first", "js_domain", "js_api_prefix", "inbox_prefix", "context",
-    "no_context", "timeout", "keys", *_AUTH,
+    "no_context", "timeout", "keys", "max_payload", *_AUTH,
 )  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -52,6 +52,7 @@ class Server:
     # Whether flags, variables or a context say anything at all of where to connect or as whom.
     is_said: bool = True
     keys: str = ""  # file of the keys that payloads are encrypted with
+    max_payload: int | None = None  # MiB; None = as by default
 
     @property
     def url(self) -> str:
@@ -60,7 +61,7 @@ class Server:
 
     def options(self, *, patience_s: float = 0.0) -> ConnectOptions:
         """The connection options. patience_s: as there. Raises BadKeys."""
-        from mesh.handshake import ConnectOptions
+        from mesh.handshake import PAYLOAD_BYTES_MAX, ConnectOptions
 
         c = self.context
         return ConnectOptions(
@@ -81,6 +82,7 @@ class Server:
             patience_s=patience_s,
             connect_timeout_s=min(2.0, self.timeout_s),
             codec=self.codec(),
+            payload_bytes_max=self.max_payload * 1024 * 1024 if self.max_payload else PAYLOAD_BYTES_MAX,
         )
 
     def codec(self) -> PayloadCodec | None:
@@ -175,6 +177,8 @@ def _with_options(command: Callable[..., Any], *, timeout: str | None) -> Callab
                      help="Prefix of the JetStream API, where it is another account's."),
         click.option("--keys", envvar="MESH_KEYS", metavar="FILE",
                      help="Keys that payloads are encrypted with; `mesh keys new FILE` makes one."),
+        click.option("--max-payload", envvar="MESH_MAX_PAYLOAD", type=click.IntRange(1, 1024), metavar="MIB",
+                     help="Largest payload of a workflow, in MiB; 64 when not given."),
         click.option("--timeout", envvar=None if waits else "NATS_TIMEOUT", type=DURATION, default=timeout,
                      show_default=not waits, metavar="DURATION",
                      help="How long to wait, such as 30s." if waits else "How long the mesh may take to answer."),
@@ -226,6 +230,7 @@ def server_of(
     js_domain: str | None = None,
     js_api_prefix: str | None = None,
     keys: str | None = None,
+    max_payload: int | None = None,
 ) -> Server:
     """Put flags, variables and a context together. Raises UnknownContext, BadContext."""
     if context and no_context:
@@ -259,7 +264,9 @@ def server_of(
         jetstream_api_prefix=(js_api_prefix or ("" if js_domain else base.jetstream_api_prefix)).rstrip("."),
     )
     is_said = bool(url or base.name or own_way or password)
-    return Server(merged, math.inf if timeout is None else timeout, is_said=is_said, keys=keys or "")
+    return Server(
+        merged, math.inf if timeout is None else timeout, is_said=is_said, keys=keys or "", max_payload=max_payload
+    )
 
 
 def _chosen(named: str | None) -> Context:

@@ -69,11 +69,12 @@ def _command(command: click.Command, ctx: click.Context, level: int) -> Iterator
     usage = " ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])
     yield f"{'#' * level} {ctx.command_path}"
     yield from ("", f"    {usage}", "", *_text(command.help or ""))
-    own = [p for p in command.params if p.name not in PARAMETERS]
+    # A command that talks to no mesh may have an option of the same name.
+    timeout = next((p for p in command.params if p.name == "timeout"), None)
+    own = [p for p in command.params if timeout is None or p.name not in PARAMETERS]
     if records := _records(command, ctx, own):
         yield from ("", *_table(records))
-    if len(own) < len(command.params):
-        timeout = next(p for p in command.params if p.name == "timeout")
+    if timeout is not None and len(own) < len(command.params):
         default = f"; `--timeout` is {timeout.default} here" if timeout.default not in ("5s", None) else ""
         waits = "; without `--timeout` it waits for as long as it takes" if timeout.default is None else ""
         yield from ("", f"And the [connection options](#connection-options){default}{waits}.")
