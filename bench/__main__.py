@@ -17,6 +17,7 @@ tables to standard output.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import signal
 import sys
@@ -30,14 +31,15 @@ import click
 from rich.console import Console
 
 from bench import actors as actors_bench
+from bench import documents, suite
 from bench import failover as failover_bench
 from bench import growth as growth_bench
 from bench import projection as projection_bench
 from bench import sleepers as sleepers_bench
-from bench import suite
 from bench.machine import Watch
 from bench.peers import measuring
 from bench.peers.setups import ENGINES, VARIANTS
+from bench.processes import ROOT
 from bench.report import print_results
 from bench.results import DIRECTORY, Results, Setup, save
 from bench.servers import BenchFailed
@@ -214,6 +216,28 @@ def peers(only: str | None, quick: bool, json_file: Path | None, is_saved: bool)
     sizes = measuring.QUICK if quick else measuring.Sizes()
     _run(measuring.measure, variants, sizes, measuring.Failover(), results, progress)
     _finish(results, json_file, is_saved)
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Change nothing; fail when a document is not what the results make of it.")
+def report(check: bool) -> None:
+    """Make the tables of docs/ and the plots in docs/plots/ anew, from the results in bench/results/."""
+    results = documents.saved_results()
+    if check:
+        stale = documents.stale(results)
+        if stale:
+            names = ", ".join(path.name for path in stale)
+            raise click.ClickException(f"{names}: not what the results make of it; run `python -m bench report`")
+        return
+    for path in documents.rewrite(results):
+        sys.stdout.write(f"{path}\n")
+    try:
+        plots = importlib.import_module("bench.plots")
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error}; the plots need it: pip install --group bench") from error
+    for one in results.values():
+        for path in plots.draw(one, ROOT / "docs" / "plots"):
+            sys.stdout.write(f"{path}\n")
 
 
 def _measure(results: Results, function: Callable[..., Awaitable[None]], *args: object) -> None:

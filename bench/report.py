@@ -95,6 +95,11 @@ def rows(measured: Sequence[Measured]) -> Iterator[list[str]]:
         yield [f"{what}{where}", str(one.setup), value, unit, cpu_text(one.cpu)]
 
 
+def family_of_setups(name: str) -> bool:
+    """Whether a figure is in the table of setups."""
+    return name in _OF_SETUPS
+
+
 def cpu_text(cpu: object) -> str:
     """CPU seconds of nodes, servers and client, in a cell."""
     values = dict(cpu) if isinstance(cpu, dict) else {}

@@ -76,20 +76,19 @@ class SleepersBench:
     async def residents(self, number: int) -> None:
         """What a workflow takes that waits for something and has not left memory yet."""
         self._progress(f"{number} workflows in memory")
-        node = self._node()
-        before_mb = node.rss_mb()
         ids = [f"resident-{i}" for i in range(number)]
-        before = await self._status()
+        before = await self._left_memory(IDLE_S)
+        before_mb = self._node().rss_mb()
         await start_many(self._mesh.client, "bench:waiter", [], ids)
-        loaded = 0.0
+        loaded = 0
         with anyio.move_on_after(WAKE_S):
             while loaded < number:
                 now = await self._status()
-                # Others leave meanwhile, and what is left there by them is used again.
+                # Those that came first may have left again.
                 loaded = sum(now[name] - before[name] for name in ("resident", "evictions"))
         if loaded < number:
-            raise BenchFailed(f"{loaded:g} workflows have come into memory instead of {number}")
-        self._add("resident_kb", (node.rss_mb() - before_mb) * 1e3 / number)
+            raise BenchFailed(f"{loaded} workflows have come into memory instead of {number}")
+        self._add("resident_kb", (self._node().rss_mb() - before_mb) * 1e3 / number)
         async with ends(self._mesh.client) as heard:
             for workflow_id in ids:
                 self._mesh.client.conn.publish_nowait(WorkflowKey(QUEUE, workflow_id).signal("go"), codec.encode(1))
@@ -118,11 +117,7 @@ class SleepersBench:
         """Memory, waking, and the steps of a workflow beside them."""
         self._progress("waiting until those that nothing happens to have left memory")
         node, number = self._node(), self._asleep
-        status = await self._status()
-        with anyio.move_on_after(looks.idle_s):
-            while status["resident"]:
-                await anyio.sleep(0.2)
-                status = await self._status()
+        status = await self._left_memory(looks.idle_s)
         self._add("resident", status["resident"])
         self._add("replays", status["replays"])
         self._add("node_rss_mb", node.rss_mb())
@@ -201,6 +196,15 @@ class SleepersBench:
             if result != {"woken": True}:
                 raise BenchFailed(f"workflow {workflow_id} returned {result}")
         return taken_ms
+
+    async def _left_memory(self, at_most_s: float) -> dict[str, Any]:
+        """The node's status once all workflows have left its memory, or when they are still there after that time."""
+        status = await self._status()
+        with anyio.move_on_after(at_most_s):
+            while status["resident"]:
+                await anyio.sleep(0.2)
+                status = await self._status()
+        return status
 
     async def _status(self) -> dict[str, Any]:
         status = await self._mesh.status(self._node().id)

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from bench import actors, suite
+from bench.documents import UnknownBlock, filled, saved_results, stale
 from bench.engine import Sizes
 from bench.failover import FailoverPlan
 from bench.figures import FIGURES, TARGETS, Target, target_of
@@ -22,6 +23,7 @@ from bench.peers.comparing import COLUMNS, ratio
 from bench.peers.environments import CACHE_VARIABLE, Environment
 from bench.peers.failover import Effect, busiest, read_effects, standstills_s
 from bench.peers.setups import VARIANTS
+from bench.plots import draw
 from bench.projection import measure as measure_projection
 from bench.report import print_results
 from bench.results import Measured, Results, Setup, load, percentiles, save
@@ -245,6 +247,59 @@ class TestComparing:
     def test_figures_of_peers_are_no_targets_of_ours(self) -> None:
         assert target_of(Measured("workflows_per_s", 1.0, of="other")) is None
         assert "missed" not in printed(self._results())
+
+
+class TestDocuments:
+    """Tables and plots come from the saved results alone."""
+
+    DOCUMENT = "# Figures\n\nProse.\n\n<!-- bench: targets -->\nold\n<!-- /bench -->\n\nMore prose.\n"
+
+    def test_block_is_made_anew_and_prose_is_left_alone(self) -> None:
+        results = Results("suite", {}, FACTS)
+        results.add("step_ms", [0.51], Setup(), 3)
+        assert filled(self.DOCUMENT, {"suite": results}) == (
+            "# Figures\n\nProse.\n\n<!-- bench: targets -->\n| figure | setup | measured | target |  |\n|---|---|---|---|---|\n"
+            "| one workflow, one step after the other: the mean | 1 node, relaxed, R1 | 0.51 ms | at most 0.5 | **missed** |\n"
+            "<!-- /bench -->\n\nMore prose.\n"
+        )
+
+    def test_block_without_results_says_what_to_run(self) -> None:
+        assert "Not measured yet: `python -m bench --save`." in filled(self.DOCUMENT, {})
+
+    def test_unknown_block_is_refused(self) -> None:
+        with pytest.raises(UnknownBlock, match="no table tragets; there are suite-conditions"):
+            filled(self.DOCUMENT.replace("targets", "tragets"), {})
+
+    def test_noise_is_said_where_the_figures_are(self) -> None:
+        quiet = Quiet(3.5, 2, 0.0, 0.0, 60.0).to_json()
+        results = Results("suite", {}, FACTS, failures=["timers: BenchFailed: none came"], quiet=quiet)
+        said = filled(self.DOCUMENT.replace("targets", "suite-conditions"), {"suite": results})
+        assert "not to be relied on" in said
+        assert "- load 3.50 on 2 cores" in said
+        assert "- timers: BenchFailed: none came" in said
+
+    def test_documents_are_what_the_saved_results_make_of_them(self) -> None:
+        """Whoever changes a table by hand, or saves results and forgets the documents, hears of it: `bench report`."""
+        assert stale(saved_results()) == []
+
+    def test_every_kind_of_results_is_drawn(self, tmp_path: Path) -> None:
+        """A picture of each plot is written, also from a run that was cut short and has only a few figures."""
+        suite_ = Results("suite", {}, FACTS, quiet=Quiet(3.5, 2).to_json())
+        suite_.add("steps_per_s", [1000.0], Setup(1, 3, "always"), 0)
+        growth_ = Results("growth", {}, FACTS)
+        for size, nodes in ((10, 1), (1000, 2)):
+            growth_.add("replay_ms", [size / 10], Setup(), at={"events": size})
+            growth_.add("node_rss_mb", [size / 10], Setup(), at={"open": size})
+            growth_.add("steps_per_s", [1000.0], Setup(nodes), 0)
+        peers_ = Results("peers", {}, FACTS)
+        peers_.details["peers"] = {"a": {"engine": "a", "title": "A", "flushed": True}}
+        peers_.add("step_ms", [4.0], Setup(), of="a")
+        drawn = [path.name for results in (suite_, growth_, peers_) for path in draw(results, tmp_path)]
+        assert drawn == ["setups.png", "history.png", "open.png", "nodes.png", "peers.png"]
+        assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
+
+    def test_nothing_is_drawn_of_nothing(self, tmp_path: Path) -> None:
+        assert draw(Results("growth", {}, FACTS), tmp_path) == []
 
 
 class TestPeers:

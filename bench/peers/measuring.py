@@ -20,7 +20,7 @@ from bench.machine import Watch
 from bench.peers.environments import Installed, NotInstalled, ensure
 from bench.peers.failover import Effect, busiest, read_effects, standstills_s
 from bench.peers.processes import cpu_s, running
-from bench.peers.setups import Launched, Variant
+from bench.peers.setups import READY_S, Launched, Variant
 from bench.results import Results, Setup
 from bench.servers import BenchFailed
 from mesh.errors import MeshError
@@ -186,8 +186,12 @@ async def _workers(
     ]
     await anyio.sleep(CONNECT_S)
     for i, worker in enumerate(started):
-        if worker.poll() is not None:
-            raise BenchFailed(f"a worker has ended at once: {_end_of(directory / f'worker-{i}.log')}")
+        log = directory / f"worker-{i}.log"
+        deadline = time.monotonic() + READY_S
+        while launched.ready not in log.read_text("utf-8", "replace"):
+            if worker.poll() is not None or time.monotonic() > deadline:
+                raise BenchFailed(f"a worker is not ready: {_end_of(log)}")
+            await anyio.sleep(0.1)
     return started
 
 

@@ -40,6 +40,7 @@ class Launched:
     """An engine whose servers run. client, worker: commands; worker is None when the client runs the workflows, too.
 
     recover: what is started when that client has died. notes: versions that are known only now.
+    ready: what a worker writes once it can be used; without it, whoever needs it waits for it by itself.
     """
 
     client: Program
@@ -47,6 +48,7 @@ class Launched:
     servers: Sequence[int] = ()
     recover: Program | None = None
     notes: str = ""
+    ready: str = ""
 
 
 Launch = Callable[[Path, Installed | None], AbstractAsyncContextManager[Launched]]
@@ -78,7 +80,7 @@ async def _moonmesh(sync: Sync, directory: Path, _installed: Installed | None) -
             *("--log-level", "warning", "--with-parent"),
         ]
         client = [sys.executable, "-m", f"{APPS}.moonmesh", "drive", servers.url]
-        yield Launched(Program(client), Program(node), servers.pids)
+        yield Launched(Program(client), Program(node), servers.pids, ready=" is ready,")
 
 
 @asynccontextmanager
