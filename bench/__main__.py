@@ -11,20 +11,22 @@
     python -m bench projection         a million workflows in a list
     python -m bench report             tables and plots for the documents, from the results that were saved
 
---json FILE writes the results to a file as well, --save to where `report` reads them. Progress goes to standard error,
-tables to standard output.
+--json FILE writes the results to a file as well, --save to where `report` reads them; --limit MINUTES ends a run early,
+and what has been measured by then is printed and kept. Progress goes to standard error, tables to standard output.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import anyio
 import click
@@ -46,19 +48,41 @@ from bench.servers import BenchFailed
 from mesh.groups import unwrapped
 from mesh.server import Sync
 
-T = TypeVar("T")
-
 # A pipe has no width; a table folded to 80 columns cannot be read.
 WIDTH_OF_PIPES = 200
 
 
-def _output(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where results go."""
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where results go, and how long measuring may take."""
+
+    json_file: Path | None
+    is_saved: bool
+    limit_min: float
+
+
+def _output(limit_min: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options that say where results go, given to the command as one argument, `output`."""
     where = click.Path(dir_okay=False, path_type=Path)
-    function = click.option("--json", "json_file", type=where, help="Write the results to this file, too.")(function)
-    return click.option("--save", "is_saved", is_flag=True, help="Write them to bench/results/, for `report`.")(
-        function
-    )
+    options = (
+        click.option("--json", "json_file", type=where, help="Write the results to this file, too."),
+        click.option("--save", "is_saved", is_flag=True, help="Write them to bench/results/, for `report`."),
+        click.option(
+            "--limit", "limit_min", type=click.FloatRange(0, min_open=True), default=limit_min, show_default=True,
+            help="Minutes; what has not been measured by then is not.",
+        ),
+    )  # fmt: skip
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(*args: Any, json_file: Path | None, is_saved: bool, limit_min: float, **kwargs: Any) -> None:
+            function(*args, output=Output(json_file, is_saved, limit_min), **kwargs)
+
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorate
 
 
 _runs = click.option("--runs", type=click.IntRange(1), help="The median of so many; 3, or 1 with --quick.")
@@ -76,11 +100,9 @@ def progress(text: str) -> None:
 @click.option("--quick", is_flag=True, help="Less of everything, in about a minute.")
 @click.option("--only", type=click.Choice(suite.SECTIONS), multiple=True, help="This section only; repeatable.")
 @_runs
-@_output
+@_output(10)
 @click.pass_context
-def main(
-    context: click.Context, quick: bool, only: tuple[str, ...], runs: int | None, json_file: Path | None, is_saved: bool
-) -> None:
+def main(context: click.Context, quick: bool, only: tuple[str, ...], runs: int | None, output: Output) -> None:
     """Measure the mesh on this machine."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     if context.invoked_subcommand is not None:
@@ -88,20 +110,18 @@ def main(
     plan = suite.quick(runs or 1) if quick else suite.full(runs or 3)
     sections = cast("frozenset[suite.Section]", frozenset(only or suite.SECTIONS))
     results = suite.new_results("suite", quick=quick, only=list(only), runs=plan.sizes.repetitions)
-    _run(suite.measure, plan, sections, results, progress)
-    _finish(results, json_file, is_saved)
+    _bench(results, output, suite.measure, plan, sections, results, progress)
 
 
 @main.command()
 @_runs
-@_output
-def engine(runs: int | None, json_file: Path | None, is_saved: bool) -> None:
+@_output(5)
+def engine(runs: int | None, output: Output) -> None:
     """One node with the server beside it: steps, latency, replay, timers."""
     whole = suite.full(runs or 3)
     plan = suite.only_one_node(whole)
     results = suite.new_results("engine", runs=plan.sizes.repetitions)
-    _run(suite.measure, plan, frozenset({"setups", "replay", "timers"}), results, progress)
-    _finish(results, json_file, is_saved)
+    _bench(results, output, suite.measure, plan, frozenset({"setups", "replay", "timers"}), results, progress)
 
 
 @main.command()
@@ -109,28 +129,28 @@ def engine(runs: int | None, json_file: Path | None, is_saved: bool) -> None:
     "--only", type=click.Choice(actors_bench.PARTS), multiple=True, help="Measure this part only; repeatable."
 )
 @_runs
-@_output
-def processes(only: tuple[str, ...], runs: int | None, json_file: Path | None, is_saved: bool) -> None:
+@_output(10)
+def processes(only: tuple[str, ...], runs: int | None, output: Output) -> None:
     """Processes: ten thousand of them, round trips on one node and between two."""
     parts = cast("frozenset[actors_bench.Part]", frozenset(only or actors_bench.PARTS))
     sizes = actors_bench.Sizes(repetitions=runs or 3)
     results = suite.new_results("processes", only=list(only), runs=sizes.repetitions)
     bench = actors_bench.ActorBench(sizes, results, progress)
-    _measure(results, bench.measure, parts)
-    _finish(results, json_file, is_saved)
+    _bench(results, output, bench.measure, parts)
 
 
 @main.command()
 @_sync
 @click.option("--count", type=click.IntRange(1), multiple=True, default=[100_000], help="How many; repeatable, rising.")
 @click.option("--wakes", type=click.IntRange(1), default=50, show_default=True, help="How many are woken.")
-@_output
-def sleepers(sync: str, count: tuple[int, ...], wakes: int, json_file: Path | None, is_saved: bool) -> None:
+@_output(15)
+def sleepers(sync: str, count: tuple[int, ...], wakes: int, output: Output) -> None:
     """Many workflows asleep: memory, how long it takes to wake one, and to take all of them over."""
     results = suite.new_results("sleepers", counts=sorted(count), wakes=wakes)
     setup = Setup(sync=cast("Sync", sync))
-    _measure(results, sleepers_bench.measure, setup, sorted(count), sleepers_bench.Looks(wakes), results, progress)
-    _finish(results, json_file, is_saved)
+    _bench(
+        results, output, sleepers_bench.measure, setup, sorted(count), sleepers_bench.Looks(wakes), results, progress
+    )
 
 
 @main.command()
@@ -142,10 +162,9 @@ def sleepers(sync: str, count: tuple[int, ...], wakes: int, json_file: Path | No
     "--open", "open_count", type=click.IntRange(1), default=100, show_default=True, help="Workflows under way."
 )
 @click.option("--pace-ms", type=click.IntRange(1), default=50, show_default=True, help="How long each step takes.")
-@_output
+@_output(15)
 def failover(
-    sync: str, replicas: str, kills: int, nodes: int, open_count: int, pace_ms: int, json_file: Path | None,
-    is_saved: bool,
+    sync: str, replicas: str, kills: int, nodes: int, open_count: int, pace_ms: int, output: Output
 ) -> None:  # fmt: skip
     """Nodes killed under load: how soon another one goes on.
 
@@ -154,8 +173,7 @@ def failover(
     plan = failover_bench.FailoverPlan(kills, open_count, pace_ms)
     setup = Setup(nodes, int(replicas), cast("Sync", sync))
     results = suite.new_results("failover", kills=kills, open=open_count, pace_ms=pace_ms)
-    _measure(results, failover_bench.measure, setup, plan, results, progress)
-    _finish(results, json_file, is_saved)
+    _bench(results, output, failover_bench.measure, setup, plan, results, progress)
 
 
 @main.command()
@@ -166,18 +184,20 @@ def failover(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Keep the projection there; one that is there is asked and not filled again.",
 )
-@_output
-def projection(workflows: int, runs: int | None, file: Path | None, json_file: Path | None, is_saved: bool) -> None:
+@_output(15)
+def projection(workflows: int, runs: int | None, file: Path | None, output: Output) -> None:
     """Lists and search: a million finished workflows, and how quickly any page of them is found."""
     results = suite.new_results("projection", workflows=workflows, runs=runs or 5)
-    watch = Watch()
-    figures = projection_bench.measure(workflows, runs or 5, progress, file)
-    for name, value in figures.values.items():
-        results.add(name, [value], Setup(), 2)
-    results.details["pages"] = figures.pages
-    results.quiet = watch.look().to_json()
-    _finish(results, json_file, is_saved)
-    slow = figures.slow(100)
+
+    async def measure() -> None:
+        figures = projection_bench.measure(workflows, runs or 5, progress, file)
+        for name, value in figures.values.items():
+            results.add(name, [value], Setup(), 2)
+        results.details["pages"] = figures.pages
+        results.details["slow"] = figures.slow(100)
+
+    _bench(results, output, measure)
+    slow = results.details["slow"]
     sys.stdout.write(
         "\n".join(["Longer than 100 ms:", *slow] if slow else ["No page takes longer than 100 ms."]) + "\n"
     )
@@ -192,20 +212,19 @@ def projection(workflows: int, runs: int | None, file: Path | None, json_file: P
     show_default=True,
     help="Open workflows at most; histories and nodes are limited in proportion.",
 )
-@_output
-def growth(only: tuple[str, ...], upto: int, json_file: Path | None, is_saved: bool) -> None:
+@_output(15)
+def growth(only: tuple[str, ...], upto: int, output: Output) -> None:
     """How figures change with the length of a history, the number of open workflows and the number of nodes."""
     curves = cast("frozenset[growth_bench.Curve]", frozenset(only or growth_bench.CURVES))
     results = suite.new_results("growth", only=list(only), upto=upto)
-    _run(growth_bench.measure, growth_bench.plan(upto), curves, results, progress)
-    _finish(results, json_file, is_saved)
+    _bench(results, output, growth_bench.measure, growth_bench.plan(upto), curves, results, progress)
 
 
 @main.command()
 @click.option("--only", help="These engines or variants, split by commas; all without it.")
 @click.option("--quick", is_flag=True, help="Hardly anything of each, to see that it works.")
-@_output
-def peers(only: str | None, quick: bool, json_file: Path | None, is_saved: bool) -> None:
+@_output(10)
+def peers(only: str | None, quick: bool, output: Output) -> None:
     """Other durable engines with the same work on this machine, each in an environment of its own."""
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
     variants = [v for v in VARIANTS if not names or v.name in names or v.engine in names]
@@ -214,8 +233,7 @@ def peers(only: str | None, quick: bool, json_file: Path | None, is_saved: bool)
         raise click.BadParameter(f"{', '.join(sorted(unknown))}: there are {', '.join(ENGINES)}", param_hint="--only")
     results = suite.new_results("peers", only=names, quick=quick)
     sizes = measuring.QUICK if quick else measuring.Sizes()
-    _run(measuring.measure, variants, sizes, measuring.Failover(), results, progress)
-    _finish(results, json_file, is_saved)
+    _bench(results, output, measuring.measure, variants, sizes, measuring.Failover(), results, progress)
 
 
 @main.command()
@@ -240,49 +258,49 @@ def report(check: bool) -> None:
             sys.stdout.write(f"{path}\n")
 
 
-def _measure(results: Results, function: Callable[..., Awaitable[None]], *args: object) -> None:
-    """Measure one thing, with the conditions it was measured under."""
+def _bench(results: Results, output: Output, function: Callable[..., Awaitable[None]], *args: object) -> None:
+    """Measure to the end, to the limit, or until SIGTERM; print and keep what there is, with its conditions.
+
+    Whatever happens, no process that was started is left.
+    """
     watch, begun = Watch(), time.monotonic()
-    _run(function, *args)
+
+    async def until_told() -> None:
+        with unwrapped():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_end_on_signal, tasks.cancel_scope, results)
+                with anyio.move_on_after(output.limit_min * 60) as limit:
+                    await function(*args)
+                if limit.cancelled_caught:
+                    results.failures.append(f"stopped after {output.limit_min:g} minutes: the rest was not measured")
+                tasks.cancel_scope.cancel()
+
+    try:
+        anyio.run(until_told)
+    except BenchFailed as error:
+        results.failures.append(str(error))
     results.took_s = round(time.monotonic() - begun, 1)
     results.quiet = watch.look().to_json()
+    _finish(results, output)
 
 
-def _finish(results: Results, json_file: Path | None, is_saved: bool) -> None:
-    """Print results and keep them; the exit status says when something could not be measured."""
+async def _end_on_signal(scope: anyio.CancelScope, results: Results) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            results.failures.append(f"stopped by {number.name}: the rest was not measured")
+            scope.cancel()
+
+
+def _finish(results: Results, output: Output) -> None:
+    """Print results and keep them; the exit status says when nothing could be measured."""
     console = Console()
     print_results(console if console.is_terminal else Console(width=WIDTH_OF_PIPES), results)
-    for path in (json_file, DIRECTORY / f"{results.kind}.json" if is_saved else None):
+    for path in (output.json_file, DIRECTORY / f"{results.kind}.json" if output.is_saved else None):
         if path is not None:
             save(results, path)
             sys.stderr.write(f"  results are in {path}\n")
-    if results.failures and not results.measured:
-        raise click.ClickException("nothing could be measured")
-
-
-def _run(function: Callable[..., Awaitable[T]], *args: object) -> T:
-    """Run to the end, or until SIGTERM; whatever happens, no process that was started is left."""
-
-    async def until_told() -> T:
-        with unwrapped():
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_end_on_signal, tasks.cancel_scope)
-                try:
-                    return await function(*args)
-                finally:
-                    tasks.cancel_scope.cancel()
-        raise click.Abort
-
-    try:
-        return anyio.run(until_told)
-    except BenchFailed as error:
-        raise click.ClickException(str(error)) from error
-
-
-async def _end_on_signal(scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            scope.cancel()
+    if not results.measured:
+        raise click.ClickException("nothing was measured")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -12,7 +11,6 @@ from bench import failover, sleepers
 from bench.engine import LongHistory, SetupBench, Sizes
 from bench.failover import FailoverPlan
 from bench.load import mark, stored_since
-from bench.machine import Watch
 from bench.processes import Mesh, running_mesh
 from bench.results import Results, Setup, gaps_ms
 from bench.suite import attempt
@@ -53,8 +51,6 @@ def plan(upto: int) -> Plan:
 
 async def measure(plan: Plan, curves: frozenset[Curve], results: Results, progress: Callable[[str], None]) -> None:
     """Measure these curves into the results."""
-    watch = Watch()
-    begun = time.monotonic()
     if "history" in curves:
         await attempt(results, "history", lambda: _histories(plan.events, results, progress))
     if "nodes" in curves:
@@ -73,8 +69,6 @@ async def measure(plan: Plan, curves: frozenset[Curve], results: Results, progre
             results, "open workflows",
             lambda: sleepers.measure(Setup(), plan.open, plan.looks, results, progress), OPEN_S,
         )  # fmt: skip
-    results.took_s = round(time.monotonic() - begun, 1)
-    results.quiet = watch.look().to_json()
 
 
 async def _histories(lengths: Sequence[int], results: Results, progress: Callable[[str], None]) -> None:

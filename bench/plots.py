@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from bench.figures import TARGETS
+from bench.figures import TARGETS, text
 from bench.machine import one_line
 from bench.peers import comparing
 from bench.results import PERCENTILES, Results, Setup
@@ -64,7 +64,7 @@ def _history(results: Results) -> Figure | None:
 def _open(results: Results) -> Figure | None:
     if not results.curve("node_rss_mb", "open"):
         return None
-    figure, (memory, latency, takeover) = _panels(results, "The number of open workflows, all asleep", 3)
+    figure, (memory, latency, takeover) = _panels(results, "The number of open workflows, all asleep", 3, width_in=13)
     axis = "open workflows"
     _curves(
         memory,
@@ -103,7 +103,6 @@ def _nodes(results: Results) -> Figure | None:
         return None
     figure, (left, right) = _panels(results, "The number of node processes, all on this machine", 2)
     _curves(left, [("steps", rates, BLUE)], "Throughput", "nodes", "steps/s", log_x=False)
-    left.set_ylim(bottom=0)
     _curves(
         right,
         [
@@ -112,7 +111,6 @@ def _nodes(results: Results) -> Figure | None:
         ],
         "SIGKILL of one, to the next step", "nodes", "ms", log_x=False,
     )  # fmt: skip
-    right.set_ylim(bottom=0)
     for axes in (left, right):
         axes.set_xticks([int(x) for x, _ in rates])
     return figure
@@ -136,6 +134,7 @@ def _setups(results: Results) -> Figure | None:
     left.set_yticks(places, names, fontsize=8)
     left.set_ylim(len(setups) - 0.5, -0.5)
     left.set_xlim(0, max([*rates, 20_000]) * 1.15)
+    left.xaxis.set_major_formatter(FuncFormatter(_plain))
     if left.get_legend_handles_labels()[0]:
         left.legend(loc="lower right", fontsize=8)
     _label(left, "Throughput: workflows of 5 steps", "steps/s", "")
@@ -171,7 +170,9 @@ def _peers(results: Results) -> Figure | None:
         ]
         axes.barh(places, values, color=colours)
         for y, value in enumerate(values):
-            axes.text(value or smallest / 2, y, f" {value:,.3g}" if value else " not measured", va="center", fontsize=8)
+            axes.text(
+                value or smallest / 2, y, f" {text(value)}" if value else " not measured", va="center", fontsize=8
+            )
         axes.set_xscale("log")
         axes.set_xlim(smallest / 2, max([*values, 1e-9]) * 8)
         axes.set_yticks(places, list(_titles(said)) if i == 0 else [""] * len(said), fontsize=9)
@@ -219,6 +220,7 @@ def _curves(
         _log_ticks(axes, "y")
     else:
         axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(_plain))
     axes.grid(visible=True, which="major", alpha=0.3)
     if sum(bool(points) for _, points, _ in curves) > 1:
         axes.legend(fontsize=8)
@@ -238,8 +240,19 @@ def _log_ticks(axes: Axes, which: str) -> None:
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     subs = (1.0, 2.0, 5.0) if high / max(low, 1e-9) < 100 else (1.0,)
     axis.set_major_locator(LogLocator(base=10, subs=subs))
-    axis.set_major_formatter(FuncFormatter(lambda value, _at: f"{value:,.10g}"))
+    axis.set_major_formatter(FuncFormatter(_short if which == "x" else _plain))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float, _at: object) -> str:
+    return f"{value:,.10g}"
+
+
+def _short(value: float, _at: object) -> str:
+    """As there is little room along the bottom."""
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if value >= 1e4 else f"{value:,.10g}"
 
 
 def _by_nodes(results: Results, name: str) -> list[tuple[float, float]]:

@@ -177,7 +177,8 @@ class SleepersBench:
 
     def _draw(self, number: int) -> list[int]:
         """Some that are still asleep."""
-        left = [i for i in self._choice.sample(range(self._asleep), self._asleep) if i not in self._woken][:number]
+        drawn = self._choice.sample(range(self._asleep), min(self._asleep, number + len(self._woken)))
+        left = [i for i in drawn if i not in self._woken][:number]
         self._woken.update(left)
         return left
 

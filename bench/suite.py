@@ -5,7 +5,6 @@ A part that fails is said to have failed, and the others are measured all the sa
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -15,7 +14,7 @@ import anyio
 from bench import failover, sleepers, timers
 from bench.engine import Part, SetupBench, Sizes
 from bench.failover import FailoverPlan
-from bench.machine import Watch, facts
+from bench.machine import facts
 from bench.results import Results, Setup
 from mesh.errors import MeshError
 from mesh.groups import unwrapped
@@ -70,9 +69,7 @@ def only_one_node(plan: Plan) -> Plan:
 
 
 async def measure(plan: Plan, sections: frozenset[Section], results: Results, progress: Callable[[str], None]) -> None:
-    """Measure the sections of a plan into the results, with the conditions of the whole run."""
-    watch = Watch()
-    begun = time.monotonic()
+    """Measure the sections of a plan into the results."""
     if "setups" in sections:
         parts: frozenset[Part] = frozenset({"steps", "latency", "wake"})
         for setup in plan.setups:
@@ -96,8 +93,6 @@ async def measure(plan: Plan, sections: frozenset[Section], results: Results, pr
             results, "memory",
             lambda: sleepers.measure(ONE, [plan.asleep], plan.looks, results, progress, residents=plan.residents),
         )  # fmt: skip
-    results.took_s = round(time.monotonic() - begun, 1)
-    results.quiet = watch.look().to_json()
 
 
 def new_results(kind: str, **arguments: object) -> Results:

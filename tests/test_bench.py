@@ -10,9 +10,11 @@ from typing import Any
 
 import anyio
 import pytest
+from click.testing import CliRunner, Result
 from rich.console import Console
 
 from bench import actors, suite
+from bench.__main__ import main as command
 from bench.documents import UnknownBlock, filled, saved_results, stale
 from bench.engine import Sizes
 from bench.failover import FailoverPlan
@@ -162,6 +164,34 @@ class TestReport:
         results = Results("suite", {}, FACTS)
         results.add_percentiles("timer_late", [float(i) for i in range(101)], Setup())
         assert re.search(r"late by.*50 / 90 / 99 / 100", printed(results))
+
+
+class TestCommand:
+    """A run that takes too long, or that is stopped, has not been for nothing."""
+
+    def _run(self, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
+        async def measure(_plan: object, _sections: object, results: Results, _progress: object) -> None:
+            results.add("step_ms", [0.4], Setup(), 3)
+            await anyio.sleep_forever()
+
+        monkeypatch.setattr("bench.suite.measure", measure)
+        return CliRunner().invoke(command, arguments)
+
+    def test_what_was_measured_within_the_limit_is_printed_and_kept(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        done = self._run(monkeypatch, "--limit", "0.001", "--json", str(tmp_path / "r.json"))
+        assert done.exit_code == 0, done.output
+        assert "stopped after 0.001 minutes: the rest was not measured" in done.output
+        kept = load(tmp_path / "r.json")
+        assert [m.name for m in kept.measured] == ["step_ms"]
+        assert kept.failures == ["stopped after 0.001 minutes: the rest was not measured"]
+        assert kept.quiet["seconds"] >= 0
+
+    def test_unknown_peer_is_refused(self) -> None:
+        done = CliRunner().invoke(command, ["peers", "--only", "temporal,airflow"])
+        assert done.exit_code == 2
+        assert "airflow: there are moonmesh, temporal, restate, dbos, absurd" in done.output
 
 
 class TestResults:

@@ -16,7 +16,6 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
-from bench.machine import Watch
 from bench.peers.environments import Installed, NotInstalled, ensure
 from bench.peers.failover import Effect, busiest, read_effects, standstills_s
 from bench.peers.processes import cpu_s, running
@@ -65,8 +64,6 @@ async def measure(
     variants: Sequence[Variant], sizes: Sizes, failover: Failover, results: Results, progress: Callable[[str], None]
 ) -> None:
     """Measure these variants into the results; one that fails is said to have failed."""
-    watch = Watch()
-    begun = time.monotonic()
     peers: dict[str, Any] = results.details.setdefault("peers", {})
     for variant in variants:
         peers[variant.name] = {
@@ -84,8 +81,6 @@ async def measure(
         except (MeshError, NotInstalled, OSError, TimeoutError, ValueError) as error:
             results.failures.append(f"{variant.title}: {type(error).__name__}: {error}")
             progress(results.failures[-1])
-    results.took_s = round(time.monotonic() - begun, 1)
-    results.quiet = watch.look().to_json()
 
 
 async def _figures(
