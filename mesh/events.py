@@ -17,7 +17,7 @@ from mesh.envelopes import may_open_later, why_closed
 from mesh.errors import Undecodable
 from mesh.failure import Failure, Kind
 from mesh.imported import Origin, read_origin
-from mesh.subjects import WorkflowKey, is_canonical, untoken
+from mesh.subjects import CACHED_NAMES_MAX, WorkflowKey, is_canonical, untoken
 from mesh.wire import parse_headers
 
 # Headers a plain `nats pub` may use, and those our own writers set.
@@ -122,7 +122,7 @@ def unreadable_event(subject: str, start: Event) -> Event:
     return Event(UNREADABLE, parts[4], start.seq, start.at_ns, parts[5:], b"", None)
 
 
-_is_canonical = lru_cache(maxsize=65536)(is_canonical)
+_is_canonical = lru_cache(maxsize=CACHED_NAMES_MAX)(is_canonical)
 
 
 @dataclass(frozen=True, slots=True)

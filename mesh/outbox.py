@@ -53,7 +53,7 @@ from mesh.errors import (
 from mesh.jetstream import JetStream, error_of
 from mesh.pace import BATCH_MAX, BATCH_MIN, SAMPLE_WRITES, Pace
 from mesh.references import holder_of, is_reference
-from mesh.wire import check_subject, is_no_responders, parse_headers
+from mesh.wire import SUBJECT_BYTES_MAX, check_subject, is_no_responders, parse_headers
 
 # Below the 10,000 messages that nats-server 2.15 queues per stream (max_buffered_msgs) before it drops some.
 WINDOW = 2048
@@ -221,7 +221,8 @@ class Outbox:
         """
         if not self._open:
             raise Disconnected(f"{subject}: the outbox is closed")
-        check_subject(subject)
+        if not subject or " " in subject or not subject.isprintable() or len(subject) > SUBJECT_BYTES_MAX // 4:
+            check_subject(subject)
         if headers is not None and not isinstance(headers, bytes):
             headers = encode_headers(headers)
         self._number_last += 1

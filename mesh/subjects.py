@@ -33,11 +33,14 @@ STREAM_NAME_BYTES_MAX = 255  # the server's limit
 # The server's default max_control_line is 4096 bytes and a subject has to fit with its reply.
 TOKEN_BYTES_MAX = 512
 
+# A few times as many as there are workflows in memory: an entry takes a few hundred bytes, and a node sees millions.
+CACHED_NAMES_MAX = 8192
+
 _OUTCOME: Final = re.compile(r"mesh\.wf\.[^.]+\.[^.]+\.ret(?:\.[^.]+){4,5}")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_\-:@=+,~!/]")
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=CACHED_NAMES_MAX)
 def token(name: str) -> str:
     """Encode a name as one subject token. Raises InvalidName when it is empty or too long."""
     if not name:
@@ -56,7 +59,7 @@ def token(name: str) -> str:
     return encoded
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=CACHED_NAMES_MAX)
 def untoken(text: str) -> str:
     """Decode one subject token; bytes that are no UTF-8 become surrogates."""
     if "%" not in text:

@@ -113,7 +113,8 @@ class LuaCalls:
             function.inline_s = math.inf
             return False
         end = ops[-1] if ops else None
-        if end is None or end.kind != "end" or end.target == "doomed" or any(op.n for op in ops):
+        alone = len(ops) == 1
+        if end is None or end.kind != "end" or end.target == "doomed" or not (alone or all(op.n == 0 for op in ops)):
             self._inline.pop(function_id).close()
             self._inline_after_s[function_id] = now + INLINE_PAUSE_S
             function.inline_s = math.inf
@@ -125,6 +126,9 @@ class LuaCalls:
             function.inline_s = min(max(took_s, last_s * FALLS_TO), last_s * RISES_TO)
         if end.target != "ok":
             self._inline.pop(function_id).close()
+        if alone and end.target != "raised":
+            self._answer(job, end.payload or codec.NIL_OUTCOME)
+            return True
         unit = LiveUnit(pid.decode(), function_id)
         unit.trace, unit.serves = job.trace, job.serves or job.reply
         try:

@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from mesh import codec
@@ -39,9 +39,10 @@ class Messages:
 
     def __init__(self, heard: Iterable[str] = ()) -> None:
         self._early: list[Event] = []  # came before a delayed run began
-        self._undelivered: deque[Message] = deque()  # what was there at the beginning, not fed yet
+        # What was there at the beginning and was not fed yet; nearly always nothing, and a deque is not small.
+        self._undelivered: deque[Message] | None = None
         self._senders: dict[str, set[str]] = {}
-        self._newest: deque[str] = deque(maxlen=HEARD_MAX)
+        self._newest: deque[str] | None = None
         for once in heard:
             self._is_news(once)
 
@@ -49,10 +50,12 @@ class Messages:
         """Keep a signal until the run begins."""
         self._early.append(event)
 
-    def line_up(self, given: Iterable[Mapping[str, Any]]) -> Iterator[Event]:
+    def line_up(self, given: Sequence[Mapping[str, Any]]) -> Iterator[Event]:
         """The run begins: line up what was given to it and what it was sent; yield the events of the latter."""
-        self._undelivered.extend(Message(m["topic"], m["body"], m["from"]) for m in given)
         early, self._early = self._early, []
+        if not given and not early:
+            return
+        self._undelivered = deque(Message(m["topic"], m["body"], m["from"]) for m in given)
         for event in early:
             message = self.read(event)
             if message is not None:
@@ -65,11 +68,11 @@ class Messages:
 
     def undelivered(self) -> tuple[dict[str, Any], ...]:
         """What the code was not given, in the form in which a run is given its messages."""
-        return tuple({"topic": m.topic, "body": m.body, "from": m.sender} for m in self._undelivered)
+        return tuple({"topic": m.topic, "body": m.body, "from": m.sender} for m in self._undelivered or ())
 
     def heard(self) -> tuple[str, ...]:
         """The newest identities under which it was given messages; for the run that follows."""
-        return tuple(self._newest)
+        return tuple(self._newest or ())
 
     def read(self, event: Event) -> Message | None:
         """The message of a signal; None when it was taken before."""
@@ -89,5 +92,7 @@ class Messages:
         if n in seen:
             return False
         seen.add(n)
+        if self._newest is None:
+            self._newest = deque(maxlen=HEARD_MAX)
         self._newest.append(once)
         return True

@@ -21,7 +21,6 @@ limited in time has its time anew from the reset on, and nothing of the older ru
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -147,7 +146,8 @@ class Run:
     def apply(self, event: Event, *, more: bool = False) -> list[Effect]:
         """Apply one event and return what is now due. `more`: the history goes on after this event (replay)."""
         self._at_seq = event.seq
-        self.last_seq = max(self.last_seq, event.seq)
+        if event.seq > self.last_seq:
+            self.last_seq = event.seq
         if self.closed:
             return []
         if self._in_base:
@@ -416,22 +416,20 @@ class Run:
     def _feed(self, verb: str, a: Any = None, b: Any = None, c: Any = None, *, more: bool) -> list[Effect]:
         ops = self._turn(verb, a, b, c, more)
         effects: list[Effect] = []
-        refused: deque[tuple[OpState, Failure]] = deque()
+        refused: list[tuple[OpState, Failure]] = []
         answered = 0
         while True:
             for op in ops:
                 if self.finished is None:
                     self._take(op, effects, refused)
             # Answered after all ops of the activation are known: an answer makes the machine ask for further ones.
-            if not refused or self.finished is not None:
+            if len(refused) == answered or self.finished is not None:
                 return effects
+            call, failure = refused[answered]
             answered += 1
             if answered > REFUSED_CALLS_MAX:
-                text = (
-                    f"made {REFUSED_CALLS_MAX} calls in one step that cannot be made; the last: {refused[0][1].message}"
-                )
+                text = f"made {REFUSED_CALLS_MAX} calls in one step that cannot be made; the last: {failure.message}"
                 return effects + self._fail("failed", Failure(text, Kind.INTERNAL, False))
-            call, failure = refused.popleft()
             self.ops.drop(call)
             ops = self._turn("resolve", call.n, codec.encode_failure(failure), None, more)
 
@@ -440,7 +438,7 @@ class Run:
         assert machine is not None, "events are fed only while the machine is there"  # noqa: S101 - narrows the type
         return machine.feed(verb, self.now_ns, a, b, c, replaying=more, length=self.length, size=self.size)
 
-    def _take(self, op: Op, effects: list[Effect], refused: deque[tuple[OpState, Failure]]) -> None:
+    def _take(self, op: Op, effects: list[Effect], refused: list[tuple[OpState, Failure]]) -> None:
         kind = op.kind
         if kind == "call":
             call = self._add(op)
@@ -536,7 +534,8 @@ class Run:
 
         Other events may be deleted from the history, so nothing the code sees may depend on them.
         """
-        self.now_ns = max(self.now_ns, event.at_ns)
+        if event.at_ns > self.now_ns:
+            self.now_ns = event.at_ns
         self.length += 1
         self.size += len(event.data)
         self.counted_seq = event.seq
