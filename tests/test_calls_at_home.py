@@ -9,13 +9,15 @@ from typing import Any, ClassVar
 
 import pytest
 
+import mesh.client
 from mesh import codec
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.subjects import stream_name
 from node.functions.at_home import REQUEST_BYTES_MAX, SHORT_S, TRIP_S, TURN_S, AtHome
 from node.functions.job import Function, Job
 from node.machine.code import CodeMissing
-from tests.apps import QUEUE, Mesh, a_mesh, key, write_app
+from tests.apps import QUEUE, WORKER, Mesh, a_mesh, key, write_app
+from tests.cluster import a_node
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until, wait_until_async
 
@@ -151,6 +153,37 @@ async def _is_recorded(m: Mesh, ret: str) -> bool:
     stored = ret.replace("mesh.wf.orders.", "mesh.log.orders.*.")
     message = await m.client.js.get_next(stream_name(QUEUE), 1, stored)
     return message is not None and f"{HEADER_NODE}: b".encode() in (message.raw_headers or b"")
+
+
+async def test_no_call_is_lost_or_counted_twice_when_the_node_that_runs_its_own_is_killed(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    """Each of the calls that it had taken has an outcome in the end, and the workflow goes by the first one."""
+    app = write_app(tmp_path, workflows=WORKFLOWS, functions=FUNCTIONS)
+    server = nats_server(sync_interval="always")
+    workflows, steps = 16, 150
+    async with (
+        mesh.client.connect(server.url) as client,
+        a_node(app, server.url, node_id="a") as a,
+        a_node(app, server.url, node_id="b"),
+    ):
+        handles = [await client.start("app:many", steps, host=WORKER, id=f"w{n}") for n in range(workflows)]
+        stream = stream_name(QUEUE)
+
+        async def under_way() -> bool:
+            return (await client.js.stream_info(stream)).messages > workflows * steps // 4
+
+        await wait_until_async(under_way, 30)
+        a.kill()
+        for handle in handles:
+            assert await handle.result(timeout_s=60) == steps * (steps + 1) // 2
+        ran_by: set[str] = set()
+        for handle in handles:
+            outcomes = [event for event in await handle.history() if event.kind == "ret"]
+            succeeded = [event for event in outcomes if event.data.startswith(codec.SUCCESS_PREFIX)]
+            assert {int(event.args[1]) for event in succeeded} == set(range(1, steps + 1))
+            ran_by |= {event.headers[HEADER_NODE] for event in succeeded}
+        assert ran_by == {"a", "b"}
 
 
 class _NoRunner:
