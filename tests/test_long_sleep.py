@@ -7,7 +7,7 @@ nanosecond, on whichever node and however much later the code goes on.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import pytest
 
 from mesh import codec
 from mesh.client import WorkflowFailed
+from mesh.errors import Disconnected, MeshError, NotReady
 from mesh.events import EndRecord
 from mesh.failure import Failure
 from mesh.jetstream import JetStream
-from mesh.outbox import Outbox
+from mesh.outbox import Ack, Outbox
 from mesh.roster import BUCKET
 from mesh.subjects import stream_name
-from node.workflows.timers import Timers
 from tests.apps import QUEUE as ORDERS
 from tests.apps import TIMEOUT_S, Mesh, a_mesh, write_app
 from tests.conftest import ServerFactory
@@ -214,14 +214,18 @@ async def test_a_checkpoint_says_when_the_last_busy_run_has_become_quiet(
 ) -> None:
     """Not every event that makes it so is one of the stream: whoever takes over reads what is named there."""
     app = write_app(tmp_path, workflows={"sleeps": SLEEPS})
-    opened = anyio.Event()
-    take_back = Timers.take_back
+    answers: list[Callable[[], None]] = []
+    write = Outbox.write
 
-    async def held_back(timers: Timers, *args: Any) -> None:
-        await opened.wait()
-        await take_back(timers, *args)
+    def answered_later(
+        outbox: Outbox, subject: str, payload: bytes, headers: Any, on_ack: Callable[[Ack], None]
+    ) -> None:
+        def later(ack: Ack) -> None:
+            answers.append(lambda: on_ack(ack))
 
-    monkeypatch.setattr(Timers, "take_back", held_back)
+        write(outbox, subject, payload, headers, later if is_timer(subject) else on_ack)
+
+    monkeypatch.setattr(Outbox, "write", answered_later)
     async with a_mesh(nats_server().url, app) as mesh:
 
         async def busy() -> list[str]:
@@ -231,10 +235,32 @@ async def test_a_checkpoint_says_when_the_last_busy_run_has_become_quiet(
         async def nobody_is_busy() -> bool:
             return not await busy()
 
+        await mesh.start("sleeps", id="w-1")
+        await wait_until_async(busy)
+        await wait_until(lambda: answers)
+        answers.pop()()
+        await wait_until_async(nobody_is_busy)
+
+
+async def test_the_end_of_a_run_takes_its_timers_back_though_the_server_goes_away(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And before the end is written: nobody looks after a run that has ended, so nobody would come back to them."""
+    app = write_app(tmp_path, workflows={"sleeps": SLEEPS})
+    purge = JetStream.purge
+    refusals: list[MeshError] = [Disconnected("the server hung up"), NotReady("PURGE", 10008, "no leader")]
+
+    async def refused_first(js: JetStream, stream: str, **options: Any) -> int:
+        if is_timer(options["subject"]) and refusals:
+            raise refusals.pop()
+        return await purge(js, stream, **options)
+
+    monkeypatch.setattr(JetStream, "purge", refused_first)
+    async with a_mesh(nats_server().url, app) as mesh:
         handle = await mesh.start("sleeps", id="w-1")
+        await wait_until_async(lambda: schedules(mesh))
         await handle.terminate()
         with pytest.raises(WorkflowFailed):
             await handle.result(timeout_s=TIMEOUT_S)
-        await wait_until_async(busy)
-        opened.set()
-        await wait_until_async(nobody_is_busy)
+        assert refusals == []
+        assert await schedules(mesh) == 0

@@ -1,4 +1,4 @@
-"""How a run ends: its children and its parent are told, the end is written, the run that follows is started.
+"""How a run ends: others are told, its timers are taken back, the end is written, the run that follows is started.
 
 Invariants:
   * notify, then end: once the end is in the history nobody looks after the run any more, so whoever must know has been
@@ -103,16 +103,17 @@ class Ending:
             return
 
     async def _finish_slowly(self, instance: Instance, run: Run, finish: Finish, timers: bool) -> None:
-        """Children, parent, end, next run: in this order, each acknowledged, all of it harmless to repeat."""
+        """Children, parent, timers, end, next run: in this order, each acknowledged, all of it harmless to repeat."""
         key, what = instance.key, f"end of workflow {instance.key.id!r}"
         about = instance.about()
         try:
             for child in finish.children:
                 await insist(functools.partial(self._tell_child, key, run, child), what, about)
             record = await insist(lambda: self._tell_parent(key, run, finish.record), what, about)
-            await insist(lambda: self._write_end(key, run, record), what, about)
             if timers:
+                # Before the end: whoever comes after us does not look after a run that has ended.
                 await self._timers.take_back(instance, run, "*")
+            await insist(lambda: self._write_end(key, run, record), what, about)
             if record.next_start:
                 await insist(lambda: self.start_next(key, record, run), what, about)
         except MeshError as error:

@@ -18,7 +18,7 @@ import asyncio
 import logging
 from typing import Final
 
-from mesh.errors import MeshError
+from mesh.errors import MeshError, NotPermitted
 from mesh.jetstream import JetStream
 from mesh.outbox import Ack, Outbox
 from mesh.subjects import stream_name
@@ -88,7 +88,7 @@ class Timers:
         self._outbox.write(subject, b"", headers, on_ack)
 
     def abandon(self, instance: Instance, run: Run, name: str) -> None:
-        """Take a timer back, some time or never: its tick would be ignored."""
+        """Take a timer back, some time; never, if this node dies before: its tick would be ignored."""
         if not self._cancel_short(instance, name):
             self._background.start_soon(self.take_back, instance, run, name)
 
@@ -107,10 +107,14 @@ class Timers:
             self._cancel_short(instance, short)
         instance.unwanted |= {key for key in instance.writing if key[0] == run.run and name in ("*", key[1])}
         subject = instance.key.schedule(instance.partition.number, run.run, name)
-        try:
-            await self._js.purge(self._stream, subject=subject)
-        except MeshError as error:
-            _log.warning("%s: not taken back, its tick will be ignored: %s", subject, error, extra=instance.about())
+
+        async def purge() -> None:
+            try:
+                await self._js.purge(self._stream, subject=subject)
+            except NotPermitted as error:
+                _log.warning("%s: not taken back, its tick will be ignored: %s", subject, error, extra=instance.about())
+
+        await insist(purge, f"taking back {subject}", instance.about())
 
     async def _restore(self, instance: Instance, run: Run, name: str, due_ns: int) -> None:
         """Set a timer again unless the server still has it, or has fired it already."""
