@@ -12,7 +12,7 @@ help:
 	@echo "make test    all tests, against a real nats-server"
 	@echo "make check   format, lint, types, layers"
 	@echo "make bench   speed, as a table"
-	@echo "make chaos   the kill tests in their long form"
+	@echo "make chaos   break everything under load, on one server and on three; MINUTES=5 ROUNDS=2"
 	@echo "make fuzz    generated programs and hostile bytes, in their long form"
 
 $(STAMP): pyproject.toml
@@ -37,8 +37,14 @@ check: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-# The long form of the kill tests: ten kills each, every event ten times over.
+# Everything that can break is broken, on one server and on three, with a new seed each time (docs/chaos.md); then the
+# long form of the kill tests: ten kills each, every event ten times over.
+MINUTES ?= 5
+ROUNDS  ?= 2
 chaos: $(STAMP)
+	@for round in $$(seq $(ROUNDS)); do for servers in 1 3; do \
+		$(BIN)/python -m tests.chaos --minutes $(MINUTES) --servers $$servers || exit 1; \
+	done; done
 	@MESH_CHAOS=1 $(BIN)/python -m pytest tests/test_kill_at_every_event.py tests/test_failover.py tests/test_server_death.py
 
 # Thousands of generated programs, minutes of hostile bytes (docs/fuzzing.md).

@@ -26,6 +26,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 import anyio
@@ -45,7 +46,7 @@ LEAVE_TIMEOUT_S: Final = 30.0
 ASK_TIMEOUT_S: Final = 2.0
 EFFECTS: Final = "MESH_CHAOS_EFFECTS"
 # Enough for what the load writes in ten minutes, little enough to be filled in a moment (it is memory).
-DISK_MB: Final = 512
+DISK_MB: Final = 256
 BALLAST: Final = "ballast"
 # What answers itself over the monitoring port must not go through somebody's proxy.
 _open = build_opener(ProxyHandler({})).open
@@ -139,7 +140,8 @@ class Process:
                 self.kill()
                 return None
             await anyio.sleep(0.02)
-        self._process = None
+        if self._process is process:
+            self._process = None
         return process.returncode
 
     async def restart(self) -> int | None:
@@ -204,17 +206,29 @@ class Server(Process):
         try:
             with _open(f"http://{self.address}:{self.monitor_port}/{path}", timeout=ASK_TIMEOUT_S) as answer:
                 found: dict[str, Any] = json.load(answer)
-                return found
+        except HTTPError as error:  # a server that is not well says so with this status, and why in the body
+            try:
+                found = json.load(error)
+            except (OSError, ValueError):
+                return {}
         except (OSError, ValueError):
             return {}
+        return found
 
     async def is_healthy(self) -> bool:
         """Whether it serves JetStream and is up to date with its cluster."""
         return (await self.ask("healthz")).get("status") == "ok"
 
-    async def serves_jetstream(self) -> bool:
-        """Whether JetStream is on: a server whose disk is full turns it off and leaves it off."""
-        return (await self.ask("healthz?js-enabled-only=true")).get("status") == "ok"
+    async def disk_trouble(self) -> str:
+        """What a disk that was full has done to it that stays: a stream whose write failed, JetStream turned off."""
+        for path in ("healthz?js-enabled-only=true", "healthz"):
+            said = await self.ask(path)
+            error = str(said.get("error", ""))
+            if "js-enabled" in path and said.get("status") != "ok":
+                return error or "JetStream is off"
+            if "write error" in error:
+                return error
+        return ""
 
     def fill_disk(self) -> None:
         """Take all the room that its disk has left."""

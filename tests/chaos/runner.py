@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -44,7 +45,7 @@ STOP_TIMEOUT_S: Final = 60.0
 DRAIN_TIMEOUT_S: Final = 90.0
 HANGING_TIMEOUT_S: Final = 60.0
 CHECK_TIMEOUT_S: Final = 120.0
-EVENT_TABLE: Final = "{:<28} {}"
+TABLE_LINE: Final = "{:<28} {}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,8 @@ async def run(options: Options, directory: Path) -> Outcome:
     """Carry one run out. Raises nothing that a mesh could be the cause of: that is a problem in the outcome."""
     outcome = Outcome(directory)
     record = Record(directory)
+    # What our own connections have to say, beside what nodes and servers write.
+    logging.basicConfig(filename=directory / "logs" / "clients.log", format="%(asctime)s %(name)s %(message)s")
     command = ("tests.chaos.faulty_node", options.fault) if options.fault else ("node",)
     say(f"seed {options.seed}: {options.nodes} nodes, {_servers(options)}, {options.minutes:g} min"
         f"{f', with the fault {options.fault}' if options.fault else ''}; record in {directory}")  # fmt: skip
@@ -290,8 +293,8 @@ def print_outcome(outcome: Outcome) -> None:
     """The table, and what was found."""
     print()
     for name, value in outcome.table.items():
-        print(EVENT_TABLE.format(name, value))
-    print(EVENT_TABLE.format("findings", len(outcome.findings) + len(outcome.problems)))
+        print(TABLE_LINE.format(name, value))
+    print(TABLE_LINE.format("findings", len(outcome.findings) + len(outcome.problems)))
     for text in [*outcome.problems, *outcome.findings]:
         print(f"  - {text}")
 
