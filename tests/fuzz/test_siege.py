@@ -207,7 +207,7 @@ async def test_a_fault_of_ours_suspends_the_run_that_it_befalls_and_nothing_else
     async with a_mesh(url, app, partitions=1) as one:
         attacked, other = await one.start("waits", id="attacked"), await one.start("waits", id="other")
         await attacked.signal("poison")
-        with pytest.raises(WorkflowSuspended, match="moonmesh failed at event signal .* we did not think of that"):
+        with pytest.raises(WorkflowSuspended, match=r"moonmesh failed at event signal .* we did not think of that"):
             await attacked.result(timeout_s=10)
         await other.signal("go")
         assert await other.result(timeout_s=10) == "go"
