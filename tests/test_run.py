@@ -1323,3 +1323,22 @@ def test_many_runs_share_a_vm_without_seeing_each_other() -> None:
     for n, flow in reversed(list(enumerate(flows))):
         assert flow.signal("go") == [f"end completed [{n}, {n * n}]"]
     assert vm.machines == 0
+
+
+@pytest.mark.parametrize(
+    "work",
+    ["for i = 1, 460000 do x = i end", "local t = {} for i = 1, 220000 do t[i] = {} end"],
+    ids=["instructions", "memory"],
+)
+def test_a_step_that_was_just_within_its_budget_is_not_beyond_it_in_a_replay(work: str) -> None:
+    """What a step takes is not quite the same in every process; a replay that ends where the run went on would be another run."""
+    source = f"return function() {work} process.inbox():receive() return 'went on' end"
+
+    def vm(share: float) -> LuaVM:
+        return LuaVM(instructions_max=round(1_000_000 * share), step_memory_bytes_max=round(16 * 1024 * 1024 * share))
+
+    flow = Flow(source, vm=vm(1))
+    assert flow.start() == []
+    assert flow.signal("go") == ["end completed went on"]
+    assert "end failed Internal" in Flow(source, vm=vm(0.83)).start()[-1]
+    assert flow.replay(vm=vm(0.83)).steps[-1] == ["end completed went on"]

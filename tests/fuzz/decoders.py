@@ -24,6 +24,8 @@ from typing import Any, Final
 from mesh import codec
 from mesh.context import BadContext, UnknownContext, load_context
 from mesh.duration import SECOND, BadDuration, parse_duration_ns
+from mesh.encryption import BadKeys, Keyring
+from mesh.envelopes import Closed, may_open_later, read_encrypted, why_closed
 from mesh.errors import InvalidName, Undecodable
 from mesh.events import (
     EndRecord,
@@ -46,8 +48,10 @@ from mesh.imported import import_of, original_ns
 from mesh.instants import parse_iso_ns
 from mesh.jetstream import StoredMessage, _direct_message
 from mesh.jetstream import _json as json_answer
+from mesh.key_files import read_key_file
 from mesh.listing import BadQuery, ListQuery, read_page, read_query
 from mesh.pids import parse_pid
+from mesh.references import Reference, holder_of, reference_to, run_of
 from mesh.roster import Roster
 from mesh.schedules import BadSchedule, check_schedule, next_ns
 from mesh.schedules import _decoded as decode_schedule
@@ -674,11 +678,65 @@ def decoders() -> tuple[Decoder, ...]:
         Decoder("time zone of a schedule", ["Europe/Paris", "UTC"], _text, lambda t: check_schedule("* * * * *", t), (BadSchedule, InvalidName), 0.2),
         Decoder("stored schedule", _schedules(), _message, _schedule, ()),
         Decoder("metrics address", [":9464", "127.0.0.1:9464", "[::1]:0"], _text, parse_address, (BadAddress,)),
+        Decoder("envelope", _envelopes(), _octets, _open_envelope, (), 2),
+        Decoder("reference", _references(), _reference_bytes, _read_reference, (Undecodable,), 2),
+        Decoder("file of keys", [b"primary: k1\nkeys:\n  k1: " + b"QUFB" * 10 + b"QUE=\n"], _octets, _key_file, (BadKeys,), 0.3),
         Decoder("variables for traces", [{"OTEL_TRACES_EXPORTER": "otlp,console", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}],
                 lambda m, s, o: {name: m.text(value) for name, value in s.items()}, trace_settings, (TracingNotPossible,)),
         Decoder("page of a list", [{"workflows": [{"id": "a", "run": 1}], "next": "x", "lag": {"queues": {}, "behind": 1}}], _value,
                 lambda v: read_page(v) if isinstance(v, Mapping) else None, (BadQuery, Undecodable)),
     )  # fmt: skip
+
+
+_CONTEXT: Final = "mesh.wf.orders.w-1.signal.s1"
+
+
+@cache
+def _ring() -> Keyring:
+    return Keyring({"k1": b"k" * 32, "k2": b"x" * 32}, "k1")
+
+
+def _envelopes() -> tuple[bytes, ...]:
+    return tuple(_ring().seal(_CONTEXT, body) for body in _BODIES[:4])
+
+
+def _octets(mutator: Mutator, sample: bytes, others: Sequence[bytes]) -> bytes:
+    """Bytes that mostly begin as they did."""
+    kept = mutator.random.choice((0, 3, 3, 4))
+    return sample[:kept] + mutator.octets(sample[kept:], others)
+
+
+def _open_envelope(data: bytes) -> object:
+    """What was sealed comes out of it again; what was changed is never taken for anything."""
+    why_closed(data)
+    may_open_later(data)
+    with suppress(Undecodable):
+        read_encrypted(data)
+    opened = _ring().open(_CONTEXT, data)
+    if not isinstance(opened, Closed) and opened not in _BODIES:
+        raise RuntimeError("an envelope that was changed opens")
+    return opened
+
+
+def _references() -> tuple[bytes, ...]:
+    names = ("w-1.17.ret.abc", "w-1.18.start.abc")
+    return tuple(Reference(name, 5_000_000, 40, b"d" * 32).encode() for name in names)
+
+
+def _reference_bytes(mutator: Mutator, sample: bytes, others: Sequence[bytes]) -> bytes:
+    return sample[:3] + mutator.msgpack(sample[3:], [other[3:] for other in others])
+
+
+def _read_reference(data: bytes) -> object:
+    run_of(data)
+    holder_of(f"mesh.wf.orders.w-1.ret.17.1.1.{data[:4].hex()}")
+    return reference_to(data, "w-1").about
+
+
+def _key_file(data: bytes) -> object:
+    file = _directory() / "keys.yaml"
+    file.write_bytes(data)
+    return read_key_file(file)
 
 
 def _cursor(query: ListQuery) -> object:

@@ -28,6 +28,7 @@ from node.workflows.run import Run
 
 SECONDS: Final = 90  # of virtual time; what is not over by then is left as it is
 MODULES: Final = ("funcs", "time", "uuid", "workflow", "json", "ctx", "errors", "payload", "base64", "hash", "crypto")
+_RAN_AWAY: Final = b"in one step without waiting"
 _FILE: Final = Path("fuzz.yaml")
 
 
@@ -106,6 +107,11 @@ class Recording:
     scenario: Scenario
     runs: list[RunRecording]
     going: bool = False
+
+    @property
+    def ran_away(self) -> bool:
+        """Whether a run was ended by its budget: in which line that happens is not promised to be the same."""
+        return any(run.end is not None and _RAN_AWAY in run.end[1] for run in self.runs)
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a file."""

@@ -226,6 +226,8 @@ class Builder:
         if not scope.variables:
             return self._local(scope, depth)
         name, kind = self.one_of(tuple(scope.variables))
+        if name.startswith("i"):  # a loop that counts is not to go on for ever
+            return self._local(scope, depth)
         if kind == "table":
             return lua.Assign(name, self.expression("any", scope), self.expression("any", scope))
         return lua.Assign(name, self.expression(kind, scope))

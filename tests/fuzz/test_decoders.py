@@ -15,7 +15,7 @@ from mesh.wire import encode_headers
 from tests.fuzz.decoders import DIRECT, SECONDS_MAX, Decoder, HostileInput, attack, decoders, feed
 from tests.fuzz.profiles import NIGHTLY, SEED
 
-TIMES = int(os.environ.get("MESH_FUZZ_INPUTS", "40000" if NIGHTLY else "600"))
+TIMES = int(os.environ.get("MESH_FUZZ_INPUTS", "40000" if NIGHTLY else "400"))
 DECODERS = {decoder.name: decoder for decoder in decoders()}
 DEEP = b"\x91" * 1000 + b"\xc0"  # deeper than repr, shallower than the library's limit
 DIGITS = b"9" * 400
