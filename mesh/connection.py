@@ -35,7 +35,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.lowlevel
 
-from mesh.envelopes import ENCRYPTED, ENVELOPE, Closed, Opened, answer_context, context_of
+from mesh.envelopes import ENCRYPTED, ENVELOPE, ENVELOPE_BYTES, Closed, Opened, answer_context, context_of
 from mesh.errors import (
     Disconnected,
     InvalidName,
@@ -311,6 +311,11 @@ class Connection:
         elif self._out_bytes > WRITE_NOW_BYTES:
             self._write_out()
 
+    @property
+    def message_bytes_max(self) -> int:
+        """How large a payload without headers may be that goes out in one message, encrypted or not."""
+        return self.max_payload - (ENVELOPE_BYTES if self.codec is not None else 0)
+
     def sealed(self, context: str, payload: bytes) -> bytes:
         """The payload as it leaves; unchanged without a codec or a context, when it is empty or an envelope already."""
         if self.codec is None or not context or not payload or payload[:2] == ENVELOPE:
@@ -473,7 +478,7 @@ class Connection:
 
     def _opened_answer(self, subject: str, data: bytes) -> bytes:
         # What a stream answers with was bound to the subject it is stored under: see `mesh.jetstream`.
-        if data[:3] != ENCRYPTED or subject.startswith("$"):
+        if data[:3] != ENCRYPTED or subject.startswith(("$", self.js_api_prefix)):
             return data
         return self.opened(answer_context(subject), data)
 

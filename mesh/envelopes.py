@@ -33,6 +33,11 @@ NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 _FIXED: Final = SALT_BYTES + NONCE_BYTES + TAG_BYTES
 
+# What an encrypted envelope takes besides its payload, with the longest key id.
+ENVELOPE_BYTES: Final = len(ENCRYPTED) + 1 + KEY_ID_BYTES_MAX + _FIXED
+
+# What is compared with a header in plain, and is nobody's value: who brought a history in (`mesh.imported`).
+_RESUMED: Final = ".resume"
 # Of what happens to a workflow, what has a body with values in it. The others name things, or have none.
 _WITH_VALUES: Final = frozenset({"start", "signal", "ret", "exit", "mark", "attrs", "kill", "end"})
 
@@ -146,10 +151,10 @@ def context_of(subject: str, reply: str = "") -> str:
         parts = subject.split(".", 6)
         if len(parts) < 6 or parts[5] not in _WITH_VALUES:
             return ""
-        return f"mesh.wf.{parts[2]}.{parts[4]}.{'.'.join(parts[5:])}"
+        return _of_workflow(f"mesh.wf.{parts[2]}.{parts[4]}.{'.'.join(parts[5:])}", parts[5])
     if subject.startswith("mesh.wf."):
         parts = subject.split(".", 5)
-        return subject if len(parts) > 4 and parts[4] in _WITH_VALUES else ""
+        return _of_workflow(subject, parts[4]) if len(parts) > 4 and parts[4] in _WITH_VALUES else ""
     if subject.startswith("mesh.fn."):
         return request_context(subject, reply)
     if subject.startswith("mesh.at."):
@@ -162,6 +167,10 @@ def context_of(subject: str, reply: str = "") -> str:
     if subject.startswith(("mesh.mq.", "mesh.events.", "mesh.logs.", "mesh.api.")):
         return subject
     return ""
+
+
+def _of_workflow(subject: str, kind: str) -> str:
+    return "" if kind == "mark" and subject.endswith(_RESUMED) else subject
 
 
 def request_context(subject: str, identity: str) -> str:

@@ -27,7 +27,9 @@ from deploy.make_accounts import JS_API_PREFIX, READING_VERBS, SHIPPED, SHIPPED_
 from deploy.make_secrets import SecretsExist, make_secrets
 from mesh import codec
 from mesh.client import Client, WorkflowFailed, WorkflowHandle
-from mesh.connection import Connection, connect
+from mesh.connection import Connection, ConnectOptions, connect
+from mesh.encryption import Keyring
+from mesh.envelopes import ENCRYPTED
 from mesh.errors import MeshError, NoResponders, NotPermitted
 from mesh.follower import Delivered, Follower
 from mesh.hosts import Hosts
@@ -262,6 +264,35 @@ async def test_nodes_do_for_a_client_what_the_control_api_has_and_for_an_observe
                     refused[role, verb] = reply.data
         await node.leave()
     assert refused == {}
+
+
+async def test_keys_work_across_accounts(servers: SecuredServers, app: Path) -> None:
+    """A client in another account sees other reply subjects than nodes and function hosts: what is bound does not."""
+    keys = Keyring({"k": b"k" * 32}, "k")
+
+    def with_keys(role: str) -> ConnectOptions:
+        return replace(servers.options(role), codec=keys)
+
+    registry = load_registry(app, environ={})
+    node_config = NodeConfig(
+        servers.url, node_id="node-2", partitions=4, replicas=3, options=with_keys("node"), functions=False
+    )
+    host_config = NodeConfig(servers.url, node_id="host-2", options=with_keys("functions"), functions_only=True)
+    async with (
+        running_node(node_config, registry),
+        running_node(host_config, registry),
+        mesh.client.connect(servers.url, options=with_keys("client")) as client,
+        mesh.client.connect(servers.url, options=with_keys("observer")) as observer,
+    ):
+        assert await client.call("app:greeting", "Ada") == "hello Ada"
+        handle = await client.start("app:greet", "Ada", host=WORKER, id="with-keys")
+        assert await handle.result(timeout_s=20) == "hello Ada"
+        assert (await client.ask("result", id="with-keys"))["value"] == "hello Ada"
+        assert (await observer.ask("describe", id="with-keys"))["value"] == "hello Ada"
+        found = await Client(client.conn, opens=False).history(QUEUE).last_run(handle.key)
+        assert found is not None
+        assert found[1] is not None
+        assert found[1].data[:3] == ENCRYPTED
 
 
 async def test_an_observer_follows_a_stream_without_a_consumer(servers: SecuredServers, app: Path) -> None:

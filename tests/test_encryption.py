@@ -158,6 +158,9 @@ async def test_a_broker_sees_no_value_of_any_user(nats_server: ServerFactory, tm
             await (await client.start("app:broken", SECRET, host=WORKER)).result(timeout_s=20)
         again = await client.start("app:again", 2, SECRET, host=WORKER, id="again")
         assert await again.result(timeout_s=20) == SECRET
+        large = await client.start("app:waits", SECRET * 100_000, host=WORKER, id="large")
+        await large.signal("go", [SECRET] * 100_000)
+        assert await large.result(timeout_s=20) == [SECRET * 100_000, [SECRET] * 100_000]
         waits = await client.start("app:waits", SECRET, host=WORKER, id="waits")
         await waits.describe()
         for arguments, shows in (
@@ -182,6 +185,7 @@ async def test_a_broker_sees_no_value_of_any_user(nats_server: ServerFactory, tm
         await broker.flush()
         stored = await everything_stored(broker)
         assert len(stored) > 30
+        assert any(subject.startswith("$O.") for subject, _ in stored)
         leaks = [(subject, data) for subject, data in (*seen, *stored) if SECRET.encode() in data]
         assert [(subject, data[:300]) for subject, data in leaks] == []
         assert sum(data.startswith(ENCRYPTED) for _, data in stored) > 20

@@ -11,6 +11,7 @@ from mesh.encryption import MESSAGES_PER_SALT, BadKeys, Keyring
 from mesh.envelopes import (
     ENCRYPTED,
     ENVELOPE,
+    ENVELOPE_BYTES,
     KEY_ID_BYTES_MAX,
     REFERENCE,
     Closed,
@@ -41,6 +42,11 @@ def test_what_was_sealed_opens_to_what_it_was(payload: bytes, context: str) -> N
     assert sealed.startswith(ENCRYPTED)
     assert ring.open(context, sealed) == payload
     assert read_encrypted(sealed).key_id == "2026-11"
+
+
+def test_an_envelope_takes_no_more_than_it_is_said_to() -> None:
+    ring = Keyring({"k" * KEY_ID_BYTES_MAX: NEW}, "k" * KEY_ID_BYTES_MAX)
+    assert len(ring.seal(CONTEXT, b"x" * 100)) == 100 + ENVELOPE_BYTES
 
 
 def test_the_same_payload_never_looks_the_same() -> None:
@@ -156,6 +162,8 @@ def test_bytes_that_only_look_like_an_envelope_are_refused_in_words(junk: bytes)
         ("mesh.log.q.7.o-1.ret.17.3.1.ab", "mesh.wf.q.o-1.ret.17.3.1.ab"),
         ("mesh.wf.q.o-1.claim.17.3.1", ""),
         ("mesh.log.q.7.o-1.tick.17.3", ""),
+        ("mesh.wf.q.o-1.mark.17.version%3Ax", "mesh.wf.q.o-1.mark.17.version%3Ax"),
+        ("mesh.log.q.7.o-1.mark.17.resume", ""),
         ("mesh.wf.q.o-1.cancel", ""),
         ("mesh.node.n1.unit", "mesh.node.n1.unit"),
         ("mesh.node.n1.ping", ""),

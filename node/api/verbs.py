@@ -223,7 +223,7 @@ async def describe(
     handle = await asker.find(id, queue)
     record = await described(asker.client, handle.key, at=at)
     record = {**record, "events": record["events"][-last:]} if last else record
-    return fitted(record, asker.client.conn.max_payload)
+    return fitted(record, asker.client.conn.message_bytes_max)
 
 
 async def history(

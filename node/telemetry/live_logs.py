@@ -127,8 +127,8 @@ class LiveLogs(logging.Handler):
             self.release()
         with suppress(MeshError):
             # A server may take less than a megabyte; the newest lines are the ones that are wanted.
-            kept = [line for line in kept if len(line) <= self._conn.max_payload]
-            while len(answer := b"\n".join(kept)) > self._conn.max_payload:
+            kept = [line for line in kept if len(line) <= self._conn.message_bytes_max]
+            while len(answer := b"\n".join(kept)) > self._conn.message_bytes_max:
                 kept = kept[(len(kept) + 1) // 2 :]
             self._conn.publish_nowait(reply, answer, context=answer_context(subject))
 
