@@ -3,7 +3,8 @@
 A host that dies with a call cannot say so, and the server does not know. So when a call is not answered for
 LOOK_EVERY_S it is asked for (`function_who`): each host of the function answers whether it has it. When none does, the
 host that had it is gone, and the call with it; when nobody listens at all, that is clear at once. The call is not made
-again here, as it may have been carried out.
+again here, as it may have been carried out. What is too large for a message goes and comes through an object store
+(`mesh.objects`), where it is kept for as long as the call lasts.
 
 Invariant: a call ends in one outcome, or raises; what arrives later is dropped.
 """
@@ -19,8 +20,10 @@ import anyio
 from mesh import codec
 from mesh.connection import Connection
 from mesh.envelopes import outcome_context, request_context
-from mesh.errors import Disconnected, MeshError
+from mesh.errors import Disconnected, MeshError, NotPermitted, PayloadTooLarge
 from mesh.failure import HOST_LOST, Failure, Kind
+from mesh.jetstream import JetStream
+from mesh.references import is_reference
 from mesh.subjects import function_request, function_stop, function_who
 from mesh.tracecontext import TraceContext, current_context
 from mesh.wire import is_no_responders
@@ -31,6 +34,7 @@ HEADER_CALL: Final = "Mesh-Call"
 # On the call of a function by a function: where the outcome of the workflow's call goes that all this is done for.
 HEADER_FOR: Final = "Mesh-For"
 WORKFLOW_SUBJECTS: Final = "mesh.wf."
+TAKE_BACK_S: Final = 1.0
 ANSWERS_S: Final = (0.3, 0.7)  # how long answers are waited for, time after time: a host may be busy for a moment
 
 
@@ -72,9 +76,17 @@ async def call_function(
     if serves.startswith(WORKFLOW_SUBJECTS):
         headers[HEADER_FOR] = serves
     subject = function_request(function_id)
-    token = conn.request_nowait(
-        subject, request, on_reply, headers, on_error=answer, context=request_context(subject, identity)
-    )
+    sealed_for = request_context(subject, identity)
+
+    def ask(payload: bytes) -> str:
+        return conn.request_nowait(subject, payload, on_reply, headers, on_error=answer, context=sealed_for)
+
+    reference = b""
+    try:
+        token = ask(request)
+    except PayloadTooLarge as refused:
+        reference = await JetStream(conn).objects.instead_of_arguments(identity, sealed_for, request, refused)
+        token = ask(reference)
     try:
         while not answers:
             with anyio.move_on_after(LOOK_EVERY_S):
@@ -87,10 +99,29 @@ async def call_function(
         raise
     finally:
         conn.forget(token)
+        if reference:
+            await _take_back(conn, identity, reference)
     found = answers[0]
     if isinstance(found, MeshError):
         raise found
-    return found
+    return await _fetched(conn, identity, found) if is_reference(found) else found
+
+
+async def _fetched(conn: Connection, identity: str, outcome: bytes) -> bytes:
+    """The outcome that was too large for a message. Nobody else needs it."""
+    try:
+        return await JetStream(conn).objects.fetched_in_call(identity, outcome_context(identity), outcome)
+    except NotPermitted as error:
+        text = f"the result is too large for a message, and this user may not read it ({error})"
+        return codec.encode_failure(Failure(text, Kind.INVALID, False))
+    finally:
+        await _take_back(conn, identity, outcome)
+
+
+async def _take_back(conn: Connection, identity: str, reference: bytes) -> None:
+    """Remove an object of a call that is over; one that is left goes when its time is over."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(TAKE_BACK_S):
+        await JetStream(conn).objects.take_back(identity, reference)
 
 
 async def _somebody_has(conn: Connection, function_id: str, identity: str, answered: anyio.Event) -> bool:

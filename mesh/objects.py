@@ -43,6 +43,8 @@ from mesh.errors import (
 from mesh.groups import unwrapped
 from mesh.references import (
     ARGUMENTS,
+    NO_QUEUE,
+    OUTCOME,
     Holder,
     ObjectDamaged,
     ObjectMissing,
@@ -50,6 +52,7 @@ from mesh.references import (
     Reference,
     bucket_of,
     holder_of,
+    holder_of_call,
     is_reference,
     parse_name,
     reference_to,
@@ -71,6 +74,9 @@ AGAIN_S: Final = 0.1
 LAG_TRIES: Final = 100
 LAG_AGAIN_S: Final = 0.01
 REMOVE_AT_ONCE: Final = 16
+# How long what belongs to no workflow is kept: nobody knows of it but a call that is under way.
+CALLS_KEPT_S: Final = 3600
+ROSTER: Final = "KV_mesh_roster"
 DIGEST_PREFIX: Final = "SHA-256="
 
 T = TypeVar("T")
@@ -110,16 +116,30 @@ class Objects:
             raise refused
         return await self._instead(holder, self._js.conn.sealed(context_of(subject), payload), refused)
 
-    async def instead_of_arguments(self, ret: str, context: str, payload: bytes, refused: PayloadTooLarge) -> bytes:
-        """The same for the request of a workflow's call. ret: where its outcome goes. context: of the request."""
-        holder = holder_of(ret)
+    async def instead_of_arguments(
+        self, identity: str, context: str, payload: bytes, refused: PayloadTooLarge
+    ) -> bytes:
+        """The same for the request of a call. identity: what it is asked after by. context: of the request."""
+        return await self._instead_in_call(identity, ARGUMENTS, context, payload, refused)
+
+    async def instead_of_outcome(self, identity: str, context: str, payload: bytes, refused: PayloadTooLarge) -> bytes:
+        """The same for the outcome of a call that goes to whoever waits for it, and into no history."""
+        return await self._instead_in_call(identity, OUTCOME, context, payload, refused)
+
+    async def _instead_in_call(
+        self, identity: str, what: str, context: str, payload: bytes, refused: PayloadTooLarge
+    ) -> bytes:
+        holder = holder_of_call(identity)
         if holder is None:
             raise refused
-        return await self._instead(holder._replace(what=ARGUMENTS), self._js.conn.sealed(context, payload), refused)
+        return await self._instead(holder._replace(what=what), self._js.conn.sealed(context, payload), refused)
 
     async def take_back(self, subject: str, data: bytes) -> None:
-        """Remove the object of a message that was not stored after all, as far as the server lets us."""
-        holder = holder_of(subject)
+        """Remove the object of a message that was not stored after all, as far as the server lets us.
+
+        subject: of the message, or what a call is asked after by.
+        """
+        holder = holder_of_call(subject)
         if holder is not None:
             with suppress(MeshError):
                 await self.remove(holder.queue, [reference_to(data, holder.id_token).name])
@@ -131,9 +151,9 @@ class Objects:
         """
         return await self._fetched(holder_of(subject), data, context_of(subject))
 
-    async def fetched_arguments(self, ret: str, context: str, data: bytes) -> bytes:
-        """The same for the request of a workflow's call."""
-        return await self._fetched(holder_of(ret), data, context)
+    async def fetched_in_call(self, identity: str, context: str, data: bytes) -> bytes:
+        """The same for the request of a call, and for an outcome that goes into no history."""
+        return await self._fetched(holder_of_call(identity), data, context)
 
     async def _instead(self, holder: Holder, payload: bytes, refused: PayloadTooLarge) -> bytes:
         try:
@@ -148,7 +168,7 @@ class Objects:
         except NotFound as error:
             raise TooLarge(
                 "the payload", len(payload), refused.payload_bytes_max,
-                f"there is no place for a larger one ({error}); a node of queue {holder.queue} makes it",
+                f"there is no place for a larger one ({error}); nodes make it",
             ) from None  # fmt: skip
         return reference.encode()
 
@@ -298,7 +318,8 @@ class Objects:
 
     async def _replicas(self, queue: str) -> int:
         """As many copies as the histories have that refer to the objects."""
-        return int((await self._js.stream_info(stream_name(queue))).config.get("num_replicas", 1))
+        like = stream_name(queue) if queue != NO_QUEUE else ROSTER
+        return int((await self._js.stream_info(like)).config.get("num_replicas", 1))
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -326,12 +347,12 @@ def bucket_config(queue: str, replicas: int) -> dict[str, Any]:
     bucket = bucket_of(queue)
     return {
         "name": _stream(bucket),
-        "description": f"Payloads of queue {queue} that are too large for a message",
+        "description": f"Payloads of {f'queue {queue}' if queue else 'calls'} that are too large for a message",
         "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
         "storage": "file",
         "retention": "limits",
         "discard": "new",
-        "max_age": 0,
+        "max_age": CALLS_KEPT_S * 1_000_000_000 if queue == NO_QUEUE else 0,
         "num_replicas": replicas,
         "allow_direct": True,
         # Whoever may store an object could empty the bucket with one header, and nothing here is written twice.

@@ -26,6 +26,9 @@ from mesh.subjects import untoken
 DIGEST_BYTES: Final = 32
 # The arguments of a call, which no event holds: of use until the call has its outcome.
 ARGUMENTS: Final = "arg"
+OUTCOME: Final = "ret"
+CALL: Final = "call."  # how the identity of a call begins that no workflow makes (`mesh.calls`)
+NO_QUEUE: Final = ""  # what belongs to no workflow: those calls
 # The start that a schedule publishes again and again.
 SCHEDULED: Final = "cron"
 
@@ -160,8 +163,21 @@ def holder_of(subject: str) -> Holder | None:
     return Holder(untoken(parts[2]), parts[3], run, kind)
 
 
+def holder_of_call(identity: str) -> Holder | None:
+    """The same of a call, by what it is asked after by: for a workflow's call that is where its outcome goes."""
+    if not identity.startswith(CALL):
+        return holder_of(identity)
+    of = identity.removeprefix(CALL)
+    return Holder(NO_QUEUE, of, 0, OUTCOME) if _TOKEN.fullmatch(of) is not None else None
+
+
 def bucket_of(queue: str) -> str:
-    """The bucket of a queue's objects: other characters than a bucket's name may have are written `--XX`."""
+    """The bucket of a queue's objects: other characters than a bucket's name may have are written `--XX`.
+
+    That of the calls that belong to no queue is `mesh`.
+    """
+    if queue == NO_QUEUE:
+        return "mesh"
     return "mesh_" + _PLAIN.sub(lambda found: "".join(f"--{byte:02X}" for byte in _bytes(found[0])), queue)
 
 

@@ -37,6 +37,7 @@ from mesh.hosts import HostRecord
 from mesh.outbox import Outbox
 from mesh.pids import node_id_fault
 from mesh.presence import Presence
+from mesh.references import NO_QUEUE
 from mesh.roster import Roster
 from mesh.server import stores_here
 from mesh.server_settings import sync_interval
@@ -311,7 +312,7 @@ class Node:
             )
             for record in self._workers
         }
-        for queue in streams:
+        for queue in (NO_QUEUE, *streams):
             await js.objects.ensure_bucket(queue, replicas=self.config.replicas)
         await self._say_durability(streams.values())
         questions = Questions(

@@ -26,11 +26,11 @@ import mesh.client
 from deploy.make_accounts import JS_API_PREFIX, READING_VERBS, SHIPPED, SHIPPED_FOREIGN, SHIPPED_QUEUES, accounts_conf
 from deploy.make_secrets import SecretsExist, make_secrets
 from mesh import codec
-from mesh.client import Client, WorkflowFailed, WorkflowHandle
+from mesh.client import Client, FunctionFailed, WorkflowFailed, WorkflowHandle
 from mesh.connection import Connection, ConnectOptions, connect
 from mesh.encryption import Keyring
 from mesh.envelopes import ENCRYPTED
-from mesh.errors import MeshError, NoResponders, NotPermitted
+from mesh.errors import MeshError, NoResponders, NotPermitted, PayloadTooLarge
 from mesh.follower import Delivered, Follower
 from mesh.hosts import Hosts
 from mesh.jetstream import JetStream
@@ -211,6 +211,11 @@ async def test_a_function_host_without_the_right_to_read_objects_says_so(servers
             made = await client.start(f"app:{name}", LARGE if name == "greet" else len(LARGE), host=WORKER)
             with pytest.raises(WorkflowFailed, match=reason):
                 await made.result(timeout_s=10)
+        # What belongs to no workflow is in one bucket for all, which other accounts could read.
+        with pytest.raises(PayloadTooLarge, match="this user may not store a larger one"):
+            await client.call("app:greeting", LARGE)
+        with pytest.raises(FunctionFailed, match="this user may not store a larger one"):
+            await client.call("app:making", len(LARGE))
         await host.leave()
         await node.leave()
 

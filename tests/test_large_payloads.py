@@ -18,7 +18,7 @@ import pytest
 
 import mesh.client
 from mesh import codec
-from mesh.client import Client, WorkflowHandle, WorkflowSuspended
+from mesh.client import Client, FunctionFailed, WorkflowHandle, WorkflowSuspended
 from mesh.connection import ConnectOptions
 from mesh.encryption import Keyring
 from mesh.errors import MeshError, NotFound, OutcomeUnknown, RequestTimeout
@@ -93,6 +93,7 @@ WORKFLOWS = {
 FUNCTIONS: dict[str, Any] = {
     "echo": "return function(text) return text end",
     "fail": "return function(text) error(text) end",
+    "relay": "return function(text) local v, err = funcs.call('app:echo', text .. '1') return v or nil, err end",
     "slowly": {
         "kind": "function.python",
         "source": "tests.test_large_payloads:slowly",
@@ -319,6 +320,26 @@ async def test_three_servers_keep_three_copies_and_lose_nothing_with_one(
             await wait_until_async(lambda value=value: is_sent(handle, value), 60.0)  # type: ignore[misc]
         assert (await handle.result(timeout_s=60.0))[:3] == [BIG, BIG, BIG]
         assert await stored(mesh) == ["one signal", "one signal", "one start"]
+
+
+async def test_calls_that_no_workflow_makes_may_be_large_and_leave_nothing(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    server = nats_server(config=SMALL)
+    options = ConnectOptions(codec=Keyring({"one": bytes(range(32))}, "one"))
+    async with (
+        a_mesh(server.url, an_app(tmp_path), options=options) as mesh,
+        mesh_client_with(server.url, options) as client,
+    ):
+        assert await client.call("app:echo", TEXT) == TEXT
+        assert await client.call("app:relay", TEXT) == TEXT + "1"
+        with pytest.raises(FunctionFailed, match="Internal: .*xxx"):
+            await client.call("app:fail", TEXT)
+        used = await mesh.client.js.stream_info("OBJ_mesh")
+        assert used.last_seq > 40
+        assert (used.messages, used.config["max_age"]) == (0, 3600 * 10**9)
+    async with a_mesh(nats_server(config=SMALL).url, an_app(tmp_path / "plain")) as mesh:
+        assert await mesh.client.call("app:relay", TEXT) == TEXT + "1"
 
 
 async def test_a_foreign_service_is_not_sent_a_reference(nats_server: ServerFactory, tmp_path: Path) -> None:

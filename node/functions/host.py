@@ -465,7 +465,7 @@ class FunctionHost:
         context = request_context(function_request(job.function.id), job.identity)
         failure: Failure | None = None
         try:
-            job.request = await self._js.objects.fetched_arguments(job.reply, context, job.request)
+            job.request = await self._js.objects.fetched_in_call(job.identity, context, job.request)
         except NotPermitted as error:
             text = f"the arguments are too large for a message, and this host may not read them ({error})"
             failure = Failure(text, Kind.INVALID, False)
@@ -528,11 +528,35 @@ class FunctionHost:
             try:
                 self._publish_outcome(job, outcome)
             except PayloadTooLarge as error:
-                self._publish_outcome(job, _too_large(error))
+                self._group.start_soon(self._answer_large, job, outcome, error)
+                return
         except Disconnected:
-            _log.info("the caller of %s is not reached: the connection is down", job.function.id, extra=job.about())
+            self._log_unreached(job)
         self._leave(job)
         self._forget(job)
+
+    async def _answer_large(self, job: Job, outcome: bytes, refused: PayloadTooLarge) -> None:
+        """Answer whoever waits in an inbox with what is too large for a message."""
+        context = outcome_context(job.identity)
+        try:
+            try:
+                answer = await self._js.objects.instead_of_outcome(job.identity, context, outcome, refused)
+            except PayloadTooLarge as error:
+                answer = _too_large(error)
+            except MeshError as error:
+                failure = Failure(
+                    f"the result is too large for a message and cannot be stored: {error}", Kind.UNAVAILABLE, True
+                )
+                answer = codec.encode_failure(failure)
+            self._publish_outcome(job, answer)
+        except Disconnected:
+            self._log_unreached(job)
+        self._leave(job)
+        self._forget(job)
+
+    @staticmethod
+    def _log_unreached(job: Job) -> None:
+        _log.info("the caller of %s is not reached: the connection is down", job.function.id, extra=job.about())
 
     def _publish_outcome(self, job: Job, outcome: bytes) -> None:
         """Answer whoever waits in an inbox. Raises Disconnected, PayloadTooLarge."""
