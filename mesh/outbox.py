@@ -74,7 +74,8 @@ PATIENCE_S = 5.0
 
 # What a batch may hold of bytes: a node that writes large payloads would have everybody wait for all of them.
 BATCH_BYTES_MAX = 1024 * 1024
-BATCH_HEADERS_BYTES_MAX = 128  # of what a write gets in addition
+BATCHED_BYTES_MAX = 64 * 1024  # of one write; there is little to be won with larger ones
+BATCH_HEADERS_BYTES_MAX = 512  # of what a write gets in addition, encryption included
 
 _PLAIN_ACK = re.compile(rb'\{"stream":"[^"]*","seq":(\d+)\}').fullmatch
 _BATCH_ACK = re.compile(rb'\{"stream":"[^"]*","seq":(\d+),"batch":"[^"]*","count":(\d+)\}').fullmatch
@@ -302,6 +303,7 @@ class Outbox:
         return True
 
     def _store_soon(self, token: str, write: _Write, error: PayloadTooLarge) -> None:
+        self._await_no_more(write)
         self._storing[token] = write
         self._tasks.start_soon(self._store, token, write, error)
 
@@ -418,7 +420,7 @@ class Outbox:
         if write.headers is not None and write.headers != _FIRST and b"\r\nNats-" in write.headers:
             return False
         size = len(write.payload) + len(write.headers or b"") + BATCH_HEADERS_BYTES_MAX
-        return size <= min(self._conn.max_payload, BATCH_BYTES_MAX)
+        return size <= min(self._conn.max_payload, BATCHED_BYTES_MAX)
 
     def _tick(self) -> None:
         self._now = self._loop.time()
@@ -470,6 +472,8 @@ class Outbox:
             self._waiting.pop(token, None)
         if isinstance(ack.error, PayloadTooLarge) and _may_be_object(write):
             self._store_soon(token, write, ack.error)  # the stream takes less than the server
+            if self._waiting:
+                self._send_waiting()
             return
         self._finish(write, ack)
         if self._waiting:

@@ -320,6 +320,23 @@ async def test_a_write_that_nobody_answers_holds_nobody_up(nats_server: ServerFa
         assert outbox.pending_count == 1
 
 
+async def test_what_is_too_large_for_a_message_holds_nobody_up(nats_server: ServerFactory) -> None:
+    server = nats_server()
+    async with connect(server.url, name="test") as conn, Outbox(conn, pace=Flushes()) as outbox:
+        # This stream takes less than the server does: that is found out when the write is in flight already.
+        await JetStream(conn).ensure_stream(QUEUE_STREAM | {"max_msg_size": 100_000})
+        acks: list[Ack] = []
+        for size in (90_000, 200_000, 2 * conn.max_payload):
+            outbox.write("mesh.wf.q.w.signal.s", b"x" * size, None, acks.append)
+        with anyio.fail_after(5):
+            for n in range(BATCH_MIN):
+                outbox.write("mesh.wf.q.w.signal.s", b"%d" % n)
+            await outbox.write_acked("mesh.wf.q.w.signal.s", b"last")
+            await outbox.flush(5)
+        assert [isinstance(ack.error, PayloadTooLarge) for ack in acks] == [False, True, True]
+        assert len(await stored(conn)) == BATCH_MIN + 2
+
+
 async def test_no_write_of_a_batch_is_lost_or_torn_when_the_server_is_killed_again_and_again(
     nats_server: ServerFactory,
 ) -> None:
