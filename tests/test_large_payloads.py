@@ -333,7 +333,7 @@ async def test_calls_that_no_workflow_makes_may_be_large_and_leave_nothing(
     ):
         assert await client.call("app:echo", TEXT) == TEXT
         assert await client.call("app:relay", TEXT) == TEXT + "1"
-        with pytest.raises(FunctionFailed, match="Internal: .*xxx"):
+        with pytest.raises(FunctionFailed, match=r"Internal: .*xxx"):
             await client.call("app:fail", TEXT)
         used = await mesh.client.js.stream_info("OBJ_mesh")
         assert used.last_seq > 40
