@@ -85,14 +85,18 @@ class Ending:
         self._instances.forget(instance.id_token)
         self._outbox.write(instance.key.end(run), EndRecord("failed", codec.encode_failure(failure)).encode())
 
-    async def start_next(self, key: WorkflowKey, record: EndRecord, run: Run | None = None) -> None:
+    async def start_next(self, key: WorkflowKey, ended_run: int, record: EndRecord, run: Run | None = None) -> None:
         """Start the run that follows. Somebody else may have done it: then the expectation fails, and all is well.
 
-        run: the one that has ended, when it is known.
+        Whoever was held up here may find that the next run has not only been started, but has ended, too: it is not the
+        newest run any more that is asked to be followed. ended_run, record: the run that has ended, and how. run: with
+        what was known of it in memory.
         """
         last = await self._history.last_start(key)
-        ended = await self._history.last_run(key)
-        if last is None or ended is None or ended[1] is None or last.run > ended[1].seq:
+        newest = await self._history.last_run(key)
+        if last is None or newest is None or newest[0].run != ended_run:
+            return
+        if newest[1] is None or last.run > newest[1].seq:
             return
         try:
             headers = None
@@ -115,7 +119,7 @@ class Ending:
                 await self._timers.take_back(instance, run, "*")
             await insist(lambda: self._write_end(key, run, record), what, about)
             if record.next_start:
-                await insist(lambda: self.start_next(key, record, run), what, about)
+                await insist(lambda: self.start_next(key, run.run, record, run), what, about)
         except MeshError as error:
             self._in_trouble(instance, run, error)
         finally:

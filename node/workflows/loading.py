@@ -343,8 +343,8 @@ class Loading:
                 reason = f"its end is {record.closed}; whether it goes on is not known"
                 self.wait_for_key(instance, last[0].run, reason, seen_seq=last[1].seq if last[1] is not None else 0)
                 return
-            if record is not None and record.next_start:
-                await self._ending.start_next(instance.key, record)
+            if last is not None and record is not None and record.next_start:
+                await self._ending.start_next(instance.key, last[0].run, record)
         finally:
             self._instances.chains.pop(instance.id_token, None)
         self._let_be(instance, news)

@@ -1,0 +1,86 @@
+"""The run that follows another one: it is started once, by whoever comes to it first, and by nobody who comes too late."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import mesh.client
+from mesh import codec
+from mesh.events import EndRecord, StartSpec
+from mesh.history import History
+from mesh.jetstream import JetStream
+from mesh.subjects import WorkflowKey
+from node.workflows.ending import Ending
+from store.streams import ensure_queue
+from tests.conftest import ServerFactory
+
+KEY = WorkflowKey("q", "w-1")
+UNUSED: Any = None
+
+
+def a_start(number: int) -> bytes:
+    return StartSpec(workflow="app:w", args=codec.pack([number]), entropy=b"e").encode()
+
+
+class Chain:
+    """The runs of one workflow, as their owners write them."""
+
+    def __init__(self, js: JetStream) -> None:
+        self.js = js
+        self.history = History(js, KEY.queue)
+        self.ending = Ending(
+            js=js, history=self.history, outbox=UNUSED, host=UNUSED, instances=UNUSED, others=UNUSED, timers=UNUSED,
+            background=UNUSED, in_trouble=UNUSED,
+        )  # fmt: skip
+
+    async def start(self, number: int, *, after: int = 0) -> int:
+        return (await self.js.publish(KEY.start(), a_start(number), expect_last_subject_seq=after)).seq
+
+    async def end(self, run: int, *, following: int = 0) -> EndRecord:
+        """Write the end of a run, after which another one follows, or none."""
+        record = EndRecord("completed")
+        if following:
+            record = EndRecord("continued", codec.NIL_OUTCOME, a_start(following))
+        await self.js.publish(KEY.end(run), record.encode())
+        return record
+
+    async def runs(self) -> list[int]:
+        """All starts that are stored."""
+        starts = await self.js.batch_get("WF_q", subject_filter=KEY.stored("*", "start"))
+        return [start.seq for start in starts]
+
+
+@asynccontextmanager
+async def a_chain(nats_server: ServerFactory) -> AsyncIterator[Chain]:
+    async with mesh.client.connect(nats_server().url) as client:
+        await ensure_queue(client.js, KEY.queue)
+        yield Chain(client.js)
+
+
+async def test_two_owners_start_the_run_that_follows_one_time(nats_server: ServerFactory) -> None:
+    async with a_chain(nats_server) as chain:
+        first = await chain.start(1)
+        record = await chain.end(first, following=2)
+        for _ in range(2):
+            await chain.ending.start_next(KEY, first, record)
+        found = await chain.history.last_run(KEY)
+        assert found is not None
+        assert await chain.runs() == [first, found[0].run]
+        assert codec.unpack(cast("bytes", found[0].spec().args)) == [2]
+
+
+async def test_owner_that_was_held_up_starts_nothing_when_the_next_run_has_ended_as_well(
+    nats_server: ServerFactory,
+) -> None:
+    """It was cut off, or stood still, between the end and the next start; others went on and came to the end of it all."""
+    async with a_chain(nats_server) as chain:
+        first = await chain.start(1)
+        record = await chain.end(first, following=2)
+        second = await chain.start(2, after=first)
+        await chain.end(second)
+
+        await chain.ending.start_next(KEY, first, record)
+
+        assert await chain.runs() == [first, second]
