@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
 
 import mesh.client
 from mesh import codec
@@ -14,7 +19,9 @@ from mesh.jetstream import JetStream
 from mesh.subjects import WorkflowKey
 from node.workflows.ending import Ending
 from store.streams import ensure_queue
+from tests.apps import QUEUE, a_mesh, owns_everything, write_app
 from tests.conftest import ServerFactory
+from tests.waiting import wait_until
 
 KEY = WorkflowKey("q", "w-1")
 UNUSED: Any = None
@@ -68,7 +75,7 @@ async def test_two_owners_start_the_run_that_follows_one_time(nats_server: Serve
         found = await chain.history.last_run(KEY)
         assert found is not None
         assert await chain.runs() == [first, found[0].run]
-        assert codec.unpack(cast("bytes", found[0].spec().args)) == [2]
+        assert codec.unpack(found[0].spec().args) == [2]
 
 
 async def test_owner_that_was_held_up_starts_nothing_when_the_next_run_has_ended_as_well(
@@ -84,3 +91,39 @@ async def test_owner_that_was_held_up_starts_nothing_when_the_next_run_has_ended
         await chain.ending.start_next(KEY, first, record)
 
         assert await chain.runs() == [first, second]
+
+
+async def test_workflow_whose_partition_is_lost_while_it_is_read_goes_on_when_that_is_back(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """News of it come while it is looked for a run to go on with; then the partition is lost, and claimed again.
+
+    What began to be read for the partition as it was must not stand in the way of what is read for it as it is.
+    """
+    app = write_app(tmp_path, workflows={"w": "return function() return 'done' end"})
+    async with a_mesh(nats_server().url, app) as m:
+        handle = await m.start("w", id="w-1")
+        assert await handle.result(timeout_s=10) == "done"
+        engine = m.node.engines[QUEUE]
+        history, instances = engine._loading._history, engine._instances
+        last_run, looked, go_on = history.last_run, Counter[str](), anyio.Event()
+
+        async def held_up(key: WorkflowKey) -> Any:
+            looked[key.id] += 1
+            if looked[key.id] == 2:  # first for an open run, then for one to be followed
+                await go_on.wait()
+            return await last_run(key)
+
+        monkeypatch.setattr(history, "last_run", held_up)
+        for n in (1, 2):
+            await handle.signal("news", n)
+        await wait_until(lambda: looked["w-1"] == 2 and len(instances.by_token["w-1"].loading or ()) == 2)
+        number = await m.client.history(QUEUE).partition_of(handle.key)
+        assert number is not None
+        given = engine.drop(number)
+        assert given is not None
+        engine.take(given[0], given[2])
+        await wait_until(lambda: owns_everything(m.node))
+        go_on.set()
+
+        assert await (await m.start("w", id="w-1")).result(timeout_s=10) == "done"

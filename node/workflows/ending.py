@@ -82,7 +82,8 @@ class Ending:
         """End a run whose start cannot be read."""
         failure = Failure(f"the start of workflow {instance.key.id!r} cannot be read: {error}", Kind.INVALID, False)
         _log.warning("%s", failure.message, extra=instance.about() | {"run": run})
-        self._instances.forget(instance.id_token)
+        if self._instances.holds(instance):
+            self._instances.forget(instance.id_token)
         self._outbox.write(instance.key.end(run), EndRecord("failed", codec.encode_failure(failure)).encode())
 
     async def start_next(self, key: WorkflowKey, ended_run: int, record: EndRecord, run: Run | None = None) -> None:
@@ -124,7 +125,7 @@ class Ending:
             self._in_trouble(instance, run, error)
         finally:
             instance.unacked -= 1
-            self._instances.chains.pop(instance.id_token, None)
+            self._instances.leave_chain(instance)
 
     async def _tell_child(self, key: WorkflowKey, run: Run, child: ChildAtEnd) -> None:
         try:

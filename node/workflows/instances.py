@@ -146,6 +146,11 @@ class Instances:
             # which rarely looks, would free the two.
             instance.run = None
 
+    def leave_chain(self, instance: Instance) -> None:
+        """The run after this instance's is started. Not said of a partition that was lost and claimed again."""
+        if self.chains.get(instance.id_token) is instance.partition:
+            del self.chains[instance.id_token]
+
     def forget_all(self, partition: Partition) -> None:
         """Let go of all instances of a partition."""
         for id_token, instance in list(self.by_token.items()):

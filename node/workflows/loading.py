@@ -217,6 +217,8 @@ class Loading:
         self._history.know_partition(key, instance.partition.number)
         found = await self._history.only_run(key)
         opened = found[0] if found is not None else await self._history.open_run(key)
+        if not self._instances.holds(instance):
+            return
         if opened is None:
             await self._go_on_chain(instance, news)
             return
@@ -346,11 +348,15 @@ class Loading:
             if last is not None and record is not None and record.next_start:
                 await self._ending.start_next(instance.key, last[0].run, record)
         finally:
-            self._instances.chains.pop(instance.id_token, None)
+            self._instances.leave_chain(instance)
         self._let_be(instance, news)
 
     def _let_be(self, instance: Instance, news: Event | None) -> None:
         """There is nothing to run for now. What came while that was found out is looked at anew."""
+        if not self._instances.holds(instance):
+            # Its partition was lost meanwhile. That may have been claimed again: then the workflow is another
+            # instance's, and one that belonged to the partition as it was would stand in its way for ever.
+            return
         late = [event for event in instance.loading or () if event is not news]
         self._instances.forget(instance.id_token)
         for event in late:
