@@ -15,6 +15,7 @@ import pytest
 from mesh.connection import Connection, connect
 from mesh.subjects import event_subject, event_system
 from node.modules.events import EventsModule, Pattern
+from node.refusals import LINES_MAX
 from tests.conftest import ServerFactory
 from tests.units import Units, failure_of
 from tests.waiting import wait_until, wait_until_async
@@ -298,7 +299,8 @@ async def test_others_may_publish_events_as_json_and_nonsense_does_no_harm(
         await wait_until(lambda: unit.arrived)
         await unit.settle()
         assert unit.result == {"system": "s", "kind": "k", "path": "p", "data": [1]}
-        assert caplog.text.count("is no event: it needs the texts kind and path") == 6
+        # Six of them came: a few are told, the others are counted.
+        assert caplog.text.count("is no event: it needs the texts kind and path") == LINES_MAX < 6
 
 
 async def test_an_event_too_large_for_the_mesh_reaches_nobody(nats_server: ServerFactory) -> None:
