@@ -82,6 +82,16 @@ async def test_a_node_under_siege_goes_on_with_its_work(nats_server: ServerFacto
         functions={"double": "return function(n) return n * 2 end"},
         processes={"sleeper": "return function() process.inbox():receive() end"},
         entries=[
+            *(
+                {
+                    "name": f"service-{i}",
+                    "kind": "process.service",
+                    "process": "app:sleeper",
+                    "host": "app:processes",
+                    "lifecycle": {"auto_start": True, "restart": {"initial_delay": "10ms"}},
+                }
+                for i in range(3)
+            ),
             {"name": "jobs", "kind": "queue.driver.jetstream"},
             {"name": "inbox", "kind": "queue.queue", "driver": "app:jobs"},
             {
@@ -109,6 +119,7 @@ async def test_a_node_under_siege_goes_on_with_its_work(nats_server: ServerFacto
         for number in range(1, MESSAGES // AT_ONCE + 1):
             await besieger.send([siege.message() for _ in range(AT_ONCE)])
             if number % 5 == 1:
+                siege.pids = await processes(client)
                 assert await good_work(client, number) == expected(number), node.log()[-3000:]
             assert node.returncode is None, node.log()[-5000:]
         besieger.close()
@@ -116,6 +127,7 @@ async def test_a_node_under_siege_goes_on_with_its_work(nats_server: ServerFacto
             assert await good_work(client, number) == expected(number)
         await only_victims_are_suspended(client)
         assert all(siege.sent.values())
+        assert siege.pids
         no_trouble(node)
         assert await node.terminate() == 0
         no_trouble(node)
@@ -237,6 +249,12 @@ def test_of_what_is_refused_some_lines_are_logged_and_the_rest_is_counted(caplog
         "refused 99, and 7 like it before",
         "refused 100",
     ]
+
+
+async def processes(client: Client) -> list[str]:
+    """The PIDs of the processes on the node, which anybody may ask for."""
+    reply = await client.conn.request("mesh.node.a.processes", codec.encode({}), timeout_s=10)
+    return [str(process["pid"]) for process in codec.decode(reply.data)["shown"]]
 
 
 async def only_victims_are_suspended(client: Client) -> None:
