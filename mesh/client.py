@@ -14,7 +14,7 @@ import difflib
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -41,7 +41,7 @@ from mesh.event_numbers import event_number
 from mesh.events import EndRecord, Event, StartSpec, decode_end, decode_start
 from mesh.failure import Failure
 from mesh.history import History, OpenRun, RunOutcome
-from mesh.hosts import HostRecord, Hosts, only_one_offering
+from mesh.hosts import HostRecord, Hosts, UnknownHost, only_one_offering
 from mesh.jetstream import JetStream
 from mesh.listing import LIMIT_MAX, ORDER_DEFAULT, ListPage, ListQuery
 from mesh.lists import ask_counts, ask_page, every_workflow
@@ -111,7 +111,7 @@ class FunctionFailed(MeshError):
 
 
 class NeedsKeys(MeshError):
-    """Raised when a workflow is to be started, without keys, on a worker that takes only what is encrypted."""
+    """Raised when somebody without keys starts or signals a workflow whose worker takes only what is encrypted."""
 
     code = "needs-keys"
 
@@ -166,6 +166,7 @@ class WorkflowHandle:
         once: an identity, `<sender>/<number>`, under which the workflow takes it one time, however often it is sent:
         for whoever sends it again when it is not known whether it was stored. Raises OutcomeUnknown then.
         """
+        await self._client.check_may_write(self.key.queue)
         return await signal_workflow(self._client.js, self.key, topic, codec.encode(value), once=once)
 
     async def cancel(self) -> None:
@@ -306,9 +307,15 @@ class Client:
         return self._with_keys(record)
 
     def _with_keys(self, record: HostRecord) -> HostRecord:
-        if record.encrypted and self.conn.codec is None:
+        if record.encrypted and (self.conn.codec is None or not self.opens):
             raise NeedsKeys(record.worker)
         return record
+
+    async def check_may_write(self, queue: str) -> None:
+        """Refuse to encrypt, on behalf of somebody without keys, what has to come encrypted. Raises NeedsKeys."""
+        if self.conn.codec is not None and not self.opens:
+            with suppress(UnknownHost):
+                self._with_keys(await self.hosts.resolve(queue))
 
     async def queues(self) -> list[str]:
         """The queues of all workers there are."""

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 import mesh.client
+from mesh.asking import ApiError
 from mesh.client import Client, NeedsKeys, WorkflowHandle
 from mesh.connection import Connection, connect
 from mesh.encryption import Keyring
@@ -319,6 +320,17 @@ async def test_a_worker_that_requires_encryption_takes_nothing_that_comes_in_pla
         with pytest.raises(mesh.client.WorkflowFailed, match="came in plain"):
             await client.get("plain", queue=QUEUE).result(timeout_s=10)
         waits = await client.start("app:waits", "secret", host=WORKER, id="waits")
+        # A node would encrypt what it is asked for in plain.
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("start", {"workflow": "app:waits", "args": ["plain"], "host": WORKER}),
+            ("schedule.add", {"id": "s", "workflow": "app:waits", "every": "1h", "host": WORKER}),
+            ("signal", {"id": "waits", "topic": "go", "value": "plain"}),
+            ("call", {"function": "app:echo", "args": ["plain"]}),
+        ]
+        for verb, fields in asked:
+            with pytest.raises(ApiError) as refused:
+                await stranger.ask(verb, **fields)
+            assert refused.value.status == 403, refused.value
         await stranger.get("waits", queue=QUEUE).signal("go", "by a stranger")
         await waits.signal("go", "by a friend")
         assert await waits.result(timeout_s=10) == ["secret", "by a friend"]

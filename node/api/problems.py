@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from mesh.client import NeedsKeys
 from mesh.envelopes import Unopened
 from mesh.errors import (
     Conflict,
@@ -47,7 +48,7 @@ _CODES: Final[tuple[tuple[tuple[type[Exception], ...], int], ...]] = (
     ((AlreadyStarted, CannotReset, Conflict, ScheduleExists, SeveralHosts), CONFLICT),
     ((EmptyMesh, Disconnected, Unreachable, NoResponders, RequestTimeout, OutcomeUnknown, ServerRefused), UNAVAILABLE),
     ((NotFound,), NOT_FOUND),
-    ((Unopened,), REFUSED),
+    ((NeedsKeys, Unopened), REFUSED),
     ((Undecodable,), OURS),
     ((ValueError,), BAD_REQUEST),  # of ours: a value that somebody gave
 )
