@@ -166,7 +166,12 @@ class Run:
             about = f"event {event.kind} at sequence {event.seq}"
             self.suspended, self.waits_for_key = f"{about} is {why_closed(event.data)}", True
             return [Suspend(self.suspended)]
-        if self._encrypted and event.data and type(event.data) is not Opened and event.kind in _WRITTEN_BY_OTHERS:
+        if (
+            self._encrypted
+            and type(event.data) is not Opened
+            and event.kind in _WRITTEN_BY_OTHERS
+            and (event.data or event.kind != "kill")  # to terminate a workflow nothing has to be said
+        ):
             return self._on_plain(event)
         try:
             return handler(self, event, more)
