@@ -22,6 +22,7 @@ LIMIT_MAX: Final = 1000
 # In the order in which a workflow goes through them; the number is what the projection stores.
 STATUSES: Final = (
     "running", "suspended", "completed", "failed", "canceled", "terminated", "timed-out", "continued", "retried",
+    "ended",  # how, cannot be read here: it is encrypted
 )  # fmt: skip
 ORDERS: Final = ("started", "ended", "duration", "id")
 ORDER_DEFAULT: Final = "-started"

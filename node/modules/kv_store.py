@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from mesh import codec
-from mesh.envelopes import Unopened
+from mesh.envelopes import may_open_later, why_closed
 from mesh.errors import (
     TEMPORARY,
     Conflict,
@@ -186,9 +186,9 @@ def _name(key: str) -> str | None:
 
 
 def _value(data: bytes) -> Any:
+    if may_open_later(data):
+        raise Refused(f"the value is {why_closed(data)}", Kind.UNAVAILABLE, retryable=True)
     try:
         return codec.decode(data)
-    except Unopened as error:
-        raise Refused(f"the value is {error.reason}", Kind.UNAVAILABLE, retryable=True) from None
     except Undecodable:
         return data
