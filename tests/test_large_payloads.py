@@ -416,7 +416,7 @@ async def test_an_object_that_is_gone_suspends_its_workflow_and_one_that_is_back
         theirs = await mesh.start("sizes", id="theirs")
         await js.publish(theirs.key.signal("data"), messages[0].data)
         await theirs.signal("data", "stop")
-        assert (await theirs.result(timeout_s=TIMEOUT_S))[0] == 0
+        assert await theirs.result(timeout_s=TIMEOUT_S) == [0, len(messages[0].data)]
         assert other.id_token == "start"
         await mesh.node.leave()
     taken = {}

@@ -370,7 +370,8 @@ class FunctionHost:
             subject = function_request(job.function.id)
             context = request_context(subject, job.identity)
             self._conn.publish_nowait(subject, job.request, job.reply, headers, context=context)
-        except (Disconnected, InvalidName):  # also a reply subject that leaves no room for that of the request
+        except (Disconnected, InvalidName, PayloadTooLarge):
+            # A reply subject may leave no room for that of the request, and what was taken at home need not fit.
             return  # its owner asks after it
 
     def _on_who(self, subject: str, reply: str, data: bytes) -> None:
