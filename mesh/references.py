@@ -24,6 +24,7 @@ from mesh.errors import MeshError, Undecodable
 from mesh.subjects import untoken
 
 DIGEST_BYTES: Final = 32
+NAME_LENGTH_MAX: Final = 1024  # an id has 512 at most, the rest is ours; and it has to fit into a subject
 # The arguments of a call, which no event holds: of use until the call has its outcome.
 ARGUMENTS: Final = "arg"
 OUTCOME: Final = "ret"
@@ -139,7 +140,7 @@ def run_of(data: bytes) -> int:
 
 def parse_name(name: str) -> ObjectName | None:
     """The parts of an object's name; None when it is not one of ours."""
-    parts = name.split(".")
+    parts = name.split(".") if len(name) <= NAME_LENGTH_MAX else []
     if len(parts) != len(ObjectName._fields) or not all(_TOKEN.fullmatch(part) for part in parts):
         return None
     return ObjectName(*parts)

@@ -24,6 +24,7 @@ from mesh.references import (
     decode_reference,
     is_reference,
     reference_to,
+    run_of,
 )
 from store.streams import ensure_queue
 from tests.conftest import ServerFactory
@@ -152,11 +153,12 @@ def test_a_reference_is_read_back_and_nothing_else_is_taken_for_one() -> None:
         reference_to(written, "order-2")
     bad = [
         ("a.b.c", 5, 1, bytes(32)), ("a.b.c.*", 5, 1, bytes(32)), ("a.b.c. ", 5, 1, bytes(32)),
-        ("a.b.c.d", 0, 1, bytes(32)), ("a.b.c.d", 5, 0, bytes(32)), ("a.b.c.d", 5, 1, b"short"),
+        (f"a.{'1' * 5000}.c.d", 5, 1, bytes(32)), ("a.b.c.d", 0, 1, bytes(32)), ("a.b.c.d", 5, 0, bytes(32)), ("a.b.c.d", 5, 1, b"short"),
     ]  # fmt: skip
     for fields in bad:
         with pytest.raises(Undecodable):
             decode_reference(Reference(*fields).encode())
+        assert run_of(Reference(*fields).encode()) == 0
     for data in (b"", written[:3], written[:-1], written + b"x"):
         with pytest.raises(Undecodable):
             decode_reference(data)
