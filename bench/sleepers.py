@@ -66,6 +66,7 @@ class SleepersBench:
         self._asleep = 0
         self._woken: set[int] = set()
         self._node_mb = self._server_mb = 0.0
+        self._replays = 0
 
     async def begin(self) -> None:
         """Start the node, warm it up and see what it takes with nothing to do."""
@@ -97,6 +98,7 @@ class SleepersBench:
     async def grow_to(self, number: int) -> None:
         """Put more to sleep, until there are so many."""
         first, self._asleep = self._asleep, number
+        self._replays = (await self._status())["replays"]
         begun = time.perf_counter()
         before = await mark(self._mesh.client)
         for at in range(first, number, BATCH):
@@ -119,7 +121,7 @@ class SleepersBench:
         node, number = self._node(), self._asleep
         status = await self._left_memory(looks.idle_s)
         self._add("resident", status["resident"])
-        self._add("replays", status["replays"])
+        self._add("replays", status["replays"] - self._replays)
         self._add("node_rss_mb", node.rss_mb())
         self._add("server_rss_mb", self._servers_mb())
         self._add("sleeping_node_bytes", (node.rss_mb() - self._node_mb) * 1e6 / number, 0)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from bench import actors, suite
+from bench import actors, growth, suite
 from bench.__main__ import main as command
 from bench.documents import UnknownBlock, filled, saved_results, stale
 from bench.engine import Sizes
@@ -388,10 +388,15 @@ class TestMeasuring:
         sections: list[frozenset[suite.Section]] = [
             frozenset({"setups", "replay"}), frozenset({"timers", "failover"}), frozenset({"memory"}),
         ]  # fmt: skip
+        points = growth.Plan(events=(3, 30), nodes=(), open=(), sizes=sizes)
+        history: frozenset[growth.Curve] = frozenset({"history"})
         async with anyio.create_task_group() as tasks:
             for some in sections:
                 tasks.start_soon(suite.measure, plan, some, results, lambda _text: None)
+            tasks.start_soon(growth.measure, points, history, results, lambda _text: None)
         assert results.failures == []
+        for name in ("step_at_length_p50_ms", "replay_ms", "crash_load_ms"):
+            assert [events for events, _ in results.curve(name, "events")] == [3, 30]
         assert all(m.value > 0 for m in results.measured if m.name.startswith(("steps", "workflows", "step_", "start")))
         both = {"steps_per_s", "workflows_per_s", "step_p99_ms", "start_to_result_p50_ms", "signal_to_wake_max_ms"}
         for setup in plan.setups:
