@@ -130,15 +130,8 @@ async def _failover(
             sizes = {"paced": plan.paced, "steps": plan.steps, "pace_ms": plan.pace_ms}
             client = launched.client.with_arguments(json.dumps(sizes))
             log = directory / "client.log"
-            workers: list[subprocess.Popen[bytes]] = []
-            if not variant.client_first:
-                workers = await _workers(stack, launched, WORKERS, directory, effects)
-            process = await stack.enter_async_context(running(client, log, effects=effects, output=subprocess.PIPE))
-            if variant.client_first:
-                with anyio.move_on_after(plan.start_s):
-                    async for _begun in _lines(process):
-                        break
-                workers = await _workers(stack, launched, WORKERS, directory, effects)
+            workers = await _workers(stack, launched, WORKERS, directory, effects)
+            process = await stack.enter_async_context(running(client, log, effects=effects))
             progress(f"{variant.title}: {plan.paced} workflows step; then a worker is killed")
             await _wait_under_way(effects, plan, log)
             victims = {worker.pid: worker for worker in workers} or {process.pid: process}

@@ -66,8 +66,6 @@ class Variant:
     launch: Launch
     environment: Environment | None = None
     failover: bool = True
-    # Whether workers are started after the workflows: one that is started first may leave those that come later alone.
-    client_first: bool = False
     settings: str = "its defaults"
 
 
@@ -177,12 +175,17 @@ VARIANTS: Final[Sequence[Variant]] = (
     ),
     Variant(
         "absurd", "absurd", "Absurd", COMMIT, True, partial(_absurd, {}), ABSURD, failover=False,
-        settings="its defaults: concurrency 1, polls every 250 ms",
+        settings="its defaults: async worker, concurrency 1, polls every 250 ms",
     ),
     Variant(
         "absurd-tuned", "absurd", "Absurd, tuned", COMMIT, True,
-        partial(_absurd, {"CONCURRENCY": "50", "POLL_S": "0.01", "CLAIM_S": "5"}), ABSURD, client_first=True,
-        settings="concurrency 50, polls every 10 ms, claims for 5 s (default 120: so long a failover takes)",
+        partial(_absurd, {"CONCURRENCY": "50", "POLL_S": "0.01"}), ABSURD, failover=False,
+        settings="async worker, concurrency 50, polls every 10 ms",
+    ),
+    Variant(
+        "absurd-threads", "absurd", "Absurd, threads", COMMIT, True,
+        partial(_absurd, {"THREADS": "1", "CONCURRENCY": "50", "POLL_S": "0.01", "CLAIM_S": "5"}), ABSURD,
+        settings="synchronous worker of 50 threads, polls every 10 ms, claims last 5 s (by default 120 s)",
     ),
 )  # fmt: skip
 ENGINES: Final = tuple(dict.fromkeys(variant.engine for variant in VARIANTS))

@@ -134,7 +134,6 @@ async def keep_stepping(driver: Driver, number: int, steps: int, pace_ms: int) -
     """Run paced workflows to their ends; somebody kills a worker meanwhile."""
     ids = [f"paced-{i}" for i in range(number)]
     await asyncio.gather(*(driver.begin(workflow_id, "paced", steps, pace_ms) for workflow_id in ids))
-    _say("begun", number)
     results = await asyncio.gather(*(driver.result(workflow_id) for workflow_id in ids))
     wrong = [result for result in results if result != steps]
     if wrong:

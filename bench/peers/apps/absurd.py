@@ -1,19 +1,22 @@
-"""Absurd: tasks of its async SDK with checkpointed steps and events, as its README shows.
+"""Absurd: tasks with checkpointed steps and events, as its README shows; the client is the async one.
 
-Environment: CONCURRENCY, POLL_S and CLAIM_S are the worker's options; the SDK's defaults are 1, 0.25 and 120.
+Environment: CONCURRENCY, POLL_S and CLAIM_S are the worker's options; the SDK's defaults are 1, 0.25 and 120. THREADS=1
+takes its synchronous worker, which runs so many tasks in threads and claims the next one as soon as one has ended; the
+async one claims again only when all that it has claimed have ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import cycle
 from typing import Any
 
-from absurd_sdk import AsyncAbsurd
+from absurd_sdk import Absurd, AsyncAbsurd
 
 from bench.peers.workload import log_step, main
 
@@ -50,6 +53,30 @@ async def paced(params: Any, ctx: Any) -> int:
     return int(count)
 
 
+def steps_in_thread(params: Any, ctx: Any) -> int:
+    count = params["args"][0]
+    for i in range(count):
+        ctx.step(f"step {i}", lambda i=i: i)
+    return int(count)
+
+
+def waiter_in_thread(params: Any, ctx: Any) -> Any:
+    return ctx.await_event(f"go:{params['id']}")
+
+
+def paced_in_thread(params: Any, ctx: Any) -> int:
+    count, pace_ms = params["args"]
+
+    def paced_step(number: int) -> int:
+        log_step(params["id"], number)
+        time.sleep(pace_ms / 1e3)
+        return number
+
+    for i in range(count):
+        ctx.step(f"step {i}", partial(paced_step, i))
+    return int(count)
+
+
 class AbsurdDriver:
     def __init__(self, clients: list[AsyncAbsurd]) -> None:
         self._clients = cycle(clients)
@@ -75,14 +102,21 @@ class AbsurdDriver:
 
 
 async def serve(address: str) -> None:
+    options: dict[str, Any] = {
+        "concurrency": int(os.environ.get("CONCURRENCY", "1")),
+        "poll_interval": float(os.environ.get("POLL_S", "0.25")),
+        "claim_timeout": int(os.environ.get("CLAIM_S", "120")),
+    }
+    if os.environ.get("THREADS"):
+        threaded = Absurd(address, queue_name=QUEUE)
+        for name, task in (("steps", steps_in_thread), ("waiter", waiter_in_thread), ("paced", paced_in_thread)):
+            threaded.register_task(name)(task)
+        threaded.start_worker(**options)
+        return
     app = AsyncAbsurd(address, queue_name=QUEUE)
-    for name, task in (("steps", steps), ("waiter", waiter), ("paced", paced)):
-        app.register_task(name)(task)
-    await app.start_worker(
-        concurrency=int(os.environ.get("CONCURRENCY", "1")),
-        poll_interval=float(os.environ.get("POLL_S", "0.25")),
-        claim_timeout=int(os.environ.get("CLAIM_S", "120")),
-    )
+    for name, coroutine in (("steps", steps), ("waiter", waiter), ("paced", paced)):
+        app.register_task(name)(coroutine)
+    await app.start_worker(**options)
 
 
 @asynccontextmanager
