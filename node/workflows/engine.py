@@ -71,6 +71,7 @@ from node.workflows.partition import Partition
 from node.workflows.replaying import fault_of_ours
 from node.workflows.retention import Retention
 from node.workflows.run import Run
+from node.workflows.slack import Slack
 from node.workflows.timers import Timers
 from node.workflows.vms import VMs
 from store.streams import QueueStream
@@ -144,6 +145,7 @@ class Engine:
         self._failed = anyio.Event()
         self._background = background = Background()
         self._instances = instances = Instances(host, resident_max, options.sticky_timeout_s, self._loop.time)
+        self._slack = Slack()
         self._vms = VMs(Opening(code, host, call_defaults, log_in_replay=options.log_in_replay))
         looking_back = Opening(code, host, call_defaults)
         self._looking_back = LookingBack(lambda _key, _spec: looking_back)
@@ -487,6 +489,7 @@ class Engine:
             await anyio.sleep(CHECKPOINT_EVERY_S)
             self._instances.evict_idle()
             await self._following.save_checkpoints()
+            await self._slack.give_back(self._instances.evictions, self._loop.time())
 
     def keys_changed(self) -> None:
         """The keyring has other keys: what could not be opened is read again."""
