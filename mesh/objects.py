@@ -328,9 +328,9 @@ class Objects:
         subject = _chunk_subject(bucket, reference.name)
         for tries in range(LAG_TRIES):
             with suppress(NotFound):  # also said while a cluster has no leader
-                found = await self._js.batch_get(_stream(bucket), subject_filter=subject)
+                found = await self._read(bucket, subject, reference.size)
                 if len(found) >= reference.chunks:
-                    return b"".join(message.data for message in found)
+                    return b"".join(found)
             try:
                 counts = await self._js.subject_counts(_stream(bucket), subject)
             except NotFound:
@@ -340,6 +340,21 @@ class Objects:
             if tries:
                 await anyio.sleep(LAG_AGAIN_S)
         raise RequestTimeout(f"the object {reference.name}: every replica lags behind", LAG_TRIES * LAG_AGAIN_S)
+
+    async def _read(self, bucket: str, subject: str, size: int) -> list[bytes]:
+        """The chunks under a subject; no more than say that there are too many, whoever has written them."""
+        found: list[bytes] = []
+        seq = 1
+        while size >= 0:
+            page = await self._js.batch_get(
+                _stream(bucket), from_seq=seq, subject_filter=subject, messages_max=CHUNKS_AT_ONCE
+            )
+            found += [message.data for message in page]
+            if len(page) < CHUNKS_AT_ONCE:
+                break
+            size -= sum(len(message.data) for message in page)
+            seq = page[-1].seq + 1
+        return found
 
 
 def bucket_config(queue: str, replicas: int) -> dict[str, Any]:

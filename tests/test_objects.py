@@ -101,6 +101,13 @@ async def test_a_missing_chunk_and_a_changed_one_are_told_apart(nats_server: Ser
             await store.get(QUEUE, whole)
         with pytest.raises(ObjectMissing, match="no such bucket"):
             await store.get("another", whole)
+        # However much somebody adds, little of it is read.
+        small = await store.put(QUEUE, "order-1", "start", b"x")
+        for _ in range(100):
+            js.conn.publish_nowait(f"$O.mesh_orders.C.{small.name}", bytes(CHUNK_BYTES))
+        await js.conn.flush()
+        with pytest.raises(ObjectDamaged, match=f"{1 + 31 * CHUNK_BYTES} bytes instead of 1"):
+            await store.get(QUEUE, small)
 
 
 async def test_objects_are_listed_and_removed_by_workflow_and_run(nats_server: ServerFactory) -> None:
