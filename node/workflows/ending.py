@@ -86,26 +86,33 @@ class Ending:
             self._instances.forget(instance.id_token)
         self._outbox.write(instance.key.end(run), EndRecord("failed", codec.encode_failure(failure)).encode())
 
-    async def start_next(self, key: WorkflowKey, ended_run: int, record: EndRecord, run: Run | None = None) -> None:
-        """Start the run that follows. Somebody else may have done it: then the expectation fails, and all is well.
+    async def start_next(self, key: WorkflowKey, ended: int, record: EndRecord, run: Run | None = None) -> bool:
+        """Start the run that follows run `ended`; False when there is one already, by somebody else.
 
-        Whoever was held up here may find that the next run has not only been started, but has ended, too: it is not the
-        newest run any more that is asked to be followed. ended_run, record: the run that has ended, and how. run: with
-        what was known of it in memory.
+        Whoever was held up here may find that the next run has not only been started, but has ended, too: a start after
+        the end of `ended` is all that counts. record: how that ended. run: with what was known of it in memory. Raises
+        NotFound while the server does not know the end yet.
         """
-        last = await self._history.last_start(key)
-        newest = await self._history.last_run(key)
-        if last is None or newest is None or newest[0].run != ended_run:
-            return
-        if newest[1] is None or last.run > newest[1].seq:
-            return
+        # All of it from the leader: to a replica that lags behind, a run that has just ended is open, or an older start
+        # is the last one, and a chain that is not gone on with here is gone on with by nobody.
+        stream, partition = self._history.stream, await self._history.partition_of(key)
+        if partition is None:
+            raise NotFound(f"workflow {key.id!r} is not there yet")
+        last = await self._js.get_last(stream, key.stored(partition, "start"), from_leader=True)
+        ends = key.stored(partition, "end", str(ended))
+        first_end = await self._js.get_next(stream, ended, ends, from_leader=True)
+        if last is None or first_end is None:
+            raise NotFound(f"the end of run {ended} of workflow {key.id!r} is not there yet")
+        if last.seq > first_end.seq:
+            return False
         try:
             headers = None
             if run is not None and isinstance(run.trace, RunTrace):
                 headers = {HEADER_FOLLOWS: run.trace.root.text}
-            await self._js.publish(key.start(), record.next_start, headers=headers, expect_last_subject_seq=last.run)
+            await self._js.publish(key.start(), record.next_start, headers=headers, expect_last_subject_seq=last.seq)
         except Conflict:
-            return
+            return False
+        return True
 
     async def _finish_slowly(self, instance: Instance, run: Run, finish: Finish, timers: bool) -> None:
         """Children, parent, timers, end, next run: in this order, each acknowledged, all of it harmless to repeat."""

@@ -30,6 +30,7 @@ from mesh.imported import is_held
 from mesh.jetstream import JetStream
 from mesh.lineage import taken_over
 from mesh.references import is_reference
+from mesh.subjects import WorkflowKey
 from node.machine.vm import OutOfMemory
 from node.telemetry.run_trace import RunTrace
 from node.telemetry.witness import Witness
@@ -346,10 +347,14 @@ class Loading:
                 self.wait_for_key(instance, last[0].run, reason, seen_seq=last[1].seq if last[1] is not None else 0)
                 return
             if last is not None and record is not None and record.next_start:
-                await self._ending.start_next(instance.key, last[0].run, record)
+                await self._go_on(instance.key, last[0].run, record)
         finally:
             self._instances.leave_chain(instance)
         self._let_be(instance, news)
+
+    async def _go_on(self, key: WorkflowKey, ended: int, record: EndRecord) -> None:
+        if not await self._ending.start_next(key, ended, record):
+            raise NotFound(f"run {ended} of {key.id} is followed by another one: it was not there yet, or is new")
 
     def _let_be(self, instance: Instance, news: Event | None) -> None:
         """There is nothing to run for now. What came while that was found out is looked at anew."""
