@@ -38,14 +38,15 @@ check: $(STAMP)
 	@$(BIN)/lint-imports
 
 # Everything that can break is broken, on one server and on three, with a new seed each time (docs/chaos.md); then the
-# long form of the kill tests: ten kills each, every event ten times over.
+# long form of the kill tests: every planted fault, ten kills each, every event ten times over.
 MINUTES ?= 5
 ROUNDS  ?= 2
 chaos: $(STAMP)
 	@for round in $$(seq $(ROUNDS)); do for servers in 1 3; do \
 		$(BIN)/python -m tests.chaos --minutes $(MINUTES) --servers $$servers || exit 1; \
 	done; done
-	@MESH_CHAOS=1 $(BIN)/python -m pytest tests/test_kill_at_every_event.py tests/test_failover.py tests/test_server_death.py
+	@MESH_CHAOS=1 $(BIN)/python -m pytest tests/test_chaos_faults.py tests/test_kill_at_every_event.py \
+		tests/test_failover.py tests/test_server_death.py
 
 # Thousands of generated programs, minutes of hostile bytes (docs/fuzzing.md).
 fuzz: $(STAMP)
