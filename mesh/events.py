@@ -17,7 +17,7 @@ from mesh.envelopes import may_open_later, why_closed
 from mesh.errors import Undecodable
 from mesh.failure import Failure, Kind
 from mesh.imported import Origin, read_origin
-from mesh.subjects import CACHED_NAMES_MAX, WorkflowKey, is_canonical, untoken
+from mesh.subjects import CACHED_NAMES_MAX, WorkflowKey, can_be_named, is_canonical, untoken
 from mesh.wire import parse_headers
 
 # Headers a plain `nats pub` may use, and those our own writers set.
@@ -85,6 +85,8 @@ class Event(NamedTuple):
         return parse_headers(self.raw_headers) if self.raw_headers else {}
 
 
+# Sequences, Unix times and durations in nanoseconds: what the server and SQLite keep, too.
+_INTEGER_MAX: Final = 2**63 - 1
 # What a run is while it has no end.
 _NOT_ENDED: Final = frozenset({"running", "suspended"})
 # How a run has ended whose end cannot be opened here.
@@ -95,7 +97,7 @@ _NAMES_RUN: Final = frozenset({"ret", "claim", "tick", "exit", "mark", "attrs", 
 def parse(subject: str, seq: int, at_ns: int, data: bytes, raw_headers: bytes | None) -> Event | None:
     """Read a stored message as an event; None when its subject is not one of ours."""
     parts = subject.split(".")
-    if len(parts) < 6:
+    if len(parts) < 6 or not can_be_named(subject):
         return None
     kind = parts[5]
     args = parts[6:]
@@ -248,6 +250,8 @@ def _decoded_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
             known[name] = default  # an empty Lua table is written as an empty list
         elif name not in ("parent", "base") and not _same_shape(value, default):
             raise Undecodable(f"the start's field {name} is a {type(value).__name__}")
+        elif type(value) is int and not 0 <= value <= _INTEGER_MAX:
+            raise Undecodable(f"the start's field {name} is {value}: below 0 or beyond 63 bits")
     parent = known.pop("parent", None)
     if parent is not None:
         if not (isinstance(parent, list) and [type(p) for p in parent] == [str, str, int, int]):
@@ -257,6 +261,8 @@ def _decoded_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
     if base is not None:
         if not (isinstance(base, list) and [type(part) for part in base] == [int, int, int, int, int, bool]):
             raise Undecodable("the start's field base is not [run, upto, origin, started_ns, start_bytes, signals]")
+        if not all(0 <= number <= _INTEGER_MAX for number in base):
+            raise Undecodable("the start's field base has a number that is below 0 or beyond 63 bits")
         known["base"] = Base(*base)
     if "messages" in known:
         known["messages"] = tuple(_startup_message(m) for m in known["messages"])

@@ -28,7 +28,7 @@ from mesh.events import Event, StartSpec, decode_end, decode_start, parse, unrea
 from mesh.imported import restored
 from mesh.jetstream import JetStream, StoredMessage
 from mesh.lineage import arranged, reads_from
-from mesh.subjects import WorkflowKey, stream_name
+from mesh.subjects import WorkflowKey, can_be_named, stream_name
 from mesh.wire import parse_headers
 
 # A replica is behind by milliseconds; another one is asked when it is by more.
@@ -192,7 +192,7 @@ class History:
                 self.stream, from_seq=_first(run, starts), subject_filter=everything, batch=BATCH_MESSAGES
             )
             found = {message.subject for message in messages}
-            counts = await self._js.subject_counts(self.stream, everything)
+            counts = await self._nameable(everything)
             missing = [subject for subject in counts if subject not in found and _concerns(subject, run, starts)]
             late, unreadable = await self._one_by_one(missing)
             messages = sorted([*messages, *late], key=_seq)
@@ -216,7 +216,7 @@ class History:
         wanted: set[str] | None = None  # what was there when we were first told
         for tries in range(LAG_TRIES):
             messages = await self._js.multi_last(self.stream, [everything])
-            counts = await self._js.subject_counts(self.stream, everything)
+            counts = await self._nameable(everything)
             found = {message.subject for message in messages}
             if counts.keys() <= found or (wanted is not None and wanted <= found):
                 return messages, counts, ()
@@ -227,6 +227,11 @@ class History:
         # One message that is damaged ends the server's answer: the others are to be had by themselves.
         late, unreadable = await self._one_by_one([subject for subject in counts if subject not in found])
         return sorted([*messages, *late], key=_seq), counts, unreadable
+
+    async def _nameable(self, everything: str) -> dict[str, int]:
+        """How many messages each subject has; without those that are no events because of their subject."""
+        counts = await self._js.subject_counts(self.stream, everything)
+        return {subject: count for subject, count in counts.items() if can_be_named(subject)}
 
     async def _one_by_one(self, subjects: Iterable[str]) -> tuple[list[StoredMessage], list[str]]:
         """The last messages of subjects that the leader counts, and the subjects of which it cannot read it."""

@@ -196,12 +196,14 @@ class JetStream:
     async def subject_counts(self, stream: str, subject_filter: str) -> dict[str, int]:
         """Return how many messages each subject that fits has, from the subject index. Raises NotFound."""
         counts: dict[str, int] = {}
+        told = 0  # not the same as len(counts): subjects that are no UTF-8 all come as the same text
         while True:
-            request = {"subjects_filter": subject_filter, "offset": len(counts)}
+            request = {"subjects_filter": subject_filter, "offset": told}
             answer = await self._call(f"STREAM.INFO.{stream}", request)
             page = answer["state"].get("subjects") or {}
             counts |= page
-            if not page or len(counts) >= answer.get("total", 0):
+            told += len(page)
+            if not page or told >= answer.get("total", 0):
                 return counts
 
     async def ensure_stream(self, config: Config) -> StreamInfo:

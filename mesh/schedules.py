@@ -27,6 +27,7 @@ from mesh.subjects import WorkflowKey, stream_name, token, untoken
 from mesh.timers import EVERY, NS, cron_expression, cron_headers, cron_subject, either_subject, paused_subject
 from mesh.wire import parse_headers
 
+ZONE_CHARACTERS_MAX: Final = 100
 UTC_NAME: Final = "UTC"
 HEADER_SCHEDULE: Final = "Mesh-Schedule"
 HEADER_TIMEZONE: Final = "Mesh-Schedule-Time-Zone"
@@ -288,8 +289,11 @@ def _check_interval(expression: str, interval: str, timezone: str) -> None:
 
 
 def _zone(name: str) -> Any:
+    # Each part of a name that is none is imported as a package inside of the one before it.
     from zoneinfo import ZoneInfo, available_timezones
 
+    if len(name) > ZONE_CHARACTERS_MAX:
+        raise BadSchedule(f"there is no time zone {name[:ZONE_CHARACTERS_MAX]!r}...; write one such as Europe/Paris")
     try:
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):  # also a name that is a directory, or no name of a file

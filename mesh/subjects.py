@@ -145,6 +145,15 @@ def is_canonical(id_token: str) -> bool:
         return False
 
 
+def can_be_named(subject: str) -> bool:
+    """Whether a message is to be had from the server by its subject; not so by one that is no text, or unprintable.
+
+    The server counts such a subject under another text. Who reads a history could never be sure that he has all of it,
+    so what is stored there is no event to anybody.
+    """
+    return subject.isprintable() and "\ufffd" not in subject
+
+
 def claim_of_ret(ret: str) -> str:
     """The claim subject that belongs to an outcome's subject (`mesh.wf.<queue>.<id>.ret.<run>.<n>.<attempt>...`)."""
     mesh, wf, queue, id_token, _, run, n, attempt, *_ = ret.split(".")

@@ -118,7 +118,7 @@ class Siege:
         ))  # fmt: skip
         # Not the node's own keys, nor those of its partitions: whoever may write those may take them from it.
         subject = subject.replace("member.a", "member.z").replace("claim.orders", "claim.other")
-        return subject, self.mutator.json(data)
+        return subject, self.mutator.json(data.replace(b"orders", b"others"))
 
     def _schedules(self) -> tuple[str, bytes]:
         victim = self.random.choice(list(self.victims))
