@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,7 +15,7 @@ import pytest
 
 import mesh.client
 from mesh.asking import ApiError
-from mesh.client import Client, NeedsKeys, WorkflowHandle
+from mesh.client import Client, NeedsKeys, WorkflowFailed, WorkflowHandle, WorkflowSuspended
 from mesh.connection import Connection, connect
 from mesh.encryption import Keyring
 from mesh.envelopes import ENCRYPTED, read_encrypted
@@ -155,7 +157,7 @@ async def test_a_broker_sees_no_value_of_any_user(nats_server: ServerFactory, tm
         assert f"no {SECRET}" in failed
         assert world == SECRET + SECRET
         assert await client.call("app:echo", SECRET) == SECRET
-        with pytest.raises(mesh.client.WorkflowFailed, match=SECRET):
+        with pytest.raises(WorkflowFailed, match=SECRET):
             await (await client.start("app:broken", SECRET, host=WORKER)).result(timeout_s=20)
         again = await client.start("app:again", 2, SECRET, host=WORKER, id="again")
         assert await again.result(timeout_s=20) == SECRET
@@ -225,13 +227,14 @@ async def test_keys_rotate_while_nodes_die_and_what_lacks_a_key_waits_for_it(
         await handles[2].signal("go", "with the old key")
         assert await handles[2].result(timeout_s=10) == ["text 2", "with the old key"]
         a_key_file(of_b, "one", "two")
+        os.kill(b.pid, signal.SIGHUP)
         for handle in (handles[0], handles[1], unread):
             await wait_until_async(partial(is_not_suspended, handle), 10)
         assert await handles[0].result(timeout_s=20) == ["text 0", "with the new key"]
         assert await handles[1].result(timeout_s=20) == ["text 1", "with the new key"]
         await unread.signal("go", "late")
         assert await unread.result(timeout_s=20) == ["started with the new key", "late"]
-        with pytest.raises(mesh.client.WorkflowFailed, match="terminated"):
+        with pytest.raises(WorkflowFailed, match="terminated"):
             await unread_too.result(timeout_s=20)
         await is_written_with(client, handles[1].key, "two")
         assert "waits-1' is suspended" in b.log()
@@ -280,7 +283,7 @@ async def test_what_was_tampered_with_suspends_the_workflow_and_no_more(
             await wait_until_async(partial(is_suspended, handle), 10)
             assert "does not open: it was changed" in (await handle.describe()).detail["reason"]
             await handle.terminate()
-            with pytest.raises(mesh.client.WorkflowFailed, match="terminated"):
+            with pytest.raises(WorkflowFailed, match="terminated"):
                 await handle.result(timeout_s=10)
         # What was never an envelope of anybody is bytes that somebody has sent, as before.
         assert (await handles[4].result(timeout_s=10))[0] == 4
@@ -317,7 +320,9 @@ async def test_a_worker_that_requires_encryption_takes_nothing_that_comes_in_pla
         await stranger.js.publish(
             "mesh.wf.orders.plain.start", b'"text"', headers={"Mesh-Workflow": "app:waits"}, expect_last_subject_seq=0
         )
-        with pytest.raises(mesh.client.WorkflowFailed, match="came in plain"):
+        # An owner that finds it there, as a node that has just started may, cannot know if it was begun when that was
+        # possible, and lets it stand.
+        with pytest.raises((WorkflowFailed, WorkflowSuspended), match="came in plain"):
             await client.get("plain", queue=QUEUE).result(timeout_s=10)
         waits = await client.start("app:waits", "secret", host=WORKER, id="waits")
         # A node would encrypt what it is asked for in plain.
