@@ -18,7 +18,7 @@ from bench.figures import figure_of, judged, place, text
 from bench.machine import conditions, one_line
 from bench.peers import comparing
 from bench.processes import ROOT
-from bench.report import RATES, SPREADS, complaints, family_of_setups, rows, setup_row
+from bench.report import CPU_TITLE, RATES, SPREADS, complaints, family_of_setups, rows, setup_row
 from bench.results import DIRECTORY, PERCENTILES, Results, load
 
 DOCS: Final = (ROOT / "docs" / "performance.md", ROOT / "docs" / "peers.md")
@@ -54,8 +54,12 @@ def _targets(results: Results) -> list[str]:
 
 def _setups(results: Results) -> list[str]:
     setups = [setup for setup in results.setups() if results.find("steps_per_s", setup)]
-    heads = ["setup", *(title for _, title in RATES), *(f"{title}, {' / '.join(PERCENTILES)}" for _, title in SPREADS)]
-    return _table([*heads, "CPU s of the steps: node / server / client"], [setup_row(results, s) for s in setups])
+    heads = [
+        "setup",
+        *(title for _, title in RATES),
+        *(f"{title}, {' / '.join(PERCENTILES)}, ms" for _, title in SPREADS),
+    ]
+    return _table([*heads, CPU_TITLE], [setup_row(results, s) for s in setups])
 
 
 def _rest(results: Results) -> list[str]:

@@ -21,7 +21,7 @@ import anyio
 from bench.load import Mark, ends, mark, start_many, stored_since
 from bench.processes import QUEUE, BenchFailed, Mesh, running_mesh
 from bench.results import Results, Setup
-from bench.takeover import Claimed, Step, Takeover, takeovers
+from bench.takeover import Claimed, Step, Takeover, lost_calls_ns, takeovers
 from mesh import codec
 from mesh.follower import Delivered, Follower
 from mesh.outbox import Outbox
@@ -91,6 +91,7 @@ async def measure(setup: Setup, plan: FailoverPlan, results: Results, progress: 
         )
         await tasks.start(claims.run)
         rounds: dict[str, list[list[Takeover]]] = {"kill": [], "term": []}
+        lost_calls_ms: list[float] = []
         kinds = cycle((("kill", signal.SIGKILL), ("term", signal.SIGTERM)))
         for number in range(2 * plan.kills):
             kind, number_of_signal = next(kinds)
@@ -98,12 +99,17 @@ async def measure(setup: Setup, plan: FailoverPlan, results: Results, progress: 
             one = _Round(mesh, owners, plan, number)
             seen = await one.run(number_of_signal)
             rounds[kind].append(seen)
+            if kind == "kill":
+                lost_calls_ms += one.lost_calls_ms
             done = results.details.setdefault("failover_rounds", [])
             done.append({"setup": str(setup), "signal": number_of_signal.name, **_summary(seen)})
             await mesh.start_node(next(names))
         tasks.cancel_scope.cancel()
     for kind, all_seen in rounds.items():
         _add_figures(results, setup, kind, all_seen)
+    results.add("kill_lost_calls", [len(lost_calls_ms) / plan.kills], setup)
+    if lost_calls_ms:
+        results.add_percentiles("kill_lost_call", lost_calls_ms, setup, 1)
 
 
 class _Round:
@@ -115,6 +121,8 @@ class _Round:
         self._plan = plan
         self._ids = [f"r{number}-{i}" for i in range(plan.open)]
         self._number = number
+        # Of workflows of the other nodes, whose call the lost one ran.
+        self.lost_calls_ms: list[float] = []
 
     async def run(self, how: signal.Signals) -> list[Takeover]:
         """Let the workflows step, lose a node, and see how its workflows go on."""
@@ -134,6 +142,9 @@ class _Round:
         seen = await self._observe(begun, partitions, victim.id, lost_ns, len(expected))
         await victim.wait()
         del mesh.nodes[victim.id]
+        pace_ns = self._plan.pace_ms * 1_000_000
+        stood_still = lost_calls_ns(await self._steps(begun), partitions, lost_ns, pace_ns)
+        self.lost_calls_ms = [waited_ns / 1e6 for waited_ns in stood_still.values()]
         await self._end_workflows()
         if {takeover.workflow for takeover in seen} != expected or not expected:
             raise BenchFailed(

@@ -60,7 +60,7 @@ def _percentiles(name: str, what: str) -> dict[str, Figure]:
 
 FIGURES: Final[Mapping[str, Figure]] = {
     "messages_per_s": Figure("the server alone: messages stored, none read", "messages/s"),
-    "steps_per_s": Figure("steps, 2,000 workflows of 5", "steps/s"),
+    "steps_per_s": Figure("steps, of workflows of 5", "steps/s"),
     "workflows_per_s": Figure("workflows of 5 steps", "workflows/s"),
     "node_us_per_step": Figure("CPU time of the nodes for a step", "us"),
     "server_us_per_step": Figure("CPU time of the servers for a step", "us"),
@@ -79,6 +79,8 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "kill_next_step_first_ms": Figure("SIGKILL, the first workflow of a kill", "ms"),
     "kill_next_step_last_ms": Figure("SIGKILL, the last workflow of a kill", "ms"),
     **_percentiles("kill_pause", "SIGKILL, longest pause of a workflow"),
+    "kill_lost_calls": Figure("SIGKILL, calls of other nodes' workflows that are lost with it", "calls"),
+    **_percentiles("kill_lost_call", "SIGKILL to the next step of a workflow whose call was lost, not its owner"),
     **_percentiles("term_next_step", "SIGTERM to the next step by another node"),
     "term_next_step_first_ms": Figure("SIGTERM, the first workflow of a node", "ms"),
     "term_next_step_last_ms": Figure("SIGTERM, the last workflow of a node", "ms"),

@@ -18,10 +18,14 @@ from bench.peers import comparing
 from bench.results import PERCENTILES, Measured, Results, Setup
 
 # The columns of the table of setups: a figure, or the percentiles of one.
-RATES: Final = (("steps_per_s", "steps/s"), ("workflows_per_s", "workflows/s"), ("step_ms", "step, mean"))
+RATES: Final = (("steps_per_s", "steps/s"), ("workflows_per_s", "workflows/s"), ("step_ms", "step, mean, ms"))
 SPREADS: Final = (("step", "step"), ("start_to_result", "start to result"), ("signal_to_wake", "signal to wake"))
+WHO: Final = ("node", "server", "client")
+CPU_TITLE: Final = f"CPU us for a step: {' / '.join(WHO)}"
 _OF_SETUPS: Final = frozenset(
-    [name for name, _ in RATES] + [f"{name}_{which}_ms" for name, _ in SPREADS for which in PERCENTILES]
+    [name for name, _ in RATES]
+    + [f"{name}_{which}_ms" for name, _ in SPREADS for which in PERCENTILES]
+    + [f"{who}_us_per_step" for who in WHO]
 )
 
 
@@ -40,9 +44,7 @@ def print_results(console: Console, results: Results) -> None:
     setups = [setup for setup in results.setups() if results.find("steps_per_s", setup)]
     if setups:
         spreads = [f">{title} {' / '.join(PERCENTILES)}, ms" for _, title in SPREADS]
-        table = _table(
-            "Setups", "setup", *(f">{title}" for _, title in RATES), *spreads, ">CPU s: node / server / client"
-        )
+        table = _table("Setups", "setup", *(f">{title}" for _, title in RATES), *spreads, f">{CPU_TITLE}")
         for setup in setups:
             table.add_row(*setup_row(results, setup))
         console.print(table)
@@ -60,6 +62,8 @@ def print_results(console: Console, results: Results) -> None:
         console.print(table)
     console.print(f"{results.kind} {_said(results)}; took {results.took_s:g} s", style="dim", highlight=False)
     console.print(one_line(results.facts), style="dim", highlight=False)
+    spent = {who: sum(m.cpu.get(who, 0.0) for m in results.measured) for who in WHO}
+    console.print(f"CPU s while measuring: {cpu_text(spent)} ({' / '.join(WHO)})", style="dim", highlight=False)
     if results.quiet:
         console.print(conditions(results.quiet), style="dim", highlight=False)
     _warn(console, results)
@@ -74,8 +78,8 @@ def setup_row(results: Results, setup: Setup) -> list[str]:
     for name, _ in SPREADS:
         found_all = [results.find(f"{name}_{which}_ms", setup) for which in PERCENTILES]
         cells.append(" / ".join(text(found.value) if found else "-" for found in found_all))
-    steps = results.find("steps_per_s", setup)
-    cells.append(cpu_text(steps.cpu) if steps else "")
+    spent = [results.find(f"{who}_us_per_step", setup) for who in WHO]
+    cells.append(" / ".join(text(found.value) if found else "-" for found in spent))
     return cells
 
 
@@ -103,7 +107,7 @@ def family_of_setups(name: str) -> bool:
 def cpu_text(cpu: object) -> str:
     """CPU seconds of nodes, servers and client, in a cell."""
     values = dict(cpu) if isinstance(cpu, dict) else {}
-    return " / ".join(f"{values[who]:.1f}" for who in ("node", "server", "client") if who in values)
+    return " / ".join(f"{values[who]:.1f}" for who in WHO if who in values)
 
 
 def complaints(results: Results) -> Sequence[str]:

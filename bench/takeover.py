@@ -57,6 +57,26 @@ def takeovers(
     return [takeover for takeover in found if takeover is not None]
 
 
+def lost_calls_ns(steps: Iterable[Step], partitions: Collection[int], lost_ns: int, pace_ns: int) -> dict[str, int]:
+    """How long workflows of other nodes stood still because the lost node ran a call of theirs.
+
+    From the loss to their next step, of those whose steps around the loss lie further apart than two steps take.
+    """
+    before: dict[str, int] = {}
+    after: dict[str, int] = {}
+    for step in sorted(steps, key=_at):
+        if step.succeeded and step.partition not in partitions:
+            if step.at_ns <= lost_ns:
+                before[step.workflow] = step.at_ns
+            else:
+                after.setdefault(step.workflow, step.at_ns)
+    return {
+        workflow: after[workflow] - lost_ns
+        for workflow, at_ns in before.items()
+        if workflow in after and after[workflow] - at_ns > 2 * pace_ns
+    }
+
+
 def _taken(claims: Sequence[Claimed], partitions: Collection[int], node_id: str, lost_ns: int) -> Mapping[int, int]:
     """When each partition of the lost node was first claimed by another one."""
     taken: dict[int, int] = {}

@@ -32,7 +32,7 @@ from bench.results import Measured, Results, Setup, load, percentiles, save
 from bench.servers import BenchFailed
 from bench.sleepers import Looks
 from bench.suite import Plan
-from bench.takeover import Claimed, Step, Takeover, takeovers
+from bench.takeover import Claimed, Step, Takeover, lost_calls_ns, takeovers
 
 FACTS: dict[str, Any] = facts()
 MS = 1_000_000
@@ -49,6 +49,21 @@ def _failure(n: int, at_ms: int, attempt: int = 1) -> Step:
 def _next_steps_ms(steps: list[Step], claims: list[Claimed], lost_ms: int = 100) -> list[tuple[str, int, int, int]]:
     found = takeovers(steps, claims, {3}, "old", lost_ms * MS)
     return [(t.workflow, t.claimed_ns // MS, t.next_step_ns // MS, t.pause_ns // MS) for t in found]
+
+
+class TestLostCalls:
+    """A workflow whose owner lives may stand still all the same: the lost node ran its call."""
+
+    def test_gap_around_the_loss_counts_from_the_loss(self) -> None:
+        steps = [_success(1, 40), _success(2, 95), _success(3, 1150)]
+        assert lost_calls_ns(steps, {9}, 100 * MS, 50 * MS) == {"w": 1050 * MS}
+
+    def test_workflow_that_just_goes_on_has_lost_nothing(self) -> None:
+        steps = [_success(1, 40), _success(2, 95), _success(3, 195), _success(4, 1300)]
+        assert lost_calls_ns(steps, {9}, 100 * MS, 50 * MS) == {}
+
+    def test_workflows_of_the_lost_node_are_not_meant(self) -> None:
+        assert lost_calls_ns([_success(2, 95), _success(3, 1150)], {3}, 100 * MS, 50 * MS) == {}
 
 
 def printed(results: Results) -> str:
