@@ -72,6 +72,7 @@ def _outcome_dropped() -> None:
         elif not job.ended:
             job.ended = True
             self._leave(job)
+            self._forget(job)
 
     _patch(FunctionHost, "_answer", forgetful)
 
@@ -81,12 +82,12 @@ def _last_outcome_wins() -> None:
 
     def backwards(run_: Run, events: Sequence[Event], *, record_ops: bool = False) -> Iterator[Step]:
         last = {
-            (event.run, event.args[1]): event.seq
+            (event.run, event.args[1]): event.data
             for event in events
             if event.kind == "ret" and not event.data.startswith(codec.FAILURE_PREFIX)
         }
-        kept = [e for e in events if e.kind != "ret" or last.get((e.run, e.args[1]), e.seq) == e.seq]
-        return replay_steps(run_, kept, record_ops=record_ops)
+        turned = [e._replace(data=last.get((e.run, e.args[1]), e.data)) if e.kind == "ret" else e for e in events]
+        return replay_steps(run_, turned, record_ops=record_ops)
 
     _patch(loading, "replay_steps", backwards)
 
