@@ -152,16 +152,16 @@ class History:
         starts = await self._js.multi_last(self.stream, [key.stored("*", "start")])
         return OpenRun(starts[0].seq, starts[0]) if starts else None
 
-    async def only_run(self, key: WorkflowKey) -> tuple[OpenRun, list[Event]] | None:
+    async def only_run(self, key: WorkflowKey, at_least: int | None = None) -> tuple[OpenRun, list[Event]] | None:
         """The open run of a workflow that was started once, with its events: two look-ups for what most histories are.
 
-        None says nothing: ask `open_run` then.
+        at_least: as for `events`. None says nothing: ask `open_run` then.
         """
         partition = await self.partition_of(key)
         if partition is None:
             return None
         try:
-            messages, counts, unreadable = await self._last_of_each(key.stored(partition, ">"))
+            messages, counts, unreadable = await self._last_of_each(key.stored(partition, ">"), at_least)
         except ServerRefused:
             return None
         if unreadable:
@@ -174,9 +174,10 @@ class History:
             return None
         return OpenRun(start.seq, start), _events(await self._with_repeated(counts, start.seq, start.seq, messages))
 
-    async def events(self, key: WorkflowKey, run: int) -> list[Event]:
+    async def events(self, key: WorkflowKey, run: int, at_least: int | None = None) -> list[Event]:
         """The history of a run up to now: its start, what it takes over from runs before it, its own events.
 
+        at_least: up to which sequence of the stream everything must be seen; by default up to now.
         Raises NotFound when it rests on a run that is not there.
         """
         partition = await self.partition_of(key)
@@ -184,7 +185,7 @@ class History:
             return []
         everything = key.stored(partition, ">")
         try:
-            messages, counts, unreadable = await self._last_of_each(everything)
+            messages, counts, unreadable = await self._last_of_each(everything, at_least)
         except ServerRefused:
             # Too many subjects for one answer: a history this long is worth a walk.
             starts = await self._lineage(key.stored(partition, "start"), run, ())
@@ -205,7 +206,9 @@ class History:
         damaged = [unreadable_event(subject, history[0]) for subject in unreadable if _concerns(subject, run, starts)]
         return [*history[:1], *damaged, *history[1:]]
 
-    async def _last_of_each(self, everything: str) -> tuple[list[StoredMessage], dict[str, int], Sequence[str]]:
+    async def _last_of_each(
+        self, everything: str, at_least: int | None
+    ) -> tuple[list[StoredMessage], dict[str, int], Sequence[str]]:
         """The last message of every subject that fits, how many messages each has, and the subjects nobody can read.
 
         The counts are the leader's; the messages may come from a replica that lags behind it, without an event that the
@@ -215,7 +218,7 @@ class History:
         """
         wanted: set[str] | None = None  # what was there when we were first told
         for tries in range(LAG_TRIES):
-            messages = await self._js.multi_last(self.stream, [everything])
+            messages = await self._js.multi_last(self.stream, [everything], at_least=at_least)
             counts = await self._nameable(everything)
             found = {message.subject for message in messages}
             if counts.keys() <= found or (wanted is not None and wanted <= found):
@@ -277,9 +280,8 @@ class History:
             if count == 1:
                 found.append(message)
             elif kind in _EVERY_ONE:
-                found += await self._js.batch_get(
-                    self.stream, from_seq=first, subject_filter=message.subject, messages_max=count
-                )
+                # More than were counted, if there is news: what is beyond the horizon is left out below.
+                found += await self._js.batch_get(self.stream, from_seq=first, subject_filter=message.subject)
             elif kind == "attrs":
                 found.append(message)  # the newest says it all
             elif kind == "start" and first < run:

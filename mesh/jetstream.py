@@ -59,6 +59,10 @@ BATCH_READS = 1000
 READ_BYTES = 4 * 1024 * 1024
 # Long enough for every watcher to see that a key has gone, also after a break.
 MARKER_TTL_S = 60
+# A copy of a stream is behind by milliseconds, or by seconds after it was cut off; another one is asked at once.
+COPIES_AT_ONCE = 3
+COPIES_TRIES = 300
+COPIES_AGAIN_S = 0.01
 # An answer with so many sequences is a few hundred KB.
 DELETED_TOLD_MAX = 50_000
 
@@ -362,29 +366,40 @@ class JetStream:
 
     # ---- reads -----------------------------------------------------------------------------------------------------
 
-    async def get_last(self, stream: str, subject: str, *, from_leader: bool = False) -> StoredMessage | None:
-        """Return the last message of a subject (no wildcards), None if there is none.
+    # Direct reads (ADR-31) are answered by whichever copy of a stream comes first, and one that was cut off or has a
+    # slow disk is behind by seconds. All of them are beginnings of the same log, though: what one has is right, and
+    # what one lacks or calls the last is asked of the leader, or of another copy until one has come as far as the
+    # leader had. So every read here sees all that was acknowledged before it began. A server that stands alone is asked
+    # once.
 
-        A direct read may come from a replica that lags behind (ADR-31); from_leader sees every acknowledged write.
-        """
-        if from_leader:
+    @property
+    def _has_copies(self) -> bool:
+        return bool(self.conn.server_info.get("cluster"))
+
+    async def get_last(self, stream: str, subject: str, *, from_leader: bool = False) -> StoredMessage | None:
+        """Return the last message of a subject (of a filter, from the leader), None if there is none."""
+        if from_leader or self._has_copies:
             return await self._get_from_leader(stream, {"last_by_subj": subject})
         return await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}.{subject}", b"")
 
     async def get_seq(self, stream: str, seq: int, *, from_leader: bool = False) -> StoredMessage | None:
         """Return the message with this sequence, None if there is none (any more)."""
-        if from_leader:
-            return await self._get_from_leader(stream, {"seq": seq})
-        return await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}", _dump({"seq": seq}))
+        return await self._get_one(stream, {"seq": seq}, from_leader=from_leader)
 
     async def get_next(
         self, stream: str, seq: int, subject_filter: str, *, from_leader: bool = False
     ) -> StoredMessage | None:
         """Return the first message at or after this sequence whose subject fits, None if there is none."""
         request = {"seq": max(seq, 1), "next_by_subj": subject_filter}
-        if from_leader:
+        return await self._get_one(stream, request, from_leader=from_leader)
+
+    async def _get_one(self, stream: str, request: Config, *, from_leader: bool) -> StoredMessage | None:
+        found = None
+        if not from_leader:
+            found = await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}", _dump(request))
+        if found is None and (from_leader or self._has_copies):
             return await self._get_from_leader(stream, request)
-        return await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}", _dump(request))
+        return found
 
     async def batch_get(
         self,
@@ -399,37 +414,77 @@ class JetStream:
     ) -> list[StoredMessage]:
         """Return all messages from a sequence on whose subject fits, read in requests of `batch` (ADR-31).
 
-        messages_max: stop after so many. timeout_s is for each request. A replica that answers may lag behind: compare
-        with the sequence you know of. Raises NotFound, RequestTimeout, Disconnected.
+        messages_max: stop after so many. timeout_s is for each request. Raises NotFound, NotReady, RequestTimeout,
+        Disconnected.
         """
         messages: list[StoredMessage] = []
         seq = max(from_seq, 1)
+        tries = 0
         while messages_max is None or len(messages) < messages_max:
             count = batch if messages_max is None else min(batch, messages_max - len(messages))
             request: dict[str, object] = {"seq": seq, "next_by_subj": subject_filter, "batch": count}
             request["max_bytes"] = max_bytes
             page, pending, _ = await self._read_batch(stream, request, timeout_s)
             messages += page
-            if not page or pending == 0:
+            if page:
+                seq = page[-1].seq + 1
+            if page and pending:
+                continue
+            last = await self._get_from_leader(stream, {"last_by_subj": subject_filter}) if self._has_copies else None
+            if last is None or last.seq < seq:
                 break
-            seq = page[-1].seq + 1
+            tries = await self._try_another_copy(stream, tries)
         return messages
 
     async def multi_last(
-        self, stream: str, subjects: Sequence[str], *, timeout_s: float | None = None
+        self, stream: str, subjects: Sequence[str], *, timeout_s: float | None = None, at_least: int | None = None
     ) -> list[StoredMessage]:
         """Return the last message of every subject that fits one of `subjects` (wildcards allowed), in stream order.
 
-        All as of one moment. The server refuses (ServerRefused) if more than 1,024 subjects fit.
+        All as of one moment, before which all is seen that had a sequence of at_least; by default all that there was
+        when this was called. The server refuses (ServerRefused) if more than 1,024 subjects fit. Raises NotReady.
         """
+        if self._has_copies and at_least is None:
+            at_least = (await self.stream_info(stream)).last_seq
+        tries = 0
+        while True:
+            messages, up_to = await self._last_of_a_copy(stream, subjects, timeout_s)
+            if not self._has_copies or up_to >= (at_least or 0):
+                return messages
+            if not up_to and not await self._any_in_leader(stream, subjects):
+                return []
+            tries = await self._try_another_copy(stream, tries)
+
+    async def _last_of_a_copy(
+        self, stream: str, subjects: Sequence[str], timeout_s: float | None
+    ) -> tuple[list[StoredMessage], int]:
+        """The last messages as one copy of the stream has them, and how far it has come; 0 = not said, none fits."""
         messages: list[StoredMessage] = []
         request: dict[str, object] = {"multi_last": list(subjects), "batch": BATCH_READS}
+        as_of = 0
         while True:
             page, pending, up_to = await self._read_batch(stream, request, timeout_s)
             messages += page
+            # With a limit the server says the limit: what the first page says is how far that copy had come. Another
+            # one that has not come as far says less of the rest than there is.
+            as_of = as_of or up_to
             if not page or pending == 0:
-                return messages
-            request |= {"seq": page[-1].seq + 1, "up_to_seq": up_to}
+                return messages, as_of
+            request |= {"seq": page[-1].seq + 1, "up_to_seq": as_of}
+
+    async def _any_in_leader(self, stream: str, subjects: Sequence[str]) -> bool:
+        for subject in subjects:
+            if await self._get_from_leader(stream, {"last_by_subj": subject}) is not None:
+                return True
+        return False
+
+    async def _try_another_copy(self, stream: str, tries: int) -> int:
+        """Wait a little before a copy is asked again; which one, chance decides. Raises NotReady after many times."""
+        if tries >= COPIES_TRIES:
+            raise NotReady(f"reading stream {stream}", 503, "no copy of it that answers is up to date")
+        if tries >= COPIES_AT_ONCE:
+            await anyio.sleep(COPIES_AGAIN_S)
+        return tries + 1
 
     # ---- keys ------------------------------------------------------------------------------------------------------
 
@@ -462,7 +517,13 @@ class JetStream:
         """Return all present keys that fit the pattern, oldest write first."""
         prefix = f"$KV.{bucket}."
         messages = await self.batch_get(f"KV_{bucket}", subject_filter=f"{prefix}{keys}")
-        return [_kv_entry(bucket, message) for message in messages if not is_marker(message.raw_headers)]
+        # A copy that is behind may still have an older value of a key, and another one then gives the newer.
+        newest = {message.subject: message for message in messages}
+        return [
+            _kv_entry(bucket, message)
+            for message in messages
+            if newest[message.subject] is message and not is_marker(message.raw_headers)
+        ]
 
     async def kv_put(self, bucket: str, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
         """Set a key whatever it was; return its revision."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mesh.connection import connect
+from mesh.errors import NotReady
 from mesh.history import History
 from mesh.jetstream import JetStream, StoredMessage
 from mesh.subjects import WorkflowKey
@@ -76,3 +78,121 @@ async def test_a_chain_of_runs_goes_on_though_the_replica_asked_does_not_know_th
         monkeypatch.setattr(js, "multi_last", without_ends)
         monkeypatch.setattr(js, "get_next", no_end)
         assert await mesh.run("again", 2) == "done"
+
+
+class Behind(JetStream):
+    """Asked for direct reads of a replicated stream, of which the copies that answer first have come as far as `as_of`.
+
+    answers: how many of them are behind. asked: how many direct reads there were.
+    """
+
+    as_of = 0
+    answers = 0
+    asked = 0
+
+    @property
+    def _has_copies(self) -> bool:
+        return True
+
+    def is_behind(self) -> bool:
+        self.asked += 1
+        self.answers -= 1
+        return self.answers >= 0
+
+    async def _get_direct(self, subject: str, body: bytes) -> StoredMessage | None:
+        found = await super()._get_direct(subject, body)
+        return None if self.is_behind() and found is not None and found.seq > self.as_of else found
+
+    async def _read_batch(
+        self, stream: str, request: Any, timeout_s: float | None
+    ) -> tuple[list[StoredMessage], int, int]:
+        if not self.is_behind():
+            return await super()._read_batch(stream, request, timeout_s)
+        if "multi_last" in request:
+            return await super()._read_batch(stream, {**request, "up_to_seq": self.as_of}, timeout_s)
+        page, _, up_to = await super()._read_batch(stream, request, timeout_s)
+        return [message for message in page if message.seq <= self.as_of], 0, up_to
+
+
+async def test_whatever_a_copy_that_is_behind_lacks_is_read_all_the_same(nats_server: ServerFactory) -> None:
+    async with connect(nats_server().url, name="test") as conn:
+        js = Behind(conn)
+        await js.ensure_stream({"name": "S", "subjects": ["s.>"], "allow_direct": True})
+        await js.ensure_bucket("b")
+        old = await js.kv_put("b", "k", b"old")
+        await js.publish("s.a", b"1")
+        for subject in ("s.a", "s.b", "s.a"):
+            await js.publish(subject, b"new")
+        js.as_of = 1
+
+        def seqs(messages: list[StoredMessage]) -> list[int]:
+            return [message.seq for message in messages]
+
+        for behind in (0, 1, 5):
+            js.answers = behind
+            assert seqs(await js.multi_last("S", ["s.*"])) == [3, 4]
+            js.answers = behind
+            assert seqs(await js.multi_last("S", ["s.b"])) == [3], (
+                "of what is not there at all nobody says how far it has come"
+            )
+            js.answers = behind
+            assert seqs(await js.batch_get("S", subject_filter="s.a")) == [1, 2, 4]
+            js.answers = behind
+            assert seqs(await js.batch_get("S", subject_filter="s.b")) == [3]
+            js.answers = behind
+            found = [await js.get_next("S", 2, "s.b"), await js.get_seq("S", 4), await js.get_last("S", "s.a")]
+            assert [message and message.seq for message in found] == [3, 4, 4]
+            assert [
+                await js.get_next("S", 5, "s.>"),
+                await js.multi_last("S", ["s.c"]),
+                await js.batch_get("S", from_seq=5),
+            ] == [None, [], []]
+        await js.kv_put("b", "k", b"new")
+        js.as_of, js.answers = old, 1
+        assert [entry.value for entry in await js.kv_entries("b")] == [b"new"]
+
+
+async def test_no_more_is_wanted_of_a_copy_than_the_reader_knows_of(nats_server: ServerFactory) -> None:
+    """An owner is told the rest by its consumer."""
+    async with connect(nats_server().url, name="test") as conn:
+        js = Behind(conn)
+        await js.ensure_stream({"name": "S", "subjects": ["s.>"], "allow_direct": True})
+        for _ in range(3):
+            await js.publish("s.a")
+        js.as_of, js.answers, js.asked = 2, 10, 0
+        assert [message.seq for message in await js.multi_last("S", ["s.a"], at_least=2)] == [2]
+        assert js.asked == 1
+
+
+async def test_a_cluster_in_which_all_copies_stay_behind_is_not_ready(
+    nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.jetstream.COPIES_TRIES", 5)
+    async with connect(nats_server().url, name="test") as conn:
+        js = Behind(conn)
+        await js.ensure_stream({"name": "S", "subjects": ["s.>"], "allow_direct": True})
+        for _ in range(3):
+            await js.publish("s.a")
+        js.as_of, js.answers = 1, 1000
+        for read in (js.multi_last("S", ["s.a"]), js.batch_get("S")):
+            with pytest.raises(NotReady, match="no copy of it that answers is up to date"):
+                await read
+
+
+async def test_a_server_that_stands_alone_is_asked_once(nats_server: ServerFactory) -> None:
+    async with connect(nats_server().url, name="test") as conn:
+        js = JetStream(conn)
+        await js.ensure_stream({"name": "S", "subjects": ["s.>"], "allow_direct": True})
+        asked: list[str] = []
+        publish = conn.publish_nowait
+
+        def noted(subject: str, *args: Any, **options: Any) -> None:
+            asked.append(subject)
+            publish(subject, *args, **options)
+
+        conn.publish_nowait = noted  # type: ignore[method-assign]
+        assert await js.multi_last("S", ["s.*"]) == []
+        assert await js.batch_get("S") == []
+        assert await js.get_next("S", 1, "s.a") is None
+        assert await js.get_last("S", "s.a") is None
+        assert len(asked) == 4, asked

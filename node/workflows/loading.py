@@ -216,7 +216,9 @@ class Loading:
     async def _load_once(self, instance: Instance, news: Event | None, heard_seq: int | None) -> None:
         key = instance.key
         self._history.know_partition(key, instance.partition.number)
-        found = await self._history.only_run(key)
+        # What comes later comes to this owner, too, and waits until this is read.
+        at_least = max(instance.partition.handled_seq, news.seq if news is not None else 0)
+        found = await self._history.only_run(key, at_least)
         opened = found[0] if found is not None else await self._history.open_run(key)
         if not self._instances.holds(instance):
             return
@@ -234,7 +236,7 @@ class Loading:
         if found is not None and not spec.since and spec.base is None:
             events = found[1]
         else:
-            events = await self._history.events(key, opened.run)
+            events = await self._history.events(key, opened.run, at_least)
         if not self._instances.holds(instance):
             return
         if spec.origin is not None:
