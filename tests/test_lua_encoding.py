@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.lua_chunks import Chunks
 
-VM = Chunks("encoding")
+VM = Chunks("sorting", "encoding")
 
 SCALARS = (
     st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -247,7 +247,7 @@ def checked(vm: Chunks, call: str) -> object:
 
 
 def test_validation_hands_json_texts_to_the_host() -> None:
-    vm = Chunks("encoding")
+    vm = Chunks("sorting", "encoding")
     asked: list[tuple[bytes, bytes, bool, bool]] = []
 
     def validate(schema: bytes, data: bytes, schema_is_table: bool, data_is_table: bool) -> bytes | None:

@@ -95,7 +95,9 @@ class Lane:
 
     @staticmethod
     def _new_vm() -> LuaVM:
-        return LuaVM(memory_bytes_max=LANE_MEMORY_BYTES_MAX, instructions_max=FUNCTION_INSTRUCTIONS_MAX)
+        return LuaVM(
+            memory_bytes_max=LANE_MEMORY_BYTES_MAX, instructions_max=FUNCTION_INSTRUCTIONS_MAX, step_cpu_s=None
+        )
 
     def _run(self) -> None:
         get, post, now = self._queue.get, self._post, time.monotonic

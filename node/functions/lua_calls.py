@@ -29,6 +29,7 @@ from node.units.unit import LiveUnit
 # A call that runs on the event loop may take this much, about 2 ms, before it is moved to a lane.
 INLINE_INSTRUCTIONS_MAX: Final = 100_000
 INLINE_MEMORY_BYTES_MAX: Final = 8 * 1024 * 1024
+INLINE_CPU_S: Final = 0.02  # for what counts few instructions but takes long: work on long texts
 INLINE_PAUSE_S: Final = 60.0
 # How far one call moves what is known of how long those of its function take.
 RISES_TO: Final = 1.1
@@ -231,7 +232,9 @@ def _node_failed(pid: str, error: Exception) -> Failure:
 
 
 def _inline_vm() -> LuaVM:
-    return LuaVM(instructions_max=INLINE_INSTRUCTIONS_MAX, step_memory_bytes_max=INLINE_MEMORY_BYTES_MAX)
+    return LuaVM(
+        instructions_max=INLINE_INSTRUCTIONS_MAX, step_memory_bytes_max=INLINE_MEMORY_BYTES_MAX, step_cpu_s=INLINE_CPU_S
+    )
 
 
 def _feed(lane: Lane, machine: LuaMachine, verb: str, a: Any = None, b: Any = None, c: Any = None) -> Any:

@@ -21,8 +21,10 @@ local function run(unit)
     unit.task = task
     local co = task.co
     unit.budget = unit.budget - SWITCH_COST
-    if unit.budget < 0 then
+    if unit.budget < 0 or unit.every and K.is_late(unit) then
       K.stop_at_once(co)
+    elseif unit.every then
+      K.arm(co)
     end
     local ok, a, b = resume(co)
     if unit.doomed then
@@ -97,6 +99,13 @@ local function begin(unit)
   unit.finished, unit.doomed, unit.loading, unit.trap_links = false, nil, false, nil
 end
 
+local function main_of(unit)
+  if unit.main == nil then
+    unit.main = K.load_main(unit)
+  end
+  return unit.main
+end
+
 local function launch(unit, n, values)
   if unit.loaded then
     unit.loaded = nil -- what the chunk subscribed to stays
@@ -105,12 +114,8 @@ local function launch(unit, n, values)
   end
   unit.started = unit.now
   local task = K.spawn_task(unit, function()
-    local main = unit.main
-    if main == nil then
-      main = K.load_main(unit)
-      unit.main = main
-    end
-    return main(raw.table.unpack(values, 1, n))
+    -- Called without a name: a stack says "main function".
+    return K.outcome_of(unit, main_of(unit)(raw.table.unpack(values, 1, n)))
   end)
   task.main = true
 end
@@ -157,6 +162,7 @@ end
 
 --- Run the main function of a function for one request: a payload [arguments, context]. The unit may have served others.
 function verbs.request(unit, request, pid)
+  K.notice(request)
   unit.pid = pid
   local ok, n, values, context = read_request(request)
   unit.context, unit.context_bytes = context or {}, nil
@@ -174,6 +180,7 @@ function verbs.resolve(unit, n, payload)
   if on_outcome == nil then
     return
   end
+  K.notice(payload)
   unit.pending[n] = nil
   unit.pending_count = unit.pending_count - 1
   on_outcome(read_outcome(payload))
@@ -186,13 +193,28 @@ function verbs.go(unit)
   launch(unit, args.n, args)
 end
 
+-- Long texts in what another process of the VM has sent, as deep as a look does not take long.
+local function notice_within(value)
+  if raw.type(value) == "table" then
+    for _, item in raw.next, value do
+      K.notice(item)
+    end
+  else
+    K.notice(value)
+  end
+end
+
 --- A message: topic, bodies, sender. From a unit of the same VM the bodies may come as they are, in a list with `n`.
 function verbs.message(unit, topic, payload, from)
   if raw.type(payload) == "table" then
     local count = payload.n
     payload.n = nil -- what decoded bodies do not have: the code may get this very table
+    for i = 1, count do
+      notice_within(payload[i])
+    end
     return K.deliver_message(unit, K.new_message(topic, from, count, payload))
   end
+  K.notice(payload)
   local ok, n, bodies = try(K.decode_bodies, payload)
   if not ok then
     n, bodies = 1, { payload } -- nobody can read it: the code gets the bytes

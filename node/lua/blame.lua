@@ -19,6 +19,8 @@ local function reworded(message, level_of)
     return message
   end
   rest = raw_gsub(rest, "'raw_(%w+)'", "'%1'")
+  -- `..` is a function of the kernel's (budget.lua), whose names of what it joins mean nothing to anybody.
+  rest = raw_gsub(rest, "^(attempt to concatenate a %a+ value) %(local '[ab]'%)$", "%1")
   local place = level_of()
   return place and place .. rest or rest
 end

@@ -18,8 +18,8 @@ K.BLOCK = BLOCK
 local raw_create, raw_resume, raw_yield = raw.coroutine.create, raw.coroutine.resume, raw.coroutine.yield
 local raw_status, raw_running, raw_close = raw.coroutine.status, raw.coroutine.running, raw.coroutine.close
 
-local OWN, WAITING = 1, 2
--- Coroutines made by user code -> OWN, or WAITING while a blocking call inside holds its task. Others (the tasks of
+local OWN, WAITING, NEW = 1, 2, 3
+-- Coroutines made by user code -> NEW until first resumed, then OWN, or WAITING while a blocking call inside holds its task. Others (the tasks of
 -- the scheduler) cannot be resumed, closed or yielded from by user code.
 local made = raw.setmetatable({}, { __mode = "k" })
 
@@ -37,11 +37,8 @@ function coroutine.create(f)
     raw_error("bad argument #1 to 'create' (function expected)")
   end
   local co = raw_create(f)
-  made[co] = OWN
+  made[co] = NEW
   ordinal(co)
-  if K.arm then
-    K.arm(co)
-  end
   return co
 end
 
@@ -71,12 +68,17 @@ end
 
 --- Whether user code made a coroutine, and may resume it now.
 function K.may_resume(co)
-  return made[co] == OWN
+  local state = made[co]
+  return state == OWN or state == NEW
 end
 
+-- Why a coroutine cannot be resumed; nil when it can, and then it is under the budget.
 local function refusal(co)
   local state = made[co]
-  if state == OWN then
+  if state == OWN or state == NEW then
+    if K.rearm and (state == NEW or K.current.every) then
+      K.rearm(co)
+    end
     return nil
   elseif state == WAITING then
     return "cannot resume non-suspended coroutine"
@@ -149,8 +151,11 @@ end
 
 function coroutine.close(co)
   check_thread(co, "close")
-  if made[co] ~= OWN then
+  if made[co] ~= OWN and made[co] ~= NEW then
     raw_error("cannot close a " .. (made[co] and "normal" or "running") .. " coroutine")
+  end
+  if K.rearm then
+    K.rearm(co)
   end
   return protected(raw_close(co))
 end

@@ -11,7 +11,7 @@ local raw = K.raw
 local byte, find, gsub, match, rep, sub = raw.string.byte, raw.string.find, raw.string.gsub, raw.string.match,
   raw.string.rep, raw.string.sub
 local char, pack, sformat, unpack = raw.string.char, raw.string.pack, raw.string.format, raw.string.unpack
-local concat, next, sort = raw.table.concat, raw.next, raw.table.sort
+local concat, next = raw.table.concat, raw.next
 local math_type, tointeger, tonumber, type = raw.math.type, raw.math.tointeger, raw.tonumber, raw.type
 local utf8_char, utf8_len = raw.utf8.char, raw.utf8.len
 
@@ -49,6 +49,9 @@ for code = 0, 31 do
 end
 
 local function quoted(text)
+  if #text > 4096 then
+    K.spend(#text)
+  end
   if find(text, "[\128-\255]") then
     text = valid_utf8(text)
   end
@@ -103,7 +106,7 @@ local function shape_of(t)
   elseif #keys ~= count then
     return nil, nil, "a table mixes list items and named fields"
   end
-  sort(keys)
+  keys = K.sort_plain(keys, count)
   return nil, keys
 end
 
@@ -174,7 +177,7 @@ function json.encode(value)
   if problem then
     return internal("json.encode: " .. problem)
   end
-  return concat(out), nil
+  return (K.notice(concat(out))), nil
 end
 
 -- Decoding. A reader takes the text and the position of its first byte and answers the value and the position after
@@ -347,6 +350,9 @@ end
 
 --- The value of a JSON text; positions in errors count bytes from 1.
 function json.decode(text)
+  if type(text) == "string" and #text > 4096 then
+    K.spend(#text)
+  end
   if type(text) ~= "string" then
     return K.invalid("json.decode: a string is expected, got " .. K.type(text))
   elseif text == "" then
@@ -463,7 +469,7 @@ function base64.encode(text)
     out[count] = c and four or sub(four, 1, b and 3 or 2) .. rep("=", b and 1 or 2)
     pos = pos + 3
   end
-  return concat(out), nil
+  return (K.notice(concat(out))), nil
 end
 
 local function bits_of(a, b, c, d)
@@ -505,7 +511,7 @@ function base64.decode(text)
     out[count] = sub(pack(">I3", bits), 1, pos > last_whole and 3 - padding or 3)
     pos = pos + 4
   end
-  return concat(out), nil
+  return (K.notice(concat(out))), nil
 end
 
 K.modules = K.modules or {}

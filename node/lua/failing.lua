@@ -19,9 +19,19 @@ local function finish(unit, verb, payload)
   K.tell("end", verb, payload)
 end
 
+local TEXT_BYTES_MAX <const> = 65536 -- of a message or a stack: nobody reads more, and it is copied from log to log
+
+local function shortened(text)
+  if text and #text > TEXT_BYTES_MAX then
+    return raw.string.sub(text, 1, TEXT_BYTES_MAX) .. raw.string.format("... (%d bytes in all)", #text)
+  end
+  return text
+end
+
 -- The msgpack map of an Error, details that cannot be sent replaced by a note.
 local function encode_wire_error(err)
   local wire = K.error_to_wire(err)
+  wire.message, wire.stack = shortened(wire.message), shortened(wire.stack)
   local bytes, problem = K.encode(wire)
   if not bytes then
     wire.details = { note = "details could not be sent: " .. problem }
@@ -102,6 +112,9 @@ function K.fail_raised(unit, co, value)
   if value == OUT_OF_MEMORY then
     return fail_out_of_memory(unit, co)
   end
+  if raw.type(value) == "string" then
+    value = shortened(value)
+  end
   value = K.blame_thread(co, value)
   local lines = K.user_frames(co)
   if raw.type(value) ~= "string" and not K.is_error(value) then
@@ -131,16 +144,25 @@ function K.fail_blocked(unit)
   fail(unit, K.new_error("Internal", text, false, nil, text .. "\n\t" .. raw.table.concat(lines, "\n\t")))
 end
 
---- End a unit with what its main function returned (contract section 3.3).
-function K.complete(unit, value, second)
+--- What a unit ends with, from what its main function returned (contract section 3.3): encoded, or nil and an Error. To be
+--- called in the unit's own coroutine: writing a large result counts as the unit's.
+function K.outcome_of(unit, value, second)
   if K.type(second) == "string" then
-    return fail(unit, K.new_error("Internal", second, false))
+    return nil, K.new_error("Internal", second, false)
   elseif K.is_error(second) then
-    return fail(unit, unit.deterministic and K.error_from_raised(second) or second)
+    return nil, unit.deterministic and K.error_from_raised(second) or second
   end
   local bytes, problem = K.encode(value)
   if not bytes then
-    return fail(unit, K.new_error("Internal", "the result cannot be sent: " .. problem, false))
+    return nil, K.new_error("Internal", "the result cannot be sent: " .. problem, false)
+  end
+  return bytes
+end
+
+--- End a unit with its outcome.
+function K.complete(unit, bytes, err)
+  if not bytes then
+    return fail(unit, err)
   end
   finish(unit, "ok", "\xC1\x92\x00" .. bytes)
 end

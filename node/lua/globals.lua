@@ -10,7 +10,7 @@ local K = ...
 local raw = K.raw
 
 local raw_type, raw_rawget, raw_rawset = raw.type, raw.rawget, raw.rawset
-local raw_select, raw_error, raw_xpcall = raw.select, raw.error, raw.xpcall
+local raw_select, raw_error, raw_xpcall, raw_tonumber = raw.select, raw.error, raw.xpcall, raw.tonumber
 local raw_setmetatable, raw_getmetatable = raw.setmetatable, raw.getmetatable
 local metatable_of, concat, math_type = raw.debug.getmetatable, raw.table.concat, raw.math.type
 local class_of, shared_behind, ordinal, tostring, blame = K.class_of, K.shared_behind, K.ordinal, K.tostring, K.blame
@@ -22,10 +22,29 @@ K.libs = {}
 local globals = {
   _VERSION = "Lua 5.4",
   assert = raw.assert, error = raw.error, ipairs = raw.ipairs, next = K.next, pairs = K.pairs, rawequal = raw.rawequal,
-  select = raw.select, tonumber = raw.tonumber, tostring = tostring, type = K.type, unpack = raw.table.unpack,
+  tostring = tostring, type = K.type,
 }
 --- Globals of every unit; later kernel files add theirs (functions and immutable values only).
 K.globals = globals
+
+local NUMERAL_BYTES_MAX <const> = 1000 -- no numeral is longer; C would read a longer text to its end
+
+function globals.tonumber(v, ...)
+  if raw_type(v) == "string" and #v > NUMERAL_BYTES_MAX then
+    return nil
+  end
+  return raw_tonumber(v, ...)
+end
+
+local VALUES_FREE <const> = 256
+
+function globals.select(n, ...)
+  local count = raw_select("#", ...)
+  if count > VALUES_FREE then
+    K.spend(count) -- they are copied
+  end
+  return raw_select(n, ...)
+end
 
 local function check_raw(t, name)
   if raw_type(t) ~= "table" or class_of(t) then

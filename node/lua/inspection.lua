@@ -348,7 +348,7 @@ local function upvalues_of(f, each)
     end
     local kind = raw_type(value)
     local is_code = kind == "table" and K.view_name(value) or kind == "function" and not generator_of(value, getinfo(value, "S"))
-    if not is_code and name ~= "_ENV" then
+    if not is_code and name ~= "_ENV" and name ~= K.limits.join_name then
       each(name, value)
     end
   end

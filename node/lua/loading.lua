@@ -18,12 +18,13 @@ function K.compile(key, source, chunk_name)
   if not chunk then
     return err
   end
-  code[key] = raw.load("return function(_ENV) return function(...) " .. source .. "\nend end", "@" .. chunk_name, "t", {})()
+  code[key] = raw.load("return function(_ENV, " .. K.limits.join_name .. ") return function(...) " .. source .. "\nend end",
+    "@" .. chunk_name, "t", {})()
   return nil
 end
 
 local function run_chunk(key, env)
-  return code[key](env)()
+  return code[key](env, K.join)()
 end
 
 -- A library sees its own imports, and otherwise the globals of its unit.

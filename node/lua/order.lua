@@ -59,8 +59,7 @@ local function sort_mixed(keys, n)
       end
     end
   end
-  raw_sort(numbers)
-  raw_sort(strings)
+  numbers, strings = K.sort_plain(numbers, #numbers), K.sort_plain(strings, #strings)
   local out = raw.table.move(strings, 1, #strings, #numbers + 1, numbers)
   local m = #out
   if has_false then
@@ -91,8 +90,7 @@ local function sorted_keys(t)
   if n < 2 then
     return keys, n
   elseif only == "string" or only == "number" then
-    raw_sort(keys)
-    return keys, n
+    return K.sort_plain(keys, n), n
   end
   return sort_mixed(keys, n), n
 end

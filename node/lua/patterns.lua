@@ -28,9 +28,13 @@ local raw_find, raw_sub, raw_gmatch, raw_byte = raw.string.find, raw.string.sub,
 local raw_type, raw_tostring = raw.type, raw.tostring
 local concat, unpack = raw.table.concat, raw.table.unpack
 
-local STEPS_MAX = 1e8 -- about a third of a second in C at worst
+local STEPS_MAX = 5e7 -- some 0.15 s in C at worst
+local STEPS_FREE = 1e5 -- what may take more is preceded by a look at the clock
+local SET_FREE_BYTES = 16 -- of a set of characters; a step that compares with a longer one takes as much longer
+local PLAN_BYTES_MAX = 500 -- longer patterns are not remembered: what is remembered is everybody's
 local PLANS_MAX = 1000 -- patterns remembered per VM; then all are forgotten (programs that build patterns)
 
+local OPTIONS_PER_ITEM = 4
 local ONE, OPT, REP, OPEN, POS, CLOSE, BACK, PLACE, END = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 local every = {}
@@ -171,7 +175,7 @@ end
 
 --- The exponent e of the theory above.
 local function exponent(items)
-  local overlapping, rescanned = 0, 0
+  local overlapping, rescanned, options = 0, 0, 0
   for i = 1, #items do
     local item = items[i]
     if item.op == PLACE and not item.width0 then
@@ -182,9 +186,12 @@ local function exponent(items)
       else
         rescanned = 1
       end
+    elseif item.op == OPT and not cannot_fail(items, i + 1) and may_begin_with(items, i + 1, members(item.class)) then
+      options = options + 1
     end
   end
-  local e = overlapping + rescanned
+  -- Each option doubles the ways: some of them count as a repetition.
+  local e = overlapping + rescanned + options // OPTIONS_PER_ITEM
   return e == 0 and 1 or e + (items.anchored and 0 or 1)
 end
 
@@ -200,22 +207,38 @@ local function plan_of(pat, is_gmatch)
     end
     local items = parse(pat, is_gmatch)
     local e = items and exponent(items)
-    plan = items and { items = items, bytes_max = e <= 1 and raw.math.huge or STEPS_MAX ^ (1 / e) } or false
-    plans[id], plan_count = plan, plan_count + 1
+    if items then
+      local weight = 1
+      for i = 1, #items do
+        weight = raw.math.max(weight, #(items[i].class or "") / SET_FREE_BYTES)
+      end
+      plan = {
+        items = items, bytes_max = (STEPS_MAX / weight) ^ (1 / e), free_bytes = (STEPS_FREE / weight) ^ (1 / e),
+      }
+    else
+      plan = false
+    end
+    if #pat <= PLAN_BYTES_MAX then
+      plans[id], plan_count = plan, plan_count + 1
+    end
   end
   return plan
 end
 
--- Not worth a look-up: a pattern this long has at most 8 repetitions, which on 16 bytes make under a million steps.
-local SHORT = 16
+-- Not worth a look-up: a pattern this long has at most 4 repetitions, which on 8 bytes make some thousand steps.
+local SHORT = 8
 
 --- Whether C might need more than STEPS_MAX steps for this pair of strings.
 function K.is_risky(subject, pat, is_gmatch)
-  if #subject <= SHORT and #pat <= SHORT or not raw_find(pat, "[*+-]") and not raw_find(pat, "%b", 1, true) then
+  if #subject <= SHORT and #pat <= SHORT or not raw_find(pat, "[*+?%[%%-]") then
     return false
   end
   local plan = plan_of(pat, is_gmatch)
-  return plan and #subject > plan.bytes_max
+  if plan and #subject > plan.free_bytes then
+    K.glance()
+    return #subject > plan.bytes_max
+  end
+  return false
 end
 
 --- A matcher for one subject: `at(position)` tries there and returns the position after the match or nil;
@@ -340,6 +363,44 @@ local function matcher(s, items)
   end
 
   return at, captures
+end
+
+local WINDOW_BYTES = 262144
+local KEY_BYTES = 32
+
+--- `find` of a text in a long one, in windows with a short key: C compares the whole of what it looks for at every place that
+--- begins like it. Patterns without a special character are such texts.
+function K.plain_find(s, text, init, plain)
+  if #text <= KEY_BYTES and #s <= WINDOW_BYTES or not plain and raw_find(text, "[%^%$%*%+%?%.%(%[%%%-]") then
+    return raw_find(s, text, init, plain)
+  end
+  local first = init or 1
+  if first < 0 then
+    first = raw.math.max(#s + first + 1, 1)
+  elseif first == 0 then
+    first = 1
+  end
+  local key, last = raw_sub(text, 1, KEY_BYTES), #s - #text + 1
+  while first <= last do
+    local window_end = raw.math.min(first + WINDOW_BYTES - 1, last)
+    local window = raw_sub(s, first, window_end + #key - 1)
+    K.spend(#window // 16)
+    local from = 1
+    while true do
+      local found = raw_find(window, key, from, true)
+      if not found then
+        break
+      end
+      local at = first + found - 1
+      K.spend(#text // 64)
+      if raw_sub(s, at, at + #text - 1) == text then
+        return at, at + #text - 1
+      end
+      from = found + 1
+    end
+    first = window_end + 1
+  end
+  return nil
 end
 
 local function start_of(s, init)

@@ -13,8 +13,58 @@ local math_type, tointeger = raw.math.type, raw.math.tointeger
 K.limits = K.limits or {}
 K.limits.move_elements_max = K.limits.move_elements_max or 10 ^ 6 -- 70 ns each, and nothing can stop C in between
 
-local table = { concat = raw.table.concat, pack = raw.table.pack, unpack = raw.table.unpack }
+local table = { pack = raw.table.pack }
 K.libs.table = table
+
+local VALUES_FREE <const> = 256
+local raw_concat, raw_unpack = raw.table.concat, raw.table.unpack
+
+local function span(first, last)
+  local a, b = raw_tonumber(first), raw_tonumber(last)
+  return a and b and b - a + 1 or 0
+end
+
+function table.unpack(t, first, last)
+  local n = last == nil and raw_type(t) == "table" and #t or span(first or 1, last)
+  if n > VALUES_FREE then
+    K.spend(n < 1e6 and raw.math.floor(n) or 0) -- more is an error
+  end
+  if last == nil then
+    return raw_unpack(t, first)
+  end
+  return raw_unpack(t, first, last)
+end
+
+K.globals.unpack = table.unpack
+
+-- C copies without end what a list holds a thousand times: how much that is is counted first.
+function table.concat(t, separator, first, last)
+  separator = separator == nil and "" or separator
+  if raw_type(t) == "table" and not metatable_of(t) and (raw_type(separator) == "string" or raw_type(separator) == "number") then
+    local from, to = raw_tonumber(first or 1), raw_tonumber(last or #t)
+    if from and to and to - from >= VALUES_FREE // 4 then
+      local bytes, sep = 0, #(separator .. "")
+      for i = from, to do
+        local v = t[i]
+        if raw_type(v) == "string" then
+          bytes = bytes + #v + sep
+        elseif v == nil then
+          break -- an error that C has the words for
+        else
+          bytes = bytes + sep + 24
+        end
+      end
+      if bytes > K.limits.string_bytes_max then
+        raw_error("resulting string too large (limit " .. raw.string.format("%d", K.limits.string_bytes_max) .. " bytes)")
+      end
+      K.spend(bytes // 64)
+    end
+  end
+  if last == nil then
+    return (K.notice(raw_concat(t, separator, first)))
+  end
+  return (K.notice(raw_concat(t, separator, first, last)))
+end
 
 local raw_insert, raw_remove = raw.table.insert, raw.table.remove
 
@@ -29,6 +79,9 @@ end
 -- A `__len` may claim any length, and C would move that many elements without end: here the budget counts.
 function table.insert(t, ...)
   if raw_type(t) ~= "table" or not metatable_of(t) then
+    if raw_type(t) == "table" and raw_select("#", ...) > 1 and #t > VALUES_FREE then
+      K.spend(#t) -- each is moved
+    end
     return raw_insert(t, ...)
   end
   local n, given = #t + 1, raw_select("#", ...)
@@ -48,6 +101,9 @@ end
 
 function table.remove(t, ...)
   if raw_type(t) ~= "table" or not metatable_of(t) then
+    if raw_type(t) == "table" and (...) ~= nil and (...) ~= #t and #t > VALUES_FREE then
+      K.spend(#t)
+    end
     return raw_remove(t, ...)
   end
   local n, pos = #t, nil
@@ -76,56 +132,13 @@ function table.move(from, first, last, at, to)
   local a, b = raw_tonumber(first), raw_tonumber(last)
   if a and b and b - a >= K.limits.move_elements_max then
     raw_error("too many elements to move")
+  elseif a and b and b - a > VALUES_FREE then
+    K.spend(raw.math.floor(b - a) * 3)
   end
   if to == nil then
     return raw_move(from, first, last, at)
   end
   return raw_move(from, first, last, at, to)
-end
-
-local function ascending(a, b)
-  return a < b
-end
-
-local RUN = 8 -- insertion sort up to here, merges above
-
---- Sort list[1..n] (a plain list) with `less`, stable; returns the sorted list.
-local function merge_sort(list, n, less)
-  for low = 1, n, RUN do
-    local high = low + RUN - 1
-    for i = low + 1, high < n and high or n do
-      local v, j = list[i], i - 1
-      while j >= low and less(v, list[j]) do
-        list[j + 1] = list[j]
-        j = j - 1
-      end
-      list[j + 1] = v
-    end
-  end
-  local other, width = {}, RUN
-  while width < n do
-    for low = 1, n, 2 * width do
-      local i, j, k = low, low + width, low
-      local i_end = j <= n and j or n + 1
-      local j_end = j + width <= n and j + width or n + 1
-      if j >= j_end or not less(list[j], list[j - 1]) then
-        raw_move(list, low, j_end - 1, low, other) -- already in order
-      else
-        while i < i_end and j < j_end do
-          if less(list[j], list[i]) then
-            other[k], j = list[j], j + 1
-          else
-            other[k], i = list[i], i + 1
-          end
-          k = k + 1
-        end
-        raw_move(list, i, i_end - 1, k, other)
-        raw_move(list, j, j_end - 1, k + i_end - i, other)
-      end
-    end
-    list, other, width = other, list, width * 2
-  end
-  return list
 end
 
 --- `table.sort`, stable. C's quicksort picks pivots by the clock, so with equal or badly compared elements its result
@@ -151,11 +164,11 @@ function table.sort(t, less)
       plain = false
     end
   end
-  if plain == "string" or plain == "number" then
+  if plain and K.sorts_quickly(list, n) then
     raw_sort(list) -- equal elements cannot be told apart: any correct sort gives this result
   else
-    less = less or ascending
-    list = merge_sort(list, n, less)
+    less = less or K.ascending
+    list = K.merge_sort(list, n, less)
     for i = 2, n do
       if less(list[i], list[i - 1]) then
         raw_error("invalid order function for sorting")

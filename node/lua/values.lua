@@ -10,6 +10,7 @@ local raw_setmetatable, metatable_of = raw.setmetatable, raw.debug.getmetatable
 local raw_format = raw.string.format
 local class_of, SEQ = K.class_of, K.SEQ
 
+local NAME_BYTES_MAX <const> = 200
 local weak_keys = { __mode = "k" }
 local nobody = {} -- ordinals asked for while no unit runs
 
@@ -58,7 +59,7 @@ function K.tostring(v)
       return text
     end
     local name = raw_rawget(mt, "__name")
-    if raw_type(name) == "string" then
+    if raw_type(name) == "string" and #name <= NAME_BYTES_MAX then
       kind = name
     end
   end

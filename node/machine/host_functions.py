@@ -3,8 +3,9 @@
 Only what gives the same answer for the same arguments on every node may stand here, as workflows use it too. What
 reaches outside is an op (`K.ask`), carried out by `node.modules`. A call holds Python's lock: keep it short.
 
-Two functions are not pure, `now_ns` and `entropy`. They serve live units; the kernel reaches them through `K.now` and
-`K.entropy` alone (node/lua/objects.lua), which never do so for a workflow.
+Three functions are not pure. `thread_ns`, the processor's time of the thread, is for the limit of a step alone.
+`now_ns` and `entropy` serve live units; the kernel reaches them through `K.now` and `K.entropy` alone
+(node/lua/objects.lua), which never do so for a workflow.
 
 Libraries that are slow to import are imported by the first call.
 """
@@ -39,6 +40,7 @@ def host_functions(
         "same": hmac.compare_digest,
         "now_ns": now_ns,
         "entropy": entropy,
+        "thread_ns": time.thread_time_ns,
         "json_validate": _later("node.machine.json_schema", "fault"),
         "yaml_of_json": _later("node.machine.yaml_text", "yaml_of_json"),
         "json_of_yaml": _later("node.machine.yaml_text", "json_of_yaml"),

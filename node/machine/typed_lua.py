@@ -1,12 +1,14 @@
 """Erase type annotations from Lua source, so that plain Lua 5.4 can load it.
 
-Responsible for: finding every piece of typed syntax in a file and blanking it. Not responsible for: checking types,
-reading files, judging plain Lua (a wrong escape, an unknown label, a `break` outside a loop are left to Lua).
+Responsible for: finding every piece of typed syntax in a file and blanking it (`erase`); making every `..` a call, so
+that the machine can see how long texts get (`erase_for_machine`). Not responsible for: checking types, reading files,
+judging plain Lua (a wrong escape, an unknown label, a `break` outside a loop are left to Lua).
 
 Invariants:
 
-* The result has the length of the source, and every character of it is the source's own, or a blank (rarely a `;`, see
-  below) where typed syntax stood. So tokens keep line and column, comments stay, and plain Lua comes out as it is.
+* The result of `erase` has the length of the source, and every character of it is the source's own, or a blank
+  (rarely a `;`, see below) where typed syntax stood. So tokens keep line and column, comments stay, and plain Lua comes
+  out as it is.
 * The only exception that leaves this module is `TypedSyntaxError`.
 * Time is linear in the length of the source: nothing is read twice to find out what it means; at most four tokens of
   lookahead decide. Python's stack does not grow with the nesting of the source, see `_Eraser._walk`.
@@ -47,6 +49,22 @@ class TypedSyntaxError(ValueError):
         super().__init__(f"{name}:{line}: {reason}")
 
 
+JOIN: Final = "_MOONMESH_JOIN"  # the function that stands for `..`; the machine makes it known to the code
+
+
+def erase_for_machine(source: str, name: str) -> str:
+    """The same as `erase`, and `a .. b .. c` becomes a call `(JOIN(a , b , (c)))`. Lines stay, columns do not.
+
+    `..` is the one thing in Lua that makes long texts without a call, so the one that a limit could not see.
+    The operands are evaluated in the same order. In parentheses: a tail call would hide the line an error is about.
+    """
+    if ".." not in source:
+        return erase(source, name)
+    eraser = _Eraser(source, name)
+    eraser.run()
+    return eraser.result(joins_called=True)
+
+
 def erase(source: str, name: str) -> str:
     """Return `source` with its typed syntax blanked; plain Lua comes back unchanged.
 
@@ -71,6 +89,8 @@ _BLOCK_END: Final = frozenset({"end", "else", "elseif", "until", _EOF})
 _UNARY: Final = frozenset({"not", "-", "#", "~"})
 _ARITHMETIC: Final = frozenset({"+", "-", "*", "/", "//", "%", "^", "..", "<<", "&", "|", "~"})
 _BINARY: Final = _ARITHMETIC | {"==", "~=", "<", "<=", ">", "and", "or"}
+# What binds as tightly as `..` or more; a chain of joins ends where any other operator stands.
+_IN_JOIN: Final = frozenset({"+", "-", "*", "/", "//", "%", "^", ".."})
 _LITERALS: Final = frozenset({_NUMBER, _STRING, "nil", "true", "false", "..."})
 _CALL_BEGIN: Final = frozenset({"(", "{", _STRING})
 _LITERAL_TYPES: Final = frozenset({_NUMBER, _STRING, "nil", "true", "false"})
@@ -163,20 +183,45 @@ class _Eraser:
         self._at = 0
         # Per token: 0 = stays, 1 = becomes blank, 2 = becomes a semicolon and blanks.
         self._marks = bytearray(len(self._kinds))
+        # Per token: what stands before it and after it in the text for the machine; `..` tokens that become commas.
+        self._before: dict[int, str] = {}
+        self._after: dict[int, str] = {}
+        self._commas: set[int] = set()
 
     def run(self) -> None:
         self._walk(self._chunk())
 
-    def result(self) -> str:
+    def result(self, *, joins_called: bool = False) -> str:
         pieces: list[str] = []
         done = 0
+        edited = self._commas | self._before.keys() | self._after.keys() if joins_called else set()
         for index, mark in enumerate(self._marks):
-            if mark:
+            if mark or index in edited:
                 start, end = self._starts[index], self._ends[index]
-                blank = _ALL_BUT_LINE_BREAKS.sub(" ", self._source[start:end])
-                pieces += (self._source[done:start], blank if mark == 1 else ";" + blank[1:])
+                text = self._source[start:end]
+                if mark:
+                    blank = _ALL_BUT_LINE_BREAKS.sub(" ", text)
+                    text = blank if mark == 1 else ";" + blank[1:]
+                elif index in self._commas:
+                    text = ","
+                if index in edited:
+                    text = self._before.get(index, "") + text + self._after.get(index, "")
+                pieces += (self._source[done:start], text)
                 done = end
         return "".join(pieces) + self._source[done:]
+
+    def _note_join(self, first: int, joins: list[int]) -> None:
+        """A chain of `..` reaches from token `first` to the one before the present; `joins` are its `..`."""
+        last = self._at - 1
+        while self._marks[last]:
+            last -= 1  # a cast that was erased
+        for index in (first, joins[-1] + 1):
+            self._before.setdefault(index, "")
+        # The chain inside of another one begins later and ends earlier, except where both begin with one token.
+        self._before[first] = f"({JOIN}({self._before[first]}"
+        self._before[joins[-1] + 1] = "(" + self._before[joins[-1] + 1]
+        self._after[last] = self._after.get(last, "") + ")))"
+        self._commas.update(joins)
 
     def _walk(self, root: _Walk) -> None:
         """Run a walk and all it yields, innermost first.
@@ -424,6 +469,8 @@ class _Eraser:
     def _expression(self, *, closed: bool) -> _Walk:
         """Read operands and operators in a row; who binds tighter makes no difference to what is erased."""
         kinds = self._kinds
+        chain = self._at
+        joins: list[int] = []
         while True:
             while kinds[self._at] in _UNARY:
                 self._at += 1
@@ -451,11 +498,18 @@ class _Eraser:
             if cast is not None and not closed:
                 self._part_from_parenthesis(cast)
             kind = kinds[self._at]
+            if joins and kind not in _IN_JOIN:
+                self._note_join(chain, joins)
+                joins = []
             if kind not in _BINARY:
                 return
+            if kind == "..":
+                joins.append(self._at)
             self._at += 1
             if kind == ">" and kinds[self._at] in (">", "=") and self._touches_previous():
                 self._at += 1
+            if kind not in _IN_JOIN:
+                chain = self._at
 
     def _is_cast(self, *, closed: bool) -> bool:
         """Tell whether the token after an operand begins a cast; the module's docstring has the rules."""
@@ -483,6 +537,9 @@ class _Eraser:
             self._expect_closing(")", opener)
         elif not self._accept(_NAME):
             self._fail(f"an expression or a statement cannot begin {self._near()}")
+        elif self._text(opener) == JOIN:
+            self._at = opener
+            self._fail(f"{JOIN} is a name of the machine's own")
         is_call = False
         while True:
             kind = self._kinds[self._at]

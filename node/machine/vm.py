@@ -24,17 +24,21 @@ from lupa import lua54
 from mesh import codec
 from mesh.errors import MeshError
 from node.machine.host_functions import host_functions
-from node.machine.typed_lua import TypedSyntaxError, erase
+from node.machine.typed_lua import JOIN, TypedSyntaxError, erase_for_machine
 
 KERNEL_FILES: Final = (
-    "objects", "errors", "patterns", "views", "blame", "values", "order", "globals", "arguments", "text", "table",
-    "math", "random", "calendar", "date", "coroutine", "environment", "msgpack", "copies", "duration", "zones",
+    "objects", "errors", "patterns", "views", "blame", "values", "sorting", "order", "globals", "arguments", "text",
+    "table", "math", "random", "calendar", "date", "coroutine", "environment", "msgpack", "copies", "duration", "zones",
     "layout", "time", "uuid", "encoding", "channel", "payload", "funcs", "mailbox", "process", "names", "spawner",
     "workflow", "hash", "crypto", "logger", "io", "env", "events", "registry", "store", "queue", "sql", "http_client",
     "weight", "budget", "failing", "loading", "activation", "turns", "inspection", "kernel",
 )  # fmt: skip
 
 INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings
+# The processor's time of a step, first by the clock of the process and then as much again by that of the thread; only
+# the latter where there are long texts. Ten times what as many instructions take: it is for instructions on long texts,
+# and must not end on a slow machine what a fast one has done.
+STEP_CPU_S: Final = 0.2
 STEP_MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
 VM_MEMORY_BYTES_MAX: Final = 512 * 1024 * 1024
 # Kept free for what is handed over into a VM. That happens outside of Lua's protection: where a text does not fit,
@@ -160,6 +164,7 @@ class LuaVM:
     """One Lua state with the kernel. Raises MachineFailed when the kernel cannot be loaded.
 
     now_ns, entropy: the clock and the randomness of functions and processes; a workflow has none of either.
+    step_cpu_s: the processor's time of a step, None = no limit, for a VM that nobody waits for.
     """
 
     def __init__(
@@ -168,6 +173,7 @@ class LuaVM:
         memory_bytes_max: int = VM_MEMORY_BYTES_MAX,
         step_memory_bytes_max: int = STEP_MEMORY_BYTES_MAX,
         instructions_max: int = INSTRUCTIONS_PER_STEP_MAX,
+        step_cpu_s: float | None = STEP_CPU_S,
         now_ns: Callable[[], int] = time.time_ns,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -185,7 +191,7 @@ class LuaVM:
         self._next_handle = 1
         self.machines = 0
         self.prepared: dict[str, UnitSpec] = {}  # by entry; kept here because it is good for this VM only
-        api = self._api = self._load_kernel(memory_bytes_max, step_memory_bytes_max, instructions_max)
+        api = self._api = self._load_kernel(memory_bytes_max, step_memory_bytes_max, instructions_max, step_cpu_s)
         self._compile: Callable[..., bytes | None] = api[b"compile"]
         self._open: Callable[..., None] = api[b"open"]
         self._define_raw: Callable[..., None] = api[b"define"]
@@ -194,7 +200,9 @@ class LuaVM:
         self._stacks: Callable[..., bytes] = api[b"stacks"]
         self._inspect: Callable[..., Any] = api[b"inspect"]
 
-    def _load_kernel(self, memory_bytes_max: int, step_memory_bytes_max: int, instructions_max: int) -> Any:
+    def _load_kernel(
+        self, memory_bytes_max: int, step_memory_bytes_max: int, instructions_max: int, step_cpu_s: float | None
+    ) -> Any:
         kernel = self._lua.table()
         kernel[b"modules"] = self._lua.table()
         limits = self._lua.table()
@@ -203,6 +211,8 @@ class LuaVM:
         limits[b"vm_memory_kb"] = memory_bytes_max // 1024
         limits[b"string_bytes_max"] = step_memory_bytes_max
         limits[b"crowded_kb"] = VM_CROWDED_KB
+        limits[b"cpu_s"] = step_cpu_s
+        limits[b"join_name"] = JOIN.encode()
         kernel[b"limits"] = limits
         host = self._lua.table()
         checked = self._lua.eval(_CHECKED)
@@ -222,7 +232,7 @@ class LuaVM:
         if key in self._compiled:
             return None
         try:
-            plain = erase(source, name)
+            plain = erase_for_machine(source, name)
         except TypedSyntaxError as error:
             return str(error)
         problem: bytes | None = self._guard(
