@@ -48,7 +48,8 @@ from mesh.errors import (
     Undecodable,
     Unreachable,
 )
-from mesh.handshake import READ_BYTES, ConnectOptions, Link, dial, with_scheme, without_secrets
+from mesh.handshake import READ_BYTES, ConnectOptions, Link, dial
+from mesh.redaction import with_scheme, without_secrets
 from mesh.wire import (
     CRLF,
     PING,

@@ -25,6 +25,7 @@ from nats.aio.transport import TcpTransport
 
 from mesh.envelopes import PayloadCodec
 from mesh.errors import BadCredentials, NotLetIn, Unreachable
+from mesh.redaction import with_scheme, without_secrets
 
 READ_BYTES = 256 * 1024
 # A payload is in memory as a whole, at its sender and its receiver, and in a Lua VM that has a limit of its own.
@@ -138,17 +139,6 @@ async def dial(address: str, name: str, options: ConnectOptions, *, hostname: st
             raise why(without_secrets(address), reason) from error
         raise
     return link
-
-
-def with_scheme(address: str) -> str:
-    """Return the address with `nats://` before it if it has no scheme."""
-    return address if "://" in address else f"nats://{address}"
-
-
-def without_secrets(address: str) -> str:
-    """Return the address without user, password and token, fit for logs and messages."""
-    parts = urlsplit(with_scheme(address))
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 class _HandshakeClient(nats.aio.client.Client):

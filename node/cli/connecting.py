@@ -21,6 +21,7 @@ from click.core import ParameterSource
 
 from mesh.context import BadContext, Context, load_context, selected_context
 from mesh.errors import RequestTimeout
+from mesh.redaction import without_secrets
 from node.cli.values import DURATION
 
 if TYPE_CHECKING:
@@ -197,9 +198,15 @@ def _typed_flags(ctx: click.Context) -> str:
         "keys": "--keys",
     }  # fmt: skip
     return "".join(
-        f" {flag} {shlex.quote(str(ctx.params[name]))}"
+        f" {flag} {shlex.quote(_fit_to_be_shown(name, str(ctx.params[name])))}"
         for name, flag in flags.items()
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    )
+
+
+def _fit_to_be_shown(name: str, value: str) -> str:
+    return (
+        ",".join(without_secrets(address) for address in value.split(",")) if name == "url" and "@" in value else value
     )
 
 

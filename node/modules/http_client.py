@@ -10,6 +10,7 @@ response; only what brought no answer is an error.
 from __future__ import annotations
 
 import base64
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -22,6 +23,7 @@ import anyio.to_thread
 
 from mesh.duration import SECOND, BadDuration, parse_duration_ns
 from mesh.failure import Failure, Kind
+from mesh.redaction import shown_url, without_quotes
 from node.modules import Caller, Refused
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ class HttpClientModule:
                 except Refused as refusal:
                     answers[place] = refusal.failure
                 except Exception as error:  # one request's bad luck is not that of the others
-                    answers[place] = Failure(f"{method} {url}: {type(error).__name__}: {error}", Kind.INTERNAL, False)
+                    answers[place] = Failure(f"{method} {shown_url(url)}: {type(error).__name__}", Kind.INTERNAL, False)
 
         async with anyio.create_task_group() as tasks:
             for place, (method, url, options) in enumerate(wishes):
@@ -118,11 +120,13 @@ class HttpClientModule:
             if query:
                 target = target.copy_with(params=[*target.params.multi_items(), *query])
         except (httpx2.InvalidURL, ValueError, TypeError) as error:
-            raise Refused(f"{url!r} is no URL: {error}", Kind.INVALID) from None
+            raise Refused(f"{shown_url(url)!r} is no URL: {without_quotes(str(error))}", Kind.INVALID) from None
         if target.scheme not in ("http", "https") or not target.host or re.search(r"[\s%]", target.host):
-            raise Refused(f"{url!r} is no URL to ask: it must begin with http:// or https:// and a host", Kind.INVALID)
+            raise Refused(
+                f"{shown_url(url)!r} is no URL to ask: it must begin with http:// or https:// and a host", Kind.INVALID
+            )
         redirects = options.get("follow_redirects", True)
-        what = f"{method} {url}"
+        what = f"{method} {shown_url(url)}"
         try:
             with anyio.fail_after(timeout_s):
                 request = client.build_request(method, target, headers=headers, content=content)
@@ -136,7 +140,7 @@ class HttpClientModule:
         except httpx2.TooManyRedirects:
             raise Refused(f"{what}: redirected more than {REDIRECTS_MAX} times", Kind.INTERNAL) from None
         except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL, UnicodeError) as error:
-            raise Refused(f"{what}: cannot be sent: {error}", Kind.INVALID) from None
+            raise Refused(f"{what}: cannot be sent: {without_quotes(str(error))}", Kind.INVALID) from None
         except httpx2.DecodingError as error:
             raise Refused(f"{what}: the answer cannot be read: {error}", Kind.INTERNAL) from None
         except (httpx2.TransportError, OSError) as error:
@@ -166,6 +170,8 @@ class HttpClientModule:
 def _new_client() -> httpx2.AsyncClient:
     import httpx2
 
+    # It logs every request with its whole URL, in which there may be a password or a key.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     return httpx2.AsyncClient(
         limits=httpx2.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_IDLE_MAX),
         max_redirects=REDIRECTS_MAX,

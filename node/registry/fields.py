@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from mesh.duration import SECOND, BadDuration, parse_duration_ns
+from mesh.redaction import unresolved
 from node.registry.documents import FieldPath, Value
 from node.registry.entries import Entry, EntryId, Problem, did_you_mean, resolve_reference
 from node.registry.environment import Environment
@@ -38,9 +39,11 @@ class EntryReader:
         self.references: list[tuple[FieldPath, EntryId]] = []  # the sound ones, with the fields they stand in
         self._entries = entries
         self._environment = environment
+        self._placeholders: dict[str, str] = {}  # what a placeholder gave -> the text with it, for messages
 
     def report(self, path: FieldPath, reason: str) -> None:
-        """Note a problem of the field at `path`."""
+        """Note a problem of the field at `path`. What a variable holds is not shown: it may be a secret."""
+        reason = unresolved(reason, self._placeholders)
         problem = Problem(self.entry.file, self.entry.line_of(path), self.entry.id, reason)
         if problem not in self.problems:
             self.problems.append(problem)
@@ -57,10 +60,13 @@ class EntryReader:
         match value:
             case str() if path not in self.entry.included:
                 try:
-                    return substitute(value, lambda name: self._environment.get(name, self.entry.namespace))
+                    found = substitute(value, lambda name: self._environment.get(name, self.entry.namespace))
                 except BadPlaceholder as e:
                     self.report(path, f"{_dotted(path)}: {e}")
                     return None
+                if found != value:
+                    self._placeholders[str(found)] = str(value)
+                return found
             case dict():
                 return {key: self.resolved(item, (*path, key)) for key, item in value.items()}
             case list():
