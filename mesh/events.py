@@ -6,6 +6,8 @@ what does not even look like an event is None.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -95,7 +97,11 @@ _NAMES_RUN: Final = frozenset({"ret", "claim", "tick", "exit", "mark", "attrs", 
 
 
 def parse(subject: str, seq: int, at_ns: int, data: bytes, raw_headers: bytes | None) -> Event | None:
-    """Read a stored message as an event; None when its subject is not one of ours."""
+    """Read a stored message as an event; None when its subject is not one of ours, or the server itself is its author.
+
+    The server answers a publish on the reply subject that it has, whatever that is, so whoever may publish anything at
+    all can have an acknowledgement stored as an event of any workflow: no writer of ours writes such a thing.
+    """
     parts = subject.split(".")
     if len(parts) < 6 or not can_be_named(subject):
         return None
@@ -113,7 +119,7 @@ def parse(subject: str, seq: int, at_ns: int, data: bytes, raw_headers: bytes | 
         kind == "exit" and not args[1].isdecimal()
     ):
         return None
-    if not _is_canonical(parts[4]):
+    if not _is_canonical(parts[4]) or (data[:1] == b"{" and is_acknowledgement(data)):
         return None
     return Event(kind, parts[4], seq, at_ns, args, data, raw_headers)
 
@@ -122,6 +128,22 @@ def unreadable_event(subject: str, start: Event) -> Event:
     """What stands in a history, right behind its start, for an event that the server has and cannot read."""
     parts = subject.split(".")
     return Event(UNREADABLE, parts[4], start.seq, start.at_ns, parts[5:], b"", None)
+
+
+# The names of the mesh's streams, in what a server says of a publish: `{"stream":"WF_orders","seq":7}`, or an error.
+_ACKNOWLEDGED: Final = re.compile(rb'"stream":\s*"(?:WF|KV|OBJ)_')
+_ACKNOWLEDGEMENT_BYTES_MAX: Final = 2048
+
+
+def is_acknowledgement(data: bytes) -> bool:
+    """Whether a message is what the server answers a publish into a stream of the mesh with."""
+    if len(data) > _ACKNOWLEDGEMENT_BYTES_MAX or _ACKNOWLEDGED.search(data) is None:
+        return False
+    try:
+        said = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and isinstance(said.get("stream"), str) and isinstance(said.get("seq"), int)
 
 
 _is_canonical = lru_cache(maxsize=CACHED_NAMES_MAX)(is_canonical)

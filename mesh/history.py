@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 import anyio
 
 from mesh.errors import ServerRefused, Undecodable, Unreadable
-from mesh.events import Event, StartSpec, decode_end, decode_start, parse, unreadable_event
+from mesh.events import Event, StartSpec, decode_end, decode_start, is_acknowledgement, parse, unreadable_event
 from mesh.imported import restored
 from mesh.jetstream import JetStream, StoredMessage
 from mesh.lineage import arranged, reads_from
@@ -136,7 +136,7 @@ class History:
             if not ends:
                 return None
             partition = self._note_partition(key, ends[0].subject)
-        message = await self._js.get_next(self.stream, run, key.stored(partition, "end", str(run)))
+        message = await self._next(run, key.stored(partition, "end", str(run)))
         return RunOutcome(run, message.seq, message.data) if message is not None else None
 
     async def start_after(self, key: WorkflowKey, seq: int) -> OpenRun | None:
@@ -144,13 +144,29 @@ class History:
         partition = await self.partition_of(key)
         if partition is None:
             return None
-        message = await self._js.get_next(self.stream, seq + 1, key.stored(partition, "start"))
+        message = await self._next(seq + 1, key.stored(partition, "start"))
         return OpenRun(message.seq, message) if message is not None else None
 
     async def last_start(self, key: WorkflowKey) -> OpenRun | None:
         """The last start that is stored, effective or not."""
         starts = await self._js.multi_last(self.stream, [key.stored("*", "start")])
+        if starts and is_acknowledgement(starts[0].data):
+            return await self._last_but_acknowledgements(key)
         return OpenRun(starts[0].seq, starts[0]) if starts else None
+
+    async def _last_but_acknowledgements(self, key: WorkflowKey) -> OpenRun | None:
+        last, following = None, await self.start_after(key, 0)
+        while following is not None:
+            last, following = following, await self.start_after(key, following.run)
+        return last
+
+    async def _next(self, seq: int, subject: str) -> StoredMessage | None:
+        """The first event of a subject from a sequence on. What the server itself has written there is none."""
+        while (message := await self._js.get_next(self.stream, seq, subject)) is not None:
+            if not is_acknowledgement(message.data):
+                return message
+            seq = message.seq + 1
+        return None
 
     async def only_run(self, key: WorkflowKey, at_least: int | None = None) -> tuple[OpenRun, list[Event]] | None:
         """The open run of a workflow that was started once, with its events: two look-ups for what most histories are.
@@ -292,7 +308,7 @@ class History:
             else:
                 # Not from `first`: before a run's own start come only those of earlier runs.
                 named = int(args[0]) if args and args[0].isdecimal() else run
-                earliest = await self._js.get_next(self.stream, named, message.subject)
+                earliest = await self._next(named, message.subject)
                 found.append(earliest or message)
         return sorted((message for message in found if message.seq <= horizon), key=_seq)
 
