@@ -462,6 +462,8 @@ class Node:
         for node in gone:
             self.farewells.node_lost(node)
         if gone:
+            for engine in self.engines.values():
+                engine.node_gone()
             self.farewells.nodes_changed(gone)
             if self._tasks is not None and self.members.is_first:
                 self._tasks.start_soon(self.names.purge)

@@ -51,6 +51,28 @@ async def test_a_client_hears_soon_that_the_node_with_its_call_was_killed(
     assert failures == [Failure("the host that ran app:sleeps is gone", HOST_LOST, retryable=True)]
 
 
+async def test_a_call_that_was_lost_with_its_node_is_made_again_at_once(
+    tmp_path: Path, nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner hears that a node is gone, and does not wait until it is time to look after the call."""
+    monkeypatch.setattr("node.workflows.calls.ASK_AFTER_S", 3600.0)
+    app = write_app(
+        tmp_path,
+        workflows={"nap": "return function() return funcs.call('app:sleeps', 60) end"},
+        functions={"sleeps": {"source": SLEEPS, "modules": ["time", "logger"]}},
+    )
+    url, only = nats_server().url, ("--only", "app:sleeps")
+    async with (
+        a_mesh(url, app, node_id="owner", functions=False) as mesh,
+        a_node(app, url, node_id="a", arguments=only) as a,
+    ):
+        await mesh.start("nap")
+        await wait_until(lambda: "it has begun" in a.log())
+        async with a_node(app, url, node_id="b", arguments=only) as b:
+            a.kill()
+            await wait_until(lambda: "it has begun" in b.log(), 10)
+
+
 async def test_a_long_call_is_waited_for_and_given_up_when_its_time_is_over(
     tmp_path: Path, nats_server: ServerFactory
 ) -> None:

@@ -6,6 +6,7 @@ here waits for the answer. What is kept is when to look after a call again; a ca
 dropped without further ado.
 
     published ── 1 s without outcome ──> "who has this call?" asked of all hosts of the function
+                 or a node is gone
         somebody has it  ──> leave it, ask again in a second
         nobody has it    ──> the attempt has failed (`HostLost`) and the retry policy decides; a call that may run only
                              once is published again if no host has claimed it, else its outcome is unknown for ever
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from mesh.tracecontext import TraceContext
 
 ASK_AFTER_S: Final = 1.0
+# When a node is gone: a request that is younger than this may still be on its way to a host that lives.
+ON_ITS_WAY_S: Final = 0.1
 # How long hosts have to answer. Once all live nodes that offer the function have answered, nothing is waited for; a
 # node that is gone leaves the roster within a fraction of a second. So this is for nodes that are paused or swamped.
 ANSWER_S: Final = 2.0
@@ -194,6 +197,24 @@ class Calls:
         """Ask whoever runs this call to stop; its outcome is waited for all the same."""
         op.told = True
         self.abandon(run, op)
+
+    def node_gone(self) -> None:
+        """A node is gone, and calls may be with it: ask now after all that are open, not when each is due."""
+        now = time.monotonic()
+        self._heap = [
+            (min(due_s, max(now, watch.begun_s + ON_ITS_WAY_S)), order, watch)
+            if watch.published and not watch.waits
+            else (due_s, order, watch)
+            for due_s, order, watch in self._heap
+        ]
+        heapq.heapify(self._heap)
+        fresh, self._fresh = self._fresh, deque()
+        for begun, key, run, op, attempt in fresh:
+            if run.open.get(op.n) is op and self._is_open(run, op) and op.attempt == attempt:
+                close_by = begun + DEFAULT_CALL_OPTIONS.start_to_close_ns / 1e9
+                watch = Watch(key, run, op, attempt, True, begun, close_by)
+                self._push(watch, max(now, begun + ON_ITS_WAY_S))
+        self._urgent.set()
 
     def _push(self, watch: Watch, due_s: float) -> None:
         watch.due_s = due_s

@@ -491,6 +491,10 @@ class Engine:
             await self._following.save_checkpoints()
             await self._slack.give_back(self._instances.evictions, self._loop.time())
 
+    def node_gone(self) -> None:
+        """Another node is gone, perhaps with calls of this one's workflows."""
+        self._effects.calls.node_gone()
+
     def keys_changed(self) -> None:
         """The keyring has other keys: what could not be opened is read again."""
         for instance in list(self._by_token.values()):
