@@ -128,7 +128,7 @@ class _Write:
 
 
 class _Batch(NamedTuple):
-    """Writes that were sent together, with their tokens. sent_s: by the loop's clock."""
+    """Writes that were sent together, with their tokens. sent_s: by the loop's clock; 0 = behind others, not timed."""
 
     writes: Sequence[tuple[str, _Write]]
     sent_s: float
@@ -396,6 +396,7 @@ class Outbox:
 
     def _send_batch(self, writes: list[tuple[str, _Write]]) -> bool:
         batch_id = secrets.token_urlsafe(6)
+        sent_s = 0.0 if self._sent else self._loop.time()
         last_token, last = writes[-1]
         try:
             for i, (_, write) in enumerate(writes, start=1):
@@ -410,7 +411,7 @@ class Outbox:
             write.tries += 1
             self._sent[token] = write
             self._await(token, write)
-        last.batch = _Batch(writes, self._loop.time())
+        last.batch = _Batch(writes, sent_s)
         return True
 
     def _may_be_batched(self, write: _Write) -> bool:
@@ -502,7 +503,8 @@ class Outbox:
             self._send_waiting()
             return
         self._batches += 1
-        self._pace.note_batch(now_s - batch.sent_s, len(batch.writes), now_s)
+        if batch.sent_s:
+            self._pace.note_batch(now_s - batch.sent_s, len(batch.writes), now_s)
         first_seq = int(stored[1]) - len(batch.writes) + 1
         for i, (token, write) in enumerate(batch.writes):
             if self._sent.pop(token, None) is not None:

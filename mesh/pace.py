@@ -30,13 +30,13 @@ BATCH_MAX: Final = 500  # the server takes 1,000; what comes later waits for all
 class Pace:
     """What was measured of one server, in seconds a write. in_batches: whether writes are to be sent in batches."""
 
-    __slots__ = ("_not_before_s", "_samples", "batched_s", "in_batches", "single_s")
+    __slots__ = ("_batches", "_not_before_s", "_samples", "batched_s", "in_batches", "single_s")
 
     def __init__(self) -> None:
         self.single_s = 0.0
         self.batched_s = 0.0
         self.in_batches = False
-        self._samples = 0
+        self._samples = self._batches = 0
         self._not_before_s = 0.0
 
     def note_singles(self, per_write_s: float, now_s: float) -> None:
@@ -47,17 +47,18 @@ class Pace:
             self.in_batches = True
 
     def note_batch(self, took_s: float, writes: int, now_s: float) -> None:
-        """A batch of at least BATCH_MIN writes was acknowledged so long after it was sent."""
+        """A batch of at least BATCH_MIN writes, before which nothing waited, was acknowledged after so long."""
+        self._batches += 1
         per_write_s = took_s / writes
         self.batched_s += (per_write_s - self.batched_s) * (NEWEST_COUNTS if self.batched_s else 1.0)
-        if self.batched_s > self.single_s * WORTH_IT:
+        if self._batches >= SAMPLES_MIN and self.batched_s > self.single_s * WORTH_IT:
             self.rest(now_s)
 
     def restart(self) -> None:
         """Forget what was measured: it may be another server from now on."""
         self.in_batches = False
         self.single_s = self.batched_s = self._not_before_s = 0.0
-        self._samples = 0
+        self._samples = self._batches = 0
 
     def rest(self, now_s: float) -> None:
         """Batches are refused, or no better: send none for a while, and measure anew."""

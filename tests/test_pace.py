@@ -38,7 +38,8 @@ def test_one_slow_stretch_among_quick_ones_says_nothing() -> None:
 def test_batches_that_save_too_little_end_for_a_while() -> None:
     pace = Pace()
     slow(pace)
-    pace.note_batch(FLUSHED_S * WORTH_IT * 100, 100, 5.0)
+    for _ in range(10):
+        pace.note_batch(FLUSHED_S * WORTH_IT * 100, 100, 5.0)
     assert pace.in_batches
     pace.note_batch(FLUSHED_S * 200, 100, 5.0)
     assert not pace.in_batches
@@ -55,3 +56,13 @@ def test_another_server_is_measured_anew() -> None:
     assert not pace.in_batches
     slow(pace)
     assert pace.in_batches
+
+
+def test_the_first_batches_may_take_long() -> None:
+    pace = Pace()
+    slow(pace)
+    for _ in range(SAMPLES_MIN - 1):
+        pace.note_batch(FLUSHED_S * 1000, 100, 5.0)
+    assert pace.in_batches
+    pace.note_batch(FLUSHED_S * 1000, 100, 5.0)
+    assert not pace.in_batches
