@@ -15,13 +15,14 @@ from typing import Final
 
 # A server that does not flush needs 10 to 40 us for a message, even on a crowded machine; a flush takes longer.
 SLOW_S: Final = 0.000_08
-SAMPLE_WRITES: Final = 64
+SAMPLE_WRITES: Final = 128  # fewer are read at once by a reader that is busy, which looks like a quick server
 # One slow stretch may be anything: a neighbour on the same disk, a processor that was elsewhere.
 NEWEST_COUNTS: Final = 0.25
+NEWEST_BATCH_COUNTS: Final = 0.1
 SAMPLES_MIN: Final = 4
 # Batches that do not save at least this part of the time are not worth their trouble; asked again after a while.
 WORTH_IT: Final = 0.8
-REST_S: Final = 30.0
+REST_S: Final = 5.0
 # Below this many the fixed cost of a batch is more than that of flushing each.
 BATCH_MIN: Final = 32
 BATCH_MAX: Final = 500  # the server takes 1,000; what comes later waits for all of it
@@ -50,7 +51,7 @@ class Pace:
         """A batch of at least BATCH_MIN writes, before which nothing waited, was acknowledged after so long."""
         self._batches += 1
         per_write_s = took_s / writes
-        self.batched_s += (per_write_s - self.batched_s) * (NEWEST_COUNTS if self.batched_s else 1.0)
+        self.batched_s += (per_write_s - self.batched_s) * (NEWEST_BATCH_COUNTS if self.batched_s else 1.0)
         if self._batches >= SAMPLES_MIN and self.batched_s > self.single_s * WORTH_IT:
             self.rest(now_s)
 

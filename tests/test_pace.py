@@ -41,7 +41,7 @@ def test_batches_that_save_too_little_end_for_a_while() -> None:
     for _ in range(10):
         pace.note_batch(FLUSHED_S * WORTH_IT * 100, 100, 5.0)
     assert pace.in_batches
-    pace.note_batch(FLUSHED_S * 200, 100, 5.0)
+    pace.note_batch(FLUSHED_S * 400, 100, 5.0)
     assert not pace.in_batches
     slow(pace, 5.0 + REST_S - 0.1)
     assert not pace.in_batches
