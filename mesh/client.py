@@ -190,13 +190,18 @@ class WorkflowHandle:
             return await self._client.wait(self)
         raise RequestTimeout(f"the result of workflow {self.id!r}", timeout_s or 0.0)
 
-    async def reset(self, event: int, *, reason: str = "", signals: bool = True) -> WasReset:
+    async def reset(
+        self, event: int, *, reason: str = "", signals: bool = True, without: Sequence[int] = ()
+    ) -> WasReset:
         """Run the workflow anew from one of its events (`mesh.resetting`); this handle is the new run's from then on.
 
-        event: its number in the history, from 1. Raises NotFound, CannotReset, Conflict.
+        event: its number in the history, from 1. signals: whether it is given those that came after the event, too.
+        without: numbers of those of them that it is not given. Raises NotFound, CannotReset, Conflict.
         """
         history = self._client.history(self.key.queue)
-        done = await reset_workflow(self._client.js, history, self.key, event, reason=reason, signals=signals)
+        done = await reset_workflow(
+            self._client.js, history, self.key, event, reason=reason, signals=signals, without=without
+        )
         self.run = done.run
         return done
 

@@ -196,6 +196,7 @@ class StartSpec:
     encrypted: payloads that come in plain are none of its. It holds when the start itself came encrypted, so a history
     that somebody has decrypted replays all the same.
     base: what a reset run rests on. reason: why it was reset, as somebody said.
+    without: sequences of signals that a reset has left out, for the reset run and for those that follow it.
     origin: what an imported run was where it was recorded. Not in the body but in a header; of such a run everything
     is under its own start, so `since` and `base` are left out.
     """
@@ -222,6 +223,7 @@ class StartSpec:
     heard: tuple[str, ...] = ()
     base: Base | None = None
     reason: str = ""
+    without: tuple[int, ...] = ()
     origin: Origin | None = None
 
     def encode(self) -> bytes:
@@ -290,6 +292,8 @@ def _decoded_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
         known["messages"] = tuple(_startup_message(m) for m in known["messages"])
     if "heard" in known:
         known["heard"] = tuple(once for once in known["heard"] if isinstance(once, str))
+    if "without" in known:
+        known["without"] = tuple(seq for seq in known["without"] if type(seq) is int)
     spec = StartSpec(**known)
     try:
         args = codec.unpack(spec.args)

@@ -9,12 +9,12 @@ Pure. A list of events here is in the order in which they are applied: the start
 Invariants:
   * event n of a reset run is event n of the run it rests on, up to the chosen event;
   * what was asked of an older run after that event (cancel, kill) is not asked of the reset one; what was sent to it
-    (signals) is sent to the reset one, too, unless the reset says otherwise.
+    (signals) is sent to the reset one, too, unless the reset says otherwise, of all of them or of some.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from mesh.errors import NotFound, Undecodable
@@ -44,13 +44,13 @@ def arranged(run: int, events: Sequence[Event], starts: Mapping[int, StartSpec])
         return [start, *own]
     base = spec.base
     if base is None:
-        return [start, *_left_over(run, spec.since, events), *own]
+        return [start, *_but(spec.without, _left_over(run, spec.since, events)), *own]
     if base.run not in starts:
         raise NotFound(f"run {run} rests on the history of run {base.run}, which is not there")
     old = arranged(base.run, [event for event in events if event.seq < run], starts)[1:]
     taken = [_rebadged(event, base.run, run) for event in old if event.seq <= base.upto]
     later = [event for event in old if event.seq > base.upto]
-    return [start, *taken, *_still_counts(later, base.run, signals=base.signals), *own]
+    return [start, *taken, *_but(spec.without, _still_counts(later, base.run, signals=base.signals)), *own]
 
 
 def taken_over(run: int, spec: StartSpec, events: Sequence[Event]) -> int:
@@ -59,6 +59,10 @@ def taken_over(run: int, spec: StartSpec, events: Sequence[Event]) -> int:
         return 0
     upto = spec.base.upto
     return next((i for i, event in enumerate(events) if i and not (event.seq <= upto < run)), len(events))
+
+
+def _but(without: Sequence[int], events: Iterable[Event]) -> Iterator[Event]:
+    return (event for event in events if event.kind != "signal" or event.seq not in without)
 
 
 def _rebadged(event: Event, old: int, new: int) -> Event:

@@ -89,11 +89,19 @@ class WasReset:
 
 
 async def reset_workflow(
-    js: JetStream, history: History, key: WorkflowKey, number: int, *, reason: str = "", signals: bool = True
+    js: JetStream,
+    history: History,
+    key: WorkflowKey,
+    number: int,
+    *,
+    reason: str = "",
+    signals: bool = True,
+    without: Sequence[int] = (),
 ) -> WasReset:
     """Start a new run that goes on from an event of the newest one; an open one is ended first.
 
     number: of the event, from 1, or its stream sequence. signals: give it those that came after the event, too.
+    without: numbers of some of these that it is not given, such as one that nobody can read.
     Raises NotFound, CannotReset (NoSuchEvent, ChildrenRun), Conflict when somebody starts it meanwhile, OutcomeUnknown.
     """
     for _ in range(TRIES):
@@ -112,7 +120,8 @@ async def reset_workflow(
         running = [c for c in children_at(events, index) if c.ended or await _is_child(js, key, c)]
         if running:
             raise ChildrenRun(key.id, index + 1, running)
-        spec = reset_start(old, opened.run, events, index, reason=reason, signals=signals)
+        left_out = [left_out_signal(key.id, events, index, each) for each in without]
+        spec = reset_start(old, opened.run, events, index, reason=reason, signals=signals, without=left_out)
         if spec.parent is not None and await _was_told(js, spec):
             spec = replace(spec, parent=None)
         at = (index + 1, events[index].seq)
@@ -133,6 +142,18 @@ def chosen_event(workflow_id: str, run: int, events: Sequence[Event], number: in
         ender = events[ends].kind if ends < len(events) else ""
         raise NoSuchEvent(workflow_id, number, ends, "timeout" if ender == "tick" else ender)
     return index
+
+
+def left_out_signal(workflow_id: str, events: Sequence[Event], index: int, number: int) -> int:
+    """The sequence of a signal that a run is not given which goes on from the event at index. Raises CannotReset."""
+    at = event_index(events, number)
+    if at is None or at <= index or events[at].kind != "signal":
+        found = "there is no such event" if at is None else f"it is the {events[at].kind} of event {at + 1}"
+        raise CannotReset(
+            f"event {number} of workflow {workflow_id!r} cannot be left out: {found}, and only signals after event "
+            f"{index + 1} can be; to do without an event that is no signal, reset to one before it"
+        )
+    return events[at].seq
 
 
 def children_at(events: Sequence[Event], index: int) -> list[Child]:
@@ -156,9 +177,16 @@ def children_at(events: Sequence[Event], index: int) -> list[Child]:
 
 
 def reset_start(
-    old: StartSpec, run: int, events: Sequence[Event], index: int, *, reason: str = "", signals: bool = True
+    old: StartSpec,
+    run: int,
+    events: Sequence[Event],
+    index: int,
+    *,
+    reason: str = "",
+    signals: bool = True,
+    without: Sequence[int] = (),
 ) -> StartSpec:
-    """The start of the run that goes on from an event of an older run."""
+    """The start of the run that goes on from an event of an older run. without: sequences of signals."""
     before = old.base
     base = Base(
         run=run,
@@ -168,7 +196,8 @@ def reset_start(
         start_bytes=before.start_bytes if before is not None else len(events[0].data),
         signals=signals,
     )
-    return replace(old, base=base, reason=reason, chain_started_ns=0, cron="")
+    left_out = (*old.without, *without)
+    return replace(old, base=base, reason=reason, without=left_out, chain_started_ns=0, cron="")
 
 
 def _ends(run: int, event: Event) -> bool:

@@ -282,6 +282,11 @@ async def test_what_was_tampered_with_suspends_the_workflow_and_no_more(
         for handle in handles[1:4]:
             await wait_until_async(partial(is_suspended, handle), 10)
             assert "does not open: it was changed" in (await handle.describe()).detail["reason"]
+        # What was sent in earnest is not lost with it.
+        await handles[1].signal("go", "in earnest")
+        await handles[1].reset(1, without=[2])
+        assert await handles[1].result(timeout_s=10) == [1, "in earnest"]
+        for handle in handles[2:4]:
             await handle.terminate()
             with pytest.raises(WorkflowFailed, match="terminated"):
                 await handle.result(timeout_s=10)

@@ -89,6 +89,7 @@ FULL = StartSpec(
     parent=Parent("q", "id", 5, 6), messages=({"topic": "t", "body": codec.encode(1), "from": "{c@w|x}"},), run_timeout_ns=1,
     execution_timeout_ns=2, start_delay_ns=3, retry_policy={"maximum_attempts": 2}, cron="* * * * *", memo={"m": 1}, attrs={"a": "b"},
     attempt=4, chain_started_ns=5, since=6, base=Base(1, 2, 3, 4, 5, signals=False), reason="r",
+    encrypted=True, heard=("sender/1",), without=(7, 8),
 )  # fmt: skip
 
 

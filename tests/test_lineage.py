@@ -14,7 +14,16 @@ from mesh.event_numbers import event_index
 from mesh.events import Base, EndRecord, Event, StartSpec, decode_end, decode_start, reset_of
 from mesh.failure import Failure
 from mesh.lineage import arranged, reads_from, taken_over
-from mesh.resetting import Child, ChildrenRun, NoSuchEvent, children_at, chosen_event, reset_start
+from mesh.resetting import (
+    CannotReset,
+    Child,
+    ChildrenRun,
+    NoSuchEvent,
+    children_at,
+    chosen_event,
+    left_out_signal,
+    reset_start,
+)
 from node.workflows.replaying import recorded_marks, replay_steps
 from tests.flows import RUN, T0_NS, Flow
 
@@ -108,6 +117,26 @@ def test_signals_after_the_event_are_given_to_the_new_run_and_what_was_asked_is_
     assert [e.kind for e in reset(old, 2)[1]] == ["start", "signal", "signal"]
     assert [e.kind for e in reset(old, 2, signals=False)[1]] == ["start", "signal"]
     assert [e.kind for e in reset(old, 3)[1]] == ["start", "signal", "cancel", "signal"]
+
+
+def test_signals_that_a_reset_has_left_out_are_given_to_no_run_that_follows_from_it() -> None:
+    source = "return function() local s = process.listen('s') return { (s:receive()), (s:receive()) } end"
+    old = started(source)
+    for value in ("one", "bad", "two"):
+        old.signal("s", value)
+    bad = old.events[2].seq
+    spec = reset_start(old.spec, RUN, old.events, 0, without=[bad])
+    start = Event("start", "flow-1", NEW, T0_NS, [], spec.encode(), None)
+    assert [e.seq - RUN for e in arranged(NEW, [*old.events, start], {RUN: old.spec, NEW: spec})[1:]] == [1, 3]
+    follows = replace(spec, base=None, since=RUN + 1)  # the run that a reset one has gone on as
+    later = start._replace(seq=NEW + 9, data=follows.encode())
+    found = arranged(NEW + 9, [*old.events, start, later], {NEW + 9: follows})
+    assert [e.seq - RUN for e in found[1:]] == [3]
+    again = reset_start(spec, NEW, old.events, 0, without=[bad + 1])
+    assert again.without == (bad, bad + 1)
+    for index, number in ((0, 1), (2, 3), (0, 99)):
+        with pytest.raises(CannotReset, match=f"event {number} .* cannot be left out"):
+            left_out_signal("flow-1", old.events, index, number)
 
 
 def test_what_comes_after_an_end_that_goes_on_is_the_new_runs_whatever_it_is() -> None:

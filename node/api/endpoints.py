@@ -152,6 +152,7 @@ ENDPOINTS: Final = (
             QUEUE,
             Field("reason", Kind.TEXT, "why, to be kept in the history"),
             Field("signals", Kind.FLAG, "whether the signals that came after the event are given to the new run"),
+            Field("without", Kind.LIST, "numbers of signals after the event that are not given to the new run"),
         ),
     ),
     EndpointSpec(

@@ -182,11 +182,20 @@ async def terminate(asker: Asker, *, id: str, queue: str | None = None) -> Recor
 
 
 async def reset(
-    asker: Asker, *, id: str, event: int, queue: str | None = None, reason: str = "", signals: bool = True
+    asker: Asker,
+    *,
+    id: str,
+    event: int,
+    queue: str | None = None,
+    reason: str = "",
+    signals: bool = True,
+    without: Sequence[Any] = (),
 ) -> Record:
     """Run a workflow anew from one of its events: {id, queue, run, base, event, seq}. Raises NotFound, CannotReset."""
+    if not all(type(number) is int and number > 0 for number in without):
+        raise BadRequest("without is a list of numbers of events, from 1, or of their stream sequences")
     handle = await asker.find(id, queue)
-    done = await handle.reset(event, reason=reason, signals=signals)
+    done = await handle.reset(event, reason=reason, signals=signals, without=without)
     return {
         "id": id, "queue": handle.key.queue, "run": done.run, "base": done.base, "event": done.number, "seq": done.seq,
     }  # fmt: skip

@@ -28,11 +28,27 @@ TIMEOUT_DEFAULT = "15s"
     default=True,
     help="Whether signals that came after the event are given to the new run.  [default: they are]",
 )
+@click.option(
+    "--without",
+    "without",
+    type=click.IntRange(1),
+    multiple=True,
+    metavar="N",
+    help="A signal after the event that is not given to the new run, such as one that nobody can read. Repeatable.",
+)
 @queue_option
 @click.option("--json", "as_json", is_flag=True, help="Print {id, queue, run, base, event, seq}.")
 @connection_options(timeout=TIMEOUT_DEFAULT)
 def reset(
-    workflow_id: str, *, number: int, reason: str, signals: bool, queue: str | None, as_json: bool, server: Server
+    workflow_id: str,
+    *,
+    number: int,
+    reason: str,
+    signals: bool,
+    without: tuple[int, ...],
+    queue: str | None,
+    as_json: bool,
+    server: Server,
 ) -> None:
     """Run the workflow ID anew from one of its events: what to do when its code had a fault and is fixed now.
 
@@ -53,7 +69,7 @@ def reset(
             with server.deadline("the reset"):
                 record = await carry_out(
                     server.asker(client), "reset", id=workflow_id, event=number, queue=queue, reason=reason,
-                    signals=signals,
+                    signals=signals, **({"without": list(without)} if without else {}),
                 )  # fmt: skip
         if as_json:
             print_json(record)
