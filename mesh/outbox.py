@@ -9,7 +9,8 @@ reads them, or that carry a `Nats-Msg-Id`. A write with an expected sequence may
 first copy; read back then.
 
 Invariants:
-- A write ends with exactly one Ack: a sequence, or an error. Temporary refusals are not errors, they are repeated.
+- A write ends with exactly one Ack: a sequence, or an error. Temporary refusals are not errors, they are repeated; so is
+  everything that is meant for a stream which is there, for however long it takes nothing.
 - At most WINDOW writes are unanswered at the server, whose queue per stream takes 10,000 and drops what is above.
 - The order of writes to a stream is kept unless one has to be repeated.
 
@@ -69,8 +70,11 @@ STORED_ANEW_S = 600.0
 _VERSION_LINE = b"NATS/1.0\r\n"
 # The start of a workflow that was never started before; that it was is rare.
 _FIRST = encode_headers({"Nats-Expected-Last-Subject-Sequence": "0"})
-# "No stream" and "cannot store" are also said for a moment while a cluster elects a leader or a server shuts down.
+# "No stream" and "cannot store" are also said while a cluster elects a leader, a server shuts down or a disk is full. Then
+# the server is asked whether there is such a stream, and asked again so often.
 PATIENCE_S = 5.0
+ASK_AGAIN_S = 1.0
+PLACES_ASKED_MAX = 1000
 
 # What a batch may hold of bytes: a node that writes large payloads would have everybody wait for all of them.
 BATCH_BYTES_MAX = 1024 * 1024
@@ -82,6 +86,7 @@ _BATCH_ACK = re.compile(rb'\{"stream":"[^"]*","seq":(\d+),"batch":"[^"]*","count
 # err_code: JetStream or leader not there yet, too little memory, the first copy in process, too many requests.
 _TEMPORARY = frozenset({10006, 10007, 10008, 10009, 10023, 10158, 10167})
 _STORE_FAILED = 10077
+_NEVER_STORED = "large"  # "message to large", for the stream's files
 _WRONG_SEQUENCE = b'"err_code":10071,'
 
 _log = logging.getLogger(__name__)
@@ -160,8 +165,12 @@ class Outbox:
         self._timed_to = 0
         self._timed_since_s = 0.0
         self._refused_locally = 0
-        self._objects = JetStream(conn).objects
+        self._js = JetStream(conn)
+        self._objects = self._js.objects
         self._storing: dict[str, _Write] = {}  # what is too large and becomes an object
+        # Whether a stream is there, by what is written to: when that was asked last, and since when there is none.
+        self._asked_s: dict[str, float] = {}
+        self._absent_s: dict[str, float] = {}
         self._tasks = anyio.create_task_group()
         self._changed: anyio.Event | None = None
         self._inbox = f"{conn.new_inbox()}."
@@ -535,16 +544,41 @@ class Outbox:
             size=len(write.payload),
             limit=self._conn.max_payload,
         )
-        return self._doubt(write, mapped) if err_code == _STORE_FAILED else Ack(0, False, mapped)
+        passes = err_code == _STORE_FAILED and _NEVER_STORED not in str(error.get("description"))
+        return self._doubt(write, mapped) if passes else Ack(0, False, mapped)
 
     def _doubt(self, write: _Write, error: MeshError) -> Ack | None:
-        """Believe an error that may be a passing one only when it has been the answer for a while."""
+        """Believe an error that may be a passing one only when the server has said that there is no such stream."""
         if not write.doubted_since:
             write.doubted_since = self._now
-        if self._now - write.doubted_since >= self._patience_s:
-            return Ack(0, False, error)
         write.due = self._now + RETRY_S
+        if self._now - write.doubted_since < self._patience_s:
+            return None
+        place = _queue_of(write.subject) or write.subject
+        if self._absent_s.get(place, 0.0) > write.doubted_since:
+            return Ack(0, False, error)
+        if self._now - self._asked_s.get(place, -ASK_AGAIN_S) >= ASK_AGAIN_S:
+            if len(self._asked_s) >= PLACES_ASKED_MAX:
+                self._asked_s.clear()
+                self._absent_s.clear()
+            self._asked_s[place] = self._now
+            self._tasks.start_soon(self._look_for_stream, place, write.subject, error)
         return None
+
+    async def _look_for_stream(self, place: str, subject: str, error: MeshError) -> None:
+        try:
+            answer = await self._js.api("STREAM.NAMES", {"subject": subject})
+        except NotPermitted:
+            found = False  # nobody tells us: what the server said for so long stands
+        except MeshError:
+            return  # asked again
+        else:
+            found = bool(answer.get("streams"))
+        if found:
+            _log.warning("not stored yet: %s; its stream is there, so this is tried again", error)
+            self._absent_s.pop(place, None)
+        else:
+            self._absent_s[place] = self._loop.time()
 
     def _on_denied(self, subject: str) -> None:
         for token, write in [item for item in self._sent.items() if item[1].subject == subject]:

@@ -109,6 +109,48 @@ async def test_no_stream_is_believed_only_after_a_while(nats_server: ServerFacto
         assert acks == [Ack(1)]
 
 
+async def test_no_stream_is_not_believed_while_the_server_knows_that_there_is_one(nats_server: ServerFactory) -> None:
+    """A cluster may have no leader for any time. What was given up then would be lost: an outcome, an exit, an end."""
+    url = nats_server().url
+    options = ConnectOptions(js_api_prefix="asked")
+    async with (
+        connect(url, name="other") as other,
+        connect(url, name="test", options=options) as conn,
+        Outbox(conn, patience_s=0.1) as outbox,
+    ):
+        asked: list[bytes] = []
+
+        def there_is_one(_subject: str, reply: str, data: bytes, _headers: bytes | None) -> None:
+            asked.append(data)
+            other.publish_nowait(reply, b'{"streams": ["S"]}')
+
+        other.subscribe_direct("asked.STREAM.NAMES", there_is_one)
+        await other.flush()
+        acks: list[Ack] = []
+        outbox.write("s.a", b"late", on_ack=acks.append)
+        await wait_until(lambda: len(asked) == 2)
+        assert (acks, set(asked)) == ([], {b'{"subject": "s.a"}'})
+        await JetStream(other).ensure_stream(STREAM)
+        await outbox.flush(3)
+        assert acks == [Ack(1)]
+
+
+async def test_what_a_stream_cannot_store_now_is_written_once_it_can(nats_server: ServerFactory) -> None:
+    """A disk that is full says the same as a limit that is reached, and for as long."""
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn, patience_s=0.1) as outbox:
+        js = JetStream(conn)
+        await js.ensure_stream(STREAM | {"max_msgs": 1, "discard": "new"})
+        acks: list[Ack] = []
+        outbox.write("s.a", b"1", on_ack=acks.append)
+        outbox.write("s.a", b"2", on_ack=acks.append)
+        with pytest.raises(RequestTimeout):
+            await outbox.flush(1)
+        assert acks == [Ack(1)]
+        await js.purge("S")
+        await outbox.flush(3)
+        assert acks == [Ack(1), Ack(2)]
+
+
 async def test_writes_made_while_disconnected_are_stored_after_it(nats_server: ServerFactory) -> None:
     server = nats_server()
     async with connect(server.url, name="test") as conn, Outbox(conn) as outbox:
