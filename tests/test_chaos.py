@@ -117,6 +117,7 @@ def test_what_cannot_be_done_on_one_machine_is_named_with_the_reason() -> None:
     [
         (["--nemesis", "kill,flood"], "no kind of action is called 'flood'"),
         (["--minutes", "0"], "--minutes is above 0"),
+        (["--fault", "no-claim+typo"], "no fault is called 'typo'; there are ack-before-write, "),
     ],
 )
 def test_a_wrong_argument_is_told(capsys: pytest.CaptureFixture[str], arguments: Sequence[str], told: str) -> None:

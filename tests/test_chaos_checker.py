@@ -532,8 +532,17 @@ def test_every_finding_that_there_can_be_is_shown_by_a_broken_record() -> None:
     assert named - NEEDS_THE_ENGINE <= shown, named - shown
     assert {name for name in shown if not name.startswith("left-")} <= named
     assert len(RULES) >= 20
-    page = set(re.findall(r"`([a-z-]+)`", (Path(__file__).parent.parent / "docs" / "chaos-checker.md").read_text()))
+    page = set(re.findall(r"`([a-z-]+)`", (Path(__file__).parent.parent / "docs" / "chaos.md").read_text()))
     assert named - {"senseless"} <= page, named - page
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "empty"])
+def test_nothing_is_judged_where_no_record_is(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert checker.main([str(tmp_path / name)]) == 2
+    assert "is no record of a chaos run" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_what_was_never_acknowledged_may_be_missing(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_seed_repeats_the_load() -> None:
 
 
 def test_page_names_every_fault_and_every_rule() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "chaos-checker.md").read_text()
+    page = (Path(__file__).parent.parent / "docs" / "chaos.md").read_text()
     named = set(re.findall(r"`([a-z-]+)`", page))
     assert named >= set(FAULTS), set(FAULTS) - named
     assert named >= {rule for fault in FAULTS.values() for rule in fault.rules if not rule.startswith("left-")}

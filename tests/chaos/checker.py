@@ -617,7 +617,13 @@ def _places(effects: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def main(arguments: list[str]) -> int:
-    """Judge a record and print what was found; 1 when anything was."""
+    """Judge a record and print what was found; 1 when anything was, 2 when there is no record."""
+    if len(arguments) != 1:
+        print("usage: python -m tests.chaos.checker RECORD", file=sys.stderr)
+        return 2
+    if not (Path(arguments[0]) / "ledger.jsonl").is_file():
+        print(f"{arguments[0]} is no record of a chaos run: it has no ledger.jsonl", file=sys.stderr)
+        return 2
     findings = check(Path(arguments[0]))
     for finding in findings:
         print(finding)

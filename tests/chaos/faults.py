@@ -276,11 +276,16 @@ FAULTS: Final[dict[str, Fault]] = {
 }
 
 
+def unknown_fault(names: str) -> str:
+    """What is wrong with names of faults that have `+` between them; "" when each is one, or "none"."""
+    wrong = [name for name in names.split("+") if name != "none" and name not in FAULTS]
+    return f"no fault is called {wrong[0]!r}; there are {', '.join(FAULTS)}" if wrong else ""
+
+
 def plant(names: str) -> None:
     """Plant the faults whose names are given, with `+` between them; "none" is none. Raises SystemExit."""
+    if wrong := unknown_fault(names):
+        raise SystemExit(wrong)
     for name in names.split("+"):
-        if name == "none":
-            continue
-        if name not in FAULTS:
-            raise SystemExit(f"no fault {name!r}; there are none, {', '.join(FAULTS)}")
-        FAULTS[name].plant()
+        if name != "none":
+            FAULTS[name].plant()

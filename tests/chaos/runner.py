@@ -30,6 +30,7 @@ import mesh.client
 from mesh.client import Client
 from mesh.groups import unwrapped
 from tests.chaos import checker, hosts, load
+from tests.chaos.faults import unknown_fault
 from tests.chaos.fleet import Fleet, a_fleet
 from tests.chaos.nemesis import KINDS, Action, Nemesis, impossible, plan, record_of
 from tests.chaos.record import Record, append
@@ -128,6 +129,8 @@ def _parse(arguments: Sequence[str] | None) -> tuple[Options, bool]:
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         parser.error(f"no kind of action is called {unknown[0]!r}; there are {', '.join(KINDS)}")
+    if given.fault and (fault := unknown_fault(given.fault)):
+        parser.error(fault)
     if given.minutes <= 0 or not 1 <= given.nodes <= 20:
         parser.error("--minutes is above 0, and --nodes from 1 to 20")
     # The seed is chosen here once, and kept when the program starts anew in its namespaces.

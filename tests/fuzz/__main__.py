@@ -21,7 +21,11 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     logging.disable(logging.CRITICAL)
-    recording = load(Path(arguments[0]))
+    try:
+        recording = load(Path(arguments[0]))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        print(f"{arguments[0]} is no recording of the fuzz ({type(error).__name__}: {error})", file=sys.stderr)
+        return 2
     print(told(recording))
     status = 0
     with replayers() as others:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from random import Random
 from typing import Any
@@ -13,9 +12,9 @@ from mesh import codec
 from mesh.events import StartSpec
 from mesh.wire import encode_headers
 from tests.fuzz.decoders import DIRECT, SECONDS_MAX, Decoder, HostileInput, attack, decoders, feed
-from tests.fuzz.profiles import NIGHTLY, SEED
+from tests.fuzz.profiles import SEED, number
 
-TIMES = int(os.environ.get("MESH_FUZZ_INPUTS", "40000" if NIGHTLY else "400"))
+TIMES = number("MESH_FUZZ_INPUTS", 400, 40000)
 DECODERS = {decoder.name: decoder for decoder in decoders()}
 DEEP = b"\x91" * 1000 + b"\xc0"  # deeper than repr, shallower than the library's limit
 DIGITS = b"9" * 400

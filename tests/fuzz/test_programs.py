@@ -12,6 +12,7 @@ import pytest
 from hypothesis import Phase, assume, given, seed, settings
 
 from tests.fuzz import faults
+from tests.fuzz.__main__ import main
 from tests.fuzz.profiles import PROGRAMS, fuzz_settings
 from tests.fuzz.replays import Replayers, differences, replayers
 from tests.fuzz.reports import keep, load, report
@@ -60,6 +61,13 @@ def _features(recording: Recording) -> Iterator[str]:
             yield from (op[1] for op in asked)
         if run.end is not None:
             yield f"end {run.end[0]}"
+
+
+def test_a_file_that_is_no_recording_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list.json").write_text("[1]")
+    for name in ("elsewhere.json", "list.json"):
+        assert main([str(tmp_path / name)]) == 2
+        assert f"{name} is no recording" in capsys.readouterr().err
 
 
 def test_the_replaying_processes_differ_in_what_must_not_matter(others: Replayers) -> None:

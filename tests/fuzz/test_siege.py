@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -21,11 +20,11 @@ from node.workflows.run import Run
 from tests.apps import QUEUE, WORKER, a_mesh, write_app
 from tests.cluster import NodeProcess, a_node
 from tests.conftest import ServerFactory
-from tests.fuzz.profiles import NIGHTLY, SEED
+from tests.fuzz.profiles import SEED, number
 from tests.fuzz.siege import Besieger, Siege, listened
 from tests.waiting import wait_until_async
 
-MESSAGES = int(os.environ.get("MESH_FUZZ_MESSAGES", "60000" if NIGHTLY else "3000"))
+MESSAGES = number("MESH_FUZZ_MESSAGES", 3000, 60000)
 AT_ONCE = 150
 RESULT_S = 120.0  # whatever else the machine does; a wedged partition never answers
 VICTIMS = tuple(f"victim-{i}" for i in range(6))
