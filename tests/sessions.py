@@ -23,7 +23,8 @@ from typing import Final
 COMMAND_TIMEOUT_S: Final = 60.0
 
 _BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^>]+?) -->\n)?^```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-_VARIABLE = re.compile(r"\d+(?:[.:,-]\d+)*(?:ms|[smhd]\b)?(?:\d+[smhd]\b)?")
+# A number, a time, or a duration however many units it has: 17, 21:42:10.6, 49m21s, 4h17m, 2.8ms.
+_VARIABLE = re.compile(r"\d+(?:[.:,-]\d+)*(?:(?:(?:ms|[smhd])\d+)*(?:ms|[smhd])\b)?")
 _LINES = "..."
 
 

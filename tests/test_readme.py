@@ -21,7 +21,7 @@ import anyio
 
 from tests.cluster import PROJECT, mesh_command, plain_environment
 from tests.mesh_up import Up
-from tests.sessions import Typed, differences, filled, sessions
+from tests.sessions import Typed, difference, differences, filled, sessions
 from tests.waiting import wait_until_async
 
 README = PROJECT / "README.md"
@@ -77,6 +77,14 @@ async def test_what_readme_shows_is_what_appears() -> None:
         for session in others:
             found += await type_all(session)
     assert not found, "\n\n".join(found)
+
+
+def test_what_readme_shows_fits_at_any_hour() -> None:
+    """How long it is until a schedule's next start has other units at another hour of the day."""
+    shown = Typed("mesh schedule add", ("next start in 4h17m",), 1)
+    assert [difference(shown, f"next start in {left}\n") for left in ("49m21s", "56m", "9s", "24h0m", "1.5s")] == [None] * 5
+    assert difference(shown, "no next start\n")
+    assert difference(shown, "next start in 4 weeks\n")
 
 
 def test_the_app_in_readme_is_a_whole_one(tmp_path: Path) -> None:
