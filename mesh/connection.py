@@ -37,6 +37,7 @@ import anyio.lowlevel
 
 from mesh.envelopes import ENCRYPTED, ENVELOPE, ENVELOPE_BYTES, Closed, Opened, answer_context, context_of
 from mesh.errors import (
+    BadCredentials,
     Disconnected,
     InvalidName,
     MeshError,
@@ -700,17 +701,24 @@ class Connection:
         wait_s = RECONNECT_WAIT_FIRST_S
         said = ""
         while True:
-            failure: Unreachable | None = None
+            failure: Unreachable | BadCredentials | None = None
             for address, hostname in self._candidates():
                 try:
                     return await dial(address, self.name, self._options, hostname=hostname)
                 except Unreachable as error:
                     failure = error
+                except BadCredentials as error:
+                    if not self.epoch:
+                        raise  # it was never right: nobody is about to make it better
+                    failure = error  # somebody replaces the file just now
             if failure is not None and anyio.current_time() >= deadline:
                 raise failure
-            if failure is not None and failure.reason != said:
-                said = failure.reason
-                _log.warning("%s cannot be reached: %s; trying again", failure.url, said)
+            if failure is not None and str(failure) != said:
+                said = str(failure)
+                if type(failure) is Unreachable:  # "start one" is no advice to somebody who waits
+                    _log.warning("%s cannot be reached: %s; trying again", failure.url, failure.reason)
+                else:
+                    _log.warning("%s; trying again", said)
             # Jitter, so that many nodes do not knock at the same instant.
             await anyio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             wait_s = min(2 * wait_s, self._options.reconnect_wait_max_s)

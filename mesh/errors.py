@@ -37,14 +37,27 @@ class NotLetIn(Unreachable):
         )
 
 
+class NotTrusted(Unreachable):
+    """Raised when a NATS server is there and its certificate does not prove that it is the one we mean."""
+
+    code = "not-trusted"
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.args = (
+            f"the certificate of the NATS server at {url} is not trusted ({reason}); name the authority that signed it "
+            "with --tlsca, and the server as its certificate does",
+        )
+
+
 class BadCredentials(MeshError, ValueError):
-    """Raised when a file that says who we are cannot be used: it is damaged, or something else."""
+    """Raised when a file that says who we are, or whom we trust, cannot be used: it is damaged, or something else."""
 
     code = "bad-credentials"
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, holds: str = "credentials") -> None:
         self.path = path
-        super().__init__(f"{path} holds no usable credentials ({reason}); make it again, or name another file")
+        super().__init__(f"{path} holds no usable {holds} ({reason}); make it again, or name another file")
 
 
 class Disconnected(MeshError, ConnectionError):

@@ -15,6 +15,7 @@ import re
 import socket
 import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ import nkeys
 from nats.aio.transport import TcpTransport
 
 from mesh.envelopes import PayloadCodec
-from mesh.errors import BadCredentials, NotLetIn, Unreachable
+from mesh.errors import BadCredentials, NotLetIn, NotTrusted, Unreachable
 from mesh.redaction import with_scheme, without_secrets
 
 READ_BYTES = 256 * 1024
@@ -72,15 +73,22 @@ class ConnectOptions:
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Build the TLS context from the given files, None if there are none."""
+        """Build the TLS context from the given files, None if there are none. Raises BadCredentials."""
         if not (self.tls_ca or self.tls_cert or self.tls_insecure):
             return None
-        context = ssl.create_default_context(cafile=self.tls_ca)
+        try:
+            context = ssl.create_default_context(cafile=self.tls_ca)
+        except OSError as error:
+            raise BadCredentials(self.tls_ca or "the system's file", _reason(error), "certificates") from error
         if self.tls_insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if self.tls_cert:
-            context.load_cert_chain(self.tls_cert, self.tls_key)
+            try:
+                context.load_cert_chain(self.tls_cert, self.tls_key)
+            except OSError as error:
+                both = f"{self.tls_cert} with {self.tls_key}" if self.tls_key else self.tls_cert
+                raise BadCredentials(both, _reason(error), "certificate and key") from error
         return context
 
 
@@ -98,13 +106,14 @@ class Link(NamedTuple):
 
 
 async def dial(address: str, name: str, options: ConnectOptions, *, hostname: str | None) -> Link:
-    """Connect to one server once. Raises Unreachable, BadCredentials.
+    """Connect to one server once. Raises Unreachable, NotLetIn, NotTrusted, BadCredentials.
 
     hostname: the name a TLS certificate has to be for; None = the one in the address.
     """
     address = with_scheme(address)
     if urlsplit(address).scheme not in ("nats", "tls"):
         raise Unreachable(without_secrets(address), "only nats:// and tls:// addresses are supported")
+    _check_files(options)
     client = _HandshakeClient()
     try:
         await client.connect(
@@ -125,20 +134,46 @@ async def dial(address: str, name: str, options: ConnectOptions, *, hostname: st
         link = client.take_over(address)
     except BaseException as error:
         client.abort()
-        if isinstance(error, nkeys.NkeysError):
+        if isinstance(error, (nkeys.NkeysError, nats.errors.InvalidUserCredentialsError)):
             raise BadCredentials(options.creds or options.nkey or "the nkey", str(error)) from error
+        if isinstance(error, BadCredentials):
+            raise
         if isinstance(error, (OSError, TimeoutError, nats.errors.Error, ValueError)):
-            reason = _reason(error)
-            is_ours = isinstance(error, ssl.SSLCertVerificationError)  # we did not trust the server
-            if client.wants_certificate and not options.tls_cert and not is_ours:
-                # How that shows differs: an alert, a reset, or a connection that is simply lost.
-                raise NotLetIn(
-                    without_secrets(address), "it wants a client certificate: --tlscert and --tlskey"
-                ) from error
-            why = NotLetIn if "authorization" in reason.lower() else Unreachable
-            raise why(without_secrets(address), reason) from error
+            raise _failure(without_secrets(address), error, options, client.wants_certificate) from error
         raise
     return link
+
+
+def _check_files(options: ConnectOptions) -> None:
+    """Say which file is no good before nats-py reads it, which would look for a missing JWT for ever."""
+    for path, marks in (
+        (options.creds, ("-BEGIN NATS USER JWT-", "-BEGIN USER NKEY SEED-")),
+        (options.nkey, ()),
+    ):
+        if path and not options.jwt:
+            try:
+                text = Path(path).read_text(encoding="ascii")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = _reason(error) if isinstance(error, OSError) else "it is no text"
+                raise BadCredentials(path, reason) from error
+            missing = [mark.strip("-") for mark in marks if mark not in text]
+            if missing:
+                raise BadCredentials(path, f"there is no {' and no '.join(missing)} in it")
+
+
+def _failure(address: str, error: Exception, options: ConnectOptions, wants_certificate: bool) -> Unreachable:
+    """What a try at one server has failed of."""
+    if isinstance(error, ssl.SSLCertVerificationError):  # we do not trust the server
+        return NotTrusted(address, error.verify_message.rstrip("."))
+    reason = _reason(error)
+    if "authorization" in reason.lower():
+        return NotLetIn(address, reason)
+    # How it shows that one is missing or not trusted differs: an alert, a reset, or a connection that is simply lost.
+    if wants_certificate and not options.tls_cert:
+        return NotLetIn(address, "it wants a client certificate: --tlscert and --tlskey")
+    if wants_certificate and not isinstance(error, TimeoutError):
+        return NotLetIn(address, f"it hung up when it was shown the certificate {options.tls_cert}")
+    return Unreachable(address, reason)
 
 
 class _HandshakeClient(nats.aio.client.Client):
@@ -199,7 +234,9 @@ def _credentials(jwt: str, seed: str | None) -> nats.aio.client.RawCredentials:
 def _reason(error: BaseException) -> str:
     """Why there is no connection, in words: asyncio has only the number of an error in its text, or several of them."""
     text = str(error).removeprefix("nats: ").strip("'")
-    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+    if isinstance(error, ssl.SSLError):
+        return re.sub(r"^\[[^]]*\] ?| ?\(_ssl\.c:\d+\)$", "", text)
+    if isinstance(error, OSError):
         numbers = re.findall(r"\[Errno (-?\d+)\]", text)
         if isinstance(error, socket.gaierror):
             text = (error.strerror or text).lower()

@@ -170,7 +170,10 @@ async def a_mesh(
     assert not registry.problems, registry.problems
     try:
         configured = NodeConfig(url, node_id=node_id, partitions=partitions, **config)
-        async with running_node(configured, registry) as node, mesh.client.connect(url) as client:
+        async with (
+            running_node(configured, registry) as node,
+            mesh.client.connect(url, options=configured.options) as client,
+        ):
             if settled:
                 await wait_until(lambda: owns_everything(node))
             yield Mesh(client, node)
