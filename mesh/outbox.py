@@ -9,8 +9,8 @@ reads them, or that carry a `Nats-Msg-Id`. A write with an expected sequence may
 first copy; read back then.
 
 Invariants:
-- A write ends with exactly one Ack: a sequence, or an error. Temporary refusals are not errors, they are repeated; so is
-  everything that is meant for a stream which is there, for however long it takes nothing.
+- A write ends with exactly one Ack: a sequence, or an error. Temporary refusals are not errors, they are repeated; so
+  is everything that is meant for a stream which is there, for however long it takes nothing.
 - At most WINDOW writes are unanswered at the server, whose queue per stream takes 10,000 and drops what is above.
 - The order of writes to a stream is kept unless one has to be repeated.
 
@@ -70,8 +70,8 @@ STORED_ANEW_S = 600.0
 _VERSION_LINE = b"NATS/1.0\r\n"
 # The start of a workflow that was never started before; that it was is rare.
 _FIRST = encode_headers({"Nats-Expected-Last-Subject-Sequence": "0"})
-# "No stream" and "cannot store" are also said while a cluster elects a leader, a server shuts down or a disk is full. Then
-# the server is asked whether there is such a stream, and asked again so often.
+# "No stream" and "cannot store" are also said while a cluster elects a leader, a server shuts down or a disk is full.
+# Then the server is asked whether there is such a stream, and asked again so often.
 PATIENCE_S = 5.0
 ASK_AGAIN_S = 1.0
 PLACES_ASKED_MAX = 1000
