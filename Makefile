@@ -27,9 +27,10 @@ setup: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/python -m examples.orders.demo
 
-# Two workers: most tests wait for processes and servers most of the time.
+# Two workers: most tests wait for processes and servers most of the time. One that dies ends the run: pytest-xdist would
+# wait for the rest of its tests for ever.
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --max-worker-restart 0
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .
