@@ -64,8 +64,12 @@ class Service:
 
     @property
     def as_asked(self) -> str:
-        """The subject in the other account. `$JS.API` is answered there already: "JetStream not enabled"."""
-        return self.subject.replace("$JS.API", JS_API_PREFIX, 1)
+        """The subject in the other account.
+
+        `$JS.API` is answered there already: "JetStream not enabled". And a client publishes what happens to a workflow
+        as everybody does.
+        """
+        return self.subject.replace("$JS.API", JS_API_PREFIX, 1).replace("mesh.in.", "mesh.wf.", 1)
 
 
 def node_permissions(foreign: Sequence[str] = ()) -> dict[str, object]:
@@ -77,7 +81,8 @@ def node_permissions(foreign: Sequence[str] = ()) -> dict[str, object]:
         ],
         "subscribe": [
             "_INBOX_node.>", "mesh.fn.>", "mesh.who.>", "mesh.stop.>", "mesh.api.>", "mesh.node.>", "mesh.queue.>",
-            "mesh.events.*", "mesh.note.>", "mesh.logs.>", "mesh.wf.*.*.end.*", "mesh.wf.*.*.ret.>", "$SRV.>",
+            "mesh.in.>", "mesh.events.*", "mesh.note.>", "mesh.logs.>", "mesh.wf.*.*.end.*", "mesh.wf.*.*.ret.>",
+            "$SRV.>",
         ],
     }  # fmt: skip
 
@@ -104,10 +109,15 @@ def function_permissions() -> dict[str, object]:
 def client_services(queues: Iterable[str]) -> list[Service]:
     """What a client asks: starts, signals, cancellations, calls, the control API, and histories for results.
 
+    The first three it does not write into the stream: by a header one could delete all the others, and the server has
+    no permissions for headers. Nodes look at them and pass them on.
+
     Payloads that are too large for a message it puts into the bucket of their queue and reads from there.
     """
+    from mesh.subjects import EVERY_INTAKE
+
     return [
-        *(Service(f"mesh.wf.*.*.{kind}") for kind in ("start", "signal.*", "cancel")),
+        *map(Service, EVERY_INTAKE),
         Service("mesh.fn.>", threshold=CALL_MAX),
         Service("mesh.who.>", many=True),
         Service("mesh.stop.>"),

@@ -12,7 +12,8 @@ Invariants:
 - `epoch` counts connections. A request in flight fails at once with Disconnected when its connection breaks.
 - Handlers and listeners are plain functions called from the read loop; what they raise is logged and harms nobody.
 - With a codec, no payload with values of users in it leaves unencrypted: what is published on a subject that has a
-  context (`mesh.envelopes.context_of`), and what is published with a context, goes out in an envelope.
+  context (`mesh.envelopes.context_of`), and what is published with a context, goes out in an envelope. Only what is
+  passed on for somebody else (`as_it_came`) is not ours to encrypt: it would look as if its author had the keys.
 - Pending writes are bounded: past WRITE_BUFFER_BYTES_MAX a publish raises Disconnected. `drain_writes` waits for room.
 
 Not here: JetStream (`mesh.jetstream`), writes that are repeated until acknowledged (`mesh.outbox`).
@@ -278,10 +279,12 @@ class Connection:
         headers: Headers | None = None,
         *,
         context: str = "",
+        as_it_came: bool = False,
     ) -> None:
         """Send a message; it is written together with the others of this turn of the loop.
 
         context: what the payload is bound to when it is encrypted, by default what follows from the subject.
+        as_it_came: it is somebody else's and is not encrypted.
 
         Raises Disconnected when there is no connection or the server does not take what it was sent, PayloadTooLarge,
         InvalidName. That the server got it is not known before a `flush`, that a stream stored it never.
@@ -292,7 +295,7 @@ class Connection:
         if not subject or " " in both or not both.isprintable() or len(both) > SUBJECT_BYTES_MAX // 4:
             check_subject(both)
             check_subject(subject)
-        if self.codec is not None:
+        if self.codec is not None and not as_it_came:
             payload = self.sealed(context or context_of(subject, reply), payload)
         size = len(payload)
         if headers is None:
@@ -389,6 +392,7 @@ class Connection:
         *,
         on_error: Callable[[MeshError], None] | None = None,
         context: str = "",
+        as_it_came: bool = False,
     ) -> str:
         """Send a request and call on_reply(data, raw_headers) for each reply until `forget(token)`; return the token.
 
@@ -400,7 +404,8 @@ class Connection:
             raise self._unanswerable
         self._token_last += 1
         token = str(self._token_last)
-        self.publish_nowait(subject, payload, f"{self._inbox}{token}", headers, context=context)
+        reply = f"{self._inbox}{token}"
+        self.publish_nowait(subject, payload, reply, headers, context=context, as_it_came=as_it_came)
         self._waiters[token] = _Waiter(subject, on_reply, on_error)
         return token
 

@@ -27,6 +27,8 @@ HEADER_WORKFLOW: Final = "Mesh-Workflow"
 HEADER_HOST: Final = "Mesh-Host"
 HEADER_FROM: Final = "Mesh-From"
 HEADER_ONCE: Final = "Mesh-Once"
+# A node has set it in the start of somebody who may not write into the stream (`node.intake`).
+HEADER_INTAKE: Final = "Mesh-Intake"
 # What our function hosts say in an outcome: which node ran the call, and for how many milliseconds.
 HEADER_NODE: Final = "Mesh-Node"
 HEADER_TOOK: Final = "Mesh-Took"
@@ -149,6 +151,18 @@ def is_acknowledgement(data: bytes) -> bool:
 _is_canonical = lru_cache(maxsize=CACHED_NAMES_MAX)(is_canonical)
 
 
+class NotForOthers(Undecodable):
+    """Raised when a start that came through the intake says what only the mesh may say. field: which it is."""
+
+    code = "not-for-others"
+
+    def __init__(self, field_name: str) -> None:
+        super().__init__(
+            f"the start's field {field_name} is for the mesh alone; who starts workflows from outside leaves it out, "
+            "and has runs reset by `mesh reset` or the control API"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Parent:
     """Who started a child: the workflow, its run and the op."""
@@ -248,11 +262,26 @@ _DEFAULT_START = StartSpec(workflow="")
 def decode_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:
     """Read a start of ours, or one that a person published: the name in a header, the input as JSON or text.
 
-    Raises Undecodable, whose text says what is wrong.
+    Raises Undecodable, whose text says what is wrong; NotForOthers.
     """
     spec = _decoded_start(data, headers)
+    if HEADER_INTAKE in headers:
+        _check_is_of_others(spec)
     origin = read_origin(headers)
     return replace(spec, since=0, base=None, origin=origin) if origin is not None else spec
+
+
+# The end of a run is told to its parent: who names one writes into that history. The others are what a run that
+# follows another one, or rests on it, says of that.
+_OF_THE_MESH: Final = ("parent", "attempt", "chain_started_ns", "since", "heard", "base")
+
+
+def _check_is_of_others(spec: StartSpec) -> None:
+    for name in _OF_THE_MESH:
+        if getattr(spec, name) != getattr(_DEFAULT_START, name):
+            raise NotForOthers(name)
+    if any(message["from"] for message in spec.messages):
+        raise NotForOthers("messages.from")
 
 
 def _decoded_start(data: bytes, headers: Mapping[str, str]) -> StartSpec:

@@ -607,7 +607,7 @@ class JetStream:
         try:
             reply = await self.conn.request(subject, payload, timeout_s=timeout_s or self._timeout_s, headers=headers)
         except NoResponders:
-            raise NotFound(f"no stream takes {subject}") from None
+            raise NotFound(f"no stream takes {subject}, or no node is up that passes it on to one") from None
         except RequestTimeout:
             raise OutcomeUnknown(subject) from None
         except Disconnected:

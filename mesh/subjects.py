@@ -1,6 +1,7 @@
 """Every subject of the mesh: the one place that builds and parses them.
 
     mesh.wf.<queue>.<id>.<kind...>         what happens to a workflow; anybody with the right may publish
+    mesh.in.<queue>.<id>.<kind...>         the same by whoever is in another account: nodes look at it and pass it on
     mesh.log.<queue>.<p>.<id>.<kind...>    the same as stored: the stream maps one to the other
     mesh.at.<queue>.<p>.<id>.<run>.<n>     scheduled messages (ADR-51)
     mesh.note.<queue>.<id>.<what>          live notices, not stored
@@ -158,6 +159,21 @@ def claim_of_ret(ret: str) -> str:
     """The claim subject that belongs to an outcome's subject (`mesh.wf.<queue>.<id>.ret.<run>.<n>.<attempt>...`)."""
     mesh, wf, queue, id_token, _, run, n, attempt, *_ = ret.split(".")
     return f"{mesh}.{wf}.{queue}.{id_token}.claim.{run}.{n}.{attempt}"
+
+
+# What others may have happen to a workflow, each as the nodes hear it.
+EVERY_INTAKE: Final = ("mesh.in.*.*.start", "mesh.in.*.*.signal.*", "mesh.in.*.*.cancel")
+
+
+def of_intake(subject: str) -> str | None:
+    """The `mesh.wf` subject that a `mesh.in` one stands for; None when nothing there would be an event."""
+    parts = subject.split(".")
+    if len(parts) < 5 or parts[:2] != ["mesh", "in"] or not can_be_named(subject) or not is_canonical(parts[3]):
+        return None
+    match parts[4:]:
+        case ["start" | "cancel"] | ["signal", _]:
+            return ".".join(("mesh", "wf", *parts[2:]))
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ async def leave(node: Node) -> None:
     try:
         await node.roster.announce_leaving()
         await node.ownership.give_back_all()  # first: the workflows stand still until others have them
+        await node.intake.drain()
         if node.api is not None:
             await node.api.drain()
         await _end_processes(node)

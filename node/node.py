@@ -44,6 +44,7 @@ from mesh.server_settings import sync_interval
 from mesh.subjects import node_request
 from node.api.service import ControlApi
 from node.functions.host import FunctionHost
+from node.intake import Intake
 from node.inventory import Inventory, memory_bytes
 from node.keys import keys_of, watch_keys
 from node.leaving import leave
@@ -275,6 +276,7 @@ class Node:
             from store.projecting import Projecting
 
             self.projecting = Projecting(conn, self.client.js, config.projection)
+        self.intake = Intake(conn)
         self.api = (
             ControlApi(self.client, node_id=self.id, version=self.version, projecting=self.projecting)
             if config.api
@@ -359,6 +361,7 @@ class Node:
             await tasks.start(run_consumers, self.registry, self.modules.queues, self.config.offers)
             if self.projecting is not None:
                 await tasks.start(self.projecting.run)
+            await tasks.start(self.intake.run)
             if self.api is not None:
                 await tasks.start(self.api.run)
             if self.config.metrics is not None:

@@ -30,12 +30,15 @@ from mesh.client import Client, FunctionFailed, WorkflowFailed, WorkflowHandle
 from mesh.connection import Connection, ConnectOptions, connect
 from mesh.encryption import Keyring
 from mesh.envelopes import ENCRYPTED
-from mesh.errors import MeshError, NoResponders, NotPermitted, PayloadTooLarge
+from mesh.errors import MeshError, NoResponders, NotFound, NotPermitted, PayloadTooLarge, ServerRefused
+from mesh.events import Parent, StartSpec
 from mesh.follower import Delivered, Follower
 from mesh.hosts import Hosts
 from mesh.jetstream import JetStream
 from mesh.server_settings import sync_interval
+from mesh.starting import AlreadyStarted
 from mesh.subjects import parse_stored
+from mesh.wire import encode_headers, parse_headers
 from node.api.endpoints import names
 from node.node import Node, NodeConfig, running_node
 from node.registry import load_registry
@@ -298,6 +301,14 @@ async def test_keys_work_across_accounts(servers: SecuredServers, app: Path) -> 
         assert found is not None
         assert found[1] is not None
         assert found[1].data[:3] == ENCRYPTED
+        # A node with keys does not encrypt for a client without: it would seem to have them.
+        approval = await client.start("app:approval", host=WORKER, id="plain-signal")
+        async with a_client_as(servers, "client") as plain:
+            ack = await plain.js.publish("mesh.wf.orders.plain-signal.signal.approve", codec.encode("plain"))
+        assert await approval.result(timeout_s=20) == "plain"
+        signal = await Client(client.conn, opens=False).js.get_seq(f"WF_{QUEUE}", ack.seq)
+        assert signal is not None
+        assert signal.data == codec.encode("plain")
 
 
 async def test_an_observer_follows_a_stream_without_a_consumer(servers: SecuredServers, app: Path) -> None:
@@ -322,6 +333,108 @@ async def test_an_observer_follows_a_stream_without_a_consumer(servers: SecuredS
         assert [message.seq for message in seen] == sorted(message.seq for message in seen)
         tasks.cancel_scope.cancel()
         await node.leave()
+
+
+# -- headers, which permissions do not see -----------------------------------------------------------------------------
+
+VICTIM = "mesh.wf.orders.victim"
+DANGEROUS = {
+    "Nats-Rollup: all": ("signal.t", {"Nats-Rollup": "all"}),
+    "Nats-Rollup: sub": ("signal.approve", {"Nats-Rollup": "sub"}),
+    "Nats-Rollup on a start": ("start", {"Nats-Rollup": "all", "Nats-Expected-Last-Subject-Sequence": "0"}),
+    "Nats-Rollup on a cancel": ("cancel", {"Nats-Rollup": "all"}),
+    "Nats-Schedule": ("signal.t", {"Nats-Schedule": "@every 1s", "Nats-Schedule-Target": f"{VICTIM}.end.1"}),
+    "Nats-TTL": ("signal.t", {"Nats-TTL": "1s"}),
+    "Nats-Batch-Id": ("signal.t", {"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "1", "Nats-Batch-Commit": "1"}),
+    "Mesh-From": ("signal.t", {"Mesh-From": "{app:worker@app:worker|boss}"}),
+    "Mesh-Imported": ("signal.t", {"Mesh-Imported": "i 1"}),
+    "Mesh-Origin": ("start", {"Mesh-Origin": "orders victim 1 1", "Mesh-Workflow": "app:greet"}),
+}
+
+
+async def test_a_client_deletes_delays_and_forges_nothing_by_a_header(servers: SecuredServers, app: Path) -> None:
+    """One header on a signal is enough to delete all of a stream, and no permission of the server keeps it out."""
+    async with (
+        a_node_as(servers, "node", app) as node,
+        a_client_as(servers, "client") as client,
+        as_role(servers, "operator") as operator,
+    ):
+        await wait_until_async(lambda: _is_heard(client.conn, "mesh.api.nodes"))
+        victim = await client.start("app:approval", host=WORKER, id="victim")
+        await client.js.publish(f"{VICTIM}.signal.other", codec.encode(1))
+        streams = JetStream(operator)
+        before = await streams.stream_info("WF_orders")
+        passed: list[str] = []
+        said: list[str] = []
+        for name, (kind, headers) in DANGEROUS.items():
+            client.conn.publish_nowait(f"{VICTIM}.{kind}", b"x", headers=headers)  # with nobody to be told
+            try:
+                await client.js.publish(f"{VICTIM}.{kind}", b"x", headers=headers)
+                passed.append(name)
+            except MeshError as refused:
+                said.append(str(refused))
+        after = await streams.stream_info("WF_orders")
+        assert (passed, after.last_seq, after.messages) == ([], before.last_seq, before.messages)
+        assert [text for text in said if "not passed on" not in text] == []
+
+        # A child's end is told to its parent: nobody outside may say that he is one.
+        (start, *_) = await victim.history()
+        spec = StartSpec("app:greet", codec.pack(["forged"]), WORKER, parent=Parent(QUEUE, "victim", start.seq, 1))
+        with pytest.raises(ServerRefused, match="parent"):
+            await client.js.publish("mesh.wf.orders.child.start", spec.encode(), expect_last_subject_seq=0)
+
+        # What identifies a message elsewhere keeps back nothing: nodes and others write under ids that can be guessed.
+        ids = [f"{QUEUE}/victim/{start.seq}/kill", "approval"]
+        for msg_id in ids:
+            await client.js.publish("mesh.wf.orders.other.cancel", b"", msg_id=msg_id)
+        assert not (await streams.publish(f"{VICTIM}.signal.approve", codec.encode("yes"), msg_id=ids[1])).duplicate
+        assert await victim.result(timeout_s=10) == "yes"
+        assert [event.kind for event in await victim.history()] == ["start", "signal", "signal", "end"]
+        assert all("Mesh-From" not in event.headers for event in await victim.history())
+        await node.leave()
+
+
+async def test_what_a_client_may_have_stored_is_stored_as_it_came(servers: SecuredServers, app: Path) -> None:
+    async with a_client_as(servers, "client") as client, as_role(servers, "operator") as operator:
+        async with a_node_as(servers, "node", app) as node:
+            await wait_until_async(lambda: _is_heard(client.conn, "mesh.api.nodes"))
+            # Of many starts under one id one is stored, and the others are told.
+            started: list[WorkflowHandle] = []
+            refused: list[str] = []
+
+            async def start() -> None:
+                try:
+                    started.append(await client.start("app:approval", host=WORKER, id="one", conflict="fail"))
+                except AlreadyStarted as error:
+                    refused.append(error.code)
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(start)
+            assert (len(started), len(refused)) == (1, 4)
+            assert [event.kind for event in await started[0].history()] == ["start"]
+
+            # A signal that comes twice is one, and what a user has put into a header is there.
+            headers = {"X-Tenant": "t-1", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+            subject = "mesh.wf.orders.one.signal.t"
+            acks = [await client.js.publish(subject, b'{"a": 1}', headers=headers, msg_id="m") for _ in range(2)]
+            assert [ack.duplicate for ack in acks] == [False, True]
+            stored_as = await JetStream(operator).get_seq(f"WF_{QUEUE}", acks[0].seq)
+            assert stored_as is not None
+            assert stored_as.data == b'{"a": 1}'
+            assert parse_headers(stored_as.raw_headers).items() >= headers.items()
+
+            # The largest message that a client may publish does not fit any more with what is added: an object it is.
+            room = client.conn.max_payload - len(encode_headers({"Nats-Msg-Id": "0" * 24})) - len(codec.encode("")) - 4
+            await started[0].signal("approve", "x" * room)
+            assert await started[0].result(timeout_s=10) == "x" * room
+            await node.leave()
+
+        # With no node up nobody passes it on, and that is said at once.
+        with anyio.fail_after(3), pytest.raises(NotFound, match="no node is up"):
+            await client.get("one", queue=QUEUE).signal("approve", "too late")
+        with anyio.fail_after(3), pytest.raises(NotFound, match="no node is up"):
+            await client.start("app:approval", host=WORKER, id="two")
 
 
 async def _is_asked_to_stop(handle: WorkflowHandle) -> bool:

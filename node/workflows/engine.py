@@ -89,7 +89,7 @@ OPS_REPLAY_S: Final = 3.0  # for a table that is good to have; whoever wants a s
 
 REASON_ENCRYPTED: Final = "for a reason that is encrypted; `mesh show ID --keys FILE` says it"
 
-_FIRST_START: Final = b"Nats-Expected-Last-Subject-Sequence: 0\r\n"
+_FIRST_START: Final = b"\r\nNats-Expected-Last-Subject-Sequence: 0\r\n"
 
 _log = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ from mesh.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
+from mesh.events import HEADER_ONCE
 from mesh.failure import Failure, Kind
 from mesh.history import History
 from mesh.hosts import HostRecord, Hosts, UnknownHost
@@ -112,7 +113,8 @@ class Others:
         history = History(self._js, target.queue)
         if not await history.is_running(target):
             # An owner that was lost may have said it, and the target may have ended on hearing it.
-            if await _was_told(history, target, once if op.kind == "send" else f"{once}/cancel"):
+            said = f"{HEADER_ONCE}: {once}" if op.kind == "send" else f"Nats-Msg-Id: {once}/cancel"
+            if await _was_told(history, target, said):
                 return codec.encode_success(True)
             return _failed(f"{op.target}: process not found (no such workflow is running)", Kind.NOT_FOUND)
         if op.kind == "send":
@@ -191,14 +193,14 @@ class Others:
         return found[0] if found else None
 
 
-async def _was_told(history: History, target: WorkflowKey, marker: str) -> bool:
-    """Whether the history of a target's last run holds what a header tells from everything else."""
+async def _was_told(history: History, target: WorkflowKey, header: str) -> bool:
+    """Whether the history of a target's last run holds a message with this header, which no other one has."""
     found = await history.last_run(target)
     if found is None:
         return False
-    line_end = f"{marker}\r\n".encode("utf-8", "surrogateescape")
+    line = f"\r\n{header}\r\n".encode("utf-8", "surrogateescape")
     events = await history.events(target, found[0].run)
-    return any(event.raw_headers is not None and line_end in event.raw_headers for event in events)
+    return any(event.raw_headers is not None and line in event.raw_headers for event in events)
 
 
 def _about(host: HostRecord, key: WorkflowKey, run: int) -> dict[str, object]:
