@@ -31,6 +31,9 @@ CRLF = b"\r\n"
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 
+# The server says in it from which account a request came, and removes what the sender has written there.
+REQUEST_INFO = b"Nats-Request-Info"
+
 _VERSION = b"NATS/1.0"
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DENIED = re.compile(r"Permissions Violation for (Publish|Subscription) to \"([^\"]+)\"", re.IGNORECASE)
@@ -179,6 +182,11 @@ def status_of(raw: bytes | None) -> tuple[int | None, str]:
 def is_no_responders(data: bytes, raw: bytes | None) -> bool:
     """Whether a reply is the server's notice that nobody listens on the subject of the request."""
     return raw is not None and not data and raw.startswith(b"NATS/1.0 503")
+
+
+def is_from_another_account(raw_headers: bytes | None) -> bool:
+    """Whether a message came by way of an import into another account; the server has said so in its headers."""
+    return raw_headers is not None and b"\r\n%s:" % REQUEST_INFO in raw_headers
 
 
 def denied_subject(error: str) -> tuple[str, str] | None:

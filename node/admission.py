@@ -19,7 +19,7 @@ from mesh import codec
 from mesh.errors import MeshError, Undecodable
 from mesh.events import HEADER_HOST, HEADER_INTAKE, HEADER_ONCE, HEADER_WORKFLOW, NotForOthers, decode_start
 from mesh.subjects import of_intake, token
-from mesh.wire import CRLF
+from mesh.wire import CRLF, REQUEST_INFO
 
 # Whatever begins so means something to a server, now or in a later version, or to us; upper and lower case alike.
 _RESERVED: Final = (b"nats-", b"mesh-")
@@ -36,8 +36,6 @@ _ADMITTED: Final = {
     "cancel": frozenset({_MSG_ID}),
 }
 _FROM_OUTSIDE: Final = f"{HEADER_INTAKE}: 1".encode()
-# The server says in it from which account a request came, and removes what the sender has written there.
-_REQUEST_INFO: Final = b"Nats-Request-Info"
 # So that no identity of outside is one of a workflow's messages (`<queue>/<id>/<run>/<n>`), or of another account's.
 OUTSIDE: Final = "outside"
 _ID_BYTES: Final = 16
@@ -89,11 +87,11 @@ def _check_start(data: bytes) -> None:
 def _admitted_lines(kind: str, target: str, raw_headers: bytes | None) -> list[bytes]:
     lines: list[bytes] = []
     given = _read(raw_headers) if raw_headers is not None else []
-    infos = [value for name, value in given if name == _REQUEST_INFO]
+    infos = [value for name, value in given if name == REQUEST_INFO]
     author = f"{OUTSIDE}/{_account(infos[-1])}" if infos else OUTSIDE
     reserved: set[bytes] = set()
     for name, value in given:
-        if name == _REQUEST_INFO:
+        if name == REQUEST_INFO:
             continue
         if not name.lower().startswith(_RESERVED):
             lines.append(b"%s: %s" % (name, value))

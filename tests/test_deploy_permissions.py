@@ -65,7 +65,13 @@ FUNCTIONS: dict[str, str | dict[str, Any]] = {
     "making": "return function(size) return ('x'):rep(size) end",
     "greeting": "return function(name) return 'hello ' .. name end",
     # Longer than the second after which it is asked whether somebody has the call.
-    "slowly": "return function() time.sleep('1100ms') return 'at last' end",
+    "slowly": """
+return function()
+  local asked_to_stop = process.events()
+  local r = channel.select{asked_to_stop:case_receive(), time.after('1100ms'):case_receive()}
+  return r.channel == asked_to_stop and 'too early' or 'at last'
+end
+""",
 }
 
 
@@ -382,6 +388,15 @@ async def test_a_client_deletes_delays_and_forges_nothing_by_a_header(servers: S
         spec = StartSpec("app:greet", codec.pack(["forged"]), WORKER, parent=Parent(QUEUE, "victim", start.seq, 1))
         with pytest.raises(ServerRefused, match="parent"):
             await client.js.publish("mesh.wf.orders.child.start", spec.encode(), expect_last_subject_seq=0)
+
+        # Nor that nobody waits for a workflow's call any more: it would be recorded as canceled.
+        slow = await client.start("app:slow", host=WORKER, id="slow-3")
+        functions = node.functions
+        assert functions is not None
+        await wait_until(lambda: functions.running == 1)
+        client.conn.publish_nowait("mesh.stop.app.slowly", codec.encode(list(functions._jobs)))
+        assert await client.call("app:greeting", "x") == "hello x"
+        assert await slow.result(timeout_s=10) == "at last"
 
         # What identifies a message elsewhere keeps back nothing: nodes and others write under ids that can be guessed.
         ids = [f"{QUEUE}/victim/{start.seq}/kill", "approval"]

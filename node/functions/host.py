@@ -41,7 +41,7 @@ from mesh.subjects import (
     parse_workflow,
 )
 from mesh.tracecontext import read_context
-from mesh.wire import encode_headers
+from mesh.wire import encode_headers, is_from_another_account
 from node.functions.at_home import AtHome
 from node.functions.job import WORKFLOW_REPLY, Function, Job, Runner
 from node.functions.limits import WorkerLimit, worker_limits
@@ -245,8 +245,8 @@ class FunctionHost:
         def on_who(subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
             self._on_who(subject, reply, data)
 
-        def on_stop(_subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
-            self._on_stop(data)
+        def on_stop(_subject: str, _reply: str, data: bytes, raw_headers: bytes | None) -> None:
+            self._on_stop(data, raw_headers)
 
         self._requests.append(self._conn.subscribe_direct(request, on_request, queue=QUEUE_GROUP))
         self._subscriptions.append(self._conn.subscribe_direct(function_who(function.id), on_who))
@@ -397,7 +397,7 @@ class FunctionHost:
         except Disconnected:
             return
 
-    def _on_stop(self, data: bytes) -> None:
+    def _on_stop(self, data: bytes, raw_headers: bytes | None) -> None:
         try:
             unwanted = codec.decode(data)
         except Undecodable:
@@ -405,9 +405,11 @@ class FunctionHost:
         if not isinstance(unwanted, list):
             self._refusals.note("a request to stop calls that cannot be read is ignored: %r", data[:80])
             return
+        # Of a workflow's call everybody can know what it is asked after by, and only an owner says that it is over.
+        others = is_from_another_account(raw_headers)
         for ret in unwanted:
             job = self._jobs.get(ret) if isinstance(ret, str) else None
-            if job is not None:
+            if job is not None and not (others and job.reply.startswith(WORKFLOW_REPLY)):
                 self._ask_to_stop(job)
 
     def _ask_to_stop(self, job: Job) -> None:
