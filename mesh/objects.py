@@ -233,7 +233,8 @@ class Objects:
             )  # fmt: skip
         bucket = bucket_of(queue)
         async with self._reads:
-            data = await self._chunks(bucket, reference)
+            # Whoever may store an object can write more behind one that is there: that is not of it.
+            data = (await self._chunks(bucket, reference))[: reference.size]
         if len(data) != reference.size:
             raise ObjectDamaged(bucket, reference.name, f"{len(data)} bytes instead of {reference.size}")
         if await _digest(data) != reference.digest:
@@ -342,7 +343,7 @@ class Objects:
         raise RequestTimeout(f"the object {reference.name}: every replica lags behind", LAG_TRIES * LAG_AGAIN_S)
 
     async def _read(self, bucket: str, subject: str, size: int) -> list[bytes]:
-        """The chunks under a subject; no more than say that there are too many, whoever has written them."""
+        """The chunks under a subject; little more than the size, however many somebody has added."""
         found: list[bytes] = []
         seq = 1
         while size >= 0:

@@ -6,10 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from mesh.connection import connect
 from mesh.errors import Undecodable
-from mesh.events import Base, NotForOthers, Parent, StartSpec, decode_start
+from mesh.events import Base, EndRecord, NotForOthers, Parent, StartSpec, decode_start
+from mesh.history import History
+from mesh.jetstream import JetStream
+from mesh.subjects import WorkflowKey
 from mesh.wire import encode_headers, parse_headers
 from node.admission import NotAdmitted, admit
+from node.workflows.engine import _FIRST_START
+from node.workflows.others import _was_told
+from store.streams import ensure_queue
+from tests.conftest import ServerFactory
 
 START, SIGNAL, CANCEL = (f"mesh.in.orders.o-1.{kind}" for kind in ("start", "signal.approve", "cancel"))
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -166,3 +174,27 @@ def test_what_nobody_here_can_read_is_passed_on_to_who_can() -> None:
     assert decode_start(SPEC.encode(), headers_of(START, {})).entropy == SPEC.entropy
     with pytest.raises(Undecodable):
         decode_start(b"\xc1\xff", headers_of(START, {}))
+
+
+def test_a_header_is_not_found_in_the_value_of_another_one() -> None:
+    """Any user may say in a header of his own what a header of ours says."""
+    first = {EXPECTED: "0"}
+    assert _FIRST_START in encode_headers(first)
+    assert _FIRST_START not in encode_headers({"X-Note": f"{EXPECTED}: 0", f"X-{EXPECTED}": "0"})
+
+
+async def test_whether_an_ended_workflow_was_told_something_is_not_for_others_to_say(
+    nats_server: ServerFactory,
+) -> None:
+    """After a crash the owner of a sender asks it, and would take a message for sent that never was."""
+    once, key = "orders/o-2/1/3", WorkflowKey("orders", "o-1")
+    async with connect(nats_server().url, name="test") as conn:
+        js = JetStream(conn)
+        await ensure_queue(js, "orders", partitions=1)
+        run = (await js.publish(key.start(), SPEC.encode())).seq
+        for name, value in (("X-Note", once), ("X-Mesh-Once", once), ("Mesh-Once", f"outside/{once}")):
+            await js.publish(key.signal("t"), b"x", headers={name: value})
+        await js.publish(key.end(run), EndRecord("completed").encode())
+        assert not await _was_told(History(js, "orders"), key, f"Mesh-Once: {once}")
+        await js.publish(key.signal("t"), b"x", headers={"Mesh-Once": once})
+        assert await _was_told(History(js, "orders"), key, f"Mesh-Once: {once}")
