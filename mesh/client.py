@@ -5,7 +5,8 @@
         await h.signal("approve", {"approved": True})
         print(await h.result())
 
-Everything goes to the streams and function hosts directly; no node need be up to start or to signal.
+Everything goes to the streams and function hosts directly; no node need be up to start or to signal. Only what users in
+an account of their own start and signal is passed on by a node (docs/security.md).
 """
 
 from __future__ import annotations

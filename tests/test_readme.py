@@ -82,7 +82,9 @@ async def test_what_readme_shows_is_what_appears() -> None:
 def test_what_readme_shows_fits_at_any_hour() -> None:
     """How long it is until a schedule's next start has other units at another hour of the day."""
     shown = Typed("mesh schedule add", ("next start in 4h17m",), 1)
-    assert [difference(shown, f"next start in {left}\n") for left in ("49m21s", "56m", "9s", "24h0m", "1.5s")] == [None] * 5
+    assert [difference(shown, f"next start in {left}\n") for left in ("49m21s", "56m", "9s", "24h0m", "1.5s")] == [
+        None
+    ] * 5
     assert difference(shown, "no next start\n")
     assert difference(shown, "next start in 4 weeks\n")
 
