@@ -21,7 +21,8 @@ from mesh import codec
 from mesh.client import Client, FunctionFailed, WorkflowHandle, WorkflowSuspended
 from mesh.connection import ConnectOptions
 from mesh.encryption import Keyring
-from mesh.errors import MeshError, NotFound, OutcomeUnknown, RequestTimeout
+from mesh.errors import MeshError, NotFound, OutcomeUnknown, PayloadTooLarge, RequestTimeout
+from mesh.events import EndRecord
 from mesh.jetstream import JetStream
 from mesh.objects import Objects
 from mesh.references import ARGUMENTS, is_reference
@@ -29,7 +30,7 @@ from mesh.subjects import stream_name
 from node.workflows import instances
 from node.workflows.orphans import Orphans
 from node.workflows.retention import Retention
-from tests.apps import QUEUE, TIMEOUT_S, WORKER, Mesh, a_mesh, write_app
+from tests.apps import QUEUE, TIMEOUT_S, WORKER, Mesh, a_mesh, key, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
 from tests.test_connection import free_port
@@ -201,6 +202,58 @@ async def test_a_workflow_whose_event_is_fetched_holds_up_itself_and_nobody_else
         for borrower in borrowers:
             limit.release_on_behalf_of(borrower)
         assert await slow.result(timeout_s=TIMEOUT_S) == [0, BIG, 2, BIG + 3, 1]
+
+
+async def test_a_run_that_is_started_while_an_event_of_the_one_before_is_fetched_begins(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """A large signal came to a run that had just ended: behind it wait the end and the start of the next run."""
+    async with a_mesh(nats_server(config=SMALL).url, an_app(tmp_path), partitions=1) as mesh:
+        conn, objects = mesh.client.conn, mesh.client.js.objects
+        await mesh.start("sizes", id="w")
+        refused = PayloadTooLarge("a signal", BIG, conn.max_payload)
+        large = await objects.instead(key("w").signal("data"), codec.encode(TEXT), refused)
+        limit = mesh.node.engines[QUEUE]._fetching._js.objects._reads
+        borrowers = [object() for _ in range(int(limit.total_tokens))]
+        for borrower in borrowers:
+            await limit.acquire_on_behalf_of(borrower)
+        # In one go, so that the second is stored before anybody can say that the first was the last.
+        conn.publish_nowait(key("w").signal("data"), codec.encode("stop"))
+        conn.publish_nowait(key("w").signal("data"), large)
+        await wait_until_async(lambda: has(mesh, "w", "end"))
+        assert (await mesh.kinds("w"))[-3:] == ["signal", "signal", "end"]
+        await mesh.start("echo_workflow", "second", id="w")
+        instance = next(iter(mesh.node.engines[QUEUE]._by_token.values()))
+        await wait_until(lambda: [event.kind for event in instance.fetching or ()] == ["signal", "end", "start"])
+        for borrower in borrowers:
+            limit.release_on_behalf_of(borrower)
+        # Whoever waits for a result asks the owner, who then looks after it; nobody does that here.
+        await wait_until_async(lambda: has(mesh, "w", "end"))
+
+
+async def test_a_run_that_is_started_while_the_one_before_is_read_begins(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """As when runs are read again that had come to their end: what was read lacks that, and the start behind it."""
+    async with a_mesh(nats_server(config=SMALL).url, an_app(tmp_path), partitions=1) as mesh:
+        first = await mesh.start("sizes", id="w")
+        await first.signal("data", TEXT)
+        engine = mesh.node.engines[QUEUE]
+        await wait_until(lambda: [i.run.length for i in engine._by_token.values() if i.run is not None] == [2])
+        (instance,) = engine._by_token.values()
+        limit = engine._loading._js.objects._reads
+        borrowers = [object() for _ in range(int(limit.total_tokens))]
+        for borrower in borrowers:
+            await limit.acquire_on_behalf_of(borrower)
+        engine._loading.reload(instance)
+        await wait_until(lambda: limit.statistics().tasks_waiting == 1)
+        assert first.run is not None
+        await mesh.client.js.publish(key("w").end(first.run), EndRecord("completed", codec.NIL_OUTCOME).encode())
+        await mesh.start("echo_workflow", "second", id="w")
+        await wait_until(lambda: [event.kind for event in instance.loading or ()] == ["end", "start"])
+        for borrower in borrowers:
+            limit.release_on_behalf_of(borrower)
+        await wait_until_async(lambda: has(mesh, "w", "end"))
 
 
 async def test_a_state_that_is_handed_on_a_failure_and_attributes_may_be_large(

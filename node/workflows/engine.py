@@ -168,7 +168,7 @@ class Engine:
         # Payloads out of an object store are read one after the other, as they are replayed.
         reading = JetStream(conn, lazily=True)
         self._fetching = Fetching(
-            js, instances=instances, background=background, may_act=roster.may_act, feed=self._apply
+            js, instances=instances, background=background, may_act=roster.may_act, feed=self._apply, take=self._take
         )
         self._loading = Loading(
             js=reading, history=History(reading, stream.queue), instances=instances, vms=self._vms,

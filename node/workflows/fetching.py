@@ -5,7 +5,7 @@ is there. What cannot be had any more is fed as it is, closed with the reason, a
 (`node.workflows.run`); a server that does not answer is asked until it does.
 
 Invariants: a run is fed in stream order; while `instance.fetching` is a list, one task feeds what is in it, and nothing
-else feeds the run.
+else feeds the run. What stands in it behind the end of the run is news of a run that follows.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mesh.jetstream import JetStream
 from mesh.references import is_reference, run_of
 from node.workflows.background import Background, insist
 from node.workflows.instances import Instance, Instances
+from node.workflows.partition import Partition
 from node.workflows.run import Run
 
 LEASE_LOOK_S: Final = 0.05
@@ -39,7 +40,11 @@ async def fetched(js: JetStream, instance: Instance, event: Event) -> Event:
 
 
 class Fetching:
-    """Fetches for one engine. feed: applies an event to a loaded run. may_act: whether the node's lease is good."""
+    """Fetches for one engine.
+
+    feed: applies an event to a loaded run. take: hands in an event as if it had just come. may_act: whether the node's
+    lease is good.
+    """
 
     def __init__(
         self,
@@ -49,12 +54,14 @@ class Fetching:
         background: Background,
         may_act: Callable[[], bool],
         feed: Callable[[Instance, Run, Event], None],
+        take: Callable[[Partition, Event], None],
     ) -> None:
         self._js = js
         self._instances = instances
         self._background = background
         self._may_act = may_act
         self._feed = feed
+        self._take = take
 
     def hold(self, instance: Instance, run: Run, event: Event) -> None:
         """Feed an event once its payload is there, or once what came before it has been fed."""
@@ -76,4 +83,8 @@ class Fetching:
                 instance.fetching = None
             if event.seq > run.last_seq:
                 self._feed(instance, run, event)
+            if run.closed:
+                for later in waiting:
+                    self._take(instance.partition, later)
+                break
         self._instances.evict_surplus()

@@ -323,16 +323,20 @@ class Loading:
         late, instance.loading = instance.loading or [], None
         if run.closed:
             self._instances.forget(instance.id_token)
-            return
-        lost = instance.partition.lost.pop(instance.id_token, None)
-        if lost is not None and run.run <= lost.last_seq and run.finished is None and not run.suspended:
-            self._effects.record_loss(run, lost)
-        self._effects.carry_out(instance, run, run.outstanding(), recovering=True)
+        else:
+            lost = instance.partition.lost.pop(instance.id_token, None)
+            if lost is not None and run.run <= lost.last_seq and run.finished is None and not run.suspended:
+                self._effects.record_loss(run, lost)
+            self._effects.carry_out(instance, run, run.outstanding(), recovering=True)
         for event in late:
-            if event.seq > run.last_seq and not run.closed and instance.run is run and instance.loading is None:
-                self._feed(instance, run, event)
-            elif instance.loading is not None:
+            if instance.loading is not None:
                 instance.loading.append(event)
+            elif event.seq <= run.last_seq:
+                continue
+            elif run.closed:
+                self._take(instance.partition, event)  # news of a run that follows
+            elif instance.run is run:
+                self._feed(instance, run, event)
 
     async def _go_on_chain(self, instance: Instance, news: Event | None) -> None:
         """No run is open. If the last one ended with a follow-up that was never started, start it now."""
