@@ -361,8 +361,9 @@ class Outbox:
     def _send_together(self) -> None:
         """Send what has gathered, a batch for each stream at most; in the order it was written, stream by stream."""
         together: dict[str, list[tuple[str, _Write]]] = {}
-        size, taken = 0, 0
-        while self._waiting and taken < BATCH_MAX and size < BATCH_BYTES_MAX:
+        # What was not answered in time holds up nobody, but may be in the server's queue all the same.
+        size, taken, room = 0, 0, min(BATCH_MAX, WINDOW - len(self._sent))
+        while self._waiting and taken < room and size < BATCH_BYTES_MAX:
             token, write = next(iter(self._waiting.items()))
             taken += 1
             queue = _queue_of(write.subject)

@@ -362,6 +362,19 @@ async def test_a_write_that_nobody_answers_holds_nobody_up(nats_server: ServerFa
         assert outbox.pending_count == 1
 
 
+async def test_a_server_that_answers_nothing_is_sent_no_more_than_it_queues(
+    nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.outbox.TICK_S", 0.01)
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn, pace=Flushes(), resend_s=0.01) as outbox:
+        conn.subscribe_direct("mesh.wf.q.>", lambda *_: None)
+        for _ in range(3 * WINDOW):
+            outbox.write("mesh.wf.q.w.start", on_ack=lambda _ack: None)
+        await wait_until(lambda: outbox.statistics().repeated > 2 * WINDOW)
+        assert outbox.statistics().unanswered <= WINDOW
+        assert outbox.pending_count == 3 * WINDOW
+
+
 async def test_what_is_too_large_for_a_message_holds_nobody_up(nats_server: ServerFactory) -> None:
     server = nats_server()
     async with connect(server.url, name="test") as conn, Outbox(conn, pace=Flushes()) as outbox:
