@@ -68,8 +68,8 @@ TICK_S = 0.25
 # An object that nothing refers to is removed after an hour (`store.unreferenced`), a write may wait for longer.
 STORED_ANEW_S = 600.0
 _VERSION_LINE = b"NATS/1.0\r\n"
-# The start of a workflow that was never started before; that it was is rare.
-_FIRST = encode_headers({"Nats-Expected-Last-Subject-Sequence": "0"})
+# The start of a workflow that was never started before, the claim of a call that nobody has; that it was is rare.
+_FIRST = b"\r\nNats-Expected-Last-Subject-Sequence: 0\r\n"
 # "No stream" and "cannot store" are also said while a cluster elects a leader, a server shuts down or a disk is full.
 # Then the server is asked whether there is such a stream, and asked again so often.
 PATIENCE_S = 5.0
@@ -428,7 +428,7 @@ class Outbox:
         """Whether a write may share the fate of others: what expects something of the stream may be refused."""
         if write.tries or write.large:
             return False
-        if write.headers is not None and write.headers != _FIRST and b"\r\nNats-" in write.headers:
+        if write.headers is not None and b"\r\nNats-" in write.headers.replace(_FIRST, b"\r\n", 1):
             return False
         size = len(write.payload) + len(write.headers or b"") + BATCH_HEADERS_BYTES_MAX
         return size <= min(self._conn.max_payload, BATCHED_BYTES_MAX)

@@ -12,10 +12,11 @@ import pytest
 import mesh.client
 from mesh import codec
 from mesh.events import HEADER_NODE, HEADER_TOOK
-from mesh.subjects import stream_name
+from mesh.subjects import claim_of_ret, function_request, stream_name
 from node.functions.at_home import REQUEST_BYTES_MAX, SHORT_S, TRIP_S, TURN_S, AtHome
 from node.functions.job import Function, Job
 from node.machine.code import CodeMissing
+from node.workflows.calls import HEADER_ONCE
 from tests.apps import QUEUE, WORKER, Mesh, a_mesh, key, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
@@ -107,6 +108,36 @@ async def test_a_call_that_may_run_once_is_claimed_at_home_too(tmp_path: Path, n
         assert await m.kinds("o") == ["start", *["claim", "ret"] * 4, "end"]
         claims = [event for event in await m.events("o") if event.kind == "claim"]
         assert {event.data for event in claims} == {b"a"}
+
+
+async def test_a_claim_whose_acknowledgement_was_lost_is_still_the_host_s_own(
+    tmp_path: Path, nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written again after a reconnect, and refused because of its own first copy; nothing has run by then."""
+    async with a_mesh(nats_server().url, write_app(tmp_path, workflows=WORKFLOWS, functions=FUNCTIONS)) as m:
+        conn = m.node.conn
+        publish = conn.publish_nowait
+
+        def publish_twice(subject: str, payload: bytes = b"", reply: str = "", *rest: Any, **options: Any) -> None:
+            if ".claim." in subject:
+                publish(subject, payload, "", *rest, **options)
+            publish(subject, payload, reply, *rest, **options)
+
+        monkeypatch.setattr(conn, "publish_nowait", publish_twice)
+        assert await m.run("once", 1, id="o") == 1
+        assert await m.kinds("o") == ["start", "claim", "ret", "end"]
+
+        # One that somebody else was given stays that one's, whoever that is: a node of this name before it restarted.
+        ret = key("other").ret(1, 1, 1, "ab")
+        await m.client.js.publish(claim_of_ret(ret), b"a")
+        host = m.node.functions
+        assert host is not None
+        counts = host.functions["app:short"].counts
+        assert sum(counts.waits.counts) == sum(counts.completed.counts) == 1
+        request = codec.encode([[1], None])
+        m.client.conn.publish_nowait(function_request("app:short"), request, ret, {HEADER_ONCE: "1"})
+        await wait_until(lambda: sum(counts.waits.counts) == 2 and not host.jobs)
+        assert sum(counts.completed.counts) == 1
 
 
 async def test_long_functions_are_shared_with_the_other_nodes(tmp_path: Path, nats_server: ServerFactory) -> None:

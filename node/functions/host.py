@@ -11,7 +11,9 @@ A call begins when its function has a place and, if it is a workflow's, the limi
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import secrets
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -25,10 +27,10 @@ from mesh import codec
 from mesh.calls import HEADER_CALL, HEADER_FOR
 from mesh.connection import Connection, DirectSubscription
 from mesh.envelopes import ENCRYPTED, answer_context, outcome_context, request_context, why_closed
-from mesh.errors import Disconnected, InvalidName, MeshError, NotPermitted, PayloadTooLarge, Undecodable
+from mesh.errors import Conflict, Disconnected, InvalidName, MeshError, NotPermitted, PayloadTooLarge, Undecodable
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.failure import Failure, Kind
-from mesh.jetstream import JetStream
+from mesh.jetstream import JetStream, StoredMessage
 from mesh.objects import TooLarge
 from mesh.outbox import Ack, Outbox
 from mesh.references import is_reference
@@ -39,6 +41,7 @@ from mesh.subjects import (
     function_who,
     may_be_answered,
     parse_workflow,
+    stream_name,
 )
 from mesh.tracecontext import read_context
 from mesh.wire import encode_headers, is_from_another_account
@@ -56,6 +59,7 @@ from node.units.farewells import Farewells
 from node.units.live import LiveDriver
 from node.units.spawning import Spawning
 from node.units.table import UnitTable
+from node.workflows.background import insist
 from node.workflows.calls import HEADER_ONCE
 
 if TYPE_CHECKING:
@@ -68,9 +72,11 @@ PROCESS_CALLS_MAX: Final = 10_000  # calls that run as processes: a process is l
 BUFFER_OF_UNLIMITED: Final = 10_000  # calls that wait for the limit of a worker, of a function that has none itself
 UNRECORDED_KEPT_S: Final = 60.0  # as long as an owner may take to be found and to ask
 TIMER_S_MIN: Final = 0.001  # loops do not tell times apart that are closer
+HEADER_CLAIM: Final = "Mesh-Claim"
 OTHER_ACCOUNT: Final = "_R_."  # how that of a caller in another account of the server does
 SUBJECT_BYTES_MAX: Final = 512  # of a subject that somebody writes into a header
 _CALL_LINE: Final = f"\r\n{HEADER_CALL}: ".encode()
+_CLAIM_LINE: Final = f"\r\n{HEADER_CLAIM}: ".encode()
 _FOR_LINE: Final = f"\r\n{HEADER_FOR}: ".encode()
 
 # Where the outcome of a workflow's call goes: mesh.wf.<queue>.<id>.ret.<run>.<n>.<attempt>.<fp>
@@ -111,6 +117,9 @@ class FunctionHost:
         self._at_home = AtHome()
         # Outcomes that their owner is to record, with their headers, by subject.
         self._unrecorded: dict[str, tuple[bytes, bytes]] = {}
+        # What our claims are told by from those of a node of this name before it restarted, and from each other.
+        nonce = secrets.token_urlsafe(9)
+        self._claims = (f"{nonce}-{n}" for n in itertools.count(1))
         self._subscriptions: list[DirectSubscription] = []
         self._requests: list[DirectSubscription] = []
         self._draining = False
@@ -445,17 +454,41 @@ class FunctionHost:
             self._start(job)
             return
 
+        claim = next(self._claims)
+
         def on_ack(ack: Ack) -> None:
             if ack.error is None:
                 self._start(job)
+            elif isinstance(ack.error, Conflict):
+                self._group.start_soon(self._look_whose, job, claim)
             else:
-                _log.info("call %s is another host's: %s", job.reply, ack.error, extra=job.about())
-                self._leave(job)
-                self._forget(job)
+                self._leave_to_others(job, ack.error)
 
-        self._outbox.write(
-            claim_of_ret(job.reply), self._node_id.encode(), {"Nats-Expected-Last-Subject-Sequence": "0"}, on_ack
-        )
+        headers = {"Nats-Expected-Last-Subject-Sequence": "0", HEADER_CLAIM: claim}
+        self._outbox.write(claim_of_ret(job.reply), self._node_id.encode(), headers, on_ack)
+
+    async def _look_whose(self, job: Job, claim: str) -> None:
+        """There is a claim already: another host's, or our own, repeated because nobody acknowledged it in time."""
+        refusal: MeshError | None = None
+        try:
+            subject = claim_of_ret(job.reply)
+            stored = await insist(lambda: self._claim_stored(subject), f"claim {subject}", job.about())
+            if stored is not None and _header(stored.raw_headers or b"", _CLAIM_LINE) == claim:
+                self._start(job)
+                return
+        except MeshError as error:
+            refusal = error  # this host may only answer calls
+        self._leave_to_others(job, refusal)
+
+    async def _claim_stored(self, subject: str) -> StoredMessage | None:
+        _, _, queue, id_token, *kind_and_args = subject.split(".")
+        everywhere = f"mesh.log.{queue}.*.{id_token}.{'.'.join(kind_and_args)}"
+        return await self._js.get_last(stream_name(queue), everywhere, from_leader=True)
+
+    def _leave_to_others(self, job: Job, reason: MeshError | None) -> None:
+        _log.info("call %s is another host's%s", job.reply, f": {reason}" if reason else "", extra=job.about())
+        self._leave(job)
+        self._forget(job)
 
     def _start(self, job: Job) -> None:
         if is_reference(job.request):
