@@ -1,7 +1,8 @@
 """The keys of a node: those it was given, and those that workers of its app have for themselves.
 
 Who encrypts what is decided here once, from the registry; the rest is `mesh.encryption`. A queue whose worker says
-`encryption: off` is written as it is, whatever keys there are; with `required` there have to be some.
+`encryption: off` is written as it is, whatever keys there are; with `required` there have to be some. What is of no
+worker's queue takes the node's keys or, if it was given none, those of the first worker that has some.
 """
 
 from __future__ import annotations
@@ -52,9 +53,13 @@ def keys_of(registry: Registry, given: PayloadCodec | None) -> PayloadCodec | No
             if options.keys not in files:
                 files[options.keys] = KeyFile(options.keys)
             by_queue[token(worker.task_queue)] = files[options.keys]
+        elif given is None:
+            by_queue[token(worker.task_queue)] = None
     if given is not None and not isinstance(given, Keyring):
         return given  # a codec of somebody's own
-    keys = Keys(given, by_queue)
+    # Log lines, answers, calls by clients, messages of processes and queues and other nodes' queues are no worker's. They
+    # carry what a worker was given all the same, so without keys of the node they are not left in plain.
+    keys = Keys(given if given is not None else next(iter(files.values()), None), by_queue)
     _check_required(registry, keys)
     return keys if keys.rings else None  # all workers say off
 

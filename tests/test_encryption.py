@@ -162,8 +162,8 @@ async def test_a_broker_sees_no_value_of_any_user(nats_server: ServerFactory, tm
         again = await client.start("app:again", 2, SECRET, host=WORKER, id="again")
         assert await again.result(timeout_s=20) == SECRET
         large = await client.start("app:waits", SECRET * 100_000, host=WORKER, id="large")
-        await large.signal("go", [SECRET] * 100_000)
-        assert await large.result(timeout_s=20) == [SECRET * 100_000, [SECRET] * 100_000]
+        await large.signal("go", [SECRET * 10] * 10_000)
+        assert await large.result(timeout_s=20) == [SECRET * 100_000, [SECRET * 10] * 10_000]
         waits = await client.start("app:waits", SECRET, host=WORKER, id="waits")
         await waits.describe()
         for arguments, shows in (

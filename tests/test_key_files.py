@@ -134,6 +134,16 @@ def test_a_registry_says_which_worker_has_which_keys(tmp_path: Path) -> None:
     keys = keys_of(load_registry(app, environ={}), None)
     assert isinstance(keys, Keys)
     assert read_encrypted(keys.seal(CONTEXT, b"x")).key_id == "own"
+    # What is of no queue of a worker holds what a worker was given all the same.
+    for context in ("mesh.logs.a", "outcome call.x", "answer mesh.api.result", "mesh.wf.elsewhere.child.start"):
+        assert read_encrypted(keys.seal(context, b"x")).key_id == "own"
+    bare = {
+        "name": "bare", "kind": "mesh.worker", "client": "app:client", "task_queue": "bare", "lifecycle": {"auto_start": True}
+    }  # fmt: skip
+    app = write_app(tmp_path, workflows={"w": "return 1"}, worker_options={"keys": "own.yaml"}, entries=[bare])
+    keys = keys_of(load_registry(app, environ={}), None)
+    assert keys is not None
+    assert keys.seal("mesh.wf.bare.o-1.start", b"x") == b"x"
     app = write_app(tmp_path, workflows={"w": "return 1"}, worker_options={"encryption": "off"})
     keys = keys_of(load_registry(app, environ={}), Keyring({"a": ONE}, "a"))
     assert keys is not None
