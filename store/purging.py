@@ -81,7 +81,7 @@ class Purging:
             str(name) for name in names if name.what == ARGUMENTS and name.run.isdecimal() and int(name.run) <= up_to
         ]
         messages = await self._as_stored.batch_get(self.stream, subject_filter=everything)
-        return [*arguments, *(name for m in messages if m.seq <= up_to and (name := referred_by(m.data)))]
+        return [*arguments, *(name for m in messages if m.seq <= up_to and (name := referred_by(m)))]
 
     def tell(self, id_token: str, run: int) -> None:
         """Tell whoever keeps lists that the runs up to this one have gone."""

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from mesh.errors import Undecodable
 from mesh.jetstream import StoredMessage
-from mesh.references import ARGUMENTS, ObjectName, decode_reference, is_reference
+from mesh.references import ARGUMENTS, ObjectName, is_reference, reference_to
 
 ORPHAN_AGE_S: Final = 3600.0
 
@@ -32,7 +32,7 @@ def in_use(messages: Iterable[StoredMessage]) -> InUse:
     """Read the messages of a workflow, all of them, as they are stored."""
     referred, started, ended = set(), set(), set()
     for message in messages:
-        name = referred_by(message.data)
+        name = referred_by(message)
         if name:
             referred.add(name)
         parts = message.subject.split(".")
@@ -43,12 +43,15 @@ def in_use(messages: Iterable[StoredMessage]) -> InUse:
     return InUse(frozenset(referred), frozenset(started - ended))
 
 
-def referred_by(data: bytes) -> str:
-    """The object that a message as it is stored refers to, "" for none."""
-    if not is_reference(data):
+def referred_by(message: StoredMessage) -> str:
+    """The object that a message as it is stored refers to, "" for none, or for one that is not of its workflow.
+
+    Whoever may send a signal could otherwise have the objects of another workflow removed with it.
+    """
+    if not is_reference(message.data):
         return ""
     try:
-        return decode_reference(data).name
+        return reference_to(message.data, message.subject.split(".", 5)[4]).name
     except Undecodable:
         return ""
 

@@ -411,6 +411,12 @@ async def test_objects_go_with_the_last_history_that_needs_them(nats_server: Ser
         for value in (TEXT, "stop"):
             await handle.signal("data", value)
         assert await handle.result(timeout_s=TIMEOUT_S) == [BIG, BIG]
+        thief = await mesh.start("sizes", id="thief")  # what it was sent names an object that is not its own
+        as_stored = JetStream(mesh.client.conn, opens=False)
+        starts = await as_stored.batch_get(stream_name(QUEUE), subject_filter=f"mesh.log.{QUEUE}.*.again.start")
+        await mesh.client.js.publish(thief.key.signal("data"), starts[0].data)
+        await thief.signal("data", "stop")
+        await thief.result(timeout_s=TIMEOUT_S)
         await handle.reset(2, signals=False)  # the new run rests on the start and the first signal
         again = ["again signal", "again start", "again start"]
         assert await is_stored(mesh, "over start", "over end", *again)

@@ -44,7 +44,9 @@ def test_messages_say_what_is_referred_to_and_which_runs_are_open() -> None:
         message(7, "start", data=REFERENCE.encode()),
         message(8, "signal", "end", data=REFERENCE._replace(name="a.0.signal.y").encode()),
         message(9, "ret", "7", "1", "1", "ab", data=REFERENCE.encode()[:-1]),
+        message(10, "signal", "theirs", data=REFERENCE._replace(name="b.0.start.z").encode()),
     ]
     assert in_use(messages) == InUse(frozenset({"a.7.ret.x", "a.0.signal.y"}), frozenset({"7"}))
     assert in_use([]) == InUse(frozenset(), frozenset())
-    assert referred_by(b"") == referred_by(b"\xc1\xc1\x01abc") == referred_by(messages[-1].data) == ""
+    sealed = message(11, "signal", "go", data=b"\xc1\xc1\x01abc")
+    assert [referred_by(each) for each in (*messages[-2:], sealed)] == ["", "", ""]

@@ -195,7 +195,7 @@ class Retention:
                 lambda id_token: self._purging.purge(partition, id_token, bounds[id_token], ()), sorted(at_once)
             )
         await self._tidy_timers(partition, bounds)
-        await self._purging.remove_objects(name for message in going if (name := referred_by(message.data)))
+        await self._purging.remove_objects(name for message in going if (name := referred_by(message)))
         for message in going:
             if message.subject.endswith(".start") and _id_token(message) not in at_once:
                 self.purged += 1
