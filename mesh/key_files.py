@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import logging
@@ -106,23 +107,32 @@ def read_key_file(path: Path) -> KeyFileContent:
 
 
 def write_key_file(path: Path, content: KeyFileContent, *, new: bool) -> None:
-    """Write a key file that only its owner can read, in one piece. new: there must be none. Raises BadKeys."""
+    """Write a key file that only its owner can read, in one piece; one that is there keeps its owner and mode.
+
+    new: there must be none. Raises BadKeys.
+    """
     check_keys(str(path), content.keys, content.primary)
     lines = [f"primary: {json.dumps(content.primary)}", "keys:"]
     lines += [f"  {json.dumps(key_id)}: {base64.b64encode(secret).decode()}" for key_id, secret in content.keys.items()]
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    real = Path(os.path.realpath(path))  # a link to it goes on being one
+    beside = real.with_name(f".{real.name}.{secrets.token_hex(4)}")
     try:
         if new and path.exists():
             raise BadKeys(str(path), "there is such a file already; `mesh keys rotate` adds a key to it")
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
+        before = real.stat() if real.exists() else None
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "w") as file:
                 file.write("\n".join(lines) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            beside.chmod(mode)
-            beside.rename(path)
+            if before is not None:
+                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                    # Rotated by root, say: the nodes must be able to read it as before.
+                    with contextlib.suppress(PermissionError):
+                        os.chown(beside, before.st_uid, before.st_gid)
+                beside.chmod(stat.S_IMODE(before.st_mode))
+            beside.rename(real)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise

@@ -57,8 +57,8 @@ def keys_of(registry: Registry, given: PayloadCodec | None) -> PayloadCodec | No
             by_queue[token(worker.task_queue)] = None
     if given is not None and not isinstance(given, Keyring):
         return given  # a codec of somebody's own
-    # Log lines, answers, calls by clients, messages of processes and of queues, other nodes' queues are no worker's. They
-    # carry what a worker was given all the same: that the node has no keys is no reason to leave them in plain.
+    # Log lines, answers, calls by clients, messages of processes and of queues, other nodes' queues: no worker's.
+    # They carry what a worker was given all the same: that the node has no keys is no reason to leave them in plain.
     keys = Keys(given if given is not None else next(iter(files.values()), None), by_queue)
     _check_required(registry, keys)
     return keys if keys.rings else None  # all workers say off

@@ -189,3 +189,19 @@ def test_keys_are_made_rotated_and_listed_and_never_shown(tmp_path: Path) -> Non
     assert isinstance(again.exception, BadKeys)
     assert read_key_file(path) == content
     assert not [name for name in os.listdir(tmp_path) if name != "keys.yaml"]
+
+
+def test_a_file_that_is_rotated_stays_where_it_is_and_whose_it_is(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    path, link = tmp_path / "kept" / "keys.yaml", tmp_path / "link.yaml"
+    write_key_file(path, KeyFileContent({"a": ONE}, "a"), new=True)
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 1235)
+    before = path.stat()
+    link.symlink_to(path)
+    write_key_file(link, KeyFileContent({"a": ONE, "b": TWO}, "b"), new=False)
+    assert link.is_symlink()
+    assert read_key_file(path).primary == "b"
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
