@@ -50,7 +50,7 @@ from mesh.errors import (
     Undecodable,
     Unreachable,
 )
-from mesh.handshake import READ_BYTES, ConnectOptions, Link, dial
+from mesh.handshake import READ_BYTES, ConnectOptions, Link, check_address, dial
 from mesh.redaction import with_scheme, without_secrets
 from mesh.wire import (
     CRLF,
@@ -121,6 +121,8 @@ async def connect(
         if path and not await anyio.Path(path).is_file():
             raise NotFound(f"there is no file {path}, which the connection's options name")
     addresses = [part.strip() for part in (url.split(",") if isinstance(url, str) else url) if part.strip()]
+    for address in addresses:
+        check_address(address)
     connection = Connection(addresses, name, options)
     failure: Exception | None = None
     first = await connection._dial_patiently(options.patience_s)

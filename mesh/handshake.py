@@ -105,6 +105,22 @@ class Link(NamedTuple):
     plain: asyncio.StreamWriter | None = None
 
 
+def check_address(address: str) -> None:
+    """Refuse what is no address, mostly for its password. Raises Unreachable."""
+    try:
+        parts = urlsplit(with_scheme(address))
+        _ = parts.port  # raises for what is no number
+        is_sound = "@" in parts.netloc or "@" not in address
+    except ValueError:
+        is_sound = False
+    if not is_sound:
+        raise Unreachable(
+            without_secrets(address),
+            "the address cannot be read; in a user and a password write / as %2F, # as %23, ? as %3F, [ as %5B and a "
+            "comma as %2C, or say them with --user and --password",
+        )
+
+
 async def dial(address: str, name: str, options: ConnectOptions, *, hostname: str | None) -> Link:
     """Connect to one server once. Raises Unreachable, NotLetIn, NotTrusted, BadCredentials.
 

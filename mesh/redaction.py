@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 # Shorter values are looked for in quotes only: a 1 that came from a variable is no secret, and is everywhere.
 _LOOSE_CHARACTERS_MIN: Final = 6
 _USER = re.compile(r"(?<=//)[^/?#\s]*@")
+_END_OF_HOST = re.compile(r"[/?#\s]")
 _QUERY = re.compile(r"\?[^#\s'\"]*")
 _QUOTED = re.compile(r"b?'(?:[^'\\]|\\.)*'|b?\"(?:[^\"\\]|\\.)*\"")
 
@@ -25,13 +25,25 @@ def with_scheme(address: str) -> str:
 
 def without_secrets(address: str) -> str:
     """Return the address of a server without user, password and token, fit for logs and messages."""
-    parts = urlsplit(with_scheme(address))
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    scheme, _, rest = with_scheme(address).partition("://")
+    # An address has nothing behind its host: whatever stands before the last @ is a user, escaped as it must be or not.
+    host = _END_OF_HOST.split(rest.rpartition("@")[2], maxsplit=1)[0]
+    return f"{scheme}://{host if _has_sound_port(host) else host.rpartition(':')[0]}"
 
 
 def shown_url(url: str) -> str:
     """Return a URL, well formed or not, without user, password and the values of its query."""
-    return _QUERY.sub("?...", _USER.sub("", url))
+    scheme, slashes, rest = url.partition("//")
+    host = _END_OF_HOST.split(rest, maxsplit=1)[0]
+    if "@" not in host and not _has_sound_port(host):
+        # No port, but a password with characters that should have been escaped.
+        rest = rest.rpartition("@")[2]
+    return _QUERY.sub("?...", _USER.sub("", f"{scheme}{slashes}{rest}"))
+
+
+def _has_sound_port(host: str) -> bool:
+    _, colon, port = host.rpartition(":")
+    return not colon or port.isdecimal() or host.endswith("]")
 
 
 def without_quotes(reason: str) -> str:

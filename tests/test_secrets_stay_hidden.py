@@ -75,6 +75,11 @@ async def test_a_command_that_proposes_another_does_not_repeat_a_password() -> N
         assert ran.status != 0
         assert "127.0.0.1:1" in ran.out + ran.err
         assert PLANTED not in ran.out + ran.err
+    for character in "/#?[,":  # as passwords that are made by chance have them, and addresses may not
+        ran = await typed("ls", "-s", f"nats://user:{PLANTED}{character}{PLANTED}@127.0.0.1:1", "--timeout", "300ms")
+        assert ran.status != 0
+        assert PLANTED not in ran.out + ran.err, ran
+        assert "as %2F" in ran.err, ran
 
 
 def test_options_of_a_connection_do_not_show_themselves() -> None:
@@ -88,7 +93,13 @@ def test_options_of_a_connection_do_not_show_themselves() -> None:
     [
         (without_secrets(f"nats://u:{PLANTED}@h:1"), "nats://h:1"),
         (without_secrets(f"{PLANTED}@h:1"), "nats://h:1"),
+        (without_secrets("nats://[::1]:4222"), "nats://[::1]:4222"),
+        (without_secrets("nats://[::1]"), "nats://[::1]"),
+        (without_secrets(f"nats://u:{PLANTED}/[{PLANTED}#?@h:1"), "nats://h:1"),
+        (without_secrets(f"nats://u:{PLANTED}"), "nats://u"),  # what a comma in a password leaves
         (shown_url(f"https://u:{PLANTED}@h/p?key={PLANTED}#x"), "https://h/p?...#x"),
+        (shown_url(f"https://u:{PLANTED}/{PLANTED}#?@h/p"), "https://h/p"),
+        (shown_url("https://h:80/@user"), "https://h:80/@user"),
         (shown_url(f"https://u:{PLANTED}@h st/p"), "https://h st/p"),
         (without_quotes(f"Illegal header value b'{PLANTED}'"), "Illegal header value '...'"),
         (unresolved("not 'x1'", {"x1": "${X}"}), "not '${X}'"),
