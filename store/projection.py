@@ -603,6 +603,9 @@ def _locked(path: Path) -> int:
 
 def _connected(path: Path | None) -> sqlite_utils.Database:
     where = str(path) if path is not None else ":memory:"
+    if path is not None:
+        # SQLite would let everybody read it, and what is encrypted everywhere else stands in it as it is.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     # Threads of a pool take turns; no statement cache of a thread's own is lost by that.
     conn = sqlite3.connect(where, check_same_thread=False, cached_statements=256, timeout=30.0)
     try:

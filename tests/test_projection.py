@@ -204,7 +204,7 @@ class TestRunsAndEvents:
         """Numbers beyond 64 bits, no numbers, bytes that are no text: somebody may send them."""
         told = Told()
         attrs = {"big": 2**64 - 1, "nan": float("nan"), "inf": [float("-inf")], "b\udcff": "x\udcff", "raw": b"\xff"}
-        told.start("a%FF", "t\udcfe", attrs=attrs, memo={"long": "x" * VALUES_CHARACTERS_MAX}, attempt=2**64 - 1)
+        told.start("a%FF", "t\udcfe", attrs=attrs, memo={"long": "x" * VALUES_CHARACTERS_MAX}, attempt=2**63 - 1)
         projection = _told(told)
         (record,) = _listed(projection)
         assert (record["id"], record["type"], record["attempt"]) == ("a\\udcff", "t\\udcfe", 2**63 - 1)
@@ -250,6 +250,14 @@ class TestRunsAndEvents:
         assert len(json.dumps(page.to_wire(), ensure_ascii=False).encode()) < 500_000
         assert len(page.workflows) > 1
         assert page.next
+
+    def test_file_that_is_made_is_for_its_owner_alone(self, tmp_path: Path) -> None:
+        """What is encrypted everywhere else stands in it as it is."""
+        projection = open_projection(tmp_path / "list.db")
+        modes = {file.name: file.stat().st_mode & 0o077 for file in tmp_path.glob("list.db*")}
+        projection.close()
+        assert {name for name, mode in modes.items() if mode and not name.endswith(".lock")} == set()
+        assert {"list.db", "list.db-wal"} <= set(modes)
 
     def test_what_a_full_disk_refused_is_written_later_with_its_types_and_names(self, tmp_path: Path) -> None:
         """The disk is full when a transaction is committed; what was new in it is not known from then on."""
