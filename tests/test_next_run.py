@@ -16,12 +16,13 @@ from mesh import codec
 from mesh.events import EndRecord, StartSpec
 from mesh.history import History
 from mesh.jetstream import JetStream
+from mesh.objects import Objects
 from mesh.subjects import WorkflowKey
 from node.workflows.ending import Ending
 from store.streams import ensure_queue
-from tests.apps import QUEUE, a_mesh, owns_everything, write_app
+from tests.apps import QUEUE, Mesh, a_mesh, key, owns_everything, write_app
 from tests.conftest import ServerFactory
-from tests.waiting import wait_until
+from tests.waiting import wait_until, wait_until_async
 
 KEY = WorkflowKey("q", "w-1")
 UNUSED: Any = None
@@ -127,3 +128,97 @@ async def test_workflow_whose_partition_is_lost_while_it_is_read_goes_on_when_th
         go_on.set()
 
         assert await (await m.start("w", id="w-1")).result(timeout_s=10) == "done"
+
+
+COUNTS_DOWN = """
+return function(n)
+    if n == 0 then return 'done' end
+    process.inbox():receive()
+end
+"""
+
+
+async def another_owner_goes_on(m: Mesh, run: int) -> int:
+    """Write, as an owner does that was held up, the end of a run and the start of the one that is the last."""
+    start = StartSpec(workflow="app:w", args=codec.pack([0]), entropy=b"e").encode()
+    await m.client.js.publish(key("w-1").end(run), EndRecord("continued", codec.NIL_OUTCOME, start).encode())
+    return (await m.client.js.publish(key("w-1").start(), start)).seq
+
+
+async def is_over(m: Mesh) -> bool:
+    """Whether the last run has ended; its owner is not asked, as that would have it look."""
+    history = m.client.history(QUEUE)
+    last, start = await history.last_run(key("w-1")), await history.last_start(key("w-1"))
+    return last is not None and last[1] is not None and start is not None and last[0].run == start.run
+
+
+@pytest.mark.parametrize("reading", ["open_run", "events"])
+async def test_run_that_is_followed_while_it_is_read_is_followed(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: str
+) -> None:
+    """Its end is read with its history, or comes after that; either way the start behind it begins a run."""
+    app = write_app(tmp_path, workflows={"w": COUNTS_DOWN})
+    async with a_mesh(nats_server().url, app) as m:
+        assert await m.run("w", 0, id="w-1") == "done"
+        engine = m.node.engines[QUEUE]
+        read, followed = getattr(engine._loading._history, reading), anyio.Event()
+
+        async def read_slowly(*arguments: Any) -> Any:
+            found = await read(*arguments)
+            if not followed.is_set() and found:
+                following = await another_owner_goes_on(m, found.run if reading == "open_run" else found[0].seq)
+                loading = engine._instances.by_token["w-1"].loading
+                await wait_until(lambda: loading is not None and loading[-1].seq == following)
+                followed.set()
+            return found
+
+        monkeypatch.setattr(engine._loading._history, reading, read_slowly)
+        await m.start("w", 1, id="w-1")
+        await followed.wait()
+        await wait_until_async(lambda: is_over(m))
+
+
+async def test_run_that_is_followed_while_a_large_payload_is_fetched_is_followed(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched, may_go_on, asked = Objects.fetched, anyio.Event(), anyio.Event()
+
+    async def held_up(self: Objects, subject: str, reference: bytes) -> bytes:
+        asked.set()
+        await may_go_on.wait()
+        return await fetched(self, subject, reference)
+
+    app = write_app(tmp_path, workflows={"w": COUNTS_DOWN})
+    async with a_mesh(nats_server(config="max_payload: 65536").url, app) as m:
+        monkeypatch.setattr(Objects, "fetched", held_up)
+        handle = await m.start("w", 1, id="w-1")
+        await handle.signal("unheard", "x" * 100_000)
+        await asked.wait()
+        following = await another_owner_goes_on(m, handle.run)
+        instance = m.node.engines[QUEUE]._instances.by_token["w-1"]
+        await wait_until(lambda: instance.fetching is not None and instance.fetching[-1].seq == following)
+        may_go_on.set()
+        await wait_until_async(lambda: is_over(m))
+
+
+async def test_start_of_which_one_look_knows_and_another_does_not_is_begun(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader that was replaced while it stood still answers for a moment as if nothing had happened since."""
+    app = write_app(tmp_path, workflows={"w": "return function() return 'done' end"})
+    async with a_mesh(nats_server().url, app) as m:
+        assert await m.run("w", id="w-1") == "done"
+        history, hidden = m.node.engines[QUEUE]._loading._history, Counter[str]()
+        start_after = history.start_after
+
+        async def behind(key: WorkflowKey, seq: int) -> Any:
+            found = await start_after(key, seq)
+            if found is None or hidden[key.id] == 2 or await history.end_of(key, found.run) is not None:
+                return found
+            hidden[key.id] += 1
+            return None
+
+        monkeypatch.setattr(history, "start_after", behind)
+        await m.start("w", id="w-1")
+        await wait_until_async(lambda: is_over(m))
+        assert hidden["w-1"] == 2

@@ -25,7 +25,7 @@ from mesh.envelopes import Opened, may_open_later, why_closed
 from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable, Unreadable
 from mesh.events import EndRecord, Event, StartSpec, decode_end
 from mesh.failure import Failure, Kind
-from mesh.history import History
+from mesh.history import History, RunOutcome
 from mesh.imported import is_held
 from mesh.jetstream import JetStream
 from mesh.lineage import taken_over
@@ -258,6 +258,9 @@ class Loading:
         begun = time.perf_counter()
         if not await self._replay(instance, run, events, news, heard_seq):
             return
+        if not self._instances.holds(instance):  # its partition was lost meanwhile
+            run.close()
+            return
         took_s = time.perf_counter() - begun
         self.replays += 1
         self.replayed_events += len(events)
@@ -343,10 +346,10 @@ class Loading:
         self._instances.chains[instance.id_token] = instance.partition
         try:
             last = await self._history.last_run(instance.key)
-            if news is not None and news.kind == "start" and (last is None or last[0].run < news.seq):
-                newest = await self._history.last_start(instance.key)
-                if newest is None or newest.run < news.seq:
-                    raise NotFound(f"the start at sequence {news.seq} is not there yet: a replica lags behind")
+            if news is not None and news.kind == "start" and (last is None or _ended_seq(last[1]) < news.seq):
+                # After the end of all runs: it begins one. One look that is up to date beside one that was not says
+                # nothing, so all of it is looked at again.
+                raise NotFound(f"the start at sequence {news.seq} is not there yet: a replica lags behind")
             record = decode_end(last[1].data) if last is not None and last[1] is not None else None
             if last is not None and record is not None and record.closed:
                 reason = f"its end is {record.closed}; whether it goes on is not known"
@@ -372,3 +375,7 @@ class Loading:
         self._instances.forget(instance.id_token)
         for event in late:
             self._take(instance.partition, event)
+
+
+def _ended_seq(ended: RunOutcome | None) -> int:
+    return ended.seq if ended is not None else 0
