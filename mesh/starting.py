@@ -1,7 +1,7 @@
 """Starting a workflow: exactly one run per id, by compare-and-set on its start subject.
 
 Used by everybody who starts one: the Python client, the command line, a parent workflow, a function. Repeating a start
-that got no answer is harmless: the same start is recognised by its entropy.
+that got no answer is harmless: the same start is recognised by its entropy, which the runs that follow it have, too.
 """
 
 from __future__ import annotations
@@ -106,9 +106,10 @@ async def start_workflow(
                 expected = 0
                 continue
             open_run, ended = found
+            if _is_ours(open_run.start, spec):
+                # Also when it has ended: whoever starts it here may have stood still since another one did.
+                return Started(open_run.run, existing=False)
             if ended is None or ended.goes_on:
-                if _is_ours(open_run.start, spec):
-                    return Started(open_run.run, existing=False)
                 if on_existing(key, None, conflict, reuse) == "use":
                     await _deliver(js, key, spec, sender)
                     return Started(open_run.run, existing=True)

@@ -12,6 +12,7 @@ from mesh.connection import Connection
 from mesh.errors import MeshError, NotFound, NotReady
 from mesh.failure import Kind
 from mesh.jetstream import JetStream, PubAck
+from mesh.subjects import stream_name
 from node.workflows.ops import OpState
 from node.workflows.others import Others
 from tests.apps import QUEUE, WORKER, a_mesh, key, write_app
@@ -100,3 +101,21 @@ async def test_a_stream_without_a_leader_is_no_outcome_of_what_a_workflow_says_t
         assert ok, value
         assert errors == []
         assert (await mesh.get(target.id).describe()).key == target
+
+
+async def test_a_child_that_has_ended_is_not_started_again_by_an_owner_that_stood_still(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    """It says what it was about to say when it was stopped; another owner has said it meanwhile, and the child is over."""
+    app = write_app(tmp_path, workflows={"target": "return function() return 'done' end"})
+    async with a_mesh(nats_server().url, app) as mesh:
+        host = mesh.node.engines[QUEUE].host
+        others = Others(mesh.client.js, mesh.client.hosts, mesh.node.code, mesh.node.switchboard, mesh.node.naming)
+        op = OpState(1, "spawn", "app:target", "", codec.encode([[], {}]), options={"host": WORKER})
+        said = await others.perform(host, key("sender"), 7, op)
+        child = key("sender_7_1")
+        assert await mesh.get(child.id).result() == "done"
+
+        assert await others.perform(host, key("sender"), 7, op) == said
+        starts = await mesh.client.js.batch_get(stream_name(QUEUE), subject_filter=child.stored("*", "start"))
+        assert len(starts) == 1
