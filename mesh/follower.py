@@ -12,7 +12,8 @@ Invariants:
 - What is delivered is opened (`mesh.envelopes`), as far as the connection's codec can.
 - A user who may not make consumers gets the same by reading on from the stream's leader, a little later.
 - A stream that ends before what was delivered already has lost messages or is another one: StreamRegressed, and nothing
-  more is delivered. What `deliver` raises ends the follower too.
+  more is delivered. In a cluster that is believed only when it has been said for a while: a server that was cut off
+  answers from the past for a moment. What `deliver` raises ends the follower too.
 
 Run it in a task group of its owner: `await tasks.start(follower.run)` returns when the consumer exists.
 """
@@ -226,13 +227,20 @@ class Follower:
         """Make a consumer that begins behind the last message taken; try until there is one."""
         wait_s = RETRY_FIRST_S
         since = anyio.current_time()
+        regressed_since: float | None = None
         while True:
             await self._conn.wait_connected()
             self._wake = anyio.Event()
             try:
                 return await self._make_consumer()
-            except StreamRegressed:
-                raise
+            except StreamRegressed as error:
+                if regressed_since is None:
+                    regressed_since = anyio.current_time()
+                if not self._js.has_copies or anyio.current_time() - regressed_since > PATIENCE_S:
+                    raise
+                _log.info("not believed yet: %s", error)
+                await anyio.sleep(wait_s)
+                continue
             except (Disconnected, RequestTimeout, NoResponders) as error:
                 _log.info("stream %s cannot be followed yet: %s", self._stream, error)
             except NotReady as error:
@@ -243,6 +251,7 @@ class Follower:
             except MeshError:
                 if first or anyio.current_time() - since > PATIENCE_S:
                     raise
+            regressed_since = None
             await anyio.sleep(wait_s)
             wait_s = min(2 * wait_s, RETRY_MAX_S)
 
@@ -316,7 +325,8 @@ class Follower:
                 await self._read_up_to_now()
                 since = anyio.current_time()
             except StreamRegressed:
-                raise
+                if not self._js.has_copies or anyio.current_time() - since > PATIENCE_S:
+                    raise
             except NotPermitted:
                 raise
             except TEMPORARY:

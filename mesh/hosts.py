@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from mesh.errors import MeshError, NotFound, Undecodable
+from mesh.errors import MeshError, NotFound, NotReady, Undecodable
 from mesh.jetstream import JetStream
 from mesh.subjects import bucket_key, bucket_key_name
 
@@ -94,12 +94,15 @@ class Hosts:
         self._cache: dict[str, tuple[float, HostRecord]] = {}
 
     async def announce(self, records: Iterable[HostRecord], *, replicas: int = 1) -> None:
-        """Write this node's hosts, each under its worker id and its queue."""
+        """Write this node's hosts, each under its worker id and its queue. Raises NotReady, OutcomeUnknown."""
         await self._js.ensure_bucket(BUCKET, description="Which queue a host stands for", replicas=replicas)
         for record in records:
             value = json.dumps(asdict(record)).encode()
             for name in (record.worker, record.queue):
-                await self._js.kv_put(BUCKET, bucket_key(name), value)
+                try:
+                    await self._js.kv_put(BUCKET, bucket_key(name), value)
+                except NotFound as error:  # the bucket is there, so it has no leader
+                    raise NotReady(f"host {name}", 0, str(error)) from None
                 self._cache[name] = (time.monotonic(), record)
 
     async def resolve(self, host: str) -> HostRecord:

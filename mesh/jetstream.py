@@ -253,7 +253,9 @@ class JetStream:
                     return
                 except (NotFound, OutcomeUnknown):
                     await anyio.sleep(REACHED_AGAIN_S)
-        raise NotFound(f"stream {config['name']} is there, but no server takes {subject}: does it have a leader?")
+        raise NotReady(
+            subject, 0, f"stream {config['name']} is there, but no server takes this: does it have a leader?"
+        )
 
     async def delete_stream(self, stream: str) -> None:
         """Delete a stream and all that is in it. Raises NotFound."""
@@ -373,12 +375,13 @@ class JetStream:
     # once.
 
     @property
-    def _has_copies(self) -> bool:
+    def has_copies(self) -> bool:
+        """Whether streams may have several copies, as the server is one of a cluster."""
         return bool(self.conn.server_info.get("cluster"))
 
     async def get_last(self, stream: str, subject: str, *, from_leader: bool = False) -> StoredMessage | None:
         """Return the last message of a subject (of a filter, from the leader), None if there is none."""
-        if from_leader or self._has_copies:
+        if from_leader or self.has_copies:
             return await self._get_from_leader(stream, {"last_by_subj": subject})
         return await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}.{subject}", b"")
 
@@ -397,7 +400,7 @@ class JetStream:
         found = None
         if not from_leader:
             found = await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}", _dump(request))
-        if found is None and (from_leader or self._has_copies):
+        if found is None and (from_leader or self.has_copies):
             return await self._get_from_leader(stream, request)
         return found
 
@@ -430,7 +433,7 @@ class JetStream:
                 seq = page[-1].seq + 1
             if page and pending:
                 continue
-            last = await self._get_from_leader(stream, {"last_by_subj": subject_filter}) if self._has_copies else None
+            last = await self._get_from_leader(stream, {"last_by_subj": subject_filter}) if self.has_copies else None
             if last is None or last.seq < seq:
                 break
             tries = await self._try_another_copy(stream, tries)
@@ -444,12 +447,12 @@ class JetStream:
         All as of one moment, before which all is seen that had a sequence of at_least; by default all that there was
         when this was called. The server refuses (ServerRefused) if more than 1,024 subjects fit. Raises NotReady.
         """
-        if self._has_copies and at_least is None:
+        if self.has_copies and at_least is None:
             at_least = (await self.stream_info(stream)).last_seq
         tries = 0
         while True:
             messages, up_to = await self._last_of_a_copy(stream, subjects, timeout_s)
-            if not self._has_copies or up_to >= (at_least or 0):
+            if not self.has_copies or up_to >= (at_least or 0):
                 return messages
             if not up_to and not await self._any_in_leader(stream, subjects):
                 return []

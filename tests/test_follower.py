@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -378,6 +379,39 @@ async def test_a_stream_that_lost_what_was_delivered_ends_the_follower(nats_serv
             await Follower(b.conn, b.js, "S", [], 4, b.got.append).run()
         assert (regressed.value.delivered_seq, regressed.value.last_seq) == (3, 1)
         assert b.got == []
+
+
+class CutOff(JetStream):
+    """Asked of a cluster in which a server that was cut off says for so many times how the stream was before."""
+
+    answers = 0
+
+    @property
+    def has_copies(self) -> bool:
+        return True
+
+    async def stream_info(self, stream: str) -> StreamInfo:
+        self.answers -= 1
+        info = await super().stream_info(stream)
+        return replace(info, last_seq=1) if self.answers >= 0 else info
+
+
+async def test_stream_that_ends_too_early_for_a_moment_has_lost_nothing(
+    nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or all owners would suspend what they run, and all nodes end, as one server answers from the past."""
+    async with bench(nats_server()) as b:
+        await b.publish("s.a", b"1", b"2", b"3")
+        js = CutOff(b.conn)
+        js.answers = 3
+        b.tasks.start_soon(Follower(b.conn, js, "S", [], 3, b.got.append).run)
+        await wait_until(lambda: b.data == [b"3"])
+
+        monkeypatch.setattr("mesh.follower.PATIENCE_S", 0.2)
+        js.answers = 1000
+        with anyio.fail_after(2), pytest.raises(StreamRegressed):
+            await Follower(b.conn, js, "S", [], 3, b.got.append).run()
+        b.tasks.cancel_scope.cancel()
 
 
 async def test_what_deliver_raises_ends_the_follower_and_nothing_more_is_delivered(nats_server: ServerFactory) -> None:

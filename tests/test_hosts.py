@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mesh.client import connect
-from mesh.hosts import HostRecord, NobodyOffers, SeveralHosts
+from mesh.errors import NotFound, NotReady
+from mesh.hosts import HostRecord, Hosts, NobodyOffers, SeveralHosts
+from mesh.jetstream import JetStream
 from store.streams import ensure_queue
 from tests.conftest import ServerFactory
 
@@ -26,3 +28,17 @@ async def test_the_only_host_that_offers_a_workflow_needs_no_name(nats_server: S
             await client.start("app:both")
         with pytest.raises(NobodyOffers, match=r"did you mean app:order\?"):
             await client.start("app:ordr")
+
+
+class LeaderlessJetStream(JetStream):
+    """As of a cluster that has lost the leader of a bucket."""
+
+    async def kv_put(self, bucket: str, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
+        raise NotFound(f"no stream takes $KV.{bucket}.{key}")
+
+
+async def test_a_directory_that_has_lost_its_leader_is_not_ready(nats_server: ServerFactory) -> None:
+    """Not missing: a node that starts just then waits for it."""
+    async with connect(nats_server().url) as client:
+        with pytest.raises(NotReady, match="no stream takes"):
+            await Hosts(LeaderlessJetStream(client.conn)).announce([HostRecord("app:a", "app:client", "a", ())])

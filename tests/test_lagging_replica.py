@@ -91,7 +91,7 @@ class Behind(JetStream):
     asked = 0
 
     @property
-    def _has_copies(self) -> bool:
+    def has_copies(self) -> bool:
         return True
 
     def is_behind(self) -> bool:

@@ -6,16 +6,22 @@ Nobody tells the nodes; they find the server again themselves. Acknowledged mean
 from __future__ import annotations
 
 import itertools
+import math
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import pytest
 
 from mesh.client import WorkflowHandle
-from mesh.errors import MeshError
+from mesh.connection import ConnectOptions
+from mesh.errors import MeshError, NotReady, OutcomeUnknown
+from node.cli import nodes
+from node.node import NodeConfig, NodeIdInUse
 from tests.apps import write_app
 from tests.cluster import plain_environment
 from tests.conftest import ServerFactory
@@ -192,3 +198,23 @@ async def test_a_node_that_is_started_while_a_cluster_has_no_leader_waits_for_on
             await wait_until(lambda: "node a is ready" in log_file.read_text(), 30)
         finally:
             process.kill()
+
+
+async def test_a_start_of_a_node_that_the_server_does_not_answer_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is written first may be stored without a word, when a cluster loses its leader just then."""
+    passing: list[Exception] = [OutcomeUnknown("$KV.mesh_hosts.a"), NotReady("$KV.mesh_hosts.a", 0, "no leader")]
+
+    @asynccontextmanager
+    async def running_node(_config: NodeConfig, _registry: Any) -> AsyncIterator[None]:
+        raise passing.pop(0) if passing else NodeIdInUse("a")
+        yield
+
+    monkeypatch.setattr("node.node.running_node", running_node)
+    monkeypatch.setattr(nodes, "START_AGAIN_S", 0.0)
+    config = NodeConfig("nats://127.0.0.1:1", node_id="a", options=ConnectOptions(patience_s=math.inf))
+    registry: Any = None
+    with pytest.raises(NodeIdInUse):
+        await nodes._serve(config, registry, with_parent=False)
+    assert passing == []

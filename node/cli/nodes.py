@@ -204,7 +204,7 @@ async def _serve(config: NodeConfig, registry: Registry, with_parent: bool) -> i
     """Run the node until it is told to go, then leave; returns the exit status."""
     import anyio
 
-    from mesh.errors import Disconnected, NotReady, RequestTimeout
+    from mesh.errors import Disconnected, NotReady, OutcomeUnknown, RequestTimeout
     from mesh.groups import unwrapped
     from node.keys import key_files_of
     from node.node import running_node
@@ -236,7 +236,7 @@ async def _serve(config: NodeConfig, registry: Registry, with_parent: bool) -> i
                         if files := key_files_of(node.conn.codec):
                             tasks.start_soon(_on_hangup, files)
                         await anyio.sleep_forever()
-                except (Disconnected, NotReady, RequestTimeout) as error:
+                except (Disconnected, NotReady, OutcomeUnknown, RequestTimeout) as error:
                     # A server that is there, but serves nothing yet: its cluster has no leader.
                     if node is not None or not config.options.patience_s:
                         raise
