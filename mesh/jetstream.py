@@ -461,15 +461,20 @@ class JetStream:
     async def _last_of_a_copy(
         self, stream: str, subjects: Sequence[str], timeout_s: float | None
     ) -> tuple[list[StoredMessage], int]:
-        """The last messages as one copy of the stream has them, and how far it has come; 0 = not said, none fits."""
+        """The last messages as one copy of the stream has them, and how far it has come.
+
+        0 = not said, none fits; -1 = they are not of one moment, as the rest came of a copy that is behind the first.
+        """
         messages: list[StoredMessage] = []
         request: dict[str, object] = {"multi_last": list(subjects), "batch": BATCH_READS}
-        as_of = 0
+        as_of, left = 0, None
         while True:
             page, pending, up_to = await self._read_batch(stream, request, timeout_s)
+            if left is not None and len(page) + pending != left and self.has_copies:
+                return messages, -1
             messages += page
-            # With a limit the server says the limit: what the first page says is how far that copy had come. Another
-            # one that has not come as far says less of the rest than there is.
+            left = pending
+            # With a limit the server says the limit: what the first page says is how far that copy had come.
             as_of = as_of or up_to
             if not page or pending == 0:
                 return messages, as_of

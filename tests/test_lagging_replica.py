@@ -152,6 +152,28 @@ async def test_whatever_a_copy_that_is_behind_lacks_is_read_all_the_same(nats_se
         assert [entry.value for entry in await js.kv_entries("b")] == [b"new"]
 
 
+class BehindInTheMiddle(Behind):
+    """The first page is of a copy that is up to date, the next one of another."""
+
+    def is_behind(self) -> bool:
+        self.asked += 1
+        return self.asked == 2
+
+
+async def test_pages_of_two_copies_are_not_taken_for_one_answer(
+    nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.jetstream.BATCH_READS", 2)
+    async with connect(nats_server().url, name="test") as conn:
+        js = BehindInTheMiddle(conn)
+        await js.ensure_stream({"name": "S", "subjects": ["s.>"], "allow_direct": True})
+        for subject in ("s.a", "s.b", "s.c", "s.d", "s.e"):
+            await js.publish(subject)
+        js.as_of, js.asked = 4, 0
+        assert [message.seq for message in await js.multi_last("S", ["s.*"], at_least=2)] == [1, 2, 3, 4, 5]
+        assert js.asked > 3
+
+
 async def test_no_more_is_wanted_of_a_copy_than_the_reader_knows_of(nats_server: ServerFactory) -> None:
     """An owner is told the rest by its consumer."""
     async with connect(nats_server().url, name="test") as conn:
