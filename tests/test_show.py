@@ -200,6 +200,16 @@ def test_a_suspended_workflow_says_both_sides() -> None:
     ]
 
 
+def test_a_suspended_workflow_says_what_lets_it_go_on_whatever_the_reason() -> None:
+    """Also one that lacks a key: fitting code would not help it, and what is lost is not promised to be safe."""
+    lines = texts(
+        a_record(status="suspended", reason="its start is encrypted with key k1, and key k1 is not in the keyring")
+    )
+    assert (
+        lines[3] == "it goes on by itself once a node owns it that has fitting code, the keys, and all of its history"
+    )
+
+
 def test_facts_that_are_not_always_there_are_shown_when_they_are() -> None:
     lines = texts(
         a_record(

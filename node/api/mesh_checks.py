@@ -173,7 +173,7 @@ def check_workflows(facts: Facts) -> Iterator[Finding]:
     if total:
         yield problem(
             "workflows", f"{total} suspended: {some(found, 3)}",
-            "code and history do not fit: `mesh show ID` says where; deploy fitting code, reset or terminate them",
+            "`mesh show ID` says why; deploy fitting code, give nodes the keys or restore what is lost, or reset them",
         )  # fmt: skip
     elif facts.nodes:
         yield ok("workflows", "none is suspended")

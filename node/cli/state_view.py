@@ -96,7 +96,7 @@ def outcome_lines(record: Mapping[str, Any]) -> list[Line]:
         return [
             line((f"suspended{at}: ", "bold red"), one_line(str(record["reason"]))),
             *sides,
-            line("nothing is lost; it goes on by itself once a node with fitting code owns it"),
+            line("it goes on by itself once a node owns it that has fitting code, the keys, and all of its history"),
             line(f"to check code before it is deployed: mesh replay {record['id']} APP"),
         ]
     return []
