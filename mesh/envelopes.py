@@ -131,6 +131,14 @@ def why_closed(data: bytes) -> str | None:
         return str(error)
 
 
+def why_unread(data: bytes) -> str | None:
+    """The same of bytes that had to be opened here: nobody has tried to where there are no keys, and that is why."""
+    reason = why_closed(data)
+    if data[:3] == ENCRYPTED and not isinstance(data, Closed):
+        return f"{reason}, and there are no keys here; give the node --keys FILE"
+    return reason
+
+
 def may_open_later(data: bytes) -> bool:
     """Whether bytes are an envelope that another keyring would open, or a reference to what can be fetched."""
     if data[:3] != ENCRYPTED:

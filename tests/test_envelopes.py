@@ -21,6 +21,7 @@ from mesh.envelopes import (
     queue_token_of,
     read_encrypted,
     why_closed,
+    why_unread,
 )
 from mesh.errors import Undecodable
 
@@ -148,6 +149,16 @@ def test_bytes_that_only_look_like_an_envelope_are_refused_in_words(junk: bytes)
             opened = ring.open(CONTEXT, data)
             assert isinstance(opened, Closed)
             assert opened.reason
+
+
+def test_who_has_no_keys_says_so_and_how_to_give_them() -> None:
+    """To who only looks at a history it is no fault; who has to open it lacks something."""
+    sealed = Keyring({"k": NEW}, "k").seal(CONTEXT, b"x")
+    assert why_closed(sealed) == "encrypted with key k"
+    assert why_unread(sealed) == "encrypted with key k, and there are no keys here; give the node --keys FILE"
+    tried = Keyring({"o": OLD}, "o").open(CONTEXT, sealed)
+    assert why_unread(tried) == "encrypted with key k, and key k is not in the keyring"
+    assert why_unread(b"plain") is None
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ import anyio
 import anyio.abc
 
 from mesh.connection import Connection
-from mesh.envelopes import Opened, may_open_later, why_closed
+from mesh.envelopes import Opened, may_open_later, why_unread
 from mesh.errors import CannotLookBack, MeshError, Undecodable
 from mesh.events import Event, decode_end, decode_start, parse
 from mesh.follower import Delivered
@@ -442,7 +442,7 @@ class Engine:
 
     def _begin(self, instance: Instance, event: Event) -> None:
         if may_open_later(event.data):
-            self._loading.wait_for_key(instance, event.seq, f"its start is {why_closed(event.data)}")
+            self._loading.wait_for_key(instance, event.seq, f"its start is {why_unread(event.data)}")
             return
         try:
             spec = decode_start(event.data, parse_headers(event.raw_headers) if event.raw_headers else {})

@@ -21,7 +21,7 @@ import anyio
 import anyio.lowlevel
 
 from mesh import codec
-from mesh.envelopes import Opened, may_open_later, why_closed
+from mesh.envelopes import Opened, may_open_later, why_unread
 from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable, Unreadable
 from mesh.events import EndRecord, Event, StartSpec, decode_end
 from mesh.failure import Failure, Kind
@@ -226,7 +226,7 @@ class Loading:
             await self._go_on_chain(instance, news)
             return
         if may_open_later(opened.start.data):
-            self.wait_for_key(instance, opened.run, f"its start is {why_closed(opened.start.data)}")
+            self.wait_for_key(instance, opened.run, f"its start is {why_unread(opened.start.data)}")
             return
         try:
             spec = opened.spec()
@@ -251,7 +251,7 @@ class Loading:
                 self._stand_still(instance, opened.run, spec, f"its start {CAME_IN_PLAIN}")
             return
         if mark := closed_mark(opened.run, events):
-            self.wait_for_key(instance, opened.run, f"a mark of its history is {why_closed(mark.data)}")
+            self.wait_for_key(instance, opened.run, f"a mark of its history is {why_unread(mark.data)}")
             return
         run = self._vms.new_run(instance, opened.run, spec, recorded_marks(opened.run, events))
         self._witness.opened(run, opened.start.raw_headers)

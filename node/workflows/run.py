@@ -26,7 +26,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mesh import codec
-from mesh.envelopes import ENVELOPE, Opened, may_open_later, why_closed
+from mesh.envelopes import ENVELOPE, Opened, may_open_later, why_unread
 from mesh.errors import Undecodable
 from mesh.events import HEADER_FROM, MARK_LOST, UNREADABLE, EndRecord, Event, StartSpec, reset_of
 from mesh.failure import Failure, Kind
@@ -164,7 +164,7 @@ class Run:
             return []
         if event.data[:2] == ENVELOPE and may_open_later(event.data):
             about = f"event {event.kind} at sequence {event.seq}"
-            self.suspended, self.waits_for_key = f"{about} is {why_closed(event.data)}", True
+            self.suspended, self.waits_for_key = f"{about} is {why_unread(event.data)}", True
             return [Suspend(self.suspended)]
         if (
             self._encrypted
