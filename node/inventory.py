@@ -31,7 +31,10 @@ ORDERS: Final = ("started", "newest", "mailbox")
 
 
 class Inventory:
-    """Looks at the parts of one node. services: how its services are."""
+    """Looks at the parts of one node. services: how its services are.
+
+    encrypted: payloads are, so what users wrote into an error is not for everybody who may ask.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Inventory:
         links: Links,
         naming: Naming,
         services: Callable[[], Sequence[ServiceStatistics]],
+        encrypted: bool,
     ) -> None:
         self._node_id = node_id
         self._registry = registry
@@ -51,6 +55,7 @@ class Inventory:
         self._links = links
         self._naming = naming
         self._services = services
+        self._encrypted = encrypted
 
     def functions(self) -> list[dict[str, Any]]:
         """The functions this node offers, and those its app has that it does not: of foreign services, or left out.
@@ -59,7 +64,7 @@ class Inventory:
         in_flight and waiting, too, one of a foreign service its subject.
         """
         offered = self._functions.functions if self._functions is not None else {}
-        found = [_statistics(function) for function in offered.values()]
+        found = [self._statistics(function) for function in offered.values()]
         for entry_id, view in self._registry.functions().items():
             if isinstance(view, NatsFunctionEntry):
                 found.append({"id": str(entry_id), "kind": "nats", "offered": False, "subject": view.subject})
@@ -67,6 +72,19 @@ class Inventory:
                 kind = "lua" if isinstance(view, LuaFunctionEntry) else "python"
                 found.append({"id": str(entry_id), "kind": kind, "offered": False})
         return sorted(found, key=lambda item: str(item["id"]))
+
+    def _statistics(self, function: Function) -> dict[str, Any]:
+        done = function.endpoint
+        error = (done.last_error[:ERROR_CHARACTERS_MAX] if done else "") or None
+        return {
+            "id": function.id, "kind": function.runner.kind, "offered": True,
+            "calls": done.requests if done else 0,
+            "errors": done.errors if done else 0,
+            "last_error": "encrypted" if error and self._encrypted else error,
+            "busy_s": done.processing_ns / 1e9 if done else 0.0,
+            "in_flight": function.running,
+            "waiting": len(function.waiting) + len(function.limited),
+        }  # fmt: skip
 
     def processes(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         """Processes and calls under way: {total, shown: [{pid, kind, entry, ...}]}, not more than are wished for.
@@ -142,19 +160,6 @@ def memory_bytes() -> int:
     except (OSError, ValueError, IndexError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _statistics(function: Function) -> dict[str, Any]:
-    done = function.endpoint
-    return {
-        "id": function.id, "kind": function.runner.kind, "offered": True,
-        "calls": done.requests if done else 0,
-        "errors": done.errors if done else 0,
-        "last_error": (done.last_error[:ERROR_CHARACTERS_MAX] if done else "") or None,
-        "busy_s": done.processing_ns / 1e9 if done else 0.0,
-        "in_flight": function.running,
-        "waiting": len(function.waiting) + len(function.limited),
-    }  # fmt: skip
 
 
 def _pid(job: Job) -> str:

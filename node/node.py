@@ -260,6 +260,7 @@ class Node:
         self.inventory = Inventory(
             self.id, registry, functions=self.functions, processes=self.processes, links=self.switchboard.links,
             naming=self.naming, services=self.services.statistics,
+            encrypted=self.conn.codec is not None,
         )  # fmt: skip
         self._registry_hash = content_fingerprint(registry)[:REGISTRY_HASH_DIGITS]
         self._began_ns = time.time_ns()

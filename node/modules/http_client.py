@@ -170,8 +170,9 @@ class HttpClientModule:
 def _new_client() -> httpx2.AsyncClient:
     import httpx2
 
-    # It logs every request with its whole URL, in which there may be a password or a key.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    # They log every request with its whole URL, and the headers of every answer: passwords, keys, cookies.
+    for name in ("httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return httpx2.AsyncClient(
         limits=httpx2.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_IDLE_MAX),
         max_redirects=REDIRECTS_MAX,

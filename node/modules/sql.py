@@ -100,7 +100,7 @@ class SqlModule:
             entry = self._entries.get(EntryId(entry_id))
             if entry is None:
                 raise Refused(f"there is no database {entry_id}: no entry of kind db.sql.sqlite", Kind.NOT_FOUND)
-            database = Database(entry.file, busy_timeout_s=entry.busy_timeout_s, threads=self._threads)
+            database = Database(entry_id, entry.file, busy_timeout_s=entry.busy_timeout_s, threads=self._threads)
             self._open[entry_id] = database
         await database.open()
         return database

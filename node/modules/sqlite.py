@@ -28,6 +28,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from mesh.failure import Failure, Kind
+from mesh.redaction import without_quotes
 from node.modules import Refused
 
 MEMORY: Final = ":memory:"
@@ -136,9 +137,13 @@ class Session:
 
 
 class Database:
-    """One database. `close` when it is not needed any more."""
+    """One database. `close` when it is not needed any more.
 
-    def __init__(self, file: str, *, busy_timeout_s: float, threads: anyio.CapacityLimiter) -> None:
+    name: of its entry, for messages; not the file, whose path may come from a variable and is nobody's who calls.
+    """
+
+    def __init__(self, name: str, file: str, *, busy_timeout_s: float, threads: anyio.CapacityLimiter) -> None:
+        self.name = name
         self.file = file
         self._busy_timeout_s = busy_timeout_s
         self._threads = threads
@@ -294,7 +299,8 @@ class Database:
                 self.file, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
             )
         except (sqlite3.Error, OSError) as error:
-            raise Refused(f"{self.file} cannot be opened: {error}", Kind.INTERNAL) from None
+            reason = (error.strerror if isinstance(error, OSError) else None) or without_quotes(str(error))
+            raise Refused(f"the file of database {self.name} cannot be opened: {reason}", Kind.INTERNAL) from None
         session = Session(connection)
         try:
             connection.text_factory = _text
