@@ -6,8 +6,11 @@ made without it, too.
 
 from __future__ import annotations
 
+import json
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio
@@ -17,6 +20,7 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.plan import Shape, script
 from tests.chaos.scenarios import CALM, READ_AGAIN, SCENARIOS, SEED, Outcome, Scenario, carry_out
 from tests.chaos.trial import Trial
+from tests.cluster import PROJECT, plain_environment
 from tests.conftest import ServerFactory
 from tests.recovery import CHAOS
 
@@ -85,6 +89,23 @@ async def test_faults_that_show_when_a_history_is_read_again_are_found(
     assert "replay" in outcomes["+".join(READING_AGAIN)].rules
     for fault in AFTER_A_KILL:
         assert_found(outcomes[fault], fault)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("fault", IN_PEACE if CHAOS else ("no-claim",))
+def test_the_command_plants_a_fault_and_fails_for_what_it_finds(fault: str, tmp_path: Path) -> None:
+    """As docs/chaos.md shows it: the same command as without one, which ends with 1 then."""
+    command = [
+        *(sys.executable, "-m", "tests.chaos", "--seed", str(SEED), "--minutes", "0.1" if CHAOS else "0.02"),
+        *("--nodes", "2", "--nemesis", "", "--no-namespaces", "--fault", fault, "--keep", str(tmp_path)),
+    ]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=180, cwd=PROJECT, env=plain_environment()
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = {finding.partition(":")[0] for finding in json.loads((tmp_path / "run.json").read_text())["findings"]}
+    assert found & FAULTS[fault].rules, done.stdout
 
 
 @pytest.mark.skipif(not CHAOS, reason="part of make chaos")

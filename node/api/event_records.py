@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mesh import codec
+from mesh.envelopes import Unopened, may_open_later, why_closed
 from mesh.errors import Undecodable
 from mesh.events import (
     HEADER_FROM,
@@ -72,7 +73,8 @@ def event_record(event: Event, number: int, start_ns: int, known: Known = NOTHIN
     try:
         record |= _by_kind(event, headers, known)
     except Undecodable as error:
-        record |= _shape(event) | {"problem": f"undecodable: {error}"}
+        problem = error.reason if isinstance(error, Unopened) else f"undecodable: {error}"
+        record |= _shape(event) | {"problem": problem}
     row = known.ops.get(op_of(event))
     if row is not None:
         if event.kind in ("ret", "tick", "exit"):
@@ -124,6 +126,8 @@ def _by_kind(event: Event, headers: Mapping[str, str], known: Known) -> dict[str
         case "end":
             end = decode_end(event.data)
             following = {"next": decode_start(end.next_start, {}).workflow} if end.next_start else {}
+            if end.closed:
+                return {"status": end.status} | _closed_fields(end.closed)
             value = end.value()
             failure = value.to_wire() if isinstance(value, Failure) else None
             return {"status": end.status, "value": None if failure else value, "error": failure} | following
@@ -150,11 +154,18 @@ def _reset_fields(spec: StartSpec) -> dict[str, Any]:
 
 
 def _outcome_fields(event: Event) -> dict[str, Any]:
+    if may_open_later(event.data):
+        return _closed_fields(why_closed(event.data))
     try:
         ok, value = codec.decode_outcome(event.data)
     except Undecodable as error:
         return {"value": None, "error": {"message": f"undecodable: {error}", "kind": "Internal"}}
     return {"value": value, "error": None} if ok else {"value": None, "error": value.to_wire()}
+
+
+def _closed_fields(reason: str | None) -> dict[str, Any]:
+    """Of an outcome that others can read: whether it is a value or an error is part of what is closed."""
+    return {"value": None, "error": None, "problem": reason or "closed"}
 
 
 def _shape(event: Event) -> dict[str, Any]:

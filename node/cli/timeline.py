@@ -146,6 +146,8 @@ def _outcome_words(event: Mapping[str, Any], op: Mapping[str, Any]) -> str:
     if not kind and _is_of_another(event, op):
         op = {}
     kind = kind or str(op.get("kind") or "")
+    if event.get("problem") and kind in _OUTCOMES:
+        kind = "call"  # whether it was done is not known: it has an answer
     done, failed = _OUTCOMES.get(kind, ("op {n} answered", "op {n} failed"))
     text = (failed if event.get("error") else done).format(target=target or op.get("target") or "?", n=event["op"])
     return text + (f", attempt {event['attempt']}" if event["attempt"] > 1 or event.get("error") else "")
@@ -195,7 +197,7 @@ def detail(event: Mapping[str, Any]) -> str:
         case "attrs" if "memo" in event:
             parts += [f"{name} {codec.to_json(event[name])}" for name in ("attrs", "memo") if event[name]]
         case "ret":
-            parts.append(f"op {event['op']} {_outcome(event)}")
+            parts.append(f"op {event['op']} {_outcome(event)}".rstrip())
         case "exit":
             parts.append(_outcome(event))
         case "end":
@@ -210,6 +212,8 @@ def detail(event: Mapping[str, Any]) -> str:
 
 
 def _outcome(event: Mapping[str, Any]) -> str:
+    if event.get("problem"):
+        return ""  # which is said behind it
     error = event.get("error")
     if error is None:
         return f"-> {codec.to_json(event.get('value'))}"
