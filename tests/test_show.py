@@ -14,6 +14,7 @@ import pytest
 from anyio.to_thread import run_sync
 
 from mesh import codec
+from mesh.encryption import Keyring
 from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, parse
 from mesh.failure import Failure
 from mesh.subjects import WorkflowKey, token
@@ -127,6 +128,29 @@ def test_what_nobody_can_read_is_an_event_all_the_same() -> None:
     for record in event_records(events, NOTHING_KNOWN):
         assert "undecodable" in record["problem"]
         assert words(record, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "details"),
+    [
+        (("ret", "10", "1", "1", CHARGE), "app:charge answered", "op 1, encrypted with key one"),
+        (("ret", "10", "3", "1", SHIP), "app:ship answered", "op 3, encrypted with key one"),
+        (("ret", "10", "9", "1", "0123456789"), "op 9 answered", "op 9, encrypted with key one"),
+        (("exit", "10", "3"), "child app:ship ended", "encrypted with key one"),
+        (("end", "10"), "ended", "encrypted with key one"),
+    ],
+)
+def test_an_outcome_whose_key_is_missing_is_called_neither_done_nor_failed(
+    kind: tuple[str, ...], shown: str, details: str
+) -> None:
+    ring = Keyring({"one": b"1" * 32}, "one")
+    ops = {n: {"n": n, "kind": row.kind, "target": row.target} for n, row in OPS.items()}
+    for outcome in (OK, NO):
+        data = EndRecord("completed", outcome).encode() if kind[0] == "end" else outcome
+        (record,) = event_records([an_event(11, *kind, data=ring.seal("here", data))], KNOWN)
+        assert (record["value"], record["error"], record["problem"]) == (None, None, "encrypted with key one")
+        assert words(record, ops) == shown
+        assert dict(zip(COLUMNS, row_of(record, ops), strict=True))["detail"] == details
 
 
 @pytest.mark.parametrize("took", ["nan", "inf", "1e999", "soon", ""])
