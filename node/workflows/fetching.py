@@ -83,7 +83,8 @@ class Fetching:
                 instance.fetching = None
             if event.seq > run.last_seq:
                 self._feed(instance, run, event)
-            if run.closed:
+            if run.closed and not instance.partition.stopped:
+                # It was the end of the run. What comes after it may be the start of the next one.
                 for later in waiting:
                     self._take(instance.partition, later)
                 break

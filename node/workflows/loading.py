@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -326,20 +326,27 @@ class Loading:
         late, instance.loading = instance.loading or [], None
         if run.closed:
             self._instances.forget(instance.id_token)
-        else:
-            lost = instance.partition.lost.pop(instance.id_token, None)
-            if lost is not None and run.run <= lost.last_seq and run.finished is None and not run.suspended:
-                self._effects.record_loss(run, lost)
-            self._effects.carry_out(instance, run, run.outstanding(), recovering=True)
-        for event in late:
+            self._take_anew(instance, late, after_seq=run.last_seq)
+            return
+        lost = instance.partition.lost.pop(instance.id_token, None)
+        if lost is not None and run.run <= lost.last_seq and run.finished is None and not run.suspended:
+            self._effects.record_loss(run, lost)
+        self._effects.carry_out(instance, run, run.outstanding(), recovering=True)
+        for i, event in enumerate(late):
+            if not self._instances.holds(instance):
+                # The run has ended with the event before. What comes after it may be the start of the next one.
+                self._take_anew(instance, late[i:])
+                return
             if instance.loading is not None:
                 instance.loading.append(event)
-            elif event.seq <= run.last_seq:
-                continue
-            elif run.closed:
-                self._take(instance.partition, event)  # news of a run that follows
-            elif instance.run is run:
+            elif event.seq > run.last_seq and instance.run is run:
                 self._feed(instance, run, event)
+
+    def _take_anew(self, instance: Instance, events: Iterable[Event], *, after_seq: int = 0) -> None:
+        """Hand in what came to an instance that is given up: it may begin another run of its workflow."""
+        for event in events:
+            if event.seq > after_seq and not instance.partition.stopped:
+                self._take(instance.partition, event)
 
     async def _go_on_chain(self, instance: Instance, news: Event | None) -> None:
         """No run is open. If the last one ended with a follow-up that was never started, start it now."""
@@ -373,8 +380,7 @@ class Loading:
             return
         late = [event for event in instance.loading or () if event is not news]
         self._instances.forget(instance.id_token)
-        for event in late:
-            self._take(instance.partition, event)
+        self._take_anew(instance, late)
 
 
 def _ended_seq(ended: RunOutcome | None) -> int:
