@@ -46,6 +46,11 @@ def _has_sound_port(host: str) -> bool:
     return not colon or port.isdecimal() or host.endswith("]")
 
 
+def shown_text(text: str) -> str:
+    """Return a text of a library with the URLs in it as `shown_url` shows one."""
+    return _QUERY.sub("?...", _USER.sub("", text))
+
+
 def without_quotes(reason: str) -> str:
     """Return a library's message without what it quotes: a header that cannot be sent, say."""
     return _QUOTED.sub("'...'", reason)

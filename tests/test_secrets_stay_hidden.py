@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,8 @@ from mesh.failure import Failure
 from mesh.redaction import shown_url, unresolved, without_quotes, without_secrets
 from node.modules.http_client import HttpClientModule
 from node.registry import load_registry
+from node.telemetry.trace_settings import trace_settings
+from node.telemetry.tracing import tracing_of
 from tests.commands import typed
 from tests.units import Units
 from tests.web_server import a_web_server
@@ -80,6 +83,21 @@ async def test_a_command_that_proposes_another_does_not_repeat_a_password() -> N
         assert ran.status != 0
         assert PLANTED not in ran.out + ran.err, ran
         assert "as %2F" in ran.err, ran
+
+
+@pytest.mark.parametrize("endpoint", [f"http://127.0.0.1:9/x?key={PLANTED}", f"htp://u:{PLANTED}@127.0.0.1:9"])
+def test_where_traces_could_not_be_sent_is_logged_without_secrets(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
+    settings = trace_settings(os.environ)
+    assert settings is not None
+    tracing = tracing_of(settings, "node", "1")
+    tracing.function("app:f", None, {}).end("failed")
+    tracing.shut_down()
+    assert "opentelemetry" in caplog.text
+    assert PLANTED not in caplog.text
 
 
 def test_options_of_a_connection_do_not_show_themselves() -> None:

@@ -12,6 +12,7 @@ module is not even imported.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -32,6 +33,7 @@ from opentelemetry.trace import (
     TraceState,
 )
 
+from mesh.redaction import shown_text
 from mesh.subjects import WorkflowKey
 from mesh.tracecontext import SAMPLED, TraceContext
 from node.telemetry.run_trace import RunTrace, derived_trace_id
@@ -182,7 +184,14 @@ def _otlp_exporter(settings: TraceSettings) -> SpanExporter:
         raise TracingNotPossible(
             f"{settings.asked_by} asks for traces over {settings.protocol}; pip install {package}"
         ) from error
+    # It tells where it failed to send them, in full, and what is logged is published.
+    logging.getLogger(exporter.__module__).addFilter(_without_secrets)
     return exporter()
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = shown_text(record.getMessage()), ()
+    return True
 
 
 class _GivenIds:
