@@ -35,8 +35,10 @@ HEADER_TOOK: Final = "Mesh-Took"
 
 # Never read from a subject: a history says so where the server cannot read an event that it counts.
 UNREADABLE: Final = "unreadable"
-# The mark that the owner writes when events are gone that a run had seen; the others are decisions of the code.
+# Marks that suspend a run on every node: events are gone that it had seen; its code cannot be interrupted. All others
+# are decisions of the code.
 MARK_LOST: Final = "lost"
+MARK_STUCK: Final = "stuck"
 KINDS: Final = frozenset(
     {"start", "signal", "ret", "claim", "tick", "exit", "mark", "attrs", "cancel", "kill", "monitor", "end"}
 )

@@ -71,6 +71,7 @@ from node.units.processes import ProcessHost
 from node.units.spawning import Spawning
 from node.units.switchboard import Switchboard
 from node.units.table import UnitTable
+from node.watchdog import STUCK_S, Running, Watchdog
 from node.workflows.engine import Engine
 from node.workflows.ownership import Ownership
 from store.durability import promise, settings_of
@@ -116,7 +117,8 @@ class NodeConfig:
     functions_only: it serves functions and is no member of the mesh: it owns no workflows, runs no processes and
     services, and needs no right to do so.
     projection: file of the projection that it keeps, so that workflows can be listed; None = it keeps none.
-    api: whether it serves the control API.
+    api: whether it serves the control API. stuck_s: the node ends itself when its loop has not turned for so long,
+    and the processor was busy; 0 = never.
     tracing: makes the node's spans; it is shut down with the node. None = none are made.
     """
 
@@ -131,6 +133,7 @@ class NodeConfig:
     services: bool = True
     functions_only: bool = False
     api: bool = True
+    stuck_s: float = STUCK_S
     offers: Offers = field(default_factory=lambda: Offers())
     metrics: str | None = None
     projection: Path | None = None
@@ -156,6 +159,7 @@ class Node:
         self.conn = conn
         self.outbox = outbox
         self.engines: dict[str, Engine] = {}
+        self._watchdog = Watchdog(self.id, config.url, config.options, self._running, stuck_s=config.stuck_s)
         self.members = Members(self.id)
         self._foreign = {
             str(entry_id): (entry.subject, str(entry.encoding))
@@ -355,6 +359,7 @@ class Node:
                 await tasks.start(self.functions.run)
             if self.conn.codec is not None:
                 tasks.start_soon(watch_keys, self.conn.codec, self._on_other_keys)
+            tasks.start_soon(self._watchdog.run)
             tasks.start_soon(self.ownership.run)
             self._on_change()
             await tasks.start(self.placing.run)
@@ -379,6 +384,7 @@ class Node:
             await tasks.start(self.modules.run)
             if self.functions is not None:
                 await tasks.start(self.functions.run)
+            tasks.start_soon(self._watchdog.run)
             tasks.start_soon(presence.run)
             if self.config.metrics is not None:
                 tasks.start_soon(self.telemetry.loop_lag.run)
@@ -422,6 +428,10 @@ class Node:
     def suspended(self) -> list[dict[str, Any]]:
         """The runs of this node that cannot go on, and why."""
         return [run for engine in self.engines.values() for run in engine.suspended()]
+
+    def _running(self) -> Running | None:
+        """The run whose code is being executed right now; asked from another thread."""
+        return next((found for engine in self.engines.values() if (found := engine.running) is not None), None)
 
     def _options_of(self, record: HostRecord) -> WorkerOptions:
         return self.registry.workers()[EntryId(record.worker)].options

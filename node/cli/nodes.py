@@ -18,7 +18,7 @@ from node.cli.apps import APP, add_to_path, has_work
 from node.cli.connecting import Server, connection_options, run
 from node.cli.live import ListView, show_list, watch_option
 from node.cli.printing import span
-from node.cli.values import METRICS_ADDRESS
+from node.cli.values import DURATION, METRICS_ADDRESS
 
 if TYPE_CHECKING:
     import anyio
@@ -101,6 +101,14 @@ def log_options(command: Command) -> Command:
     help="Keep a list of all workflows in this file (SQLite), for `mesh ls`; it is made from the streams.",
 )
 @click.option("--api/--no-api", default=True, help="Whether to serve the control API (mesh.api.>).  [default: it does]")
+@click.option(
+    "--stuck-after",
+    type=DURATION,
+    default="10s",
+    show_default=True,
+    metavar="DURATION",
+    help="End the node when code that nothing can interrupt keeps it busy for so long, and suspend the workflow.",
+)
 @click.option("--with-parent", is_flag=True, hidden=True, help="Leave when standard input is closed.")
 @log_options
 @connection_options
@@ -117,6 +125,7 @@ def run_node(
     functions_only: bool,
     projection: Path | None,
     api: bool,
+    stuck_after: float,
     with_parent: bool,
     log_format: LogFormat,
     log_level: str,
@@ -155,6 +164,7 @@ def run_node(
         metrics=metrics,
         projection=projection,
         api=api,
+        stuck_s=stuck_after,
         tracing=tracing_asked_for(name),
     )
     # A step waits for the loop several times; uvloop's turns are shorter.

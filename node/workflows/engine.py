@@ -52,6 +52,7 @@ from node.registry import WorkerOptions
 from node.telemetry.witness import Witness
 from node.units.naming import Naming
 from node.units.switchboard import Switchboard
+from node.watchdog import Running
 from node.workflows.background import Background
 from node.workflows.calls import Take
 from node.workflows.describing import described, looked_at
@@ -203,6 +204,12 @@ class Engine:
             len(self.partitions), len(self._by_token), calls, self._loading.replays, self._loading.replayed_events,
             self._instances.evictions, suspended, self._retention.purged,
         )  # fmt: skip
+
+    @property
+    def running(self) -> Running | None:
+        """The run whose code is being executed right now; asked from another thread."""
+        run = self._instances.running
+        return Running(run.key, run.run) if run is not None else None
 
     @property
     def loading(self) -> int:
@@ -393,6 +400,7 @@ class Engine:
             self._instances.note_large(instance, len(event.data))
         begun_s = perf_counter()
         events, payload_bytes = run.length, run.size
+        self._instances.running = run
         try:
             effects = run.apply(event)
         except OutOfMemory:
@@ -407,6 +415,8 @@ class Engine:
             _log.exception("workflow %r is suspended by a fault of moonmesh", run.key.id, extra=instance.about())
             run.suspended = fault_of_ours(event, error)
             effects = [Suspend(run.suspended)]
+        finally:
+            self._instances.running = None
         self._activated(perf_counter() - begun_s)
         self._note(run, event, effects)
         if run.closed:

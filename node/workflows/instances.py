@@ -106,6 +106,8 @@ class Instances:
     def __init__(self, host: HostRecord, resident_max: int, sticky_s: float, clock: Callable[[], float]) -> None:
         self.by_token: OrderedDict[str, Instance] = OrderedDict()
         self.chains: dict[str, Partition] = {}
+        # Whose code is being executed right now: for the thread that looks when the loop stands still.
+        self.running: Run | None = None
         self.evictions = 0
         self._host = host
         self._resident_max = resident_max

@@ -291,7 +291,11 @@ class Loading:
                     if not self._instances.holds(instance):
                         run.close()
                         return False
-                step = next(steps)
+                self._instances.running = run
+                try:
+                    step = next(steps)
+                finally:
+                    self._instances.running = None
                 large_bytes += len(step.event.data) if len(step.event.data) > LARGE_PAYLOAD_BYTES else 0
                 events[i] = event
                 answered, run.answered = run.answered, None

@@ -28,7 +28,7 @@ from typing import Any, Final
 from mesh import codec
 from mesh.envelopes import ENVELOPE, Opened, may_open_later, why_unread
 from mesh.errors import Undecodable
-from mesh.events import HEADER_FROM, MARK_LOST, UNREADABLE, EndRecord, Event, StartSpec, reset_of
+from mesh.events import HEADER_FROM, MARK_LOST, MARK_STUCK, UNREADABLE, EndRecord, Event, StartSpec, reset_of
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey
 from node.machine.vm import Machine, Op
@@ -251,6 +251,10 @@ class Run:
         return [SetTimer(name, due_ns) for name, due_ns in due if due_ns]
 
     def _begin(self, more: bool) -> list[Effect]:
+        if MARK_STUCK in self.marks:
+            # Its code is not begun at all: it would stand still in a step before the mark.
+            self.suspended = str(self.marks[MARK_STUCK])
+            return [Suspend(self.suspended)]
         self._machine = self._open_machine(self)
         for event in self._messages.line_up(self.spec.messages):
             self._count(event)
@@ -379,12 +383,12 @@ class Run:
         return self._deliver(message, more)
 
     def _on_mark(self, event: Event, _more: bool) -> list[Effect]:
-        if event.run != self.run or event.args[1] != MARK_LOST:
+        if event.run != self.run or event.args[1] not in (MARK_LOST, MARK_STUCK):
             return []  # the others are given to the run when it is made
         try:
             self.suspended = str(codec.decode(event.data))
         except Undecodable:
-            self.suspended = "the server has lost events of this workflow"
+            self.suspended = f"a node has marked it as {event.args[1]}"
         return [Suspend(self.suspended)]
 
     def _on_unreadable(self, event: Event, _more: bool) -> list[Effect]:
