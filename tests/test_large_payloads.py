@@ -263,7 +263,7 @@ async def test_a_state_that_is_handed_on_a_failure_and_attributes_may_be_large(
         assert await mesh.run("chain", 3, TEXT, id="chain") == BIG + 3
         kind, size = await mesh.run("failing", TEXT)
         assert kind == "Internal"
-        assert size > BIG
+        assert size > 64 * 1024, "as much of a text as an error keeps"
         handle = await mesh.start("attributes", BIG, id="a")
         await wait_until_async(lambda: has(mesh, "a", "attrs"))
         await handle.signal("go")
@@ -389,7 +389,7 @@ async def test_calls_that_no_workflow_makes_may_be_large_and_leave_nothing(
         with pytest.raises(FunctionFailed, match=r"Internal: .*xxx"):
             await client.call("app:fail", TEXT)
         used = await mesh.client.js.stream_info("OBJ_mesh")
-        assert used.last_seq > 40
+        assert used.last_seq > 30
         assert (used.messages, used.config["max_age"]) == (0, 3600 * 10**9)
     async with a_mesh(nats_server(config=SMALL).url, an_app(tmp_path / "plain")) as mesh:
         assert await mesh.client.call("app:relay", TEXT) == TEXT + "1"
