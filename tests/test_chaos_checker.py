@@ -34,6 +34,8 @@ class Story:
         self.effects: list[dict[str, Any]] = []
         self.ledger: list[dict[str, Any]] = []
         self.leftovers: dict[str, Any] = {"open": [], "schedules": [], "unread": [], "unowned": [], "alive": [HOST_PID]}
+        self.unexported: set[int] = set()  # runs, and events of runs, that are not in the exported histories
+        self.exported_otherwise: dict[int, dict[str, Any]] = {}  # by sequence, what a history says of an event
         self._at_ns = 1_000_000_000
 
     # -- the stream --------------------------------------------------------------------------------------------
@@ -126,7 +128,21 @@ class Story:
         for line in self.ledger:
             append(record.ledger_file, line)
         record.write_leftovers(self.leftovers)
+        for line in self.stream:
+            if line["subject"].endswith(".start") and line["seq"] not in self.unexported:
+                self._export(record, line)
         return record
+
+    def _export(self, record: Record, start: dict[str, Any]) -> None:
+        """The history of a run: all of its workflow since its start, as `mesh export` would write it."""
+        id_token = start["subject"].split(".")[4]
+        file = record.directory / "histories" / f"{id_token}.jsonl"
+        append(file, {"moonmesh": 1, "id": id_token.replace("%2E", "."), "run": start["seq"]})
+        for line in self.stream:
+            _, _, _, _, of, kind, *_ = line["subject"].split(".")
+            if of == id_token and line["seq"] >= start["seq"] and line["seq"] not in self.unexported:
+                event = {"seq": line["seq"], "kind": kind, "base64": line["base64"]}
+                append(file, event | self.exported_otherwise.get(line["seq"], {}))
 
 
 def ours(value: Any) -> bytes:
@@ -497,6 +513,28 @@ def end_is_no_end(story: Story) -> None:
 @breaks("suspended", "order-1")
 def run_was_suspended(story: Story) -> None:
     story.note("suspended", "order-1", state="seen", why="op 3: the history has a timer")
+
+
+@breaks("history-missing", "order-1")
+def history_was_not_exported(story: Story) -> None:
+    story.unexported.add(_run(story, "order-1"))
+    story.note("unexported", "order-1", run=_run(story, "order-1"), why="there is none")
+
+
+@breaks("history-missing", "saga-1")
+def history_lacks_an_event(story: Story) -> None:
+    story.unexported.add(story.find("saga-1.end." + str(_run(story, "saga-1")))["seq"])
+
+
+@breaks("history-missing", "order-1")
+def history_has_another_outcome(story: Story) -> None:
+    other = base64.b64encode(outcome({"token": "another", "value": 5})).decode()
+    story.exported_otherwise[story.find("order-1.ret.1.1.1.fp")["seq"]] = {"base64": other}
+
+
+@breaks("history-missing", "order-1")
+def history_has_another_kind_of_event(story: Story) -> None:
+    story.exported_otherwise[story.find("order-1.tick.1.3")["seq"]] = {"kind": "unreadable"}
 
 
 def _run(story: Story, workflow: str) -> int:

@@ -71,6 +71,7 @@ class Known:
     leftovers: dict[str, Any]
     alive: frozenset[int] = frozenset()
     inputs: dict[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    histories: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=dict)
 
     @cached_property
     def attempts(self) -> dict[tuple[str, str, str, int], Attempts]:
@@ -167,7 +168,8 @@ def read(record: Record) -> Known:
     ledger, leftovers = record.ledger(), record.leftovers()
     inputs = {line["workflow"]: (line["sort"], line["input"]) for line in ledger if line["op"] == "plan"}
     alive = frozenset(leftovers.pop("alive", ()))
-    return Known(read_workflows(record.messages()), ledger, record.effects(), leftovers, alive, inputs)
+    workflows = read_workflows(record.messages())
+    return Known(workflows, ledger, record.effects(), leftovers, alive, inputs, record.histories())
 
 
 def end_of(run: Run) -> Ended:
@@ -576,12 +578,44 @@ def suspended(known: Known) -> Iterator[Finding]:
         yield Finding("suspended", name, line["why"], (line[PLACE],))
 
 
+# -- histories -------------------------------------------------------------------------------------------------------
+
+
+def history_missing(known: Known) -> Iterator[Finding]:
+    """Every run has its exported history, of the messages as they are stored: what is replayed is what there was."""
+    newest = max((m.seq for workflow in known.workflows.values() for m in workflow.messages), default=0)
+    for workflow in known.workflows.values():
+        stored = {message.seq: message for message in workflow.messages}
+        for run in workflow.runs:
+            events = known.histories.get((workflow.id, run.number))
+            if events is None:
+                why = [f"{line[PLACE]} ({line['why']})" for line in known.ledger
+                       if line["op"] == "unexported" and (line["workflow"], line["run"]) == (workflow.id, run.number)]  # fmt: skip
+                text = f"run {run.number} has no exported history"
+                yield Finding("history-missing", workflow.id, text, (str(run.start), *why))
+                continue
+            told = {event["seq"]: event for event in events}
+            lacking = [message for message in workflow.due(run) if message.seq not in told]
+            if lacking:
+                text = f"the exported history of run {run.number} lacks {len(lacking)} of its messages"
+                yield Finding("history-missing", workflow.id, text, _told(lacking))
+            # What has been stored while the histories were written is not in the stream as it was written down before.
+            others = [
+                e for seq, e in told.items() if seq <= newest and not (seq in stored and stored[seq].is_told_by(e))
+            ]
+            if others:
+                which = ", ".join(f"{event['kind']} (seq {event['seq']})" for event in others[:3])
+                text = f"the exported history of run {run.number} has events that are not as they are stored: {which}"
+                yield Finding("history-missing", workflow.id, text, _told([run.start, stored.get(others[0]["seq"])]))
+
+
 RULES: Final[dict[str, Callable[[Known], Iterable[Finding]]]] = {
     rule.__name__.replace("_", "-"): rule
     for rule in (
         start_lost, never_ended, started_twice, ends_differ, wrong_result, seen_otherwise, signal_not_stored, signals,
         effect_missing, outcome_without_effect, more_than_once, unclaimed, attempt_twice, outcome_lost,
         believed_otherwise, other_key, early_timer, compensation, exits, child_missing, leftovers, suspended,
+        history_missing,
     )
 }  # fmt: skip
 

@@ -70,7 +70,7 @@ def _write_stream(record: Record, messages: list[StoredMessage]) -> None:
 
 
 async def _write_histories(client: Client, record: Record, messages: list[StoredMessage]) -> None:
-    """One file for each workflow, with all of its runs."""
+    """One file for each workflow, with all of its runs. What is said not to be there is noted for the checker."""
     history = client.history(QUEUE)
     runs: dict[str, list[int]] = defaultdict(list)
     for message in messages:
@@ -83,7 +83,8 @@ async def _write_histories(client: Client, record: Record, messages: list[Stored
             for seq in seqs:
                 try:
                     recorded = await fetch_history(history, key, seq)
-                except NotFound:
+                except NotFound as error:
+                    record.note("unexported", key.id, run=seq, why=str(error))
                     continue
                 dump_history(file, recorded.header, recorded.events)
 

@@ -43,6 +43,16 @@ class Message:
         """What it carries."""
         return decoded(self.data)
 
+    def is_told_by(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event of an exported history is this message. The run may have been put in: it is not compared."""
+        if event["kind"] != self.kind:
+            return False
+        if "base64" in event:
+            return base64.b64decode(event["base64"]) == self.data
+        if "text" in event:
+            return str(event["text"]).encode() == self.data
+        return bool(event.get("data") == self.value)
+
     @property
     def run(self) -> int:
         """The run it names, 0 for none."""
@@ -145,6 +155,20 @@ class Workflow:
     def of(self, kind: str) -> list[Message]:
         """The messages of a kind."""
         return [message for message in self.messages if message.kind == kind]
+
+    def due(self, run: Run) -> list[Message]:
+        """The messages that belong into the history of a run: its own and those to all runs, from its start to its end.
+
+        Of ticks, exits and the like on one subject the first: the others are the same once more.
+        """
+        until = run.end.seq if run.end is not None else float("inf")
+        shared = [message for message in self.messages if message.kind in ("signal", "cancel", "kill")]
+        found: dict[object, Message] = {}
+        for message in sorted([run.start, *run.own, *shared], key=lambda message: message.seq):
+            if run.number <= message.seq <= until:
+                every_one = message.kind in ("signal", "cancel", "kill", "ret")
+                found.setdefault((message.kind, message.seq if every_one else message.args), message)
+        return list(found.values())
 
     def signals(self) -> list[Message]:
         """The signals that are to be taken: of those under one identity the first."""

@@ -91,6 +91,18 @@ class Record:
         found: dict[str, Any] = json.loads(self.leftovers_file.read_text())
         return found
 
+    def histories(self) -> dict[tuple[str, int], list[dict[str, Any]]]:
+        """The events of the exported histories, by workflow and run."""
+        found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for file in self.history_files():
+            events: list[dict[str, Any]] = []
+            for line in lines_of(file):
+                if "moonmesh" in line:
+                    events = found[line["id"], line["run"]] = []
+                else:
+                    events.append(line)
+        return found
+
     def history_files(self) -> list[Path]:
         """The exported histories."""
         return sorted((self.directory / "histories").glob("*.jsonl"))
