@@ -11,12 +11,14 @@ Nothing is called, nothing is written. What a check looks at is in `node.workflo
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from mesh.envelopes import may_open_later, why_closed
 from mesh.errors import MeshError, Undecodable
+from mesh.events import Event
 from mesh.history_files import HistoryHeader, RecordedHistory
 from mesh.hosts import HostRecord
 from node.machine.code import Code
@@ -42,20 +44,26 @@ class BadHistory(MeshError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the check of one history came to. notes: what is different and does no harm."""
+    """What the check of one history came to. notes: what is different and does no harm.
+
+    unread: why it could not be replayed to its end, such as `encrypted with key 2026-11`; then nothing is known.
+    """
 
     header: HistoryHeader
     mismatch: Mismatch | None
     notes: tuple[str, ...] = ()
+    unread: str = ""
 
     @property
     def fits(self) -> bool:
         """Whether the code can go on from this history."""
-        return self.mismatch is None
+        return self.mismatch is None and not self.unread
 
     def __str__(self) -> str:
         """The verdict as one line."""
         what = f"workflow {self.header.id!r} run {self.header.run} ({self.header.type})"
+        if self.unread:
+            return f"{what} was not replayed: it is {self.unread}"
         if self.mismatch is None:
             return f"{what} fits" + "".join(f"; {note}" for note in self.notes)
         return f"{what} does not fit, event {self.mismatch.number}: {self.mismatch.reason}"
@@ -74,6 +82,7 @@ class Verdict:
             "message": mismatch.reason if mismatch is not None else None,
             "stack": mismatch.stack.splitlines() if mismatch is not None else [],
             "notes": list(self.notes),
+            "unread": self.unread or None,
         }  # fmt: skip
 
 
@@ -100,11 +109,16 @@ class AppChecker:
     def check(self, recorded: RecordedHistory) -> Verdict:
         """Replay one history. Takes as long as the code takes; nothing else happens meanwhile."""
         header = recorded.header
+        closed_at, reason = _first_closed(recorded.events)
         try:
             checked = self.replay(recorded)
         except Undecodable as error:
+            if reason:
+                return Verdict(header, None, unread=reason)
             return Verdict(header, None, (f"there is nothing to replay: {error}",))
         checked.run.close()
+        if reason and (checked.mismatch is None or checked.mismatch.number >= closed_at):
+            return Verdict(header, None, unread=reason)
         return Verdict(header, checked.mismatch, checked.notes)
 
     def replay(self, recorded: RecordedHistory, *, same_result: bool = False) -> Checked:
@@ -148,3 +162,16 @@ class AppChecker:
         vm = LuaVM()
         vm.remember_places()
         return vm
+
+
+def _first_closed(events: Sequence[Event]) -> tuple[int, str]:
+    """The number of the first event that others can read and we cannot, and why not; (0, "") when there is none.
+
+    A decision (`mark`) counts from the beginning: the code is told of it wherever it asks.
+    """
+    closed = [
+        (0 if event.kind == "mark" else number, why_closed(event.data) or "")
+        for number, event in enumerate(events, 1)
+        if event.kind != "attrs" and may_open_later(event.data)
+    ]
+    return min(closed, default=(0, ""))

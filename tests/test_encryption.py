@@ -366,7 +366,10 @@ async def test_histories_in_files_stay_encrypted_and_are_read_with_the_keys(
         assert (await mesh_command("export", "waits", "-o", file, *with_keys, url=url)).status == 0
         assert SECRET not in await anyio.Path(file).read_text()
         assert (await mesh_command("replay", file, str(app), *with_keys)).status == 0
-        assert "nothing to replay: it is encrypted with key one" in (await mesh_command("replay", file, str(app))).out
+        without = await mesh_command("replay", file, str(app))
+        assert (without.status, "1 history could not be read" in without.err) == (1, True), without
+        assert "encrypted with key one; give the keys with --keys" in without.err
+        assert "fit" not in without.err + without.out
         refused = await mesh_command("import", file, "--as", "copy", url=url)
         assert refused.status == 1
         assert "encrypted with key one; import it with --keys FILE" in refused.err

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.encryption import Keyring
 from mesh.history_files import RecordedHistory, dump_history, fetch_history, new_history_file
 from node.checking import AppChecker, Verdict
 from node.testing import Simulation
@@ -84,6 +85,14 @@ async def test_changed_code_is_told_what_does_not_fit_and_where(nats_server: Ser
     for workflow_id in histories:
         checked = check("same", ORDER, workflow_id)
         assert (checked.mismatch, checked.notes) == (None, ())
+
+    # Without its key an outcome says nothing: neither that the code fits, nor that it does not.
+    ring, whole = Keyring({"one": b"1" * 32}, "one"), histories["done"]
+    for number in (1, 4, 6):
+        events = list(whole.events)
+        events[number - 1] = events[number - 1]._replace(data=ring.seal("here", events[number - 1].data))
+        unread = AppChecker(an_app(tmp_path / "same", ORDER), environ={}).check(replace(whole, events=events))
+        assert (unread.fits, unread.mismatch, unread.unread) == (False, None, "encrypted with key one"), number
 
     # A call was added before the others: op 1 is another one. The stack leads to it through the function it is in.
     source = ORDER.replace(

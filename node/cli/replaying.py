@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from node.checking import AppChecker, Verdict
 
 SHAPE = (
-    "{id, queue, run, type, status, events, ok, event, seq, line, expected, got, message, stack: [...], notes: [...]}"
+    "{id, queue, run, type, status, events, ok, event, seq, line, expected, got, message, stack: [...], notes: [...], "
+    "unread}"
 )
 
 
@@ -51,7 +52,7 @@ def replay(
 
     Each is replayed against the code. Where the code asks for something else than the history has, that is told with
     the number of the event and the line of Lua. Nothing is called and nothing is written. Exit status 1 when one does
-    not fit. Open are the workflows of the statuses running and suspended.
+    not fit, or could not be read as its key is missing. Open are the workflows of the statuses running and suspended.
 
     \b
       mesh replay order-1 app
@@ -132,11 +133,17 @@ class _Verdicts:
         self._checked = 0
         self._mismatches = 0
         self._noted = 0
+        self._unread: list[str] = []
 
     def add(self, verdict: Verdict) -> None:
         """Take notice of one."""
         self._checked += 1
         self._noted += bool(verdict.notes)
+        if verdict.unread:
+            self._unread.append(verdict.unread)
+            if self._as_json:
+                print_json_lines([verdict.record()])
+            return
         is_bad = not verdict.fits or (self._strict and bool(verdict.notes))
         self._mismatches += is_bad
         if self._as_json:
@@ -165,13 +172,25 @@ class _Verdicts:
 
     def close(self, app: Path) -> None:
         """Say how it went; exits with 1 when something does not fit."""
-        count = "1 history" if self._checked == 1 else f"{self._checked} histories"
+        replayed = self._checked - len(self._unread)
+        count = _histories(replayed)
         if self._checked == 0:
             say("there is no history to replay, so nothing was checked; `mesh count` says how many workflows there are")
         elif self._mismatches:
             say(f"{self._mismatches} of {count} {'does' if self._mismatches == 1 else 'do'} not fit the code in {app}")
-        else:
+        elif replayed:
             noted = f", {self._noted} with a note" if self._noted else ""
             say(f"{count} replayed, all fit the code in {app}{noted}")
-        if self._mismatches:
+        if self._unread:
+            reasons = list(dict.fromkeys(self._unread))
+            others = f" and {len(reasons) - 3} other reasons" if len(reasons) > 3 else ""
+            say(
+                f"{_histories(len(self._unread))} could not be read, and so not be replayed: "
+                f"{'; '.join(reasons[:3])}{others}; give the keys with --keys FILE"
+            )
+        if self._mismatches or self._unread:
             raise click.exceptions.Exit(1)
+
+
+def _histories(count: int) -> str:
+    return "1 history" if count == 1 else f"{count} histories"
