@@ -79,6 +79,7 @@ PLACES_ASKED_MAX = 1000
 # What a batch may hold of bytes: a node that writes large payloads would have everybody wait for all of them.
 BATCH_BYTES_MAX = 1024 * 1024
 BATCHED_BYTES_MAX = 64 * 1024  # of one write; there is little to be won with larger ones
+BATCHED_SUBJECT_MAX = SUBJECT_BYTES_MAX // 8  # characters; a longer one may leave no room for the reply subject
 BATCH_HEADERS_BYTES_MAX = 512  # of what a write gets in addition, encryption included
 
 _PLAIN_ACK = re.compile(rb'\{"stream":"[^"]*","seq":(\d+)\}').fullmatch
@@ -426,7 +427,7 @@ class Outbox:
 
     def _may_be_batched(self, write: _Write) -> bool:
         """Whether a write may share the fate of others: what expects something of the stream may be refused."""
-        if write.tries or write.large:
+        if write.tries or write.large or len(write.subject) > BATCHED_SUBJECT_MAX:
             return False
         if write.headers is not None and b"\r\nNats-" in write.headers.replace(_FIRST, b"\r\n", 1):
             return False

@@ -21,6 +21,7 @@ from mesh.errors import (
 from mesh.jetstream import JetStream
 from mesh.outbox import WINDOW, Ack, Outbox
 from mesh.pace import BATCH_MIN, Pace
+from mesh.wire import SUBJECT_BYTES_MAX
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until
 
@@ -360,6 +361,20 @@ async def test_a_write_that_nobody_answers_holds_nobody_up(nats_server: ServerFa
             with anyio.fail_after(2):
                 await outbox.write_acked("mesh.wf.q.w.start")
         assert outbox.pending_count == 1
+
+
+async def test_a_subject_that_leaves_no_room_for_an_answer_ends_its_own_write_only(nats_server: ServerFactory) -> None:
+    acks: list[Ack] = []
+    async with connect(nats_server().url, name="test") as conn, Outbox(conn, pace=Flushes()) as outbox:
+        await JetStream(conn).ensure_stream(QUEUE_STREAM)
+        for _ in range(BATCH_MIN):
+            outbox.write("mesh.wf.q.w.start", on_ack=acks.append)
+        prefix = "mesh.wf.q.w.signal."
+        outbox.write(prefix + "s" * (SUBJECT_BYTES_MAX - len(prefix)), on_ack=acks.append)
+        await outbox.flush(5)
+        refused = [ack for ack in acks if ack.error is not None]
+        assert [type(ack.error) for ack in refused] == [InvalidName]
+        assert len(acks) == BATCH_MIN + 1
 
 
 async def test_a_server_that_answers_nothing_is_sent_no_more_than_it_queues(
