@@ -53,8 +53,8 @@ class KeyFile(Keyring):
         self.path = Path(path)
         self._seen = _state_of(self.path)
         self._looked_s = time.monotonic()
-        _warn_of_readers(self.path)
         super().__init__(*read_key_file(self.path))
+        _warn_of_readers(self.path)
 
     def seal(self, context: str, payload: bytes) -> bytes:
         """As in a keyring, with the keys of now."""

@@ -81,6 +81,11 @@ def test_others_who_may_read_the_file_are_warned_of(tmp_path: Path, caplog: pyte
         (tmp_path / "keys.yaml").chmod(0o640)
         KeyFile(tmp_path / "keys.yaml")
     assert "others may read or write it (mode 640); chmod 600 it" in caplog.text
+    caplog.clear()
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost")
+    with pytest.raises(BadKeys):
+        KeyFile(tmp_path / "hosts")
+    assert not caplog.records  # no key file, so nothing that others may not read
 
 
 def test_a_file_is_looked_at_again_and_a_broken_one_changes_nothing(
