@@ -154,6 +154,54 @@ async def test_a_flood_of_messages_arrives_in_order(tmp_path: Path, nats_server:
         assert await mesh.client.call("app:t") == 20000
 
 
+@pytest.mark.parametrize("sender", ["function", "neighbour"])
+async def test_who_sends_to_a_process_that_does_not_read_is_told_that_its_mailbox_is_full(
+    sender: str, tmp_path: Path, nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it has taken the memory that it shares with its neighbours; and it goes on when it reads."""
+    monkeypatch.setattr("node.machine.vm.UNREAD_MAX", 100)
+    code = """
+      local function fill(to)
+        local taken = 0
+        for i = 1, 250 do
+          local ok, err = process.send(to, "m", i)
+          if not ok then return taken, err end
+          taken = taken + 1
+        end
+        return taken
+      end"""
+    deaf = """return function(asker)
+      local inbox = process.inbox()
+      process.events():receive() -- what the runtime tells comes all the same
+      for i = 1, 60 do inbox:receive() end
+      process.send(asker, "read", true)
+      time.sleep("1h")
+    end"""
+    alone = f"""{code}
+      return function()
+        local taken, err = fill(process.pid())
+        local inbox = process.inbox()
+        for i = 1, 60 do inbox:receive() end
+        return {{ taken, err:kind(), err:retryable(), tostring(err), (fill(process.pid())) }}
+      end"""
+    body = f"""{code}
+      local deaf = process.spawn("app:deaf", HOST, process.pid())
+      local read = process.listen("read")
+      local taken, err = fill(deaf)
+      process.cancel(deaf)
+      read:receive()
+      return {{ taken, err:kind(), err:retryable(), tostring(err), (fill(deaf)) }}"""
+    if sender == "neighbour":
+        body = """process.spawn_monitored("app:alone", HOST) return receive(process.events(), "end").result.value"""
+    more = {"deaf": deaf, "alone": alone}
+    app = write_app(tmp_path, processes={**MORE, **more}, functions=functions(body))
+    async with a_mesh(nats_server().url, app) as mesh:
+        taken, kind, retryable, text, again = await mesh.client.call("app:t")
+        assert (taken, kind, retryable) == (100, "Unavailable", True)
+        assert "has 100 messages that it has not read" in text
+        assert again == 60
+
+
 async def test_nothing_is_left_of_processes_calls_names_and_monitors_that_have_ended(
     tmp_path: Path, nats_server: ServerFactory
 ) -> None:

@@ -53,6 +53,23 @@ function K.count_unread(unit)
   return n + (inbound.last - inbound.first + 1) // 4
 end
 
+--- Whether a process has so many unread messages that it takes no more. Counts them only when it may be so: what has
+--- come since they were counted last is at least what there is more. Of a unit, written here: room.
+function K.is_full(unit)
+  local room = (unit.room or K.limits.unread) - 1
+  if room < 0 then
+    room = K.limits.unread - K.count_unread(unit) - 1
+  end
+  unit.room = raw.math.max(room, -1)
+  return room < 0
+end
+
+--- What who sends to such a process is told.
+function K.mailbox_full(pid)
+  return K.new_error("Unavailable", raw.string.format(
+    "mailbox full: process %s has %d messages that it has not read", pid, K.limits.unread), true)
+end
+
 --- The messages that were never read, in the order in which they came, for new code of the same unit. They are taken away.
 function K.unread_messages(unit)
   local list = {}

@@ -145,6 +145,9 @@ function M.send(dest, topic, ...)
   end
   local n, unit = raw.select("#", ...), K.current
   local receiver = unit.kind == "process" and K.neighbour(dest)
+  if receiver and K.is_full(receiver) then
+    return nil, K.mailbox_full(receiver.pid)
+  end
   local bodies = receiver and K.copy_bodies(n, ...)
   if not bodies then
     local failed

@@ -40,6 +40,8 @@ INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on 
 # and must not end on a slow machine what a fast one has done.
 STEP_CPU_S: Final = 0.2
 STEP_MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
+# Messages that a process has not read. Past it who sends is told so, long before they fill the VM that it shares.
+UNREAD_MAX: Final = 10_000
 VM_MEMORY_BYTES_MAX: Final = 512 * 1024 * 1024
 # Kept free for what is handed over into a VM. That happens outside of Lua's protection: where a text does not fit,
 # Lua ends the whole operating system process (lupa 2.8).
@@ -212,6 +214,7 @@ class LuaVM:
         limits[b"string_bytes_max"] = step_memory_bytes_max
         limits[b"crowded_kb"] = VM_CROWDED_KB
         limits[b"cpu_s"] = step_cpu_s
+        limits[b"unread"] = self.unread_max = UNREAD_MAX
         limits[b"join_name"] = JOIN.encode()
         kernel[b"limits"] = limits
         host = self._lua.table()

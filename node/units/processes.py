@@ -49,13 +49,30 @@ _log = logging.getLogger(__name__)
 class ProcessUnit(LiveUnit):
     """A process of this node."""
 
-    __slots__ = ("cell", "handle", "host_id")
+    __slots__ = ("_room", "cell", "handle", "host_id", "posted")
 
     def __init__(self, pid: str, entry_id: str, host_id: str, cell: Cell, handle: int) -> None:
         super().__init__(pid, entry_id)
         self.host_id = host_id
         self.handle = handle
         self.cell = cell
+        self.posted = 0  # events that have not reached the VM
+        self._room = cell.vm.unread_max
+
+    @property
+    def unread_max(self) -> int:
+        """How many messages it takes that it does not read."""
+        return self.cell.vm.unread_max
+
+    def is_full(self) -> bool:
+        """Whether it has so many unread messages that it takes no more; to be asked before each.
+
+        They are counted only when it may be so: what has come since is at least what there is more.
+        """
+        self._room -= 1
+        if self._room < 0:
+            self._room = max(self.unread_max - self.unread - self.posted - 1, -1)
+        return self._room < 0
 
     @property
     def unread(self) -> int:
@@ -64,6 +81,7 @@ class ProcessUnit(LiveUnit):
 
     def post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
         """Have it handle an event after those that it has already."""
+        self.posted += 1
         self.cell.post(self.handle, verb, a, b, c)
 
     def kill(self, failure: Failure) -> None:
@@ -132,8 +150,11 @@ class Cell:
     def _turn(self) -> None:
         """Post the next event and let processes take their turns."""
         handle, verb, a, b, c = self._posted.popleft() if self._posted else (0, "", None, None, None)
-        if verb and handle not in self.units:
-            return
+        if verb:
+            receiver = self.units.get(handle)
+            if receiver is None:
+                return
+            receiver.posted -= 1
         while True:
             try:
                 self._more, found = self.vm.turn(now_ns(), SLICE_S, handle, verb, a, b, c)

@@ -18,7 +18,7 @@ from mesh.failure import Failure, Kind
 from mesh.pids import ProcessPid, parse_pid
 from mesh.rendezvous import NodeId, owner
 from node.units.naming import Naming
-from node.units.outcomes import TRUE, failed, lua_text
+from node.units.outcomes import TRUE, failed, lua_text, mailbox_full
 from node.units.peers import LOST, Done, Peers
 from node.units.spawn_request import SpawnRequest
 from node.units.switchboard import Switchboard
@@ -129,6 +129,9 @@ class Spawning:
         unit = self._units.get(pid)
         if unit is None:
             done(failed(f"process not found: {pid}", Kind.NOT_FOUND))
+            return
+        if unit.is_full():
+            done(mailbox_full(pid, unit.unread_max))
             return
         for topic, body in messages:
             unit.post("message", lua_text(topic), body, b"")

@@ -19,7 +19,7 @@ from mesh import codec
 from mesh.failure import Failure, Kind
 from mesh.pids import ProcessPid
 from node.units.links import Links
-from node.units.outcomes import TRUE, failed, lua_text
+from node.units.outcomes import TRUE, failed, lua_text, mailbox_full
 from node.units.peers import LOST, Done, Peers
 from node.units.table import UnitTable
 
@@ -49,6 +49,9 @@ class Switchboard:
         unit = self._units.get(pid)
         if unit is None:
             done(failed(f"process not found: {pid}", Kind.NOT_FOUND))
+            return
+        if unit.is_full():
+            done(mailbox_full(pid, unit.unread_max))
             return
         if once:
             self._note_heard(once)

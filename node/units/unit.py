@@ -39,6 +39,15 @@ class LiveUnit:
             fields["trace_id"] = self.trace.trace_id_text
         return fields
 
+    @property
+    def unread_max(self) -> int:
+        """How many messages it takes that it does not read; 0 = no limit."""
+        return 0
+
+    def is_full(self) -> bool:
+        """Whether it takes no more messages for now; to be asked before each."""
+        return False
+
     def post(self, verb: str, a: Any = None, b: Any = None, c: Any = None) -> None:
         """Hand over an event: verb as `node.machine.vm` knows it; texts as bytes."""
         raise NotImplementedError
