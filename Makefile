@@ -11,7 +11,7 @@ help:
 	@echo "make demo    run the order example on three nodes and kill one in the middle"
 	@echo "make test    all tests, against a real nats-server"
 	@echo "make check   format, lint, types, layers"
-	@echo "make bench   speed, as a table"
+	@echo "make bench   speed: a table, kept in bench/results/, and the tables and plots of docs/"
 	@echo "make chaos   break everything under load, on one server and on three; MINUTES=5 ROUNDS=2"
 	@echo "make fuzz    generated programs and hostile bytes, in their long form"
 
@@ -54,7 +54,8 @@ fuzz: $(STAMP)
 	@MESH_FUZZ=nightly $(BIN)/python -m pytest tests/fuzz -n 2 --hypothesis-show-statistics
 
 bench: $(STAMP)
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench --save
+	@$(BIN)/python -m bench report
 
 clean:
 	rm -rf $(VENV) .mesh

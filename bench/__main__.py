@@ -237,15 +237,21 @@ def peers(only: str | None, quick: bool, output: Output) -> None:
 
 
 @main.command()
-@click.option("--check", is_flag=True, help="Change nothing; fail when a document is not what the results make of it.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Change nothing; fail when a document is not what the results make of it, or shows what is not there.",
+)
 def report(check: bool) -> None:
     """Make the tables of docs/ and the plots in docs/plots/ anew, from the results in bench/results/."""
     results = documents.saved_results()
     if check:
-        stale = documents.stale(results)
-        if stale:
-            names = ", ".join(path.name for path in stale)
-            raise click.ClickException(f"{names}: not what the results make of it; run `python -m bench report`")
+        problems = [
+            f"{path.name} is not what the results make of it; run `python -m bench report`"
+            for path in documents.stale(results)
+        ] + documents.lacking(results)
+        if problems:
+            raise click.ClickException("\n".join(problems))
         return
     for path in documents.rewrite(results):
         sys.stdout.write(f"{path}\n")

@@ -23,6 +23,7 @@ from bench.results import DIRECTORY, PERCENTILES, Results, load
 
 DOCS: Final = (ROOT / "docs" / "performance.md", ROOT / "docs" / "peers.md")
 _BLOCK: Final = re.compile(r"(<!-- bench: (?P<name>[a-z-]+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
+_IMAGE: Final = re.compile(r"!\[[^\]]*\]\((?P<path>[^)\s]+)\)")
 COMMANDS: Final[Mapping[str, str]] = {
     "suite": "python -m bench --save", "growth": "python -m bench growth --save",
     "peers": "python -m bench peers --save", "processes": "python -m bench processes --save",
@@ -151,6 +152,22 @@ def saved_results(directory: Path = DIRECTORY) -> dict[str, Results]:
 def stale(results: Mapping[str, Results], documents: Iterable[Path] = DOCS) -> list[Path]:
     """Documents whose tables are not those of the results."""
     return [path for path in documents if filled(path.read_text("utf-8"), results) != path.read_text("utf-8")]
+
+
+def lacking(results: Mapping[str, Results], documents: Iterable[Path] = DOCS) -> list[str]:
+    """What the documents show and there is not: results that their tables are made of, and images."""
+    found: dict[str, None] = {}
+    for path in documents:
+        document = path.read_text("utf-8")
+        kinds = [BLOCKS[match["name"]][0] for match in _BLOCK.finditer(document) if match["name"] in BLOCKS]
+        for kind in kinds:
+            if kind not in results or not results[kind].measured:
+                found[f"{path.name} has tables of which nothing was measured; run `{COMMANDS[kind]}`"] = None
+        for match in _IMAGE.finditer(document):
+            image = match["path"]
+            if "://" not in image and not (path.parent / image).is_file():
+                found[f"{path.name} shows {image}, which is not there; run `python -m bench report`"] = None
+    return list(found)
 
 
 def rewrite(results: Mapping[str, Results], documents: Iterable[Path] = DOCS) -> list[Path]:

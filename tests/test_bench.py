@@ -15,7 +15,7 @@ from rich.console import Console
 
 from bench import actors, growth, suite
 from bench.__main__ import main as command
-from bench.documents import UnknownBlock, filled, saved_results, stale
+from bench.documents import UnknownBlock, filled, lacking, rewrite, saved_results, stale
 from bench.engine import Sizes
 from bench.failover import FailoverPlan
 from bench.figures import FIGURES, TARGETS, Target, target_of
@@ -326,6 +326,37 @@ class TestDocuments:
     def test_documents_are_what_the_saved_results_make_of_them(self) -> None:
         """Whoever changes a table by hand, or saves results and forgets the documents, hears of it: `bench report`."""
         assert stale(saved_results()) == []
+
+    def test_check_fails_for_what_was_not_measured_and_for_images_that_are_not_there(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Documents that say "not measured yet" are what no results make of them, and are not finished."""
+        page, saved = tmp_path / "performance.md", tmp_path / "results"
+        saved.mkdir()
+        text = self.DOCUMENT + "\n![setups](plots/setups.png)\n![badge](https://example.com/b.png)\n"
+        page.write_text(filled(text, {}))
+        monkeypatch.setattr("bench.documents.saved_results", lambda: saved_results(saved))
+        monkeypatch.setattr("bench.documents.stale", lambda results, pages=(page,): stale(results, pages))
+        monkeypatch.setattr("bench.documents.lacking", lambda results: lacking(results, [page]))
+
+        def check() -> tuple[int, str]:
+            done = CliRunner().invoke(command, ["report", "--check"])
+            return done.exit_code, done.output
+
+        unmeasured = "performance.md has tables of which nothing was measured; run `python -m bench --save`"
+        unseen = "performance.md shows plots/setups.png, which is not there; run `python -m bench report`"
+        other = "performance.md is not what the results make of it; run `python -m bench report`"
+        assert check() == (1, f"Error: {unmeasured}\n{unseen}\n")
+        results = Results("suite", {}, FACTS)
+        save(results, saved / "suite.json")
+        assert check() == (1, f"Error: {other}\n{unmeasured}\n{unseen}\n"), "an empty run measures nothing"
+        results.add("step_ms", [0.4], Setup(), 3)
+        save(results, saved / "suite.json")
+        assert check() == (1, f"Error: {other}\n{unseen}\n")
+        rewrite({"suite": results}, [page])
+        (tmp_path / "plots").mkdir()
+        (tmp_path / "plots" / "setups.png").touch()
+        assert check() == (0, "")
 
     def test_every_kind_of_results_is_drawn(self, tmp_path: Path) -> None:
         """A picture of each plot is written, also from a run that was cut short and has only a few figures."""
