@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
+from mesh import follower, jetstream
 from tests.chaos import clock
 from tests.chaos.hosts import Hosts, may_be_private
 from tests.chaos.nemesis import ALL, FIRST_AFTER_S, KINDS, LAST_S, Action, impossible, plan, servers_of
@@ -85,6 +86,14 @@ def test_a_plan_has_every_kind_and_is_over_in_time() -> None:
         actions = plan(seed, 60, NODES, THREE, KINDS)
         assert {action.kind for action in actions} == set(KINDS)
         assert all(FIRST_AFTER_S <= action.at_s <= action.at_s + action.for_s <= 60 - LAST_S for action in actions)
+
+
+def test_some_pauses_last_longer_than_what_nodes_and_servers_wait_for_each_other() -> None:
+    longest_wait_s = max(follower.PATIENCE_S, jetstream.TIMEOUT_S)
+    lasts = [action.for_s for seed in SEEDS for action in plan(seed, 60, NODES, ONE, KINDS) if action.kind == "pause"]
+    assert 0.15 < sum(1 for for_s in lasts if for_s > longest_wait_s) / len(lasts) < 0.5
+    short = [action.for_s for seed in SEEDS for action in plan(seed, 40, NODES, ONE, ("pause",))]
+    assert max(short) < longest_wait_s
 
 
 def test_no_plan_takes_a_cluster_its_majority_but_by_taking_all_servers() -> None:

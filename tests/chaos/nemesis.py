@@ -3,7 +3,8 @@
 An action begins at a time, does something to somebody, and after a time undoes it. Kinds:
 
 - `kill`: SIGKILL of a node; started again after the time.
-- `pause`: SIGSTOP of a node for longer than every timeout of ours (a member key lasts 3 s), then SIGCONT.
+- `pause`: SIGSTOP of a node, then SIGCONT; in runs that are long enough every third one is longer than a member key
+  lasts (3 s), a request waits (5 s) and a follower has patience (10 s).
 - `restart`: SIGTERM of a node; started again when it has left.
 - `clock`: a node's wall clock jumps, by up to an hour, in either direction; later back.
 - `server-kill`: SIGKILL of a server, of the stream's leader, or of all servers at once; started again after the time.
@@ -50,6 +51,9 @@ LASTS_S: Final[Mapping[str, tuple[float, float]]] = {
     "slow": (2.0, 8.0),
     "disk": (2.0, 6.0),
 }
+# Of the pauses of a node these last longer than all that is waited for between nodes and servers.
+LONG_PAUSE_S: Final = (12.0, 15.0)
+LONG_PAUSE_SHARE: Final = 1 / 3
 JUMPS_S: Final = (-3600.0, -60.0, -5.0, -0.5, 0.5, 5.0, 60.0, 3600.0)
 FIRST_AFTER_S: Final = 1.5
 PAUSE_S: Final = (0.3, 3.0)
@@ -131,7 +135,10 @@ def servers_of(action: Action, servers: Sequence[str]) -> list[str]:
 def _action(dice: random.Random, kind: str, nodes: Sequence[str], servers: Sequence[str], seconds: float) -> Action:
     """Some action of a kind; its time is found later."""
     # In a short run, too, there is time for several actions.
-    lasts = min(dice.uniform(*LASTS_S[kind]), max(seconds / 3, 4.0))
+    lasts_max = max(seconds / 3, 4.0)
+    lasts = min(dice.uniform(*LASTS_S[kind]), lasts_max)
+    if kind == "pause" and lasts_max >= LONG_PAUSE_S[1] and dice.random() < LONG_PAUSE_SHARE:
+        lasts = dice.uniform(*LONG_PAUSE_S)
     how = ""
     match kind:
         case "server-kill":
