@@ -11,8 +11,8 @@ Invariants:
   holds at most the server's window (32 MB) in memory.
 - What is delivered is opened (`mesh.envelopes`), as far as the connection's codec can.
 - A user who may not make consumers gets the same by reading on from the stream's leader, a little later.
-- A stream that ends before what was delivered already has lost messages or is another one: StreamRegressed, and nothing
-  more is delivered. In a cluster that is believed only when it has been said for a while: a server that was cut off
+- A stream that ends before what was delivered already, or has another message in the place of the last one that was,
+  has lost messages or is another one: StreamRegressed, and nothing more is delivered. In a cluster that is believed only when it has been said for a while: a server that was cut off
   answers from the past for a moment. What `deliver` raises ends the follower too.
 
 Run it in a task group of its owner: `await tasks.start(follower.run)` returns when the consumer exists.
@@ -61,16 +61,20 @@ _log = logging.getLogger(__name__)
 
 
 class StreamRegressed(MeshError):
-    """Raised when a stream ends before a message that was delivered already: it lost messages or was made anew."""
+    """Raised when a message that was delivered already is not in its stream any more: it lost messages or was made anew.
+
+    last_seq: up to where the stream is, as far as can be told, what it was. replaced: others came in their places.
+    """
 
     code = "stream-regressed"
 
-    def __init__(self, stream: str, delivered_seq: int, last_seq: int) -> None:
+    def __init__(self, stream: str, delivered_seq: int, last_seq: int, *, replaced: bool = False) -> None:
         self.stream = stream
         self.delivered_seq = delivered_seq
         self.last_seq = last_seq
+        found = f"has others than before behind {last_seq}" if replaced else f"ends at {last_seq}"
         super().__init__(
-            f"stream {stream} ends at {last_seq}, but {delivered_seq} was delivered already: the server has lost "
+            f"stream {stream} {found}, but {delivered_seq} was delivered already: the server has lost "
             "messages or the stream was made anew; load the state again from its beginning"
         )
 
@@ -100,6 +104,7 @@ class Follower:
     on_renewed: called when another consumer had to be made, as the server was away for one.
 
     filter_subjects: as stored, wildcards allowed; none = all. headers_only: without payloads.
+    before_ns: the timestamp of the message before start_seq, which was delivered once; 0 = not known.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class Follower:
         start_seq: int,
         deliver: Callable[[Delivered], None],
         *,
+        before_ns: int = 0,
         headers_only: bool = False,
         idle_heartbeat_s: float = IDLE_HEARTBEAT_S,
         consumer_prefix: str = "follow",
@@ -127,6 +133,8 @@ class Follower:
         self._prefix = consumer_prefix
         # Sequence of the last message taken, and its number in the present consumer.
         self._seq = max(start_seq, 1) - 1
+        # The message that another one must not stand in for, with its timestamp; (0, 0) = not known.
+        self._known = (self._seq, before_ns) if before_ns else (0, 0)
         self._consumer_seq = 0
         self._consumer = ""
         self._consumers = 0
@@ -259,8 +267,7 @@ class Follower:
         self._drop_consumer()
         # A consumer may begin behind the end of the stream, so the server would not complain and we would wait.
         info = await self._js.stream_info(self._stream)
-        if info.last_seq < self._seq:
-            raise StreamRegressed(self._stream, self._seq, info.last_seq)
+        await self._check_tail(info.last_seq)
         if self._consumers:
             self._on_renewed()
         inbox = self._conn.new_inbox()
@@ -294,6 +301,38 @@ class Follower:
         # Messages may have come before this answer.
         self._backlog = int(answer["num_pending"]) + int(answer["delivered"]["consumer_seq"])
         self._check_caught_up()
+
+    async def _check_tail(self, last_seq: int) -> None:
+        """See whether the stream still has what was delivered. Raises StreamRegressed.
+
+        The last message is one for all: a server loses from the end, and gives the same numbers again.
+        """
+        known_seq, known_ns = self._known
+        if last_seq < self._seq:
+            kept = await self._last_not_after(known_ns, last_seq + 1) if known_ns else last_seq
+            raise StreamRegressed(self._stream, self._seq, kept, replaced=kept < last_seq)
+        if not known_ns:
+            return
+        try:
+            message = await self._js.get_seq(self._stream, known_seq, from_leader=True)
+        except NotPermitted:
+            return  # somebody who only watches
+        if message is None or message.timestamp_ns == known_ns:
+            return  # deleted, as messages are in the end
+        kept = await self._last_not_after(known_ns, known_seq)
+        raise StreamRegressed(self._stream, known_seq, kept, replaced=True)
+
+    async def _last_not_after(self, time_ns: int, before_seq: int) -> int:
+        """The last message before a sequence that is no newer than a time: what came after a loss is newer."""
+        low, high = 0, before_seq
+        while high - low > 1:
+            middle = (low + high) // 2
+            message = await self._js.get_next(self._stream, middle, ">", from_leader=True)
+            if message is None or message.seq >= high or message.timestamp_ns > time_ns:
+                high = middle
+            else:
+                low = message.seq
+        return low
 
     def _drop_consumer(self) -> None:
         """End the present consumer; messages of it that are on their way are not taken any more."""
@@ -374,6 +413,7 @@ class Follower:
             return
         self._consumer_seq = consumer_seq
         self._seq = seq
+        self._known = (seq, timestamp_ns)
         if data[:2] == ENVELOPE:
             data = self._js.opened(subject, data)
         message = Delivered(subject, seq, timestamp_ns, data, raw_headers, pending)

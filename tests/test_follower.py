@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -412,6 +413,61 @@ async def test_stream_that_ends_too_early_for_a_moment_has_lost_nothing(
         with anyio.fail_after(2), pytest.raises(StreamRegressed):
             await Follower(b.conn, js, "S", [], 3, b.got.append).run()
         b.tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("others", [2, 3, 5])
+async def test_a_tail_that_was_replaced_ends_the_follower(nats_server: ServerFactory, others: int) -> None:
+    """The server has lost the newest messages, and others have come by their numbers before anybody looks."""
+    server, elsewhere = nats_server(), nats_server()
+    store, kept = server.directory / "store", server.directory / "kept"
+    async with bench(server) as b:
+        await b.publish("s.a", b"1")
+        await b.publish("s.b", b"2")
+        server.stop()
+        shutil.copytree(store, kept)
+        server.start()
+        await b.conn.wait_connected()
+        failed: list[StreamRegressed] = []
+
+        async def follow() -> None:
+            try:
+                await Follower(b.conn, b.js, "S", ["s.a"], 1, b.got.append, idle_heartbeat_s=0.2).run()
+            except StreamRegressed as error:
+                failed.append(error)
+
+        b.tasks.start_soon(follow)
+        await b.publish("s.a", b"3", b"4", b"5")
+        await wait_until(lambda: b.data == [b"1", b"3", b"4", b"5"])
+        server.stop()
+        elsewhere.stop()
+        shutil.rmtree(elsewhere.directory / "store")
+        shutil.copytree(kept, elsewhere.directory / "store")
+        elsewhere.start()
+        async with connect(elsewhere.url, name="meanwhile") as conn:
+            for _ in range(others):
+                await JetStream(conn).publish("s.b", b"other")
+        elsewhere.stop()
+        shutil.rmtree(store)
+        shutil.copytree(elsewhere.directory / "store", store)
+        server.start()
+        await wait_until(lambda: bool(failed))
+        assert (failed[0].delivered_seq, failed[0].last_seq) == (5, 2)
+        assert "has others than before behind 2, but 5 was delivered" in str(failed[0])
+        assert len(b.got) == 4
+
+
+async def test_a_last_message_that_was_deleted_is_no_lost_tail(nats_server: ServerFactory) -> None:
+    server = nats_server()
+    async with bench(server) as b:
+        await b.follow()
+        await b.publish("s.a", b"1", b"2")
+        await wait_until(lambda: len(b.got) == 2)
+        await b.js.delete_message("S", 2)
+        server.restart()
+        await b.conn.wait_connected()
+        await b.publish("s.a", b"3")
+        await wait_until(lambda: len(b.got) == 3)
+        assert b.data == [b"1", b"2", b"3"]
 
 
 async def test_what_deliver_raises_ends_the_follower_and_nothing_more_is_delivered(nats_server: ServerFactory) -> None:
