@@ -12,8 +12,9 @@ Invariants:
 - What is delivered is opened (`mesh.envelopes`), as far as the connection's codec can.
 - A user who may not make consumers gets the same by reading on from the stream's leader, a little later.
 - A stream that ends before what was delivered already, or has another message in the place of the last one that was,
-  has lost messages or is another one: StreamRegressed, and nothing more is delivered. In a cluster that is believed only when it has been said for a while: a server that was cut off
-  answers from the past for a moment. What `deliver` raises ends the follower too.
+  has lost messages or is another one: StreamRegressed, and nothing more is delivered. In a cluster that is believed
+  only when it has been said for a while: a server that was cut off answers from the past for a moment. What `deliver`
+  raises ends the follower too.
 
 Run it in a task group of its owner: `await tasks.start(follower.run)` returns when the consumer exists.
 """
@@ -61,7 +62,7 @@ _log = logging.getLogger(__name__)
 
 
 class StreamRegressed(MeshError):
-    """Raised when a message that was delivered already is not in its stream any more: it lost messages or was made anew.
+    """Raised when a stream has lost messages that were delivered already, or was made anew.
 
     last_seq: up to where the stream is, as far as can be told, what it was. replaced: others came in their places.
     """

@@ -55,6 +55,7 @@ class Claim:
     node_id, incarnation: the holder; None and "" when it has been released or was never held.
     seq: the sequence of the key, 0 if there never was one. For a key that was deleted it is that of the marker.
     checkpoint: stream sequence up to which the partition is known to need nothing; outlives the holder.
+    checkpoint_ns: timestamp of the message there, which tells another one in its place; 0 = not known.
     """
 
     queue: str
@@ -63,6 +64,7 @@ class Claim:
     incarnation: str
     seq: int
     checkpoint: int = 0
+    checkpoint_ns: int = 0
 
     def released(self) -> Claim:
         """Return what to write, expecting `seq`, to let go of the partition."""

@@ -261,13 +261,15 @@ class Roster:
         """Take a partition; None when somebody else was quicker."""
         return await self._write_claim(claim.taken_by(self.me), self.busy(claim))
 
-    async def release(self, claim: Claim, checkpoint: int, busy: tuple[str, ...]) -> None:
+    async def release(self, claim: Claim, checkpoint: int, busy: tuple[str, ...], checkpoint_ns: int = 0) -> None:
         """Give a partition back, with how far its events have been handled."""
-        await self._write_claim(replace(claim, checkpoint=checkpoint).released(), busy)
+        await self._write_claim(replace(claim, checkpoint=checkpoint, checkpoint_ns=checkpoint_ns).released(), busy)
 
-    async def save_checkpoint(self, claim: Claim, checkpoint: int, busy: tuple[str, ...]) -> Claim | None:
+    async def save_checkpoint(
+        self, claim: Claim, checkpoint: int, busy: tuple[str, ...], checkpoint_ns: int = 0
+    ) -> Claim | None:
         """Record how far a partition needs nothing, and which runs are excepted. None when the claim is lost."""
-        return await self._write_claim(replace(claim, checkpoint=checkpoint), busy)
+        return await self._write_claim(replace(claim, checkpoint=checkpoint, checkpoint_ns=checkpoint_ns), busy)
 
     async def _write_claim(self, claim: Claim, busy: tuple[str, ...]) -> Claim | None:
         key = f"claim.{bucket_key(claim.queue)}.{claim.partition}"
@@ -275,6 +277,7 @@ class Roster:
             "node": claim.node_id,
             "incarnation": claim.incarnation,
             "checkpoint": claim.checkpoint,
+            "checkpoint_ns": claim.checkpoint_ns,
             "busy": list(busy),
         }
         try:
@@ -323,10 +326,10 @@ class Roster:
     def _see_claim(self, queue: str, partition: int, value: dict[str, Any], seq: int) -> bool:
         """Take note of a claim as it stands; return whether its holder is another one than before."""
         node = value.get("node")
-        checkpoint = value.get("checkpoint", 0)
+        checkpoint, checkpoint_ns = value.get("checkpoint", 0), value.get("checkpoint_ns", 0)
         claim = Claim(
             queue, partition, NodeId(node) if isinstance(node, str) else None, _text(value.get("incarnation")), seq,
-            checkpoint if isinstance(checkpoint, int) else 0,
+            checkpoint if isinstance(checkpoint, int) else 0, checkpoint_ns if isinstance(checkpoint_ns, int) else 0,
         )  # fmt: skip
         before = self._claims.get((queue, partition))
         self._claims[queue, partition] = claim

@@ -7,6 +7,7 @@ cannot.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -331,6 +332,38 @@ async def test_a_tail_that_is_gone_suspends_whoever_had_seen_it_on_every_node(
             # Nobody is left who has seen it; that the stream is shorter than a checkpoint is all there is to notice.
             await mesh.get("older").signal("done", "yes")
             assert await mesh.get("older").result(timeout_s=20) == "yes"
+
+
+async def test_a_tail_that_others_have_replaced_is_noticed_by_the_next_owner(
+    nats_server: ServerFactory, app: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The stream does not end before the checkpoint: others have written what has these numbers now."""
+    server = nats_server()
+    store, kept = server.directory / "store", server.directory / "kept"
+    queue_files = f"jetstream/$G/streams/{STREAM}"
+    async with a_mesh(server.url, app, partitions=1) as mesh:
+        await a_waiting_order(mesh, "older")
+        await a_waiting_order(mesh, "cut", events=5)
+    server.stop()
+    shutil.copytree(store / queue_files, kept)
+    server.start()
+    async with a_mesh(server.url, app, partitions=1) as mesh:
+        handle = mesh.get("cut")
+        await handle.signal("other", 1)
+        await handle.signal("other", 2)
+        await wait_until_async(lambda: is_handled(mesh.client, handle, events=7))
+        await mesh.node.leave()
+    server.stop()
+    shutil.rmtree(store / queue_files)
+    shutil.copytree(kept, store / queue_files)
+    server.start()
+    async with connect(server.url) as client:
+        for n in range(3):
+            await client.get("older", queue=QUEUE).signal("other", n)
+    async with a_mesh(server.url, app, partitions=1, node_id="b") as mesh:
+        assert "has others than before" in caplog.text
+        await mesh.get("older").signal("done", "yes")
+        assert await mesh.get("older").result(timeout_s=20) == "yes"
 
 
 async def test_a_message_deleted_while_a_history_is_read_is_no_damage(nats_server: ServerFactory) -> None:

@@ -70,10 +70,11 @@ async def test_a_checkpoint_is_seen_and_is_no_change(nats_server: ServerFactory)
         await wait_until(lambda: changes)
         before = len(changes)
         for checkpoint in range(1, 31):
-            held = await roster.save_checkpoint(held, checkpoint, ("busy",))
+            held = await roster.save_checkpoint(held, checkpoint, ("busy",), 1000 + checkpoint)
             assert held is not None
         await wait_until(lambda: roster._claims == {("orders", 3): held})
         assert roster.busy(held) == ("busy",)
+        assert (held.checkpoint, held.checkpoint_ns) == (30, 1030)
         # Its own member key is renewed meanwhile.
         assert len(changes) - before < 10
         await roster.release(held, 30, ())

@@ -261,8 +261,8 @@ class Engine:
             partition.attention = deque(busy)
             self._loading.attend(partition)
 
-    def drop(self, number: int) -> tuple[Claim, int, tuple[str, ...]] | None:
-        """Stop running a partition; return its claim, how far it was handled and which runs are busy."""
+    def drop(self, number: int) -> tuple[Claim, tuple[int, int], tuple[str, ...]] | None:
+        """Stop running a partition; return its claim, how far it was handled and when, and which runs are busy."""
         return self._following.drop(number)
 
     async def describe(self, workflow_id: str, *, full: bool = False) -> dict[str, Any] | None:
@@ -356,7 +356,7 @@ class Engine:
             self._wake()
 
     def _handle(self, partition: Partition, message: Delivered) -> None:
-        partition.handled_seq = message.seq
+        partition.handled_seq, partition.handled_ns = message.seq, message.timestamp_ns
         partition.pending = message.pending
         event = parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
         if event is None:

@@ -77,20 +77,24 @@ class Following:
         self._background.start_soon(self._follow, partition)
         return partition
 
-    def drop(self, number: int) -> tuple[Claim, int, tuple[str, ...]] | None:
-        """Stop following and forget what it has in memory; return claim, how far it was handled, and the busy runs."""
+    def drop(self, number: int) -> tuple[Claim, tuple[int, int], tuple[str, ...]] | None:
+        """Stop following and forget what it has in memory.
+
+        Returns the claim, the message that was handled last (sequence, timestamp), and the busy runs.
+        """
         partition = self.partitions.get(number)
         if partition is None:
             return None
-        seq, busy = self._position(partition)  # while it is one of ours: what waits in it counts
+        handled, busy = self._position(partition)  # while it is one of ours: what waits in it counts
         del self.partitions[number]
         partition.stopped = True
         partition.scope.cancel()
         if len(busy) > BUSY_MAX:
             # Too many to list: the older checkpoint stays good, the next owner reads more.
-            seq, busy = partition.claim.checkpoint, self._roster.busy(partition.claim)
+            claim = partition.claim
+            handled, busy = (claim.checkpoint, claim.checkpoint_ns), self._roster.busy(claim)
         self._instances.forget_all(partition)
-        return partition.claim, seq, busy
+        return partition.claim, handled, busy
 
     def resume(self) -> None:
         """There is room in the inbox again."""
@@ -110,14 +114,14 @@ class Following:
             return
         # Taken together, before anything is awaited: positions and busy runs are of one moment.
         busy_now = self._busy()
-        positions = [(p, p.handled_seq, tuple(busy_now.get(p.number, ()))) for p in doubted]
-        for partition, seq, busy in positions:
+        positions = [(p, p.handled_seq, p.handled_ns, tuple(busy_now.get(p.number, ()))) for p in doubted]
+        for partition, seq, at_ns, busy in positions:
             if partition.stopped or len(busy) > BUSY_MAX or not self._roster.may_act():
                 continue
             if (seq, busy) == (partition.saved_seq, partition.saved_busy):
                 continue
             try:
-                claim = await self._roster.save_checkpoint(partition.claim, seq, busy)
+                claim = await self._roster.save_checkpoint(partition.claim, seq, busy, at_ns)
             except TEMPORARY:
                 continue
             if partition.stopped:
@@ -158,7 +162,8 @@ class Following:
 
         follower = Follower(
             self._conn, self._js, stream_name(self._queue), [partition_filter(self._queue, partition.number)],
-            partition.handled_seq + 1, deliver, consumer_prefix=f"p{partition.number}-{self._roster.me.node_id}",
+            partition.handled_seq + 1, deliver, before_ns=partition.handled_ns,
+            consumer_prefix=f"p{partition.number}-{self._roster.me.node_id}",
             on_renewed=lambda: self._background.start_soon(self._look_for_losses, partition),
         )  # fmt: skip
         with unwrapped():
@@ -184,8 +189,8 @@ class Following:
         partition.lost |= dict.fromkeys((*had_seen, *was_busy), lost)
         self._instances.forget_all(partition)
         partition.epoch += 1
-        partition.claim = replace(partition.claim, checkpoint=0)
-        partition.handled_seq = partition.saved_seq = 0
+        partition.claim = replace(partition.claim, checkpoint=0, checkpoint_ns=0)
+        partition.handled_seq = partition.handled_ns = partition.saved_seq = 0
         partition.saved_busy = ()
         partition.catchup = CatchUp(partition.lost)
         partition.live_seq = None
@@ -208,11 +213,12 @@ class Following:
                 partition.lost[instance.id_token] = Lost(seen_seq - 1, seen_seq)
                 self._reload(instance)
 
-    def _position(self, partition: Partition) -> tuple[int, tuple[str, ...]]:
+    def _position(self, partition: Partition) -> tuple[tuple[int, int], tuple[str, ...]]:
         # Up to where the partition needs nothing, and which runs are excepted. Still catching up: the old position.
         if partition.catchup is not None:
-            return partition.claim.checkpoint, self._roster.busy(partition.claim)
-        return partition.handled_seq, tuple(self._busy().get(partition.number, ()))
+            claim = partition.claim
+            return (claim.checkpoint, claim.checkpoint_ns), self._roster.busy(claim)
+        return (partition.handled_seq, partition.handled_ns), tuple(self._busy().get(partition.number, ()))
 
     def _busy(self) -> dict[int, list[str]]:
         busy = self._instances.busy()

@@ -79,7 +79,9 @@ class Ownership:
                 if claim.partition in engine.partitions:
                     tasks.start_soon(self._give_back, engine, claim.partition)
                 else:
-                    tasks.start_soon(self._roster.release, claim, claim.checkpoint, self._roster.busy(claim))
+                    tasks.start_soon(
+                        self._roster.release, claim, claim.checkpoint, self._roster.busy(claim), claim.checkpoint_ns
+                    )
             for claim in plan.claim:
                 tasks.start_soon(self._take, engine, claim.partition)
             for claim in plan.keep:
@@ -97,5 +99,5 @@ class Ownership:
     async def _give_back(self, engine: Engine, number: int) -> None:
         given = engine.drop(number)
         if given is not None:
-            claim, checkpoint, busy = given
-            await self._roster.release(claim, checkpoint, busy)
+            claim, (checkpoint, checkpoint_ns), busy = given
+            await self._roster.release(claim, checkpoint, busy, checkpoint_ns)

@@ -25,14 +25,14 @@ class Partition:
     """A partition that this node owns."""
 
     __slots__ = (
-        "attention", "catchup", "claim", "epoch", "handed_over", "handled_seq", "heard_seq", "live_seq", "loading",
-        "lost", "number", "pending", "saved_busy", "saved_seq", "scope", "stopped", "taken_s",
+        "attention", "catchup", "claim", "epoch", "handed_over", "handled_ns", "handled_seq", "heard_seq", "live_seq",
+        "loading", "lost", "number", "pending", "saved_busy", "saved_seq", "scope", "stopped", "taken_s",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool) -> None:
         self.number = claim.partition
         self.claim = claim
-        self.handled_seq = claim.checkpoint
+        self.handled_seq, self.handled_ns = claim.checkpoint, claim.checkpoint_ns
         self.saved_seq, self.saved_busy = claim.checkpoint, busy  # as the claim has it
         self.catchup: CatchUp | None = CatchUp(busy)
         self.scope = anyio.CancelScope()
