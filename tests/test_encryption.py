@@ -21,7 +21,7 @@ from mesh.encryption import Keyring
 from mesh.envelopes import ENCRYPTED, read_encrypted
 from mesh.jetstream import JetStream
 from mesh.key_files import KeyFile, KeyFileContent, write_key_file
-from mesh.subjects import WorkflowKey
+from mesh.subjects import WorkflowKey, function_request
 from tests.apps import QUEUE, WORKER, write_app
 from tests.cluster import a_node, mesh_command
 from tests.conftest import ServerFactory
@@ -290,6 +290,11 @@ async def test_what_was_tampered_with_suspends_the_workflow_and_no_more(
             await handle.terminate()
             with pytest.raises(WorkflowFailed, match="terminated"):
                 await handle.result(timeout_s=10)
+        for _ in range(50):
+            broker.publish_nowait(function_request("app:echo"), sealed, "_INBOX.nobody")
+        await broker.flush()
+        assert await client.call("app:echo", "after them") == "after them"
+        assert 0 < a.log().count("a call of app:echo is encrypted with key one") < 20
         # What was never an envelope of anybody is bytes that somebody has sent, as before.
         assert (await handles[4].result(timeout_s=10))[0] == 4
         assert "Traceback" not in a.log()

@@ -354,7 +354,7 @@ class FunctionHost:
 
     def _pass_on_unread(self, job: Job, hops: int) -> None:
         """Somebody else may have the key; nobody: whoever calls finds out that no host has the call."""
-        _log.error("a call of %s is %s", job.function.id, why_closed(job.request), extra=job.about())
+        self._refusals.note("a call of %s is %s", job.function.id, why_closed(job.request), extra=job.about())
         if hops < HOPS_MAX:
             self._pass_on(job, hops)
 
