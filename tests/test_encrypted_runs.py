@@ -62,6 +62,15 @@ def test_a_run_that_waits_for_a_key_can_be_terminated_unless_its_very_start_is_u
     assert unread.run.finished is None
 
 
+def test_a_request_that_says_nothing_is_no_less_one_for_what_somebody_puts_into_it() -> None:
+    """The payload of a cancellation is never read."""
+    flow = Flow(SOURCE)
+    flow.start()
+    flow.event("cancel", data=closed(codec.encode("x")))
+    assert not flow.run.suspended
+    assert flow.run.cancel_requested
+
+
 def test_bytes_that_nobody_will_ever_open_are_bytes_that_somebody_has_sent() -> None:
     for junk in (b"\xc1\xc1\x01junk", b"\xc1\xc1", Closed.because(REFERENCE + b"junk", "no reference", for_ever=True)):
         flow = Flow(SOURCE)

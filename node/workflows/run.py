@@ -64,6 +64,8 @@ TIMEOUT_TICK: Final = "timeout"
 REFUSED_CALLS_MAX: Final = 10_000
 # Events whose payload somebody else than the server has written, with what a run's code is given in it.
 _WRITTEN_BY_OTHERS: Final = frozenset({"signal", "ret", "exit", "kill"})
+# What is in them is nobody's to read, so it keeps nobody waiting.
+_SAY_NOTHING: Final = frozenset({"cancel", "tick", "claim"})
 _NO_STEP: Final = frozenset({"mark", "claim", "monitor", "attrs"})
 TOPOLOGY_PID: Final = "{|topology}"
 
@@ -162,7 +164,7 @@ class Run:
         handler = _HANDLERS.get(event.kind)
         if handler is None:
             return []
-        if event.data[:2] == ENVELOPE and may_open_later(event.data):
+        if event.data[:2] == ENVELOPE and event.kind not in _SAY_NOTHING and may_open_later(event.data):
             about = f"event {event.kind} at sequence {event.seq}"
             self.suspended, self.waits_for_key = f"{about} is {why_unread(event.data)}", True
             return [Suspend(self.suspended)]
