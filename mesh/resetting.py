@@ -148,11 +148,13 @@ def left_out_signal(workflow_id: str, events: Sequence[Event], index: int, numbe
     """The sequence of a signal that a run is not given which goes on from the event at index. Raises CannotReset."""
     at = event_index(events, number)
     if at is None or at <= index or events[at].kind != "signal":
-        found = "there is no such event" if at is None else f"it is the {events[at].kind} of event {at + 1}"
-        raise CannotReset(
-            f"event {number} of workflow {workflow_id!r} cannot be left out: {found}, and only signals after event "
-            f"{index + 1} can be; to do without an event that is no signal, reset to one before it"
-        )
+        if at is None:
+            found = "there is no such event"
+        elif events[at].kind != "signal":
+            found = f"it is no signal ({events[at].kind}); reset to an event before it instead"
+        else:
+            found = f"it is not after event {index + 1}; reset to an event before it"
+        raise CannotReset(f"event {number} of workflow {workflow_id!r} cannot be left out: {found}")
     return events[at].seq
 
 
