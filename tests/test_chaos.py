@@ -57,8 +57,10 @@ def done_in(directory: Path) -> list[str]:
 async def test_nothing_is_lost_or_done_twice_under_attack(tmp_path: Path, servers: str, kinds: str) -> None:
     """Kills, pauses, lost packets and a dying stream leader, under load; every promise is checked from the outside."""
     directory = tmp_path / "record"
+    # A seed of which five seconds have all kinds, the stream's leader is the server that dies, and no order needs many
+    # attempts with pauses of seconds: those would have the end waited for.
     done = await chaos(
-        *("--seed", "1", "--minutes", "0.12", "--servers", servers), "--nemesis", kinds, "--keep", str(directory)
+        *("--seed", "22", "--minutes", "0.09", "--servers", servers), "--nemesis", kinds, "--keep", str(directory)
     )
     out = done.stdout.decode()
     print(out)
