@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import dropwhile
 from typing import Final
 
 import anyio
@@ -217,13 +218,14 @@ class Loading:
         key = instance.key
         self._history.know_partition(key, instance.partition.number)
         # What comes later comes to this owner, too, and waits until this is read.
-        at_least = max(instance.partition.handled_seq, news.seq if news is not None else 0)
+        seen_seq = max((event.seq for event in instance.loading or ()), default=0)
+        at_least = max(instance.partition.handled_seq, seen_seq, news.seq if news is not None else 0)
         found = await self._history.only_run(key, at_least)
         opened = found[0] if found is not None else await self._history.open_run(key)
         if not self._instances.holds(instance):
             return
         if opened is None:
-            await self._go_on_chain(instance, news)
+            await self._go_on_chain(instance, news, seen_seq)
             return
         if may_open_later(opened.start.data):
             self.wait_for_key(instance, opened.run, f"its start is {why_unread(opened.start.data)}")
@@ -352,7 +354,7 @@ class Loading:
             if event.seq > after_seq and not instance.partition.stopped:
                 self._take(instance.partition, event)
 
-    async def _go_on_chain(self, instance: Instance, news: Event | None) -> None:
+    async def _go_on_chain(self, instance: Instance, news: Event | None, seen_seq: int) -> None:
         """No run is open. If the last one ended with a follow-up that was never started, start it now."""
         self._instances.chains[instance.id_token] = instance.partition
         try:
@@ -370,21 +372,30 @@ class Loading:
                 await self._go_on(instance.key, last[0].run, record)
         finally:
             self._instances.leave_chain(instance)
-        self._let_be(instance, news)
+        self._let_be(instance, news, seen_seq)
 
     async def _go_on(self, key: WorkflowKey, ended: int, record: EndRecord) -> None:
         if not await self._ending.start_next(key, ended, record):
             raise NotFound(f"run {ended} of {key.id} is followed by another one: it was not there yet, or is new")
 
-    def _let_be(self, instance: Instance, news: Event | None) -> None:
-        """There is nothing to run for now. What came while that was found out is looked at anew."""
+    def _let_be(self, instance: Instance, news: Event | None, seen_seq: int = 0) -> None:
+        """There is nothing to run for now. What came while that was found out is looked at anew.
+
+        seen_seq: what came up to there came before the look. Signals among it that no start precedes are for nobody:
+        were each of them looked at by itself, somebody who sends many of them to nobody would keep this node busy.
+        """
         if not self._instances.holds(instance):
             # Its partition was lost meanwhile. That may have been claimed again: then the workflow is another
             # instance's, and one that belonged to the partition as it was would stand in its way for ever.
             return
         late = [event for event in instance.loading or () if event is not news]
+        late = list(dropwhile(lambda event: event.seq <= seen_seq and event.kind in _FOR_A_RUN, late))
         self._instances.forget(instance.id_token)
         self._take_anew(instance, late)
+
+
+# What is nothing without a run that it is for, whoever sends it.
+_FOR_A_RUN: Final = ("signal", "cancel")
 
 
 def _ended_seq(ended: RunOutcome | None) -> int:
