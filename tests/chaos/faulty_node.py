@@ -1,6 +1,6 @@
-"""A node with planted faults: `python -m tests.chaos.faulty_node FAULT[+FAULT]... <the arguments of mesh node>`.
+"""A node with planted faults: `python -m tests.chaos.faulty_node FAULT[+FAULT]... node APP ...`.
 
-The engine is the real one, patched before it starts (`tests.chaos.faults`); FAULT "none" patches nothing.
+What follows the faults is the command line as `python -m node` takes it. The engine is the real one, patched before it starts (`tests.chaos.faults`); FAULT "none" patches nothing.
 """
 
 from __future__ import annotations
@@ -14,4 +14,4 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         raise SystemExit(__doc__)
     plant(sys.argv[1])
-    main(["node", *sys.argv[2:]])
+    main(sys.argv[2:])

@@ -50,8 +50,8 @@ class Trial:
     async def _run(self, node_id: str, *, task_status: anyio.abc.TaskStatus[NodeProcess]) -> None:
         log_file = self.record.directory / "logs" / f"{node_id}.log"
         command = [
-            sys.executable, "-m", "tests.chaos.faulty_node", self.fault, str(APP), "--nats", self.url, "--id", node_id,
-            "--with-parent", "--log-format", "text",
+            sys.executable, "-m", "tests.chaos.faulty_node", self.fault, "node", str(APP), "--nats", self.url,
+            "--id", node_id, "--with-parent", "--log-format", "text",
         ]  # fmt: skip
         environ = plain_environment({EFFECTS_ENVIRONMENT: str(self.record.effects_file(node_id))})
         with log_file.open("wb") as log:
