@@ -24,7 +24,6 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -145,13 +144,12 @@ def new_key() -> bytes:
     return secrets.token_bytes(KEY_BYTES)
 
 
-def new_key_id(known: Mapping[str, bytes]) -> str:
-    """A name for a key that is made today, other than those there are."""
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
-    number = 1
-    while (name := today if number == 1 else f"{today}-{number}") in known:
-        number += 1
-    return name
+def new_key_id() -> str:
+    """A name for a key that is made today, other than those that anybody else makes today.
+
+    Two keys of one name on two machines could not be told apart from ciphertext that was changed.
+    """
+    return f"{datetime.now(UTC):%Y-%m-%d}-{secrets.token_hex(3)}"
 
 
 def fingerprint(secret: bytes) -> str:

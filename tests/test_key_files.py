@@ -210,3 +210,10 @@ def test_a_file_that_is_rotated_stays_where_it_is_and_whose_it_is(tmp_path: Path
     assert read_key_file(path).primary == "b"
     after = path.stat()
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def test_keys_that_two_people_make_on_one_day_have_two_names(tmp_path: Path) -> None:
+    said = [CliRunner().invoke(command, ["keys", "new", str(tmp_path / name)]) for name in ("mine", "yours")]
+    mine, yours = (read_key_file(tmp_path / name) for name in ("mine", "yours"))
+    assert said[0].exit_code == said[1].exit_code == 0
+    assert mine.primary != yours.primary

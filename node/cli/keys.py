@@ -31,7 +31,9 @@ def keys() -> None:
 
 def id_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the option of a key's name."""
-    return click.option("--id", "key_id", metavar="ID", help="Name of the key.  [default: the date of today]")(command)
+    return click.option("--id", "key_id", metavar="ID", help="Name of the key.  [default: today's date and a number]")(
+        command
+    )
 
 
 @keys.command("new")
@@ -41,7 +43,7 @@ def new(file: Path, key_id: str | None) -> None:
     """Make FILE, with one key. Only its owner can read it."""
     from mesh.key_files import KeyFileContent, new_key, new_key_id, write_key_file
 
-    name = key_id or new_key_id({})
+    name = key_id or new_key_id()
     write_key_file(file, KeyFileContent({name: new_key()}, name), new=True)
     click.echo(name)
     say(f"{file} has key {name}; give it to all nodes and clients, over a way that is safe")
@@ -67,7 +69,7 @@ def rotate(file: Path, key_id: str | None, *, prepare: bool, primary: str | None
         write_key_file(file, KeyFileContent(content.keys, primary), new=False)
         click.echo(primary)
         return
-    name = key_id or new_key_id(content.keys)
+    name = key_id or new_key_id()
     if name in content.keys:
         raise click.UsageError(f"{file} has a key {name} already; choose another --id")
     chosen = content.primary if prepare else name
