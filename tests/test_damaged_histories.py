@@ -143,6 +143,20 @@ def test_outcomes_that_say_nothing_of_what_was_before_are_taken_as_they_are() ->
     assert flow.run.suspended == ""
 
 
+def test_an_attempt_that_was_not_the_last_one_and_now_would_be_is_noticed() -> None:
+    """The registry says of the function that it is tried once; when it had been tried twice, its success counted."""
+    flow = Flow("return function() funcs.call('a:b'); funcs.call('a:c'); return funcs.call('a:d') end")
+    flow.start()
+    assert flow.fails(1, "no")[0].startswith("retry 1 a:b attempt 2")
+    assert flow.ok(1, "good", attempt=2) == ["call 2 a:c"]
+    assert flow.ok(2) == ["call 3 a:d"]
+    assert flow.replay().run.suspended == ""
+    flow.defaults = {"a:b": {"retry_policy": {"maximum_attempts": 1}}}
+    assert flow.replay().run.suspended.startswith(
+        "op 2, call a:c: it was asked for after 2 events, the code asks for it after as many, but others"
+    )
+
+
 def test_somebody_elses_word_for_it_is_named() -> None:
     assert (
         difference("x-y", as_token(3, 0))

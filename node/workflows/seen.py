@@ -20,8 +20,14 @@ from mesh.events import Event
 def folded(checksum: int, event: Event) -> int:
     """The checksum after one more event."""
     args = event.args
-    # Behind the run stands the number of the op, or the name of the timer.
-    which = ".".join(args) if event.kind == "signal" else args[1] if len(args) > 1 else ""
+    # Behind the run stands the number of the op, or the name of the timer. An outcome says which attempt it is of: with
+    # another retry policy a failure is the last word that was none, and what was recorded after it is nothing.
+    if event.kind == "signal":
+        which = ".".join(args)
+    elif event.kind == "ret":
+        which = f"{args[1]}.{args[2]}"
+    else:
+        which = args[1] if len(args) > 1 else ""
     return crc32(f"{event.kind} {which}\n".encode("ascii", "replace"), checksum)
 
 
