@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
 
 REGISTRY_HASH_DIGITS: Final = 12  # enough to see that two nodes differ
 SUSPENDED_SHOWN_MAX: Final = 10  # of each queue
+WRITTEN_S: Final = 10.0  # a node that cannot start waits so long for what it has written, as an election takes
 ID_IN_USE_S: Final = 1.0  # a node that runs answers its ping within this
 # A thread that wants Python's lock gets it after this; the default of 5 ms would be the latency of every call.
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -533,7 +534,13 @@ async def running_node(config: NodeConfig, registry: Registry) -> AsyncIterator[
             if served_at:
                 _log.info("metrics are at %s/metrics", served_at)
             async with anyio.create_task_group() as tasks:
-                await tasks.start(node.run)
+                try:
+                    await tasks.start(node.run)
+                except MeshError:
+                    # It has offered functions already, and what they have done is only recorded once that is written.
+                    with suppress(RequestTimeout):
+                        await outbox.flush(WRITTEN_S)
+                    raise
                 yield node
                 tasks.cancel_scope.cancel()
 
