@@ -15,12 +15,13 @@ from anyio.to_thread import run_sync
 
 from mesh import codec
 from mesh.encryption import Keyring
-from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, parse
+from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, decode_end, parse
 from mesh.failure import Failure
 from mesh.subjects import WorkflowKey, token
 from mesh.wire import encode_headers
 from node.api.event_records import NOTHING_KNOWN, Known, event_records
-from node.cli.state_view import state_lines, waits_text
+from node.cli.feed import Happening, ended_by, started_by
+from node.cli.state_view import outcome_lines, state_lines, waits_text
 from node.cli.timeline import COLUMNS, fitted, lasting, ns_of, row_of, rows_of, words
 from node.cli.watching import _Told
 from node.workflows.op_table import OpRow
@@ -151,6 +152,23 @@ def test_an_outcome_whose_key_is_missing_is_called_neither_done_nor_failed(
         assert (record["value"], record["error"], record["problem"]) == (None, None, "encrypted with key one")
         assert words(record, ops) == shown
         assert dict(zip(COLUMNS, row_of(record, ops), strict=True))["detail"] == details
+
+
+def test_a_start_and_an_end_whose_key_is_missing_are_no_failures() -> None:
+    ring = Keyring({"one": b"1" * 32}, "one")
+    start, end = (
+        an_event(n, *kind, data=ring.seal("here", data))
+        for n, kind, data in (
+            (10, ("start",), StartSpec("app:order").encode()), (11, ("end", "10"), EndRecord("completed", OK).encode()),
+        )
+    )  # fmt: skip
+    assert started_by(KEY, start) == Happening(T0_NS, "started", KEY, 10, None, "running")
+    assert ended_by(KEY, end, None) == Happening(T0_NS, "ended", KEY, 10, None, "ended")
+    assert started_by(KEY, an_event(10, "start", data=b"\xc1\xff")).what == "refused"
+    value = decode_end(end.data).value()
+    assert isinstance(value, Failure)
+    shown = outcome_lines(a_record(status="ended", error=value.to_wire()))
+    assert ["".join(part for part, _ in parts) for parts in shown] == ["the result is encrypted with key one"]
 
 
 @pytest.mark.parametrize("took", ["nan", "inf", "1e999", "soon", ""])

@@ -14,6 +14,7 @@ import anyio.abc
 
 from mesh import codec
 from mesh.client import Client, workflow_name
+from mesh.envelopes import may_open_later
 from mesh.errors import MeshError, NotPermitted, Undecodable
 from mesh.events import Event, decode_end, decode_start, parse
 from mesh.failure import Failure
@@ -45,6 +46,25 @@ class Happening:
             "time": iso(self.time_ns), "what": self.what, "id": self.key.id, "queue": self.key.queue, "run": self.run,
             "type": self.type, "status": self.status, "error": self.error,
         }  # fmt: skip
+
+
+def started_by(key: WorkflowKey, event: Event) -> Happening:
+    """What a start is. One whose key is missing is a start all the same: nodes that have the key run it."""
+    try:
+        name = decode_start(event.data, event.headers).workflow
+    except Undecodable as error:
+        if may_open_later(event.data):
+            return Happening(event.at_ns, "started", key, event.seq, None, "running")
+        return Happening(event.at_ns, "refused", key, event.seq, None, "failed", str(error))
+    return Happening(event.at_ns, "started", key, event.seq, name, "running")
+
+
+def ended_by(key: WorkflowKey, event: Event, type_name: str | None) -> Happening:
+    """What an end is. One whose key is missing is no error."""
+    end = decode_end(event.data)
+    value = None if end.next_start or end.closed else end.value()
+    why = str(value) if isinstance(value, Failure) else None
+    return Happening(event.at_ns, end.status, key, event.run, type_name, end.status, why)
 
 
 class Feed:
@@ -145,16 +165,11 @@ class Feed:
             subject = key.subject(event.kind, *event.args)
             event = event._replace(data=await self._client.js.objects.fetched(subject, event.data))
         if event.kind == "start":
-            try:
-                name = decode_start(event.data, event.headers).workflow
-            except Undecodable as error:
-                return Happening(news.time_ns, "refused", key, event.seq, None, "failed", str(error))
-            self._know(key, name)
-            return Happening(news.time_ns, "started", key, event.seq, name, "running")
-        end = decode_end(event.data)
-        value = None if end.next_start else end.value()
-        why = str(value) if isinstance(value, Failure) else None
-        return Happening(news.time_ns, end.status, key, event.run, await self._type_of(key), end.status, why)
+            started = started_by(key, event)
+            if started.type is not None:
+                self._know(key, started.type)
+            return started
+        return ended_by(key, event, await self._type_of(key))
 
     def _know(self, key: WorkflowKey, name: str) -> None:
         self._types[key] = name

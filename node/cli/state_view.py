@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mesh import codec
+from mesh.events import ENDED
 from node.cli.printing import away, one_line, shortened
 from node.cli.timeline import Line, clock_of, lasting, ns_of
 
@@ -80,6 +81,8 @@ def head_lines(record: Mapping[str, Any]) -> list[Line]:
 def outcome_lines(record: Mapping[str, Any]) -> list[Line]:
     """How it ended, or why it does not go on."""
     error = record["error"]
+    if error and record["status"] == ENDED:
+        return [line((one_line(str(error.get("message"))), "dim"))]  # of which the key is missing
     if error:
         kind = f"{error['kind']}: " if error.get("kind") else ""
         lines = [line(("error: ", "bold red"), one_line(f"{kind}{error.get('message')}"))]
