@@ -102,5 +102,6 @@ def _slow(value: bytes) -> object:
 @pytest.mark.parametrize(("read", "told"), [(_picky, "raises KeyError"), (_greedy, "MB"), (_slow, "takes")])
 def test_a_decoder_that_does_not_think_of_everything_is_found(read: Any, told: str) -> None:
     decoder = Decoder("a bad one", [b"abcd"], lambda mutator, sample, _others: mutator.octets(sample), read)
+    assert len(b"x" * 400 * 1024 * 1024) > 0, "that this process was large once makes nothing of what a decoder takes"
     with pytest.raises(HostileInput, match=told):
         attack(decoder, Random(1), 2000)
