@@ -20,7 +20,6 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2
-    logging.disable(logging.CRITICAL)
     try:
         recording = load(Path(arguments[0]))
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -37,4 +36,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)
     sys.exit(main(sys.argv[1:]))
