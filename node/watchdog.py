@@ -17,7 +17,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 import anyio
@@ -116,5 +115,5 @@ class Watchdog:
             f"{found.key.id}`, or end it with `mesh terminate {found.key.id}`"
         )
         with anyio.fail_after(MARK_S):
-            async with connect(self._url, name=f"{self._node_id} watchdog", options=replace(self._options)) as conn:
+            async with connect(self._url, name=f"{self._node_id} watchdog", options=self._options) as conn:
                 await JetStream(conn).publish(found.key.mark(found.run, MARK_STUCK), codec.encode(text))
