@@ -322,7 +322,6 @@ class Node:
         }
         for queue in (NO_QUEUE, *streams):
             await js.objects.ensure_bucket(queue, replicas=self.config.replicas)
-        await self._say_durability(streams.values())
         questions = Questions(
             self.conn, self.id, status=self.status, suspended=self.suspended, inventory=self.inventory
         )
@@ -358,6 +357,7 @@ class Node:
                 tasks.start_soon(questions.serve_owner, engine)
             if self.functions is not None:
                 await tasks.start(self.functions.run)
+            tasks.start_soon(self._say_durability, streams.values())
             if self.conn.codec is not None:
                 tasks.start_soon(watch_keys, self.conn.codec, self._on_other_keys)
             tasks.start_soon(self._watchdog.run)
@@ -438,10 +438,18 @@ class Node:
         return self.registry.workers()[EntryId(record.worker)].options
 
     async def _say_durability(self, streams: Iterable[QueueStream]) -> None:
-        """Say what acknowledged events survive, loudly where that is less than a worker wants."""
+        """Say what acknowledged events survive, loudly where that is less than a worker wants.
+
+        Nobody waits for it: servers that tell how often they flush are listened to for a while.
+        """
         sync = await sync_interval(self.conn, stores_here())
         for stream in streams:
-            given = promise(settings_of((await self.client.js.stream_info(stream.name)).config, sync))
+            try:
+                config = (await self.client.js.stream_info(stream.name)).config
+            except MeshError as error:
+                _log.warning("queue %s: what its stream promises is not known: %s", stream.queue, error)
+                continue
+            given = promise(settings_of(config, sync))
             wants = {r.worker: self._options_of(r).durability for r in self._workers if r.queue == stream.queue}
             about = {"queue": stream.queue, "durability": str(given.durability)}
             _log.info("queue %s: %s", stream.queue, given.text, extra=about)

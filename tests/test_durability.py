@@ -17,6 +17,7 @@ from store.durability import Durability, Settings, promise, settings_of
 from store.streams import stream_config
 from tests.apps import QUEUE, a_mesh, write_app
 from tests.conftest import ServerFactory
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,7 @@ async def test_a_node_says_what_is_promised_and_complains_when_a_worker_wants_mo
     async with embedded_server(tmp_path / "store", port=0, sync="relaxed") as server:
         async with a_mesh(server.url, app) as mesh:
             assert mesh.node.status()["workers"][0]["durability"] == "power-loss"
+            await wait_until(lambda: any(message.startswith("worker ") for message in caplog.messages))
         assert (
             "worker app:worker wants durability power-loss and queue orders gives it process-crash: written to files before it "
             "is acknowledged: the crash of a process loses nothing, a power failure perhaps what was written in the last 2m; to "
@@ -102,6 +104,7 @@ async def test_a_node_says_what_is_promised_and_complains_when_a_worker_wants_mo
         ) in caplog.messages
     caplog.clear()
     async with embedded_server(tmp_path / "store", port=0, sync="always") as server, a_mesh(server.url, app):
+        await wait_until(lambda: any(message.startswith("queue orders: ") for message in caplog.messages))
         assert (
             "queue orders: flushed to the server's disk before it is acknowledged: a power failure loses nothing"
             in caplog.messages
