@@ -14,7 +14,8 @@ Invariants:
 - With a codec, no payload with values of users in it leaves unencrypted: what is published on a subject that has a
   context (`mesh.envelopes.context_of`), and what is published with a context, goes out in an envelope. Only what is
   passed on for somebody else (`as_it_came`) is not ours to encrypt: it would look as if its author had the keys.
-- Pending writes are bounded: past WRITE_BUFFER_BYTES_MAX a publish raises Disconnected. `drain_writes` waits for room.
+- Pending writes are bounded: past WRITE_BUFFER_BYTES_MAX a publish raises Disconnected (seen WRITE_NOW_BYTES and a
+  message later at the latest). `drain_writes` waits for room.
 
 Not here: JetStream (`mesh.jetstream`), writes that are repeated until acknowledged (`mesh.outbox`).
 """
@@ -315,7 +316,7 @@ class Connection:
         if not self._write_scheduled:
             self._write_scheduled = True
             self._loop.call_soon(self._write_out)
-        elif self._out_bytes > WRITE_NOW_BYTES:
+        if self._out_bytes > WRITE_NOW_BYTES:
             self._write_out()
 
     @property

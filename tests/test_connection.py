@@ -12,6 +12,7 @@ import os
 import socket
 import stat
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -20,8 +21,10 @@ import nkeys
 import pytest
 import uvloop
 
+import mesh.connection
 from mesh.connection import (
     WRITE_BUFFER_BYTES_MAX,
+    WRITE_NOW_BYTES,
     Connection,
     ConnectOptions,
     Handler,
@@ -54,9 +57,9 @@ def free_port() -> int:
         return port
 
 
-def publish_for_ever(conn: Connection) -> None:
-    for _ in range(1000):
-        conn.publish_nowait("a", b"x" * 400_000)
+def publish_for_ever(conn: Connection, size: int = 400_000) -> None:
+    for _ in range(500_000):
+        conn.publish_nowait("a", b"x" * size)
 
 
 async def test_messages_arrive_in_order_with_reply_and_headers(nats_server: ServerFactory) -> None:
@@ -295,6 +298,27 @@ async def test_a_server_that_takes_nothing_makes_publish_raise_before_memory_is_
         await conn.drain_writes()
         conn.publish_nowait("a", b"again")
         await conn.flush()
+
+
+@pytest.mark.parametrize("size", [100, 100_000, 1_000_000])
+async def test_what_waits_passes_its_bound_by_a_message_at_most_whatever_waited_before(
+    nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """A message that is large enough to be written at once is also looked at then, be it the first of its turn."""
+    monkeypatch.setattr(mesh.connection, "WRITE_BUFFER_BYTES_MAX", 8_000_000)
+    server = nats_server()
+    async with AsyncExitStack() as stack:
+        conns = [await stack.enter_async_context(connect(server.url, name="test")) for _ in range(8)]
+        server.sigstop()
+        try:
+            for number, conn in enumerate(conns):
+                conn.publish_nowait("a", b"x" * (number * 120_000))
+                with pytest.raises(Disconnected):
+                    publish_for_ever(conn, size)
+                past = conn.statistics().pending_bytes - 8_000_000
+                assert 0 < past <= size + WRITE_NOW_BYTES + 200
+        finally:
+            server.sigcont()
 
 
 async def test_what_is_published_while_disconnected_is_never_sent(nats_server: ServerFactory) -> None:
