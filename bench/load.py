@@ -16,9 +16,9 @@ import mesh.client
 from bench.processes import HOST, QUEUE, BenchFailed
 from mesh import codec
 from mesh.events import StartSpec, decode_end
-from mesh.jetstream import StoredMessage
 from mesh.outbox import Ack, Outbox
 from mesh.starting import new_entropy
+from mesh.stored_messages import StoredMessage
 from mesh.subjects import WorkflowKey
 
 # What `Client.start` expects too: no start of this id before.

@@ -26,8 +26,9 @@ import anyio
 from mesh.errors import ServerRefused, Undecodable, Unreadable
 from mesh.events import Event, StartSpec, decode_end, decode_start, is_acknowledgement, parse, unreadable_event
 from mesh.imported import restored
-from mesh.jetstream import JetStream, StoredMessage
+from mesh.jetstream import JetStream
 from mesh.lineage import arranged, reads_from
+from mesh.stored_messages import StoredMessage
 from mesh.subjects import WorkflowKey, can_be_named, stream_name
 from mesh.wire import parse_headers
 

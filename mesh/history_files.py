@@ -41,7 +41,8 @@ from mesh.errors import InvalidName, MeshError, NotFound, Undecodable
 from mesh.events import Event, decode_end, decode_start, parse
 from mesh.failure import Failure
 from mesh.history import History, OpenRun, RunOutcome
-from mesh.jetstream import own_headers, timestamp_ns_of, timestamp_of
+from mesh.instants import iso, timestamp_ns_of
+from mesh.stored_messages import own_headers
 from mesh.subjects import WorkflowKey, parse_stored, token
 from mesh.wire import encode_headers, parse_headers
 
@@ -113,7 +114,7 @@ def header_of(
     key: WorkflowKey, run: int, events: list[Event], *, type: str, host: str, status: str, exported_ns: int
 ) -> HistoryHeader:
     """The header for a list of events."""
-    return HistoryHeader(key.queue, key.id, run, type, host, status, timestamp_of(exported_ns), len(events))
+    return HistoryHeader(key.queue, key.id, run, type, host, status, iso(exported_ns), len(events))
 
 
 def dump_history(file: BinaryFile, header: HistoryHeader, events: Iterable[Event]) -> None:
@@ -164,7 +165,7 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 def _event_record(number: int, event: Event) -> dict[str, Any]:
     record: dict[str, Any] = {
-        "n": number, "seq": event.seq, "time": timestamp_of(event.at_ns), "kind": event.kind, "args": event.args,
+        "n": number, "seq": event.seq, "time": iso(event.at_ns), "kind": event.kind, "args": event.args,
     }  # fmt: skip
     raw = own_headers(event.raw_headers)
     if raw is not None:

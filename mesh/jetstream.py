@@ -14,20 +14,17 @@ the one that the next write has to expect.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import anyio
 
-from mesh.connection import Connection, Headers, Reply, encode_headers, parse_headers, status_of
+from mesh.connection import Connection, Headers, Reply, encode_headers, status_of
 from mesh.envelopes import ENVELOPE, context_of
 from mesh.errors import (
     Conflict,
@@ -45,6 +42,7 @@ from mesh.errors import (
 )
 from mesh.objects import Objects
 from mesh.references import ARRANGE, is_reference
+from mesh.stored_messages import StoredMessage, direct_message, is_marker, leaders_message
 
 TIMEOUT_S = 5.0
 REACHED_AGAIN_S = 0.005
@@ -78,19 +76,9 @@ _STREAM_NAME_IN_USE = 10058
 _EXPECT_SEQ = "Nats-Expected-Last-Subject-Sequence"
 _EXPECT_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
 
-# The server puts these lines, in this order, behind the headers of the stored message; anchored at the end, so that
-# headers of the same names in the message cannot be taken for them.
-_DIRECT = re.compile(
-    rb"Nats-Subject: ([^\r]*)\r\nNats-Sequence: (\d{1,20})\r\nNats-Time-Stamp: ([^\r]*)\r\n"
-    rb"(?:Nats-Num-Pending: (\d{1,20})\r\nNats-Last-Sequence: \d+\r\n)?\r\n\Z"
-)
-_STREAM_LINE = re.compile(rb"Nats-Stream: [^\r]*\r\n\Z")
 _PENDING = re.compile(rb"\r\nNats-Num-Pending: (\d{1,20})\r\n")
 _UP_TO = re.compile(rb"\r\nNats-UpTo-Sequence: (\d+)\r\n")
-_MARKER = re.compile(rb"\r\n(?:KV-Operation: (?:DEL|PURGE)|Nats-Marker-Reason: [^\r]*)\r\n", re.IGNORECASE)
 _KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
-_NO_HEADERS = b"NATS/1.0\r\n"
-
 Config = Mapping[str, Any]  # the server's JSON; its fields are the server's business
 
 
@@ -99,16 +87,6 @@ class PubAck(NamedTuple):
 
     seq: int
     duplicate: bool = False
-
-
-class StoredMessage(NamedTuple):
-    """A message of a stream. After a direct read raw_headers end with the server's Nats-Subject and so on."""
-
-    subject: str
-    seq: int
-    timestamp_ns: int
-    data: bytes
-    raw_headers: bytes | None
 
 
 class KvEntry(NamedTuple):
@@ -643,22 +621,13 @@ class JetStream:
             return None
         if code is not None:
             raise ServerRefused(subject, code, description)
-        return (await self._opened([_direct_message(reply)[0]]))[0]
+        return (await self._opened([direct_message(reply.data, reply.raw_headers)[0]]))[0]
 
     async def _get_from_leader(self, stream: str, request: Config) -> StoredMessage | None:
         answer = await self._ask_for_message(f"STREAM.MSG.GET.{stream}", request)
         if answer is None:
             return None
-        message = answer["message"]
-        headers = message.get("hdrs")
-        stored = StoredMessage(
-            str(message["subject"]),
-            int(message["seq"]),
-            timestamp_ns_of(str(message["time"])),
-            base64.b64decode(message.get("data", "")),
-            base64.b64decode(headers) if headers else None,
-        )
-        return (await self._opened([stored]))[0]
+        return (await self._opened([leaders_message(answer["message"])]))[0]
 
     async def _opened(self, messages: list[StoredMessage]) -> list[StoredMessage]:
         """The messages with their payloads as they were (see the class)."""
@@ -705,7 +674,7 @@ class JetStream:
             return [], 0, 0
         if code != 204:
             raise ServerRefused(subject, code or 0, description)
-        page = [_direct_message(reply) for reply in replies[:-1]]
+        page = [direct_message(reply.data, reply.raw_headers) for reply in replies[:-1]]
         left = _PENDING.search(raw)
         up_to = _UP_TO.search(raw)
         pending = int(left[1]) if left else 0
@@ -763,59 +732,6 @@ def write_headers(
             raise ValueError(f"a time to live is whole seconds and at least 1, not {ttl_s}")
         out["Nats-TTL"] = f"{int(ttl_s)}s"
     return out
-
-
-def is_marker(raw_headers: bytes | None) -> bool:
-    """Whether a message of a bucket says that the key is gone: deleted, purged or expired."""
-    return raw_headers is not None and _MARKER.search(raw_headers) is not None
-
-
-def own_headers(raw_headers: bytes | None) -> bytes | None:
-    """The headers a message was stored with, without those that a direct read has added; None when it had none."""
-    if raw_headers is None:
-        return None
-    added = _DIRECT.search(raw_headers)
-    if added is None:
-        return raw_headers
-    own = raw_headers[: added.start()]
-    stream = _STREAM_LINE.search(own)
-    if stream is not None:
-        own = own[: stream.start()]
-    return own + b"\r\n" if own != _NO_HEADERS else None
-
-
-def timestamp_of(ns: int) -> str:
-    """A Unix time in nanoseconds as RFC 3339 in UTC with all nine digits: what `timestamp_ns_of` reads."""
-    seconds, rest = divmod(ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
-
-
-def timestamp_ns_of(text: str) -> int:
-    """Return the Unix time in nanoseconds of an RFC 3339 time such as 2026-11-22T14:03:43.469061764Z, exactly."""
-    if len(text) < 20 or not text.endswith("Z"):
-        moment = datetime.fromisoformat(text).astimezone(UTC)
-        return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
-    return _second(text[:19]) * 1_000_000_000 + int(text[20:-1].ljust(9, "0"))
-
-
-@lru_cache(maxsize=256)
-def _second(text: str) -> int:
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
-
-
-def _direct_message(reply: Reply) -> tuple[StoredMessage, int]:
-    """Return a directly read message and how many come after it in its batch."""
-    raw = reply.raw_headers or b""
-    found = _DIRECT.search(raw)
-    if found is None:
-        raise Undecodable(f"a direct read without the server's headers: {parse_headers(raw)}")
-    subject, seq, time, pending = found.groups()
-    try:
-        at_ns = timestamp_ns_of(time.decode())
-    except ValueError as error:
-        raise Undecodable(f"a direct read with a time that is none: {time!r}") from error
-    message = StoredMessage(subject.decode("utf-8", "surrogateescape"), int(seq), at_ns, reply.data, raw)
-    return message, int(pending or 0)
 
 
 def _ends_a_batch(reply: Reply) -> bool:

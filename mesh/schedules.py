@@ -22,7 +22,9 @@ from typing import Any, Final
 from mesh.duration import SECOND, BadDuration, parse_duration_ns
 from mesh.errors import Conflict, InvalidName, MeshError, NotFound, ServerRefused, Undecodable
 from mesh.events import StartSpec, decode_start
-from mesh.jetstream import JetStream, StoredMessage, timestamp_ns_of
+from mesh.instants import timestamp_ns_of
+from mesh.jetstream import JetStream
+from mesh.stored_messages import StoredMessage
 from mesh.subjects import WorkflowKey, stream_name, token, untoken
 from mesh.timers import EVERY, NS, cron_expression, cron_headers, cron_subject, either_subject, paused_subject
 from mesh.wire import parse_headers

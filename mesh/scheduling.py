@@ -16,7 +16,7 @@ import anyio
 from mesh import codec
 from mesh.errors import NotFound
 from mesh.events import StartSpec
-from mesh.jetstream import JetStream, StoredMessage
+from mesh.jetstream import JetStream
 from mesh.schedules import (
     UTC_NAME,
     BadSchedule,
@@ -32,6 +32,7 @@ from mesh.schedules import (
     resume_schedule,
 )
 from mesh.starting import new_entropy, start_workflow
+from mesh.stored_messages import StoredMessage
 from mesh.subjects import WorkflowKey
 from mesh.timers import EVERY
 

@@ -16,8 +16,9 @@ from mesh import codec
 from mesh.errors import Conflict, MeshError, OutcomeUnknown, Undecodable
 from mesh.events import HEADER_FROM, StartSpec, decode_end, decode_start
 from mesh.history import History, OpenRun, RunOutcome
-from mesh.jetstream import JetStream, StoredMessage
+from mesh.jetstream import JetStream
 from mesh.schedules import put_schedule
+from mesh.stored_messages import StoredMessage
 from mesh.subjects import WorkflowKey, stream_name
 from mesh.tracecontext import TraceContext, current_context
 from mesh.wire import parse_headers

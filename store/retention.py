@@ -23,7 +23,7 @@ from mesh import codec
 from mesh.envelopes import may_open_later
 from mesh.errors import Undecodable
 from mesh.events import decode_end
-from mesh.jetstream import StoredMessage
+from mesh.stored_messages import StoredMessage
 
 NOTHING: Final = 0
 

@@ -15,8 +15,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from mesh.errors import Undecodable
-from mesh.jetstream import StoredMessage
 from mesh.references import ARGUMENTS, ObjectName, is_reference, reference_to
+from mesh.stored_messages import StoredMessage
 
 ORPHAN_AGE_S: Final = 3600.0
 

@@ -19,7 +19,8 @@ from mesh.errors import (
     PayloadTooLarge,
     ServerRefused,
 )
-from mesh.jetstream import BatchMessage, JetStream, timestamp_ns_of, write_headers
+from mesh.instants import timestamp_ns_of
+from mesh.jetstream import BatchMessage, JetStream, write_headers
 from tests.conftest import ServerFactory
 from tests.servers import ServerProcess
 from tests.waiting import wait_until, wait_until_async

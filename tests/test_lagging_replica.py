@@ -11,7 +11,8 @@ import pytest
 from mesh.connection import connect
 from mesh.errors import NotReady
 from mesh.history import History
-from mesh.jetstream import JetStream, StoredMessage
+from mesh.jetstream import JetStream
+from mesh.stored_messages import StoredMessage
 from mesh.subjects import WorkflowKey
 from store.streams import ensure_queue
 from tests.apps import a_mesh, write_app

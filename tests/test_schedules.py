@@ -12,7 +12,6 @@ import pytest
 
 from mesh.errors import NotFound
 from mesh.events import StartSpec
-from mesh.jetstream import StoredMessage
 from mesh.schedules import (
     BadSchedule,
     NoSchedule,
@@ -29,6 +28,7 @@ from mesh.schedules import (
     resume_schedule,
 )
 from mesh.starting import AlreadyStarted
+from mesh.stored_messages import StoredMessage
 from mesh.timers import cron_subject, paused_subject
 from tests.apps import QUEUE, TIMEOUT_S, WORKER, Mesh, a_mesh, key, write_app
 from tests.cluster import Finished

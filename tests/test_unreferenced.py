@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.jetstream import StoredMessage
 from mesh.references import ARGUMENTS, ObjectName, Reference
+from mesh.stored_messages import StoredMessage
 from store.unreferenced import InUse, in_use, referred_by, unreferenced
 
 HOUR_NS = 3600 * 10**9

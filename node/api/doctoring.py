@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mesh import codec
 from mesh.errors import MeshError, NoResponders, NotFound, NotPermitted, RequestTimeout
-from mesh.jetstream import timestamp_ns_of
+from mesh.instants import timestamp_ns_of
 from mesh.membership import Claim
 from mesh.rendezvous import NodeId
 from mesh.roster import BUCKET as ROSTER

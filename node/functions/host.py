@@ -30,10 +30,11 @@ from mesh.envelopes import ENCRYPTED, answer_context, outcome_context, request_c
 from mesh.errors import Conflict, Disconnected, InvalidName, MeshError, NotPermitted, PayloadTooLarge, Undecodable
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.failure import Failure, Kind
-from mesh.jetstream import JetStream, StoredMessage
+from mesh.jetstream import JetStream
 from mesh.objects import TooLarge
 from mesh.outbox import Ack, Outbox
 from mesh.references import is_reference
+from mesh.stored_messages import StoredMessage
 from mesh.subjects import (
     claim_of_ret,
     function_request,

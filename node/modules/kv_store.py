@@ -29,7 +29,8 @@ from mesh.errors import (
     Undecodable,
 )
 from mesh.failure import Kind
-from mesh.jetstream import JetStream, is_marker
+from mesh.jetstream import JetStream
+from mesh.stored_messages import is_marker
 from mesh.subjects import bucket_key, bucket_key_name
 from node.modules import Refused
 from node.modules.stores import Condition, Held, Page, changed, exists

@@ -23,8 +23,9 @@ import anyio.abc
 from mesh.connection import Connection
 from mesh.errors import TEMPORARY, Conflict, MeshError
 from mesh.follower import Delivered, Follower
-from mesh.jetstream import JetStream, is_marker
+from mesh.jetstream import JetStream
 from mesh.pids import ProcessPid, parse_pid
+from mesh.stored_messages import is_marker
 from mesh.subjects import bucket_key, bucket_key_name
 
 BUCKET: Final = "mesh_names"

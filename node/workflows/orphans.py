@@ -18,8 +18,10 @@ import anyio
 
 from mesh.connection import Connection
 from mesh.errors import TEMPORARY, ServerRefused
-from mesh.jetstream import JetStream, StoredMessage, timestamp_ns_of
+from mesh.instants import timestamp_ns_of
+from mesh.jetstream import JetStream
 from mesh.references import ObjectName
+from mesh.stored_messages import StoredMessage
 from mesh.subjects import stored_under, stream_name, token
 from node.workflows.partition import Partition
 from store.unreferenced import ORPHAN_AGE_S, in_use, unreferenced

@@ -26,7 +26,9 @@ import anyio
 from mesh.connection import Connection
 from mesh.errors import TEMPORARY
 from mesh.groups import unwrapped
-from mesh.jetstream import JetStream, StoredMessage, timestamp_ns_of
+from mesh.instants import timestamp_ns_of
+from mesh.jetstream import JetStream
+from mesh.stored_messages import StoredMessage
 from mesh.subjects import (
     is_canonical,
     partition_filter,

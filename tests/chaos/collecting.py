@@ -17,8 +17,8 @@ import anyio
 from mesh.client import Client
 from mesh.errors import MeshError, NotFound
 from mesh.history_files import dump_history, fetch_history, new_history_file
-from mesh.jetstream import StoredMessage, own_headers
 from mesh.roster import BUCKET
+from mesh.stored_messages import StoredMessage, own_headers
 from mesh.subjects import WorkflowKey, bucket_key, message_queue_stream, stream_name, token, untoken
 from mesh.wire import parse_headers
 from tests.chaos.record import QUEUE, Record

@@ -46,7 +46,6 @@ from mesh.hosts import HostRecord
 from mesh.hosts import _decode as decode_host
 from mesh.imported import import_of, original_ns
 from mesh.instants import parse_iso_ns
-from mesh.jetstream import StoredMessage, _direct_message
 from mesh.jetstream import _json as json_answer
 from mesh.key_files import read_key_file
 from mesh.listing import BadQuery, ListQuery, read_page, read_query
@@ -55,6 +54,7 @@ from mesh.references import Reference, holder_of, reference_to, run_of
 from mesh.roster import Roster
 from mesh.schedules import BadSchedule, check_schedule, next_ns
 from mesh.schedules import _decoded as decode_schedule
+from mesh.stored_messages import StoredMessage, direct_message
 from mesh.subjects import parse_delivery, parse_stored, parse_workflow, untoken
 from mesh.timers import cron_headers
 from mesh.tracecontext import parse_context, read_context
@@ -656,7 +656,7 @@ def decoders() -> tuple[Decoder, ...]:
         Decoder("host record", [json.dumps({"worker": "a:w", "client": "a:c", "queue": "q", "workflows": ["a:b"]}).encode()], _json, decode_host, (Undecodable,)),
         Decoder("server's answer", [b'{"stream": "x", "seq": 5}', b'{"error": {"code": 400, "err_code": 10071, "description": "x"}}'], _json,
                 lambda d: json_answer("x", d), (Undecodable,)),
-        Decoder("direct read", [DIRECT], _header, lambda h: _direct_message(_Reply(b"x", h)), (Undecodable,)),  # type: ignore[arg-type]
+        Decoder("direct read", [DIRECT], _header, lambda h: direct_message(b"x", h), (Undecodable,)),
         Decoder("server's protocol", _WIRE, _bytes, _parse_wire, (Undecodable,), 2),
         Decoder("header block", [HEADERS], _header, _header_block, ()),
         Decoder("small texts", ["{app:client@app:worker|w-1}", "{a@h:p|0x0123456700001}", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "%41b%2ec", "$JS.ACK.a.b.1.2.3.4.5",
@@ -755,12 +755,6 @@ def _key_file(data: bytes) -> object:
 
 def _cursor(query: ListQuery) -> object:
     return read_cursor(query) if query.cursor != "eyJhIjoxfQ" else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    data: bytes
-    raw_headers: bytes | None
 
 
 __all__ = [
