@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from mesh.buckets import Bucket
 from mesh.errors import MeshError, NotFound, NotReady, Undecodable
 from mesh.jetstream import JetStream
 from mesh.subjects import bucket_key, bucket_key_name
@@ -90,17 +91,17 @@ class Hosts:
     """The directory, cached for a few seconds."""
 
     def __init__(self, js: JetStream) -> None:
-        self._js = js
+        self._bucket = Bucket(js, BUCKET)
         self._cache: dict[str, tuple[float, HostRecord]] = {}
 
     async def announce(self, records: Iterable[HostRecord], *, replicas: int = 1) -> None:
         """Write this node's hosts, each under its worker id and its queue. Raises NotReady, OutcomeUnknown."""
-        await self._js.ensure_bucket(BUCKET, description="Which queue a host stands for", replicas=replicas)
+        await self._bucket.ensure(description="Which queue a host stands for", replicas=replicas)
         for record in records:
             value = json.dumps(asdict(record)).encode()
             for name in (record.worker, record.queue):
                 try:
-                    await self._js.kv_put(BUCKET, bucket_key(name), value)
+                    await self._bucket.put(bucket_key(name), value)
                 except NotFound as error:  # the bucket is there, so it has no leader
                     raise NotReady(f"host {name}", 0, str(error)) from None
                 self._cache[name] = (time.monotonic(), record)
@@ -113,7 +114,7 @@ class Hosts:
         cached = self._cache.get(host)
         if cached is not None and time.monotonic() - cached[0] < CACHE_S:
             return cached[1]
-        entry = await self._js.kv_get(BUCKET, bucket_key(host))
+        entry = await self._bucket.get(bucket_key(host))
         if entry is None:
             raise UnknownHost(host, await self.names())
         record = _decode(entry.value)
@@ -122,7 +123,7 @@ class Hosts:
 
     async def names(self) -> list[str]:
         """All hosts there are."""
-        return sorted(bucket_key_name(entry.key) for entry in await self._js.kv_entries(BUCKET))
+        return sorted(bucket_key_name(entry.key) for entry in await self._bucket.entries())
 
     async def workers(self) -> list[HostRecord]:
         """All workers there are, each once; without those whose record nobody can read."""

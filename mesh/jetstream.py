@@ -29,7 +29,6 @@ from mesh.envelopes import ENVELOPE, context_of
 from mesh.errors import (
     Conflict,
     Disconnected,
-    InvalidName,
     MeshError,
     NoResponders,
     NotFound,
@@ -42,7 +41,7 @@ from mesh.errors import (
 )
 from mesh.objects import Objects
 from mesh.references import ARRANGE, is_reference
-from mesh.stored_messages import StoredMessage, direct_message, is_marker, leaders_message
+from mesh.stored_messages import StoredMessage, direct_message, leaders_message
 
 TIMEOUT_S = 5.0
 REACHED_AGAIN_S = 0.005
@@ -55,8 +54,6 @@ BATCH_READS = 1000
 # How many bytes one request reads: all that a connection reads at a time has to stay below what the server holds for a
 # client that is slow to take it (64 MB, `max_pending`). Above that it hangs up.
 READ_BYTES = 4 * 1024 * 1024
-# Long enough for every watcher to see that a key has gone, also after a break.
-MARKER_TTL_S = 60
 # A copy of a stream is behind by milliseconds, or by seconds after it was cut off; another one is asked at once.
 COPIES_AT_ONCE = 3
 COPIES_TRIES = 300
@@ -78,7 +75,7 @@ _EXPECT_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
 
 _PENDING = re.compile(rb"\r\nNats-Num-Pending: (\d{1,20})\r\n")
 _UP_TO = re.compile(rb"\r\nNats-UpTo-Sequence: (\d+)\r\n")
-_KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
+
 Config = Mapping[str, Any]  # the server's JSON; its fields are the server's business
 
 
@@ -87,15 +84,6 @@ class PubAck(NamedTuple):
 
     seq: int
     duplicate: bool = False
-
-
-class KvEntry(NamedTuple):
-    """A key's value. revision: sequence of the write that made it."""
-
-    key: str
-    value: bytes
-    revision: int
-    created_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +136,6 @@ class JetStream:
     ) -> None:
         self.conn = conn
         self.api_prefix = conn.js_api_prefix
-        self._keys = conn.js_keys_prefix
         self._timeout_s = timeout_s
         self.opens = opens
         self.objects = Objects(self)
@@ -472,79 +459,6 @@ class JetStream:
             await anyio.sleep(COPIES_AGAIN_S)
         return tries + 1
 
-    # ---- keys ------------------------------------------------------------------------------------------------------
-
-    async def ensure_bucket(
-        self,
-        bucket: str,
-        *,
-        marker_ttl_s: int = MARKER_TTL_S,
-        description: str = "",
-        replicas: int = 1,
-        storage: str = "file",
-    ) -> StreamInfo:
-        """Create or update a key-value bucket (ADR-8) with one value per key and a time to live per key (ADR-48).
-
-        marker_ttl_s: how long a marker of an expired key stands. History is 1, for with any other the server silently
-        raises a key's time to live to that of the markers.
-        """
-        return await self.ensure_stream(
-            bucket_config(
-                bucket, marker_ttl_s=marker_ttl_s, description=description, replicas=replicas, storage=storage
-            )
-        )
-
-    async def kv_get(self, bucket: str, key: str, *, from_leader: bool = False) -> KvEntry | None:
-        """Return the key's value, None if it is absent, deleted or expired."""
-        message = await self.get_last(f"KV_{bucket}", _kv_subject(bucket, key), from_leader=from_leader)
-        return None if message is None or is_marker(message.raw_headers) else _kv_entry(bucket, message)
-
-    async def kv_entries(self, bucket: str, keys: str = ">") -> list[KvEntry]:
-        """Return all present keys that fit the pattern, oldest write first."""
-        prefix = f"$KV.{bucket}."
-        messages = await self.batch_get(f"KV_{bucket}", subject_filter=f"{prefix}{keys}")
-        # A copy that is behind may still have an older value of a key, and another one then gives the newer.
-        newest = {message.subject: message for message in messages}
-        return [
-            _kv_entry(bucket, message)
-            for message in messages
-            if newest[message.subject] is message and not is_marker(message.raw_headers)
-        ]
-
-    async def kv_put(self, bucket: str, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
-        """Set a key whatever it was; return its revision."""
-        return (await self.publish(self._keys + _kv_subject(bucket, key), value, ttl_s=ttl_s)).seq
-
-    async def kv_create(self, bucket: str, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
-        """Set a key that is absent; return its revision. Raises Conflict if it is there, OutcomeUnknown."""
-        subject = _kv_subject(bucket, key)
-        written = self._keys + subject
-        try:
-            return (await self.publish(written, value, expect_last_subject_seq=0, ttl_s=ttl_s)).seq
-        except Conflict:
-            last = await self.get_last(f"KV_{bucket}", subject, from_leader=True)
-            if last is not None and not is_marker(last.raw_headers):
-                raise
-        expected = last.seq if last is not None else 0
-        return (await self.publish(written, value, expect_last_subject_seq=expected, ttl_s=ttl_s)).seq
-
-    async def kv_update(self, bucket: str, key: str, value: bytes, revision: int, *, ttl_s: int | None = None) -> int:
-        """Set a key whose last write is `revision`; return the new one. Raises Conflict, OutcomeUnknown."""
-        subject = self._keys + _kv_subject(bucket, key)
-        return (await self.publish(subject, value, expect_last_subject_seq=revision, ttl_s=ttl_s)).seq
-
-    async def kv_delete(
-        self, bucket: str, key: str, *, revision: int | None = None, marker_ttl_s: int = MARKER_TTL_S
-    ) -> int:
-        """Delete a key, only if its last write is `revision` when that is given; return the marker's sequence.
-
-        The marker itself goes after marker_ttl_s. Raises Conflict, OutcomeUnknown.
-        """
-        headers = {"KV-Operation": "DEL"}
-        subject = self._keys + _kv_subject(bucket, key)
-        ack = await self.publish(subject, headers=headers, expect_last_subject_seq=revision, ttl_s=marker_ttl_s)
-        return ack.seq
-
     # ---- raw -------------------------------------------------------------------------------------------------------
 
     async def api(self, request: str, body: Config | None = None, *, timeout_s: float | None = None) -> Config:
@@ -685,31 +599,6 @@ class JetStream:
         return opened, pending, int(up_to[1]) if up_to else 0
 
 
-def bucket_config(
-    bucket: str,
-    *,
-    marker_ttl_s: int = MARKER_TTL_S,
-    description: str = "",
-    replicas: int = 1,
-    storage: str = "file",
-) -> dict[str, Any]:
-    """The stream of a key-value bucket; the parameters are those of `JetStream.ensure_bucket`."""
-    return {
-        "name": f"KV_{bucket}",
-        "description": description,
-        "subjects": [f"$KV.{bucket}.>"],
-        "max_msgs_per_subject": 1,
-        "storage": storage,
-        "num_replicas": replicas,
-        "discard": "new",
-        "allow_rollup_hdrs": True,
-        "deny_delete": True,
-        "allow_direct": True,
-        "allow_msg_ttl": True,
-        "subject_delete_marker_ttl": marker_ttl_s * 1_000_000_000,
-    }
-
-
 def write_headers(
     headers: Mapping[str, str] | None,
     *,
@@ -755,16 +644,6 @@ def _merge(current: Config, wanted: Config) -> Config:
         elif value or current.get(key):
             merged[key] = value
     return merged
-
-
-def _kv_subject(bucket: str, key: str) -> str:
-    if not _KEY.fullmatch(key) or key[0] == "." or key[-1] == "." or ".." in key:
-        raise InvalidName(f"{key!r} is no key of a bucket: letters, digits and -/_=. only")
-    return f"$KV.{bucket}.{key}"
-
-
-def _kv_entry(bucket: str, message: StoredMessage) -> KvEntry:
-    return KvEntry(message.subject[len(f"$KV.{bucket}.") :], message.data, message.seq, message.timestamp_ns)
 
 
 def _dump(body: Config) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 
+from mesh.buckets import Bucket
 from mesh.errors import TEMPORARY, MeshError, NotPermitted
 from mesh.jetstream import JetStream
 from mesh.roster import BUCKET, GOOD_BYE_S, MEMBER_TTL_S, RENEW_EVERY_S
@@ -28,7 +29,7 @@ class Presence:
     """The key of one function host. details: what it says of itself, of which `functions` counts."""
 
     def __init__(self, js: JetStream, node_id: str, details: Mapping[str, Any]) -> None:
-        self._js = js
+        self._bucket = Bucket(js, BUCKET)
         self._key = f"host.{bucket_key(node_id)}"
         self._value = json.dumps(dict(details)).encode()
         self._left = False
@@ -38,7 +39,7 @@ class Presence:
         told = ""
         while not self._left:
             try:
-                await self._js.kv_put(BUCKET, self._key, self._value, ttl_s=MEMBER_TTL_S)
+                await self._bucket.put(self._key, self._value, ttl_s=MEMBER_TTL_S)
                 told = ""
             except NotPermitted:
                 raise
@@ -53,6 +54,6 @@ class Presence:
         self._left = True
         try:
             with anyio.fail_after(GOOD_BYE_S):
-                await self._js.kv_delete(BUCKET, self._key)
+                await self._bucket.delete(self._key)
         except (MeshError, TimeoutError) as error:
             _log.warning("could not say good-bye, the key of this host will expire: %s", error or "no answer")

@@ -24,6 +24,7 @@ from typing import Any, Final
 import anyio
 import anyio.abc
 
+from mesh.buckets import Bucket
 from mesh.connection import Connection
 from mesh.errors import TEMPORARY, Conflict, Disconnected, MeshError, NoResponders, RequestTimeout
 from mesh.follower import Delivered, Follower
@@ -66,6 +67,7 @@ class Roster:
     ) -> None:
         self._conn = conn
         self._js = js
+        self._bucket = Bucket(js, BUCKET)
         self._new_incarnation = incarnation
         self._on_change = on_change
         self._details = details or {}
@@ -127,14 +129,14 @@ class Roster:
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Join, and stay a member until cancelled. Ready once this node is a member and has seen all claims."""
-        await self._js.ensure_bucket(
-            BUCKET, description="Members of the mesh and the claims on its partitions", replicas=self._replicas
+        await self._bucket.ensure(
+            description="Members of the mesh and the claims on its partitions", replicas=self._replicas
         )
         follower = Follower(
             self._conn,
             self._js,
-            f"KV_{BUCKET}",
-            [f"$KV.{BUCKET}.>"],
+            self._bucket.stream,
+            [f"{self._bucket.prefix}>"],
             1,
             self._see,
             consumer_prefix=f"roster-{self.me.node_id}",
@@ -156,7 +158,7 @@ class Roster:
             with anyio.fail_after(GOOD_BYE_S):
                 # A renewal under way would write the key again, and the others would give work to nobody.
                 async with self._member_lock:
-                    await self._js.kv_delete(BUCKET, self._member_key(self.me.node_id))
+                    await self._bucket.delete(self._member_key(self.me.node_id))
         except (MeshError, TimeoutError) as error:
             _log.warning("could not say good-bye, the member key will expire: %s", error or "no answer")
 
@@ -170,8 +172,8 @@ class Roster:
         while True:
             before = time.monotonic()
             try:
-                self._member_seq = await self._js.kv_put(
-                    BUCKET, self._member_key(self.me.node_id), self._member_value(), ttl_s=self._ttl_s
+                self._member_seq = await self._bucket.put(
+                    self._member_key(self.me.node_id), self._member_value(), ttl_s=self._ttl_s
                 )
             except TEMPORARY:
                 await anyio.sleep(AGAIN_S)
@@ -203,8 +205,8 @@ class Roster:
         before = time.monotonic()
         if self.lease.may_act(before):
             try:
-                self._member_seq = await self._js.kv_update(
-                    BUCKET, self._member_key(self.me.node_id), self._member_value(), self._member_seq, ttl_s=self._ttl_s
+                self._member_seq = await self._bucket.update(
+                    self._member_key(self.me.node_id), self._member_value(), self._member_seq, ttl_s=self._ttl_s
                 )
             except Conflict:
                 pass
@@ -248,7 +250,7 @@ class Roster:
         if member is None:
             return
         try:
-            await self._js.kv_delete(BUCKET, self._member_key(node_id), revision=member.seq)
+            await self._bucket.delete(self._member_key(node_id), revision=member.seq)
             _log.warning("node %s is gone", node_id)
         except Conflict:
             return  # it has renewed meanwhile
@@ -281,7 +283,7 @@ class Roster:
             "busy": list(busy),
         }
         try:
-            seq = await self._js.kv_update(BUCKET, key, json.dumps(value).encode(), claim.seq)
+            seq = await self._bucket.update(key, json.dumps(value).encode(), claim.seq)
         except Conflict:
             return None
         written = replace(claim, seq=seq)
@@ -292,7 +294,7 @@ class Roster:
     # -- what comes in -----------------------------------------------------------------------------------------
 
     def _see(self, message: Delivered) -> None:
-        key = message.subject.removeprefix(f"$KV.{BUCKET}.")
+        key = message.subject.removeprefix(self._bucket.prefix)
         kind, _, rest = key.partition(".")
         value = None if message.raw_headers and _is_gone(message.raw_headers) else _json_object(message.data)
         if kind == "member":

@@ -33,6 +33,7 @@ import anyio.abc
 import anyio.to_thread
 
 from mesh import codec
+from mesh.buckets import Bucket
 from mesh.connection import Connection
 from mesh.errors import TEMPORARY, Disconnected, InvalidName, NoResponders, NotFound, RequestTimeout, Undecodable
 from mesh.events import Event, parse
@@ -466,7 +467,7 @@ async def suspended_runs(
 ) -> dict[str, list[SuspendedRun]]:
     """Ask all nodes for their suspended runs. before: what they said, for those that do not answer now."""
     try:
-        members = await js.kv_entries(BUCKET, "member.>")
+        members = await Bucket(js, BUCKET).entries("member.>")
     except NotFound:  # no node has ever been up
         return {}
     answers: dict[str, list[SuspendedRun]] = {}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import mesh.client
+from mesh.buckets import Bucket
 from mesh.client import Client, WorkflowFailed, WorkflowHandle
 from mesh.events import Event
 from mesh.failure import Failure
@@ -147,7 +148,7 @@ async def is_handled(client: Client, handle: WorkflowHandle, *, events: int) -> 
     """Whether a history has so many events, and its owner says in its checkpoint that it has handled them all."""
     history = await handle.history()
     partition = await client.history(QUEUE).partition_of(handle.key)
-    claims = {entry.key: json.loads(entry.value) for entry in await client.js.kv_entries(BUCKET, "claim.>")}
+    claims = {entry.key: json.loads(entry.value) for entry in await Bucket(client.js, BUCKET).entries("claim.>")}
     found = [int(claim["checkpoint"]) for name, claim in claims.items() if name.endswith(f".{partition}")]
     return len(history) == events and found != [] and found[0] >= history[-1].seq
 

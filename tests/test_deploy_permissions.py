@@ -26,6 +26,7 @@ import mesh.client
 from deploy.make_accounts import JS_API_PREFIX, READING_VERBS, SHIPPED, SHIPPED_FOREIGN, SHIPPED_QUEUES, accounts_conf
 from deploy.make_secrets import SecretsExist, make_secrets
 from mesh import codec
+from mesh.buckets import Bucket
 from mesh.client import Client, FunctionFailed, WorkflowFailed, WorkflowHandle
 from mesh.connection import Connection, ConnectOptions, connect
 from mesh.encryption import Keyring
@@ -169,7 +170,7 @@ async def test_every_role_can_do_its_work(servers: SecuredServers, app: Path, ca
 
         # observer: the nodes, a history, a result, what a workflow waits for
         assert (await Hosts(observer.js).resolve(WORKER)).queue == QUEUE
-        keys = [entry.key for entry in await observer.js.kv_entries("mesh_roster", "*.*")]
+        keys = [entry.key for entry in await Bucket(observer.js, "mesh_roster").entries("*.*")]
         assert sorted(keys) == ["host.functions-1", "member.node-1"]
         greeted = observer.get("greet-1", queue=QUEUE)
         assert [event.kind for event in await greeted.history()] == ["start", "ret", "end"]
@@ -569,8 +570,8 @@ async def mesh_with_secrets(servers: SecuredServers) -> None:
         )
         await js.ensure_stream({"name": "WF_packing", "subjects": ["mesh.wf.packing.>"], "allow_direct": True})
         for bucket in ("sessions", "mesh_hosts", "mesh_roster"):
-            await js.ensure_bucket(bucket, replicas=3 if bucket.startswith("mesh") else 1)
-        await js.kv_put("sessions", "s1", b"secret")
+            await Bucket(js, bucket).ensure(replicas=3 if bucket.startswith("mesh") else 1)
+        await Bucket(js, "sessions").put("s1", b"secret")
 
 
 async def _refusal(conn: Connection, subject: str) -> str:

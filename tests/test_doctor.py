@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mesh.buckets import Bucket
 from mesh.client import Client, connect
 from mesh.connection import ConnectOptions
 from mesh.hosts import HostRecord
@@ -304,7 +305,7 @@ async def test_a_user_who_may_do_little_is_told_what_could_not_be_seen(nats_serv
     """
     url = nats_server(config=config).url
     async with connect(url, options=ConnectOptions(user="all", password="p")) as client:
-        await client.js.ensure_bucket("mesh_roster")
+        await Bucket(client.js, "mesh_roster").ensure()
     done = await typed("doctor", url=url.replace("nats://", "nats://few:p@"))
     assert done.status == 1
     assert "problem  jetstream" in done.out

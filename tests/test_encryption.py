@@ -15,6 +15,7 @@ import pytest
 
 import mesh.client
 from mesh.asking import ApiError
+from mesh.buckets import Bucket
 from mesh.client import Client, NeedsKeys, WorkflowFailed, WorkflowHandle, WorkflowSuspended
 from mesh.connection import Connection, connect
 from mesh.encryption import Keyring
@@ -181,7 +182,7 @@ async def test_a_broker_sees_no_value_of_any_user(nats_server: ServerFactory, tm
         await client.schedules.add("hourly", "app:again", 0, SECRET, host=WORKER, every="1h")
 
         async def was_consumed() -> bool:
-            entry = await client.js.kv_get("carts", "consumed")
+            entry = await Bucket(client.js, "carts").get("consumed")
             return entry is not None and SECRET.encode() in entry.value
 
         await wait_until_async(was_consumed, 10)

@@ -7,7 +7,7 @@ import pytest
 from mesh.client import connect
 from mesh.errors import NotFound, NotReady
 from mesh.hosts import HostRecord, Hosts, NobodyOffers, SeveralHosts
-from mesh.jetstream import JetStream
+from mesh.jetstream import JetStream, PubAck
 from store.streams import ensure_queue
 from tests.conftest import ServerFactory
 
@@ -33,8 +33,8 @@ async def test_the_only_host_that_offers_a_workflow_needs_no_name(nats_server: S
 class LeaderlessJetStream(JetStream):
     """As of a cluster that has lost the leader of a bucket."""
 
-    async def kv_put(self, bucket: str, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
-        raise NotFound(f"no stream takes $KV.{bucket}.{key}")
+    async def publish(self, subject: str, *_payload: object, **_expected: object) -> PubAck:
+        raise NotFound(f"no stream takes {subject}")
 
 
 async def test_a_directory_that_has_lost_its_leader_is_not_ready(nats_server: ServerFactory) -> None:

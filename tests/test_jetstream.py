@@ -13,7 +13,6 @@ from mesh.connection import connect, parse_headers
 from mesh.errors import (
     Conflict,
     Disconnected,
-    InvalidName,
     NotFound,
     OutcomeUnknown,
     PayloadTooLarge,
@@ -53,13 +52,6 @@ async def filled(js: JetStream, count: int) -> None:
         return (await js.stream_info("S")).last_seq == count
 
     await wait_until_async(is_stored)
-
-
-async def expired(js: JetStream, key: str) -> None:
-    async def is_absent() -> bool:
-        return await js.kv_get("b", key) is None
-
-    await wait_until_async(is_absent)
 
 
 async def test_a_stream_is_created_once_and_updated_only_where_it_differs(nats_server: ServerFactory) -> None:
@@ -289,79 +281,6 @@ async def test_purge_and_delete(nats_server: ServerFactory) -> None:
         with pytest.raises(NotFound):
             await js.delete_message("NONE", 1)
 
-
-async def test_keys_are_created_updated_and_deleted_with_a_check(nats_server: ServerFactory) -> None:
-    async with jetstream(nats_server()) as js:
-        info = await js.ensure_bucket("b")
-        assert await js.ensure_bucket("b") == info
-        assert await js.kv_get("b", "k.1") is None
-        first = await js.kv_create("b", "k.1", b"one")
-        with pytest.raises(Conflict):
-            await js.kv_create("b", "k.1", b"two")
-        second = await js.kv_update("b", "k.1", b"two", first)
-        with pytest.raises(Conflict):
-            await js.kv_update("b", "k.1", b"three", first)
-        with pytest.raises(Conflict):
-            await js.kv_delete("b", "k.1", revision=first)
-        entry = await js.kv_get("b", "k.1")
-        assert entry is not None
-        assert (entry.key, entry.value, entry.revision) == ("k.1", b"two", second)
-        await js.kv_put("b", "k.2", b"x")
-        assert [(e.key, e.value) for e in await js.kv_entries("b")] == [("k.1", b"two"), ("k.2", b"x")]
-        assert [e.key for e in await js.kv_entries("b", "*.2")] == ["k.2"]
-        await js.kv_delete("b", "k.1", revision=second)
-        assert await js.kv_get("b", "k.1") is None
-        assert [e.key for e in await js.kv_entries("b")] == ["k.2"]
-        assert await js.kv_create("b", "k.1", b"again") > second
-        for bad in ("", "a b", "a:b", ".a", "a..b", "a*", "ü"):
-            with pytest.raises(InvalidName):
-                await js.kv_get("b", bad)
-
-
-async def test_an_expired_key_is_absent_and_can_be_created_again(nats_server: ServerFactory) -> None:
-    """[6] nats-py returns an entry without value and refuses to create the key while the server's marker stands."""
-    async with jetstream(nats_server()) as js:
-        await js.ensure_bucket("b")
-        revision = await js.kv_create("b", "k", b"v", ttl_s=1)
-        await js.kv_put("b", "stays", b"v")
-        assert await js.kv_get("b", "k") is not None
-        await expired(js, "k")
-        marker = await js.get_last("KV_b", "$KV.b.k")
-        assert marker is not None  # the marker stands, so this is the case that goes wrong elsewhere
-        assert marker.seq > revision
-        assert await js.kv_get("b", "k", from_leader=True) is None
-        assert [entry.key for entry in await js.kv_entries("b")] == ["stays"]
-        with pytest.raises(Conflict):
-            await js.kv_update("b", "k", b"late", revision)
-        assert await js.kv_create("b", "k", b"new", ttl_s=60) > marker.seq
-
-
-async def test_a_key_that_is_renewed_lives_for_its_own_time(nats_server: ServerFactory) -> None:
-    """With any other history than 1 the server would raise the time to live to that of the markers."""
-    async with jetstream(nats_server()) as js:
-        await js.ensure_bucket("b", marker_ttl_s=60)
-        revision = await js.kv_create("b", "k", b"0", ttl_s=1)
-        for n in range(3):
-            await anyio.sleep(0.5)
-            revision = await js.kv_update("b", "k", b"%d" % n, revision, ttl_s=1)
-        renewed = time.monotonic()
-        await expired(js, "k")
-        assert 0.9 < time.monotonic() - renewed < 2.0
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("1970-01-01T00:00:01Z", 1_000_000_000),
-        ("1970-01-01T00:00:01.5Z", 1_500_000_000),
-        ("2026-11-22T14:03:43.469061764Z", 1795356223_469061764),
-        ("2026-11-22T14:03:43.000000001Z", 1795356223_000000001),
-        ("2026-11-22T16:03:43.25+02:00", 1795356223_250000000),
-    ],
-)
-def test_timestamps_are_exact(text: str, expected: int) -> None:
-    """They are the clock of workflows: the same event must give the same nanosecond however it was read."""
-    assert timestamp_ns_of(text) == expected
 
 
 async def test_many_large_reads_at_a_time_do_not_cost_the_connection(nats_server: ServerFactory) -> None:

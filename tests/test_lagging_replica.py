@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mesh.buckets import Bucket
 from mesh.connection import connect
 from mesh.errors import NotReady
 from mesh.history import History
@@ -119,8 +120,8 @@ async def test_whatever_a_copy_that_is_behind_lacks_is_read_all_the_same(nats_se
     async with connect(nats_server().url, name="test") as conn:
         js = Behind(conn)
         await js.ensure_stream({"name": "S", "subjects": ["s.>"], "allow_direct": True})
-        await js.ensure_bucket("b")
-        old = await js.kv_put("b", "k", b"old")
+        await Bucket(js, "b").ensure()
+        old = await Bucket(js, "b").put("k", b"old")
         await js.publish("s.a", b"1")
         for subject in ("s.a", "s.b", "s.a"):
             await js.publish(subject, b"new")
@@ -148,9 +149,9 @@ async def test_whatever_a_copy_that_is_behind_lacks_is_read_all_the_same(nats_se
                 await js.multi_last("S", ["s.c"]),
                 await js.batch_get("S", from_seq=5),
             ] == [None, [], []]
-        await js.kv_put("b", "k", b"new")
+        await Bucket(js, "b").put("k", b"new")
         js.as_of, js.answers = old, 1
-        assert [entry.value for entry in await js.kv_entries("b")] == [b"new"]
+        assert [entry.value for entry in await Bucket(js, "b").entries()] == [b"new"]
 
 
 class BehindInTheMiddle(Behind):

@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from mesh import codec
+from mesh.buckets import Bucket
 from mesh.client import WorkflowFailed
 from mesh.errors import Disconnected, MeshError, NotReady
 from mesh.events import EndRecord
@@ -229,7 +230,7 @@ async def test_a_checkpoint_says_when_the_last_busy_run_has_become_quiet(
     async with a_mesh(nats_server().url, app) as mesh:
 
         async def busy() -> list[str]:
-            entries = await mesh.client.js.kv_entries(BUCKET, "claim.>")
+            entries = await Bucket(mesh.client.js, BUCKET).entries("claim.>")
             return [name for entry in entries for name in json.loads(entry.value).get("busy") or ()]
 
         async def nobody_is_busy() -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
+from mesh.buckets import Bucket
 from mesh.connection import connect
 from mesh.jetstream import JetStream
 from node.modules import Refused, store
@@ -433,10 +434,10 @@ async def test_a_time_to_live_below_what_the_server_takes_is_invalid(opened: Run
 async def test_what_others_put_into_the_bucket_is_read_as_it_is(nats_server: ServerFactory, tmp_path: Path) -> None:
     async with stores(nats_server().url, tmp_path) as (units, js, _):
         await units.run("return function() store.get('named'):set('ours', 1) end")
-        await js.kv_put("carts", "theirs", b'{"n": 1}')
-        await js.kv_put("carts", "text", b"plain")
-        await js.kv_put("carts", "broken", b"\xc1\xc1")
-        await js.kv_put("carts", "not.ours", b"1")
+        await Bucket(js, "carts").put("theirs", b'{"n": 1}')
+        await Bucket(js, "carts").put("text", b"plain")
+        await Bucket(js, "carts").put("broken", b"\xc1\xc1")
+        await Bucket(js, "carts").put("not.ours", b"1")
         body = "local s = store.get('named') local l = {} for i, e in ipairs(s:list().items) do l[i] = e.key end return {l, s:get('theirs'), s:get('text'), s:get('broken')}"
         assert await units.run(f"return function() {body} end") == [
             ["broken", "ours", "text", "theirs"],

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
+from mesh.buckets import Bucket
 from mesh.connection import Connection, connect
 from mesh.jetstream import JetStream
 from mesh.pids import ProcessPid, WorkflowPid, node_id_fault, parse_pid
@@ -76,7 +77,7 @@ async def test_a_name_goes_with_its_node_and_is_purged(nats_server: ServerFactor
         assert on_b.get("n") is None
         await on_b.register("n", B, Scope.CONSISTENT)
         await on_b.purge()
-        left = await JetStream(conn).kv_entries(BUCKET)
+        left = await Bucket(JetStream(conn), BUCKET).entries()
         assert [entry.key for entry in left] == ["s.n"]
 
 

@@ -8,6 +8,7 @@ from itertools import count
 
 import anyio
 
+from mesh.buckets import Bucket
 from mesh.connection import connect
 from mesh.jetstream import JetStream
 from mesh.membership import Claim
@@ -57,7 +58,7 @@ async def test_a_node_that_has_left_does_not_come_back_with_a_renewal_under_way(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(roster.announce_leaving)
             tasks.start_soon(roster.leave)
-        assert await js.kv_get(BUCKET, f"member.{bucket_key(NODE)}") is None
+        assert await Bucket(js, BUCKET).get(f"member.{bucket_key(NODE)}") is None
         assert roster.me.incarnation == "life 1"
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh import codec
+from mesh.buckets import Bucket
 from mesh.errors import Disconnected, MeshError, NoResponders, NotFound, NotPermitted, RequestTimeout, Undecodable
 from mesh.groups import unwrapped
 from mesh.instants import iso
@@ -184,7 +185,8 @@ async def ask_each(
 async def members(client: Client) -> dict[str, dict[str, Any]]:
     """The member keys as they stand, by node. Raises NotFound when no node has ever been up."""
     found = {}
-    entries = [*await client.js.kv_entries(BUCKET, "member.>"), *await client.js.kv_entries(BUCKET, "host.>")]
+    roster = Bucket(client.js, BUCKET)
+    entries = [*await roster.entries("member.>"), *await roster.entries("host.>")]
     for entry in entries:
         try:
             member = json.loads(entry.value)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh import codec
+from mesh.buckets import Bucket
 from mesh.errors import MeshError, NoResponders, NotFound, NotPermitted, RequestTimeout
 from mesh.instants import timestamp_ns_of
 from mesh.membership import Claim
@@ -190,7 +191,7 @@ async def _consumers(client: Client, streams: Iterable[str]) -> list[dict[str, A
 
 async def _claims(client: Client) -> list[Claim]:
     claims = []
-    for entry in await client.js.kv_entries(ROSTER, "claim.>"):
+    for entry in await Bucket(client.js, ROSTER).entries("claim.>"):
         queue, _, partition = entry.key.partition(".")[2].rpartition(".")
         value = codec.decode(entry.value)
         if partition.isdecimal() and isinstance(value, dict):

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from mesh.buckets import bucket_config
 from mesh.hosts import BUCKET as HOSTS
-from mesh.jetstream import bucket_config
 from mesh.roster import BUCKET as ROSTER
 from node.api.findings import Facts, Finding, ok, problem, queue_of, some, warning
 from node.units.names import BUCKET as NAMES

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from mesh import codec
+from mesh.buckets import Bucket
 from mesh.envelopes import may_open_later, why_closed
 from mesh.errors import (
     TEMPORARY,
@@ -48,6 +49,7 @@ class KvStore:
     def __init__(self, entry: KvStoreEntry, js: JetStream) -> None:
         self._entry = entry
         self._js = js
+        self._bucket = Bucket(js, entry.bucket)
         self._ready = False
         self._making = anyio.Lock()
 
@@ -60,7 +62,7 @@ class KvStore:
         if ttl_s is not None and ttl_s < TTL_S_MIN:
             raise Refused(f"ttl must be at least {TTL_S_MIN} s in a store.kv, not {ttl_s:g} s", Kind.INVALID)
         whole_s = None if ttl_s is None else math.ceil(ttl_s)
-        payload = self._js.conn.sealed(f"$KV.{self._entry.bucket}.{bucket_key(key)}", codec.encode(value))
+        payload = self._js.conn.sealed(self._bucket.prefix + bucket_key(key), codec.encode(value))
         revision = await self._with_bucket(lambda: self._put(key, payload, whole_s, condition))
         return Held(key, value, revision)
 
@@ -80,37 +82,37 @@ class KvStore:
         }  # fmt: skip
 
     async def _get(self, key: str) -> Held | None:
-        entry = await self._js.kv_get(self._entry.bucket, bucket_key(key), from_leader=True)
+        entry = await self._bucket.get(bucket_key(key), from_leader=True)
         return None if entry is None else Held(key, _value(entry.value), entry.revision)
 
     async def _put(self, key: str, payload: bytes, ttl_s: int | None, condition: Condition) -> int:
-        bucket, encoded = self._entry.bucket, bucket_key(key)
+        encoded = bucket_key(key)
         if condition.absent:
             try:
-                return await self._js.kv_create(bucket, encoded, payload, ttl_s=ttl_s)
+                return await self._bucket.create(encoded, payload, ttl_s=ttl_s)
             except Conflict:
                 raise exists(key) from None
         if condition.version is not None:
             try:
-                return await self._js.kv_update(bucket, encoded, payload, condition.version, ttl_s=ttl_s)
+                return await self._bucket.update(encoded, payload, condition.version, ttl_s=ttl_s)
             except Conflict:
                 raise changed(key) from None
-        return await self._js.kv_put(bucket, encoded, payload, ttl_s=ttl_s)
+        return await self._bucket.put(encoded, payload, ttl_s=ttl_s)
 
     async def _delete(self, key: str) -> bool:
-        bucket, encoded = self._entry.bucket, bucket_key(key)
+        encoded = bucket_key(key)
         while True:
-            entry = await self._js.kv_get(bucket, encoded, from_leader=True)
+            entry = await self._bucket.get(encoded, from_leader=True)
             if entry is None:
                 return False
             try:
-                await self._js.kv_delete(bucket, encoded, revision=entry.revision)
+                await self._bucket.delete(encoded, revision=entry.revision)
             except Conflict:
                 continue  # written meanwhile: that value is the one to delete
             return True
 
     async def _list(self, prefix: str, after: str, limit: int) -> Page:
-        stream, subjects = f"KV_{self._entry.bucket}", f"$KV.{self._entry.bucket}."
+        stream, subjects = self._bucket.stream, self._bucket.prefix
         names = sorted(
             name
             for subject in await self._js.subject_counts(stream, f"{subjects}>")
@@ -161,15 +163,13 @@ class KvStore:
             if self._ready:
                 return
             await self._check_bucket()
-            await self._js.ensure_bucket(
-                self._entry.bucket, description=f"The store {self._entry.id}", replicas=self._entry.replicas
-            )
+            await self._bucket.ensure(description=f"The store {self._entry.id}", replicas=self._entry.replicas)
             self._ready = True
 
     async def _check_bucket(self) -> None:
         """Leave a bucket that is somebody else's as it is: making it fit could drop what is in it."""
         try:
-            config = (await self._js.stream_info(f"KV_{self._entry.bucket}")).config
+            config = (await self._js.stream_info(self._bucket.stream)).config
         except NotFound:
             return
         if config.get("max_msgs_per_subject") != 1 or not config.get("allow_msg_ttl"):

@@ -20,6 +20,7 @@ from typing import Any, Final
 import anyio
 import anyio.abc
 
+from mesh.buckets import Bucket
 from mesh.connection import Connection
 from mesh.errors import TEMPORARY, Conflict, MeshError
 from mesh.follower import Delivered, Follower
@@ -118,6 +119,7 @@ class MeshNames:
     ) -> None:
         self._conn = conn
         self._js = js
+        self._bucket = Bucket(js, BUCKET)
         self._node_id = node_id
         self._is_alive = is_alive
         self._is_here = is_here
@@ -132,9 +134,9 @@ class MeshNames:
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Follow the bucket until cancelled. Ready once all names there are have been seen."""
-        await self._js.ensure_bucket(BUCKET, description="Registered names of processes", replicas=self._replicas)
+        await self._bucket.ensure(description="Registered names of processes", replicas=self._replicas)
         follower = Follower(
-            self._conn, self._js, f"KV_{BUCKET}", [f"$KV.{BUCKET}.>"], 1, self._see,
+            self._conn, self._js, self._bucket.stream, [f"{self._bucket.prefix}>"], 1, self._see,
             consumer_prefix=f"names-{self._node_id}",
         )  # fmt: skip
         async with anyio.create_task_group() as tasks:
@@ -172,7 +174,7 @@ class MeshNames:
             if holder is not None:
                 raise NameTaken(name, holder)
             try:
-                written = await self._js.kv_update(BUCKET, key, value, revision)
+                written = await self._bucket.update(key, value, revision)
             except (Conflict, *TEMPORARY):
                 # Perhaps it was written all the same: then the next look shows it as ours.
                 self._uncertain.add(key)
@@ -219,7 +221,7 @@ class MeshNames:
         for key, (pid, revision) in list(self._seen.items()):
             if pid and self._holder(key) is None:
                 try:
-                    await self._js.kv_delete(BUCKET, key, revision=revision)
+                    await self._bucket.delete(key, revision=revision)
                 except (Conflict, *TEMPORARY):
                     continue
 
@@ -239,7 +241,7 @@ class MeshNames:
             if holder != pid:
                 return
             try:
-                self._note(key, "", await self._js.kv_delete(BUCKET, key, revision=revision))
+                self._note(key, "", await self._bucket.delete(key, revision=revision))
             except (Conflict, *TEMPORARY):
                 self._uncertain.add(key)
 
@@ -255,14 +257,14 @@ class MeshNames:
                 self._uncertain.discard(key)
 
     async def _refresh(self, key: str) -> None:
-        message = await self._js.get_last(f"KV_{BUCKET}", f"$KV.{BUCKET}.{key}", from_leader=True)
+        message = await self._js.get_last(self._bucket.stream, self._bucket.prefix + key, from_leader=True)
         if message is None:
             self._seen.pop(key, None)  # its marker is gone too
         else:
             self._note(key, "" if is_marker(message.raw_headers) else _pid_of(message.data), message.seq)
 
     def _see(self, message: Delivered) -> None:
-        key = message.subject.removeprefix(f"$KV.{BUCKET}.")
+        key = message.subject.removeprefix(self._bucket.prefix)
         self._note(key, "" if is_marker(message.raw_headers) else _pid_of(message.data), message.seq)
 
     def _note(self, key: str, pid: str, revision: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import anyio
 
+from mesh.buckets import Bucket
 from mesh.client import Client
 from mesh.errors import MeshError, NotFound
 from mesh.history_files import dump_history, fetch_history, new_history_file
@@ -125,7 +126,7 @@ async def _unowned(client: Client) -> list[str]:
     for message in await js.batch_get(stream_name(QUEUE), subject_filter=f"mesh.log.{token(QUEUE)}.>"):
         last[int(message.subject.split(".")[3])] = message.seq
     try:
-        entries = await js.kv_entries(BUCKET)
+        entries = await Bucket(js, BUCKET).entries()
     except MeshError as error:
         return [f"the roster cannot be read: {error}"]
     members = {entry.key.partition(".")[2] for entry in entries if entry.key.startswith("member.")}
