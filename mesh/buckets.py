@@ -19,8 +19,9 @@ import re
 from typing import Any, NamedTuple
 
 from mesh.errors import Conflict, InvalidName
-from mesh.jetstream import JetStream, StreamInfo
+from mesh.jetstream import JetStream
 from mesh.stored_messages import StoredMessage, is_marker
+from mesh.stream_reads import StreamInfo
 
 # Long enough for every watcher to see that a key has gone, also after a break.
 MARKER_TTL_S = 60

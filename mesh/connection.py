@@ -91,7 +91,7 @@ WRITE_BUFFER_BYTES_HIGH = 1024 * 1024
 # Written at once and not only at the end of the loop's turn, so that the server works while we go on.
 WRITE_NOW_BYTES = 64 * 1024
 RECONNECT_WAIT_FIRST_S = 0.02
-# Batches of a stream's messages that are read at a time (`mesh.jetstream.READ_BYTES` each).
+# Batches of a stream's messages that are read at a time (`mesh.stream_reads.READ_BYTES` each).
 READS_AT_ONCE = 8
 # How long a polite end waits for the last bytes to leave.
 CLOSE_S = 1.0
@@ -487,7 +487,7 @@ class Connection:
         return replies
 
     def _opened_answer(self, subject: str, data: bytes) -> bytes:
-        # What a stream answers with was bound to the subject it is stored under: see `mesh.jetstream`.
+        # What a stream answers with was bound to the subject it is stored under: see `mesh.stream_reads`.
         if data[:3] != ENCRYPTED or subject.startswith(("$", self.js_api_prefix)):
             return data
         return self.opened(answer_context(subject), data)

@@ -51,7 +51,8 @@ from mesh.errors import (
     RequestTimeout,
     Undecodable,
 )
-from mesh.jetstream import JetStream, error_of
+from mesh.jetstream import JetStream
+from mesh.jetstream_api import error_of
 from mesh.pace import BATCH_MAX, BATCH_MIN, SAMPLE_WRITES, Pace
 from mesh.references import holder_of, is_reference
 from mesh.wire import SUBJECT_BYTES_MAX, check_subject, is_no_responders, parse_headers

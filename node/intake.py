@@ -28,7 +28,7 @@ from node.refusals import Refusals
 
 GROUP: Final = "mesh.intake"
 UNDER_WAY_MAX: Final = 10_000
-# Whoever has asked waits for 5 s (`mesh.jetstream.TIMEOUT_S`) and asks again; an answer after that is heard by nobody.
+# Whoever has asked waits for 5 s (`mesh.jetstream_api.TIMEOUT_S`) and asks again; a later answer is heard by nobody.
 FORGOTTEN_AFTER_S: Final = 10.0
 DRAIN_S: Final = 0.5
 

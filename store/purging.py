@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mesh.connection import Connection
 from mesh.errors import ServerRefused
-from mesh.jetstream import BATCH_READS, JetStream
+from mesh.jetstream import JetStream
 from mesh.references import ARGUMENTS, SCHEDULED, parse_name
 from mesh.stored_messages import StoredMessage
+from mesh.stream_reads import BATCH_READS
 from mesh.subjects import WorkflowKey, schedules_under, stored_under, stream_name, untoken
 from store.retention import EndFact, StartFact, end_fact, removable_up_to, start_fact
 from store.unreferenced import referred_by

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mesh.errors import NotFound
-from mesh.jetstream import JetStream, StreamInfo
+from mesh.jetstream import JetStream
+from mesh.stream_reads import StreamInfo
 from mesh.subjects import EVERY_QUEUE, queue_of_stream, stream_name, token
 
 # Enough for eight nodes to share a queue evenly, few enough that every partition may have a consumer of its own.

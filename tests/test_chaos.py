@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from mesh import follower, jetstream
+from mesh import follower, jetstream_api
 from tests.chaos import clock
 from tests.chaos.hosts import Hosts, may_be_private
 from tests.chaos.nemesis import ALL, FIRST_AFTER_S, KINDS, LAST_S, Action, impossible, plan, servers_of
@@ -91,7 +91,7 @@ def test_a_plan_has_every_kind_and_is_over_in_time() -> None:
 
 
 def test_some_pauses_last_longer_than_what_nodes_and_servers_wait_for_each_other() -> None:
-    longest_wait_s = max(follower.PATIENCE_S, jetstream.TIMEOUT_S)
+    longest_wait_s = max(follower.PATIENCE_S, jetstream_api.TIMEOUT_S)
     lasts = [action.for_s for seed in SEEDS for action in plan(seed, 60, NODES, ONE, KINDS) if action.kind == "pause"]
     assert 0.15 < sum(1 for for_s in lasts if for_s > longest_wait_s) / len(lasts) < 0.5
     short = [action.for_s for seed in SEEDS for action in plan(seed, 40, NODES, ONE, ("pause",))]

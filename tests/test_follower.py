@@ -15,8 +15,10 @@ from anyio.abc import TaskGroup
 from mesh.connection import Connection, ConnectOptions, connect
 from mesh.errors import NotFound, Undecodable
 from mesh.follower import Delivered, Follower, StreamRegressed, position_of
-from mesh.jetstream import JetStream, StreamInfo, error_of
+from mesh.jetstream import JetStream
+from mesh.jetstream_api import error_of
 from mesh.outbox import Outbox
+from mesh.stream_reads import StreamInfo
 from tests.conftest import ServerFactory
 from tests.servers import ServerProcess
 from tests.waiting import wait_until, wait_until_async

@@ -18,7 +18,6 @@ from mesh.errors import (
     PayloadTooLarge,
     ServerRefused,
 )
-from mesh.instants import timestamp_ns_of
 from mesh.jetstream import BatchMessage, JetStream, write_headers
 from tests.conftest import ServerFactory
 from tests.servers import ServerProcess
@@ -280,7 +279,6 @@ async def test_purge_and_delete(nats_server: ServerFactory) -> None:
         assert await js.purge("S") == 3
         with pytest.raises(NotFound):
             await js.delete_message("NONE", 1)
-
 
 
 async def test_many_large_reads_at_a_time_do_not_cost_the_connection(nats_server: ServerFactory) -> None:

@@ -165,7 +165,7 @@ class BehindInTheMiddle(Behind):
 async def test_pages_of_two_copies_are_not_taken_for_one_answer(
     nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mesh.jetstream.BATCH_READS", 2)
+    monkeypatch.setattr("mesh.stream_reads.BATCH_READS", 2)
     async with connect(nats_server().url, name="test") as conn:
         js = BehindInTheMiddle(conn)
         await js.ensure_stream({"name": "S", "subjects": ["s.>"], "allow_direct": True})
@@ -191,7 +191,7 @@ async def test_no_more_is_wanted_of_a_copy_than_the_reader_knows_of(nats_server:
 async def test_a_cluster_in_which_all_copies_stay_behind_is_not_ready(
     nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mesh.jetstream.COPIES_TRIES", 5)
+    monkeypatch.setattr("mesh.stream_reads.COPIES_TRIES", 5)
     async with connect(nats_server().url, name="test") as conn:
         js = Behind(conn)
         await js.ensure_stream({"name": "S", "subjects": ["s.>"], "allow_direct": True})

@@ -46,7 +46,7 @@ from mesh.hosts import HostRecord
 from mesh.hosts import _decode as decode_host
 from mesh.imported import import_of, original_ns
 from mesh.instants import parse_iso_ns
-from mesh.jetstream import _json as json_answer
+from mesh.jetstream_api import json_answer
 from mesh.key_files import read_key_file
 from mesh.listing import BadQuery, ListQuery, read_page, read_query
 from mesh.pids import parse_pid
