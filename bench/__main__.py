@@ -46,7 +46,7 @@ from bench.report import print_results
 from bench.results import DIRECTORY, Results, Setup, save
 from bench.servers import BenchFailed
 from mesh.groups import unwrapped
-from mesh.server import Sync
+from mesh.sync import SYNCS, Sync
 
 # A pipe has no width; a table folded to 80 columns cannot be read.
 WIDTH_OF_PIPES = 200
@@ -86,7 +86,7 @@ def _output(limit_min: float) -> Callable[[Callable[..., None]], Callable[..., N
 
 
 _runs = click.option("--runs", type=click.IntRange(1), help="The median of so many; 3, or 1 with --quick.")
-_sync = click.option("--sync", type=click.Choice(["relaxed", "always"]), default="relaxed", show_default=True)
+_sync = click.option("--sync", type=click.Choice(SYNCS), default="relaxed", show_default=True)
 _replicas = click.option("--replicas", type=click.Choice(["1", "3"]), default="1", show_default=True)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
-from mesh.server import find_binary
+from mesh.server_process import find_binary
 
 _PACKAGES: Final = ("moonmesh", "nats-py", "lupa", "msgpack", "anyio")
 # Shares of all cores; the load is per core. Above them a figure says something of somebody else.

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Final
 
-from mesh.server import Sync
+from mesh.sync import Sync
 
 DIRECTORY: Final = Path(__file__).resolve().parent / "results"
 PERCENTILES: Final = ("p50", "p90", "p99", "max")

@@ -16,7 +16,9 @@ import anyio.to_thread
 
 import mesh.client
 from mesh.errors import MeshError
-from mesh.server import Sync, embedded_server, find_binary
+from mesh.server import embedded_server
+from mesh.server_process import find_binary
+from mesh.sync import SYNC_INTERVALS, Sync
 
 CLUSTER: Final = 3
 READY_S: Final = 20.0
@@ -65,11 +67,9 @@ async def running_servers(directory: Path, sync: Sync, replicas: int) -> AsyncIt
 
 def _configuration(number: int, directory: Path, sync: Sync, port: int, routes: Sequence[int]) -> str:
     urls = ", ".join(f'"nats://127.0.0.1:{route}"' for route in routes)
-    # The server's own default, as in the embedded one when it is relaxed.
-    interval = "always" if sync == "always" else "2m"
     return (
         f'server_name: "bench-{number}"\nlisten: "127.0.0.1:{port}"\n'
-        f'jetstream {{ store_dir: "{directory}/store-{number}"\n sync_interval: "{interval}" }}\n'
+        f'jetstream {{ store_dir: "{directory}/store-{number}"\n sync_interval: "{SYNC_INTERVALS[sync]}" }}\n'
         f'cluster {{ name: "bench"\n listen: "127.0.0.1:{routes[number]}"\n routes: [{urls}] }}\n'
     )
 

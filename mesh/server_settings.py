@@ -14,12 +14,12 @@ from typing import Final
 
 from mesh.connection import Connection
 from mesh.errors import MeshError
-from mesh.server import sync_of
+from mesh.server_store import sync_of
+from mesh.sync import ALWAYS
 
 ASKED: Final = "mesh.server.jetstream"
 # Each server of a cluster answers for itself, and nobody says how many there are.
 ANSWERS_S: Final = 0.5
-ALWAYS: Final = "always"
 
 
 async def sync_interval(conn: Connection, stores: Sequence[Path] = ()) -> str | None:

@@ -39,8 +39,8 @@ from mesh.pids import node_id_fault
 from mesh.presence import Presence
 from mesh.references import NO_QUEUE
 from mesh.roster import Roster
-from mesh.server import stores_here
 from mesh.server_settings import sync_interval
+from mesh.server_store import stores_here
 from mesh.subjects import node_request
 from node.api.service import ControlApi
 from node.functions.host import FunctionHost

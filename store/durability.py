@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from mesh.sync import ALWAYS
+
 COPIES_FOR_MAJORITY: Final = 3
-ALWAYS: Final = "always"
 _REMOVES: Final = ("max_age", "max_msgs", "max_bytes", "max_msgs_per_subject")
 
 

@@ -21,9 +21,10 @@ import psutil
 import pytest
 from anyio.streams.text import TextReceiveStream
 
-import mesh.server
 from mesh.errors import ServerFailed, StoreInUse
-from mesh.server import RestartPolicy, embedded_server, find_binary, find_running
+from mesh.server import EmbeddedServer, RestartPolicy, embedded_server, find_running
+from mesh.server_process import ServerProcess, find_binary
+from mesh.sync import Sync
 from tests.waiting import wait_until
 
 PROJECT = Path(__file__).parent.parent
@@ -111,7 +112,7 @@ async def test_it_listens_on_loopback_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("sync", "interval"), [("always", "always"), ("relaxed", "2m")])
-async def test_sync_is_what_the_server_is_told(tmp_path: Path, sync: mesh.server.Sync, interval: str) -> None:
+async def test_sync_is_what_the_server_is_told(tmp_path: Path, sync: Sync, interval: str) -> None:
     async with embedded_server(tmp_path, port=0, sync=sync) as server:
         assert f'sync_interval: "{interval}"' in (tmp_path / "server.conf").read_text()
         await store_message(server.url, "one")
@@ -159,7 +160,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind(tmp_path: Path, m
         await anyio.sleep_forever()
         raise AssertionError
 
-    monkeypatch.setattr(mesh.server, "_probe", never_ready)
+    monkeypatch.setattr("mesh.server_process.ready_server_at", never_ready)
     async with anyio.create_task_group() as tg:
 
         async def start() -> None:
@@ -178,10 +179,8 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind(tmp_path: Path, m
 
 async def test_a_server_is_not_ready_before_jetstream_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes connections already; whoever came in now would be told that there is no JetStream."""
-    configuration = mesh.server._Child._configuration
-    monkeypatch.setattr(
-        mesh.server._Child, "_configuration", lambda child: configuration(child).partition("jetstream")[0]
-    )
+    configuration = ServerProcess._configuration
+    monkeypatch.setattr(ServerProcess, "_configuration", lambda child: configuration(child).partition("jetstream")[0])
     log_file = tmp_path / "server.log"
 
     async def start() -> None:
@@ -277,7 +276,7 @@ async def test_a_server_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
     """Nobody may go on as if there were a server: the block is cancelled, those outside are told."""
     heard: list[ServerFailed] = []
 
-    async def listen(server: mesh.server.EmbeddedServer) -> None:
+    async def listen(server: EmbeddedServer) -> None:
         try:
             await server.wait_lost()
         except ServerFailed as error:
@@ -358,7 +357,7 @@ async def test_when_we_are_killed_the_server_goes_and_the_next_start_has_its_sto
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no waiting for orphans")
 async def test_a_server_that_outlives_us_keeps_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock is the server's own: a stopped server must not find another one on its files when it goes on."""
-    monkeypatch.setattr(mesh.server, "ORPHAN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("mesh.server_store.ORPHAN_TIMEOUT_S", 0.2)
     async with a_server_program(tmp_path, "--port", "0") as (parent, url):
         server_pid = server_pid_of(parent)
         try:
@@ -375,7 +374,7 @@ async def test_a_server_that_outlives_us_keeps_its_store(tmp_path: Path, monkeyp
 
 
 async def test_a_server_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mesh.server, "STOP_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("mesh.server_process.STOP_TIMEOUT_S", 0.2)
     async with embedded_server(tmp_path, port=0) as server:
         os.kill(server.pid, signal.SIGSTOP)
     assert is_gone(server.pid)
@@ -461,7 +460,7 @@ async def test_a_record_that_is_left_over_is_not_believed(tmp_path: Path) -> Non
     with socket.create_server(("127.0.0.1", port_of(server.url))) as silent:
         silent.settimeout(0)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(mesh.server, "PROBE_TIMEOUT_S", 0.1)
+            patch.setattr("mesh.server_probe.PROBE_TIMEOUT_S", 0.1)
             assert await find_running(tmp_path / "b") is None
     async with embedded_server(tmp_path / "c", port=port_of(server.url)):
         assert await find_running(tmp_path / "b") is None

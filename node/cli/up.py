@@ -23,6 +23,7 @@ import click
 
 from mesh.errors import MeshError
 from mesh.stores import STORE_VARIABLE, STORES
+from mesh.sync import ALWAYS, SYNCS, Sync
 from node.cli.apps import APP
 from node.cli.connecting import run
 from node.cli.nodes import load_app, log_options, metrics_option, store_option, strict_option
@@ -31,7 +32,6 @@ from node.cli.printing import say
 if TYPE_CHECKING:
     import anyio.abc
 
-    from mesh.server import Sync
     from node.logs import LogFormat
     from node.registry import Registry
 
@@ -75,8 +75,8 @@ class NodeFailed(MeshError):
 )
 @click.option(
     "--sync",
-    type=click.Choice(("always", "relaxed")),
-    default="always",
+    type=click.Choice(SYNCS),
+    default=ALWAYS,
     show_default=True,
     help="always survives a power failure, relaxed is faster and survives crashes of processes only.",
 )
