@@ -7,6 +7,9 @@
 
 Everything goes to the streams and function hosts directly; no node need be up to start or to signal. Only what users in
 an account of their own start and signal is passed on by a node (docs/security.md).
+
+Not here: how an end is waited for (`mesh.results`), what a workflow is doing (`mesh.states`), schedules
+(`mesh.scheduling`), lists (`mesh.lists`).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import anyio
@@ -27,26 +30,17 @@ from mesh.asking import ask_api
 from mesh.calls import call_function
 from mesh.connection import Connection, ConnectOptions
 from mesh.connection import connect as connect_nats
-from mesh.envelopes import PayloadCodec, Unopened, why_closed
-from mesh.errors import (
-    CannotLookBack,
-    Disconnected,
-    MeshError,
-    NoResponders,
-    NotFound,
-    NotPermitted,
-    RequestTimeout,
-    Undecodable,
-)
-from mesh.event_numbers import event_number
-from mesh.events import EndRecord, Event, StartSpec, decode_end, decode_start
+from mesh.envelopes import PayloadCodec
+from mesh.errors import MeshError, NotFound, NotPermitted, RequestTimeout
+from mesh.events import Event, StartSpec
 from mesh.failure import Failure
-from mesh.history import History, OpenRun, RunOutcome
+from mesh.history import History
 from mesh.hosts import HostRecord, Hosts, UnknownHost, only_one_offering
 from mesh.jetstream import JetStream
 from mesh.listing import LIMIT_MAX, ORDER_DEFAULT, ListPage, ListQuery
 from mesh.lists import ask_counts, ask_page, every_workflow
 from mesh.resetting import WasReset, reset_workflow
+from mesh.results import WorkflowFailed, WorkflowSuspended, wait_for_result
 from mesh.schedules import remove_schedule
 from mesh.scheduling import Schedules
 from mesh.starting import (
@@ -57,47 +51,23 @@ from mesh.starting import (
     signal_workflow,
     start_workflow,
 )
-from mesh.subjects import WorkflowKey, function_request, owner_request
-from mesh.wire import parse_headers
+from mesh.states import WorkflowState, describe, look_back
+from mesh.subjects import WorkflowKey, function_request
+
+# All that users of the client need, wherever it is.
+__all__ = [
+    "Client",
+    "FunctionFailed",
+    "NeedsKeys",
+    "UnknownWorkflow",
+    "WorkflowFailed",
+    "WorkflowHandle",
+    "WorkflowState",
+    "WorkflowSuspended",
+    "connect",
+]
 
 DEFAULT_URL: Final = "nats://localhost:4222"
-# What is missed while a connection is down shows at the next look into the log.
-LOOK_EVERY_S: Final = 2.0
-# An end that was published just before we subscribed may be stored just after we have looked.
-FIRST_LOOK_S: Final = 0.005
-ASK_OWNER_AFTER_S: Final = 0.08
-STREAM_PATIENCE_S: Final = 15.0  # an election of nats-server takes 4 to 9 s
-STREAM_AGAIN_S: Final = 0.1
-DESCRIBE_TIMEOUT_S: Final = 1.0
-DESCRIBE_FULL_TIMEOUT_S: Final = 6.0
-DESCRIBE_TRIES: Final = 5
-LOOK_BACK_TIMEOUT_S: Final = 30.0  # a long history is replayed for it
-
-
-class WorkflowFailed(MeshError):
-    """Raised when a workflow ended without a result. `failure` says why, `status` how."""
-
-    code = "workflow-failed"
-
-    def __init__(self, workflow_id: str, status: str, failure: Failure) -> None:
-        self.workflow_id = workflow_id
-        self.status = status
-        self.failure = failure
-        super().__init__(f"workflow {workflow_id!r} {status}: {failure}")
-
-
-class WorkflowSuspended(MeshError):
-    """Raised when a workflow cannot go on until code fits its history, or a key opens it. Look again later."""
-
-    code = "workflow-suspended"
-
-    def __init__(self, workflow_id: str, reason: str) -> None:
-        self.workflow_id = workflow_id
-        self.reason = reason
-        super().__init__(
-            f"workflow {workflow_id!r} is suspended: {reason}. Nothing is lost; "
-            "it goes on by itself once a node with fitting code, and the keys, owns it"
-        )
 
 
 class FunctionFailed(MeshError):
@@ -129,21 +99,6 @@ class UnknownWorkflow(NotFound):
         near = difflib.get_close_matches(workflow, host.workflows, n=1)
         hint = f"did you mean {near[0]}?" if near else f"it offers {', '.join(host.workflows) or 'none'}"
         super().__init__(f"the host {host.worker} offers no workflow {workflow!r}; {hint}")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowState:
-    """What is known of a workflow. status: running, suspended, completed, failed, canceled, terminated, timed-out.
-
-    detail: what its owner says it is waiting for, when it runs and an owner answered.
-    """
-
-    key: WorkflowKey
-    run: int
-    workflow: str
-    status: str
-    value: Any
-    detail: Mapping[str, Any]
 
 
 class WorkflowHandle:
@@ -188,7 +143,7 @@ class WorkflowHandle:
         Raises WorkflowFailed, WorkflowSuspended, NotFound when there is no such workflow, RequestTimeout.
         """
         with anyio.move_on_after(timeout_s):
-            return await self._client.wait(self)
+            return await wait_for_result(self._client, self)
         raise RequestTimeout(f"the result of workflow {self.id!r}", timeout_s or 0.0)
 
     async def reset(
@@ -214,15 +169,14 @@ class WorkflowHandle:
         `coroutines`, `globals`, `waiting`, `ops` (docs/debugging.md). Raises UnknownEvent, CannotLookBack.
         """
         if at is not None:
-            return await self._client.look_back(self.key, at)
-        return await self._client.describe(self.key)
+            return await look_back(self._client, self.key, at)
+        return await describe(self._client, self.key)
 
     async def history(self) -> list[Event]:
         """All events of the newest run. Raises NotFound."""
-        found = await self._client.history(self.key.queue).last_run(self.key)
-        if found is None:
-            raise NotFound(f"no workflow {self.id!r} on queue {self.key.queue!r}")
-        return await self._client.history(self.key.queue).events(self.key, found[0].run)
+        history = self._client.history(self.key.queue)
+        run, _ = await history.newest_run(self.key)
+        return await history.events(self.key, run.run)
 
 
 class Client:
@@ -402,205 +356,6 @@ class Client:
                 raise FunctionFailed(function_id, value)
             return value
         raise RequestTimeout(function_request(function_id), timeout_s)
-
-    async def describe(self, key: WorkflowKey) -> WorkflowState:
-        """What a workflow is doing, or how it ended. Raises NotFound."""
-        found = await self.history(key.queue).last_run(key)
-        if found is None:
-            raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
-        run, ended = found
-        name = workflow_name(run)
-        if ended is not None:
-            record = decode_end(ended.data)
-            return WorkflowState(key, run.run, name, record.status, record.value(), {})
-        detail = await self.ask_owner(key, run)
-        return WorkflowState(key, run.run, name, str(detail.get("status", "running")), None, detail)
-
-    async def look_back(self, key: WorkflowKey, at: int) -> WorkflowState:
-        """How the newest run of a workflow was at one of its events; see `WorkflowHandle.describe`."""
-        found = await self.history(key.queue).last_run(key)
-        if found is None:
-            raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
-        run = found[0]
-        events = await self.history(key.queue).events(key, run.run)
-        number = event_number(key.id, events, at)
-        detail = await self.ask_owner_back(key, run, events[number - 1].seq)
-        return WorkflowState(key, run.run, workflow_name(run), str(detail["status"]), past_value(detail), detail)
-
-    async def ask_owner(self, key: WorkflowKey, run: OpenRun, *, full: bool = False) -> Mapping[str, Any]:
-        """What the owner of an open run says it is waiting for; a note instead when nobody owns it.
-
-        full: also where its code stands, with what variables hold, and its ops.
-        """
-        timeout_s = DESCRIBE_FULL_TIMEOUT_S if full else DESCRIBE_TIMEOUT_S
-        reply = await self._ask_owner(key, run, {"id": key.id, "full": full}, timeout_s=timeout_s)
-        if reply is None:
-            return {"status": "running", "note": _no_owner(key, run)}
-        if closed := why_closed(reply):
-            return {"status": "running", "note": f"what its owner says of it is {closed}"}
-        value = codec.decode(reply)
-        return value if isinstance(value, Mapping) else {"status": "running", "note": "its owner is taking it over"}
-
-    async def ask_owner_back(self, key: WorkflowKey, run: OpenRun, seq: int = 0) -> Mapping[str, Any]:
-        """How a run was when the event at a stream sequence had happened; 0: the newest. It may have ended.
-
-        Raises CannotLookBack: nobody owns it, or its history cannot be replayed.
-        """
-        reply = await self._ask_owner(
-            key, run, {"id": key.id, "run": run.run, "at": seq}, timeout_s=LOOK_BACK_TIMEOUT_S
-        )
-        if reply is not None and (closed := why_closed(reply)):
-            raise CannotLookBack(f"what its owner says of it is {closed}")
-        value = codec.decode(reply) if reply is not None else None
-        if not isinstance(value, Mapping):
-            raise CannotLookBack(_no_owner(key, run))
-        if "status" not in value:
-            raise CannotLookBack(str(value.get("problem")))
-        return value
-
-    async def _ask_owner(
-        self, key: WorkflowKey, run: OpenRun, wish: Mapping[str, Any], *, timeout_s: float
-    ) -> bytes | None:
-        subject = owner_request(key.queue, _partition_of(run), "describe")
-        for _ in range(DESCRIBE_TRIES):
-            # Only the owner answers; while a partition changes hands nobody does for a moment.
-            try:
-                payload = codec.encode(wish)
-                return (await self.conn.request(subject, payload, timeout_s=timeout_s, opens=self.opens)).data
-            except NoResponders:
-                break
-            except RequestTimeout:
-                continue
-        return None
-
-    async def wait(self, handle: WorkflowHandle) -> Any:
-        """Wait for a workflow's end; see `WorkflowHandle.result`. A server that goes away is waited for, too."""
-        doubted_since_s: float | None = None
-        while True:
-            epoch = self.conn.epoch
-            try:
-                return await self._wait(handle)
-            except (Disconnected, RequestTimeout):
-                await self.conn.wait_connected()
-            except NotFound:
-                # While a cluster elects a leader, a stream looks as if it was not there. That of a run that we have
-                # seen is there.
-                now_s = anyio.current_time()
-                doubted_since_s = now_s if doubted_since_s is None or epoch != self.conn.epoch else doubted_since_s
-                if not handle.was_seen or now_s - doubted_since_s > STREAM_PATIENCE_S:
-                    raise
-                await anyio.sleep(STREAM_AGAIN_S)
-
-    async def _wait(self, handle: WorkflowHandle) -> Any:
-        key = handle.key
-        news = _News(self.conn)
-        # Whoever ends the run publishes that, and so we hear of it; the log decides.
-        ends = self.conn.subscribe_direct(key.subject("end", "*"), news.on_end)
-        notes = self.conn.subscribe_direct(key.note("suspended"), news.on_suspended)
-        try:
-            run = handle.run or await self._newest_run(key)
-            handle.was_seen = True
-            asked = False
-            look_s = FIRST_LOOK_S
-            while True:
-                ended = await self.history(key.queue).end_of(key, run)
-                if ended is not None:
-                    record = decode_end(ended.data)
-                    if record.closed:
-                        raise Unopened(f"{record.closed}: the result of workflow {key.id!r}, which has ended")
-                    if not record.next_start:
-                        return _result(key, record.status, record.value())
-                    run = await self._run_after(key, ended, news)
-                    continue
-                await self.history(key.queue).partition_of(key)  # looked up while there is time
-                if news.suspended is not None:
-                    raise WorkflowSuspended(key.id, news.suspended)
-                if await news.wait(look_s):
-                    continue
-                if look_s >= ASK_OWNER_AFTER_S and not asked:
-                    asked = True
-                    state = await self.describe(key)
-                    if state.status == "suspended":
-                        raise WorkflowSuspended(key.id, str(state.detail.get("reason", "")))
-                look_s = min(look_s * 4, LOOK_EVERY_S)
-        finally:
-            ends.unsubscribe()
-            notes.unsubscribe()
-
-    async def _newest_run(self, key: WorkflowKey) -> int:
-        found = await self.history(key.queue).last_run(key)
-        if found is None:
-            raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
-        return found[0].run
-
-    async def _run_after(self, key: WorkflowKey, ended: RunOutcome, news: _News) -> int:
-        history = self.history(key.queue)
-        while True:
-            following = await history.start_after(key, ended.seq)
-            if following is not None:
-                return following.run
-            await news.wait(0.02)
-
-
-class _News:
-    """What is heard about a workflow while its result is waited for."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-        self.suspended: str | None = None
-        self._event = anyio.Event()
-
-    def on_end(self, _subject: str, _reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
-        self._event.set()
-
-    def on_suspended(self, subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
-        try:
-            self.suspended = str(codec.decode(self._conn.opened(subject, data)))
-        except Unopened as error:
-            self.suspended = f"the reason is {error.reason}"
-        except Undecodable:
-            self.suspended = "for a reason that cannot be read"
-        self._event.set()
-
-    async def wait(self, timeout_s: float) -> bool:
-        """Wait for news; False when none came in time."""
-        with anyio.move_on_after(timeout_s):
-            await self._event.wait()
-            self._event = anyio.Event()
-            return True
-        return False
-
-
-def past_value(detail: Mapping[str, Any]) -> Any:
-    """What a run that was looked back at had ended with; None while it had not, and for what was too large to send."""
-    ended = detail.get("ended")
-    if not isinstance(ended, Mapping) or not isinstance(ended.get("outcome"), bytes):
-        return None
-    return EndRecord(str(ended.get("status")), ended["outcome"]).value()
-
-
-def _partition_of(run: OpenRun) -> int:
-    return int(run.start.subject.split(".")[3])
-
-
-def _no_owner(key: WorkflowKey, run: OpenRun) -> str:
-    return f"no node owns partition {_partition_of(run)} of queue {key.queue} at the moment"
-
-
-def workflow_name(run: OpenRun) -> str:
-    """The name of the workflow that a start names."""
-    try:
-        return decode_start(
-            run.start.data, parse_headers(run.start.raw_headers) if run.start.raw_headers else {}
-        ).workflow
-    except MeshError:
-        return "?"
-
-
-def _result(key: WorkflowKey, status: str, value: Any) -> Any:
-    if isinstance(value, Failure):
-        raise WorkflowFailed(key.id, status, value)
-    return value
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 import anyio
 
-from mesh.errors import ServerRefused, Undecodable, Unreadable
+from mesh.errors import NotFound, ServerRefused, Undecodable, Unreadable
 from mesh.events import Event, StartSpec, decode_end, decode_start, is_acknowledgement, parse, unreadable_event
 from mesh.imported import restored
 from mesh.jetstream import JetStream
@@ -116,6 +116,13 @@ class History:
                 break
             start = await self.start_after(key, ended.seq)
         return latest if latest is not None else await self._only_start_of_all(key)
+
+    async def newest_run(self, key: WorkflowKey) -> tuple[OpenRun, RunOutcome | None]:
+        """The same of a workflow that has started. Raises NotFound."""
+        found = await self.last_run(key)
+        if found is None:
+            raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
+        return found
 
     async def _only_start_of_all(self, key: WorkflowKey) -> tuple[OpenRun, None] | None:
         """The start that a replica does not have yet, None when there is none. Raises Unreadable."""

@@ -447,10 +447,7 @@ async def fetch_history(history: History, key: WorkflowKey, run: int = 0) -> Rec
 
 async def _run_and_end(history: History, key: WorkflowKey, run: int) -> tuple[OpenRun, RunOutcome | None]:
     if not run:
-        found = await history.last_run(key)
-        if found is None:
-            raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
-        return found
+        return await history.newest_run(key)
     start = await history.message(run)
     stored = parse_stored(start.subject) if start is not None else None
     if start is None or stored is None or stored.id != key.id or stored.kind != "start":

@@ -257,9 +257,7 @@ async def _newest_run(history: History, key: WorkflowKey) -> tuple[OpenRun, RunO
     """The newest run and its end; one that is about to follow is waited for."""
     with anyio.move_on_after(TERMINATE_WAIT_S):
         while True:
-            found = await history.last_run(key)
-            if found is None:
-                raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
+            found = await history.newest_run(key)
             if found[1] is None or not found[1].goes_on:
                 return found
             await anyio.sleep(0.02)

@@ -32,6 +32,7 @@ from mesh.schedules import (
     resume_schedule,
 )
 from mesh.starting import new_entropy, start_workflow
+from mesh.states import describe
 from mesh.stored_messages import StoredMessage
 from mesh.subjects import WorkflowKey
 from mesh.timers import EVERY
@@ -138,7 +139,7 @@ class Schedules:
         due_ns = next_ns(schedule, time.time_ns(), _scheduled(last.start) if last is not None else None) or 0
         if found is None:
             return ScheduleState(schedule, due_ns, 0, 0, "")
-        status = (await client.describe(key)).status
+        status = (await describe(client, key)).status
         return ScheduleState(schedule, due_ns, found[0].run, found[0].start.timestamp_ns, status)
 
     async def states(self, *, queue: str | None = None) -> list[ScheduleState]:

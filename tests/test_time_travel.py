@@ -19,6 +19,7 @@ from mesh.errors import CannotLookBack
 from mesh.event_numbers import UnknownEvent
 from mesh.events import Event, StartSpec
 from mesh.failure import Failure
+from mesh.states import ask_owner
 from mesh.subjects import WorkflowKey, function_request
 from node.api.describing import describe
 from node.app_code import looking_back_with
@@ -68,7 +69,7 @@ async def asked(mesh: Mesh, handle: WorkflowHandle) -> Mapping[str, Any]:
     """What the owner of an open run says of it."""
     found = await mesh.client.history(QUEUE).last_run(handle.key)
     assert found is not None
-    return await mesh.client.ask_owner(handle.key, found[0], full=True)
+    return await ask_owner(mesh.client, handle.key, found[0], full=True)
 
 
 class Story:

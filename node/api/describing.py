@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mesh import codec
-from mesh.client import Client, past_value, workflow_name
+from mesh.client import Client
 from mesh.errors import CannotLookBack, NotFound, Undecodable
 from mesh.event_numbers import event_number
 from mesh.events import EndRecord, Event, StartSpec, decode_attrs, decode_end, decode_start
 from mesh.failure import Failure
 from mesh.history import OpenRun
 from mesh.instants import iso
+from mesh.states import ask_owner, ask_owner_back, past_value, workflow_name
 from mesh.subjects import WorkflowKey
 from mesh.wire import parse_headers
 from node.api.directory import offered
@@ -50,7 +51,7 @@ async def describe(
     elif code is not None:
         detail = await code.at(key, opened.run, events)
     elif ended is None:
-        detail = await client.ask_owner(key, opened, full=True)
+        detail = await ask_owner(client, key, opened, full=True)
     else:
         detail = await _ops_of_ended(client, key, opened)
     known = await _known(client, events, detail)
@@ -60,10 +61,8 @@ async def describe(
 async def _run_of(client: Client, key: WorkflowKey, run: int) -> tuple[OpenRun, EndRecord | None]:
     history = client.history(key.queue)
     if not run:
-        found = await history.last_run(key)
-        if found is None:
-            raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
-        return found[0], decode_end(found[1].data) if found[1] is not None else None
+        newest, ended = await history.newest_run(key)
+        return newest, decode_end(ended.data) if ended is not None else None
     opened = await history.start_after(key, run - 1)
     if opened is None or opened.run != run:
         raise NotFound(f"workflow {key.id!r} has no run {run}")
@@ -76,13 +75,13 @@ async def _past(
 ) -> Mapping[str, Any]:
     if code is not None:
         return await code.at(key, opened.run, events, seq)
-    return await client.ask_owner_back(key, opened, seq)
+    return await ask_owner_back(client, key, opened, seq)
 
 
 async def _ops_of_ended(client: Client, key: WorkflowKey, opened: OpenRun) -> Mapping[str, Any]:
     """Of a run that has ended only its ops are asked for: the rest is in its end."""
     try:
-        seen = await client.ask_owner_back(key, opened)
+        seen = await ask_owner_back(client, key, opened)
     except CannotLookBack as error:
         return {"ops_problem": str(error)}
     return {name: seen[name] for name in ("ops", "suspended_seq", "node") if name in seen}

@@ -140,7 +140,7 @@ async def result(
 
 async def result_of(asker: Asker, handle: WorkflowHandle, *, run: int = 0, timeout_s: float | None) -> Record:
     """The same for a workflow that was found."""
-    from mesh.client import WorkflowFailed, WorkflowSuspended
+    from mesh.results import WorkflowFailed, WorkflowSuspended
 
     handle.run = run or handle.run
     status, value, failure = "completed", None, None

@@ -13,7 +13,7 @@ import anyio
 import anyio.abc
 
 from mesh import codec
-from mesh.client import Client, workflow_name
+from mesh.client import Client
 from mesh.envelopes import may_open_later
 from mesh.errors import MeshError, NotPermitted, Undecodable
 from mesh.events import Event, decode_end, decode_start, parse
@@ -21,6 +21,7 @@ from mesh.failure import Failure
 from mesh.follower import Delivered, Follower
 from mesh.instants import iso
 from mesh.references import is_reference
+from mesh.states import workflow_name
 from mesh.subjects import WorkflowKey, stream_name, token, untoken
 
 WAITING_MAX: Final = 10_000  # what is not read yet; the oldest go first

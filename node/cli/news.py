@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import anyio.abc
 
-from mesh.errors import TEMPORARY, NotFound, NotPermitted
+from mesh.errors import TEMPORARY, NotPermitted
 from mesh.follower import Delivered, Follower
 
 if TYPE_CHECKING:
@@ -55,10 +55,7 @@ class News:
     @classmethod
     async def of(cls, client: Client, handle: WorkflowHandle) -> News:
         """The news of a workflow from its newest run on. Raises NotFound."""
-        found = await client.history(handle.key.queue).last_run(handle.key)
-        if found is None:
-            raise NotFound(f"no workflow {handle.key.id!r} on queue {handle.key.queue!r}")
-        run = found[0]
+        run, _ = await client.history(handle.key.queue).newest_run(handle.key)
         return cls(client, handle.key, int(run.start.subject.split(".")[3]), run.run)
 
     def _take(self, message: Delivered) -> None:

@@ -226,8 +226,8 @@ def terminate(workflow_id: str, *, queue: str | None, as_json: bool, server: Ser
 
 async def _print_result(asker: Asker, handle: WorkflowHandle, timeout_s: float, *, run: int = 0, as_json: bool) -> None:
     """Wait and print. A failure goes to standard error, or into the JSON, and raises Exit(1)."""
-    from mesh.client import WorkflowFailed, WorkflowSuspended
     from mesh.failure import Failure
+    from mesh.results import WorkflowFailed, WorkflowSuspended
     from node.api import verbs
 
     timeout = None if math.isinf(timeout_s) else timeout_s

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mesh.client import FunctionFailed, WorkflowFailed, WorkflowSuspended
+from mesh.client import FunctionFailed
 from mesh.failure import Failure
+from mesh.results import WorkflowFailed, WorkflowSuspended
 from node.testing.errors import NeverEnds, NotReplaced, ReplayDiffers, SimulationError, StillWaiting, UnknownName
 from node.testing.outcomes import answer, fail, hang, lost
 from node.testing.records import Call, LogLine, Message, Process

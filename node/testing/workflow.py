@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mesh import codec
-from mesh.client import WorkflowFailed, WorkflowSuspended
 from mesh.duration import SECOND
 from mesh.events import EndRecord
 from mesh.failure import Failure
 from mesh.history_files import RecordedHistory
+from mesh.results import WorkflowFailed, WorkflowSuspended
 from node.testing.engine import Engine, Instance, RunRecord
 from node.testing.errors import SimulationError, StillWaiting
 from node.testing.outcomes import duration_ns

@@ -16,11 +16,12 @@ import anyio
 import anyio.abc
 
 from mesh import codec
-from mesh.client import Client, WorkflowFailed, WorkflowSuspended
+from mesh.client import Client
 from mesh.errors import MeshError, NotFound
 from mesh.failure import Failure, Kind
 from mesh.hosts import UnknownHost
 from mesh.pids import WorkflowPid
+from mesh.results import WorkflowFailed, WorkflowSuspended
 from mesh.subjects import WorkflowKey
 from mesh.timers import cron_subject
 from node.units.unit import LiveUnit

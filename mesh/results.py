@@ -1,0 +1,159 @@
+"""Waiting for the result of a workflow, through retries, continued runs, and servers that go away meanwhile.
+
+Whoever ends a run says so to all who listen, and so most waits end at once. That may be missed; the history decides,
+and is looked into as well, more and more rarely.
+
+Not here: what a workflow does meanwhile (`mesh.states`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from mesh import codec
+from mesh.connection import Connection
+from mesh.envelopes import Unopened
+from mesh.errors import Disconnected, MeshError, NotFound, RequestTimeout, Undecodable
+from mesh.events import decode_end
+from mesh.failure import Failure
+from mesh.history import History, RunOutcome
+from mesh.states import describe
+from mesh.subjects import WorkflowKey
+
+if TYPE_CHECKING:
+    from mesh.client import Client, WorkflowHandle
+
+# What is missed while a connection is down shows at the next look into the log.
+LOOK_EVERY_S: Final = 2.0
+# An end that was published just before we subscribed may be stored just after we have looked.
+FIRST_LOOK_S: Final = 0.005
+ASK_OWNER_AFTER_S: Final = 0.08
+STREAM_PATIENCE_S: Final = 15.0  # an election of nats-server takes 4 to 9 s
+STREAM_AGAIN_S: Final = 0.1
+
+
+class WorkflowFailed(MeshError):
+    """Raised when a workflow ended without a result. `failure` says why, `status` how."""
+
+    code = "workflow-failed"
+
+    def __init__(self, workflow_id: str, status: str, failure: Failure) -> None:
+        self.workflow_id = workflow_id
+        self.status = status
+        self.failure = failure
+        super().__init__(f"workflow {workflow_id!r} {status}: {failure}")
+
+
+class WorkflowSuspended(MeshError):
+    """Raised when a workflow cannot go on until code fits its history, or a key opens it. Look again later."""
+
+    code = "workflow-suspended"
+
+    def __init__(self, workflow_id: str, reason: str) -> None:
+        self.workflow_id = workflow_id
+        self.reason = reason
+        super().__init__(
+            f"workflow {workflow_id!r} is suspended: {reason}. Nothing is lost; "
+            "it goes on by itself once a node with fitting code, and the keys, owns it"
+        )
+
+
+async def wait_for_result(client: Client, handle: WorkflowHandle) -> Any:
+    """Wait for a workflow's end; see `WorkflowHandle.result`. A server that goes away is waited for, too."""
+    doubted_since_s: float | None = None
+    while True:
+        epoch = client.conn.epoch
+        try:
+            return await _wait(client, handle)
+        except (Disconnected, RequestTimeout):
+            await client.conn.wait_connected()
+        except NotFound:
+            # While a cluster elects a leader, a stream looks as if it was not there. That of a run that we have
+            # seen is there.
+            now_s = anyio.current_time()
+            doubted_since_s = now_s if doubted_since_s is None or epoch != client.conn.epoch else doubted_since_s
+            if not handle.was_seen or now_s - doubted_since_s > STREAM_PATIENCE_S:
+                raise
+            await anyio.sleep(STREAM_AGAIN_S)
+
+
+async def _wait(client: Client, handle: WorkflowHandle) -> Any:
+    key, history = handle.key, client.history(handle.key.queue)
+    news = _News(client.conn)
+    # Whoever ends the run publishes that, and so we hear of it; the log decides.
+    ends = client.conn.subscribe_direct(key.subject("end", "*"), news.on_end)
+    notes = client.conn.subscribe_direct(key.note("suspended"), news.on_suspended)
+    try:
+        run = handle.run or (await history.newest_run(key))[0].run
+        handle.was_seen = True
+        asked = False
+        look_s = FIRST_LOOK_S
+        while True:
+            ended = await history.end_of(key, run)
+            if ended is not None:
+                record = decode_end(ended.data)
+                if record.closed:
+                    raise Unopened(f"{record.closed}: the result of workflow {key.id!r}, which has ended")
+                if not record.next_start:
+                    return _result(key, record.status, record.value())
+                run = await _run_after(history, key, ended, news)
+                continue
+            await history.partition_of(key)  # looked up while there is time
+            if news.suspended is not None:
+                raise WorkflowSuspended(key.id, news.suspended)
+            if await news.wait(look_s):
+                continue
+            if look_s >= ASK_OWNER_AFTER_S and not asked:
+                asked = True
+                state = await describe(client, key)
+                if state.status == "suspended":
+                    raise WorkflowSuspended(key.id, str(state.detail.get("reason", "")))
+            look_s = min(look_s * 4, LOOK_EVERY_S)
+    finally:
+        ends.unsubscribe()
+        notes.unsubscribe()
+
+
+async def _run_after(history: History, key: WorkflowKey, ended: RunOutcome, news: _News) -> int:
+    while True:
+        following = await history.start_after(key, ended.seq)
+        if following is not None:
+            return following.run
+        await news.wait(0.02)
+
+
+class _News:
+    """What is heard about a workflow while its result is waited for."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self.suspended: str | None = None
+        self._event = anyio.Event()
+
+    def on_end(self, _subject: str, _reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._event.set()
+
+    def on_suspended(self, subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+        try:
+            self.suspended = str(codec.decode(self._conn.opened(subject, data)))
+        except Unopened as error:
+            self.suspended = f"the reason is {error.reason}"
+        except Undecodable:
+            self.suspended = "for a reason that cannot be read"
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for news; False when none came in time."""
+        with anyio.move_on_after(timeout_s):
+            await self._event.wait()
+            self._event = anyio.Event()
+            return True
+        return False
+
+
+def _result(key: WorkflowKey, status: str, value: Any) -> Any:
+    if isinstance(value, Failure):
+        raise WorkflowFailed(key.id, status, value)
+    return value

@@ -1,0 +1,142 @@
+"""What a workflow is doing, or was doing at one of its events: what its history says, and what the owner of it says.
+
+Of a run that is open only its owner knows what it waits for; it is asked, and need not answer: then there is a note in
+place of what it would have said.
+
+Not here: waiting for the end (`mesh.results`), the whole record that `mesh show --json` prints (`node.api.describing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from mesh import codec
+from mesh.envelopes import why_closed
+from mesh.errors import CannotLookBack, MeshError, NoResponders, RequestTimeout
+from mesh.event_numbers import event_number
+from mesh.events import EndRecord, decode_end, decode_start
+from mesh.history import OpenRun
+from mesh.subjects import WorkflowKey, owner_request
+from mesh.wire import parse_headers
+
+if TYPE_CHECKING:
+    from mesh.client import Client
+
+DESCRIBE_TIMEOUT_S: Final = 1.0
+DESCRIBE_FULL_TIMEOUT_S: Final = 6.0
+DESCRIBE_TRIES: Final = 5
+LOOK_BACK_TIMEOUT_S: Final = 30.0  # a long history is replayed for it
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowState:
+    """What is known of a workflow. status: running, suspended, completed, failed, canceled, terminated, timed-out.
+
+    detail: what its owner says it is waiting for, when it runs and an owner answered.
+    """
+
+    key: WorkflowKey
+    run: int
+    workflow: str
+    status: str
+    value: Any
+    detail: Mapping[str, Any]
+
+
+async def describe(client: Client, key: WorkflowKey) -> WorkflowState:
+    """What a workflow is doing, or how it ended. Raises NotFound."""
+    run, ended = await client.history(key.queue).newest_run(key)
+    name = workflow_name(run)
+    if ended is not None:
+        record = decode_end(ended.data)
+        return WorkflowState(key, run.run, name, record.status, record.value(), {})
+    detail = await ask_owner(client, key, run)
+    return WorkflowState(key, run.run, name, str(detail.get("status", "running")), None, detail)
+
+
+async def look_back(client: Client, key: WorkflowKey, at: int) -> WorkflowState:
+    """How the newest run of a workflow was at one of its events (`WorkflowHandle.describe`).
+
+    Raises NotFound, UnknownEvent, CannotLookBack.
+    """
+    history = client.history(key.queue)
+    run, _ = await history.newest_run(key)
+    events = await history.events(key, run.run)
+    number = event_number(key.id, events, at)
+    detail = await ask_owner_back(client, key, run, events[number - 1].seq)
+    return WorkflowState(key, run.run, workflow_name(run), str(detail["status"]), past_value(detail), detail)
+
+
+async def ask_owner(client: Client, key: WorkflowKey, run: OpenRun, *, full: bool = False) -> Mapping[str, Any]:
+    """What the owner of an open run says it is waiting for; a note instead when nobody owns it.
+
+    full: also where its code stands, with what variables hold, and its ops.
+    """
+    timeout_s = DESCRIBE_FULL_TIMEOUT_S if full else DESCRIBE_TIMEOUT_S
+    reply = await _ask_owner(client, key, run, {"id": key.id, "full": full}, timeout_s=timeout_s)
+    if reply is None:
+        return {"status": "running", "note": _no_owner(key, run)}
+    if closed := why_closed(reply):
+        return {"status": "running", "note": f"what its owner says of it is {closed}"}
+    value = codec.decode(reply)
+    return value if isinstance(value, Mapping) else {"status": "running", "note": "its owner is taking it over"}
+
+
+async def ask_owner_back(client: Client, key: WorkflowKey, run: OpenRun, seq: int = 0) -> Mapping[str, Any]:
+    """How a run was when the event at a stream sequence had happened; 0: the newest. It may have ended.
+
+    Raises CannotLookBack: nobody owns it, or its history cannot be replayed.
+    """
+    reply = await _ask_owner(client, key, run, {"id": key.id, "run": run.run, "at": seq}, timeout_s=LOOK_BACK_TIMEOUT_S)
+    if reply is not None and (closed := why_closed(reply)):
+        raise CannotLookBack(f"what its owner says of it is {closed}")
+    value = codec.decode(reply) if reply is not None else None
+    if not isinstance(value, Mapping):
+        raise CannotLookBack(_no_owner(key, run))
+    if "status" not in value:
+        raise CannotLookBack(str(value.get("problem")))
+    return value
+
+
+async def _ask_owner(
+    client: Client, key: WorkflowKey, run: OpenRun, wish: Mapping[str, Any], *, timeout_s: float
+) -> bytes | None:
+    subject = owner_request(key.queue, _partition_of(run), "describe")
+    for _ in range(DESCRIBE_TRIES):
+        # Only the owner answers; while a partition changes hands nobody does for a moment.
+        try:
+            payload = codec.encode(wish)
+            return (await client.conn.request(subject, payload, timeout_s=timeout_s, opens=client.opens)).data
+        except NoResponders:
+            break
+        except RequestTimeout:
+            continue
+    return None
+
+
+def past_value(detail: Mapping[str, Any]) -> Any:
+    """What a run that was looked back at had ended with; None while it had not, and for what was too large to send."""
+    ended = detail.get("ended")
+    if not isinstance(ended, Mapping) or not isinstance(ended.get("outcome"), bytes):
+        return None
+    return EndRecord(str(ended.get("status")), ended["outcome"]).value()
+
+
+def _partition_of(run: OpenRun) -> int:
+    return int(run.start.subject.split(".")[3])
+
+
+def _no_owner(key: WorkflowKey, run: OpenRun) -> str:
+    return f"no node owns partition {_partition_of(run)} of queue {key.queue} at the moment"
+
+
+def workflow_name(run: OpenRun) -> str:
+    """The name of the workflow that a start names."""
+    try:
+        return decode_start(
+            run.start.data, parse_headers(run.start.raw_headers) if run.start.raw_headers else {}
+        ).workflow
+    except MeshError:
+        return "?"
