@@ -46,7 +46,6 @@ class Bucket:
         self.stream = f"KV_{name}"
         self.prefix = f"$KV.{name}."
         self._js = js
-        self._written = js.conn.js_keys_prefix
 
     async def ensure(self, *, marker_ttl_s: int = MARKER_TTL_S, description: str = "", replicas: int = 1) -> StreamInfo:
         """Create the bucket, or update it where it differs; doing it twice is harmless.
@@ -74,16 +73,15 @@ class Bucket:
 
     async def put(self, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
         """Set a key whatever it was; return its revision."""
-        return (await self._js.publish(self._written + self._subject(key), value, ttl_s=ttl_s)).seq
+        return (await self._js.publish(self._written(key), value, ttl_s=ttl_s)).seq
 
     async def create(self, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
         """Set a key that is absent; return its revision. Raises Conflict if it is there, OutcomeUnknown."""
-        subject = self._subject(key)
-        written = self._written + subject
+        written = self._written(key)
         try:
             return (await self._js.publish(written, value, expect_last_subject_seq=0, ttl_s=ttl_s)).seq
         except Conflict:
-            last = await self._js.get_last(self.stream, subject, from_leader=True)
+            last = await self._js.get_last(self.stream, self._subject(key), from_leader=True)
             if last is not None and not is_marker(last.raw_headers):
                 raise
         expected = last.seq if last is not None else 0
@@ -91,7 +89,7 @@ class Bucket:
 
     async def update(self, key: str, value: bytes, revision: int, *, ttl_s: int | None = None) -> int:
         """Set a key whose last write is `revision`; return the new one. Raises Conflict, OutcomeUnknown."""
-        subject = self._written + self._subject(key)
+        subject = self._written(key)
         return (await self._js.publish(subject, value, expect_last_subject_seq=revision, ttl_s=ttl_s)).seq
 
     async def delete(self, key: str, *, revision: int | None = None, marker_ttl_s: int = MARKER_TTL_S) -> int:
@@ -100,7 +98,7 @@ class Bucket:
         The marker itself goes after marker_ttl_s. Raises Conflict, OutcomeUnknown.
         """
         headers = {"KV-Operation": "DEL"}
-        subject = self._written + self._subject(key)
+        subject = self._written(key)
         ack = await self._js.publish(subject, headers=headers, expect_last_subject_seq=revision, ttl_s=marker_ttl_s)
         return ack.seq
 
@@ -108,6 +106,10 @@ class Bucket:
         if not _KEY.fullmatch(key) or key[0] == "." or key[-1] == "." or ".." in key:
             raise InvalidName(f"{key!r} is no key of a bucket: letters, digits and -/_=. only")
         return self.prefix + key
+
+    def _written(self, key: str) -> str:
+        """The subject that this user writes a key on, which another account may know by a longer one."""
+        return self._js.conn.js_keys_prefix + self._subject(key)
 
     def _entry(self, message: StoredMessage) -> KvEntry:
         return KvEntry(message.subject[len(self.prefix) :], message.data, message.seq, message.timestamp_ns)
