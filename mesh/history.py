@@ -139,11 +139,17 @@ class History:
         """The effective end of a run: the first one stored after its start."""
         partition = self._partitions.get(key.id)
         if partition is None:
-            # One look-up tells most callers what they want to know, that there is none yet.
-            ends = await self._js.multi_last(self.stream, [key.stored("*", "end", str(run))])
-            if not ends:
+            # One look-up tells most callers what they want to know, that there is none yet; and the next one what it
+            # needs, the partition.
+            start, end = key.stored("*", "start"), key.stored("*", "end", str(run))
+            found = await self._js.multi_last(self.stream, [start, end])
+            if not found or not found[0].subject.endswith(".start"):
+                found = await self._js.multi_last(self.stream, [end])  # a start that is damaged hides what follows it
+            if not found:
                 return None
-            partition = self._note_partition(key, ends[0].subject)
+            partition = self._note_partition(key, found[0].subject)
+            if found[-1].subject.endswith(".start"):
+                return None
         message = await self._next(run, key.stored(partition, "end", str(run)))
         return RunOutcome(run, message.seq, message.data) if message is not None else None
 

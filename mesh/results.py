@@ -1,7 +1,7 @@
 """Waiting for the result of a workflow, through retries, continued runs, and servers that go away meanwhile.
 
 Whoever ends a run says so to all who listen, and so most waits end at once. That may be missed; the history decides,
-and is looked into as well, more and more rarely.
+and is looked into as well (`mesh.looks`).
 
 Not here: what a workflow does meanwhile (`mesh.states`).
 """
@@ -19,17 +19,14 @@ from mesh.errors import Disconnected, MeshError, NotFound, RequestTimeout, Undec
 from mesh.events import decode_end
 from mesh.failure import Failure
 from mesh.history import History, RunOutcome
+from mesh.looks import Looks
 from mesh.states import describe
 from mesh.subjects import WorkflowKey
 
 if TYPE_CHECKING:
     from mesh.client import Client, WorkflowHandle
 
-# What is missed while a connection is down shows at the next look into the log.
-LOOK_EVERY_S: Final = 2.0
-# An end that was published just before we subscribed may be stored just after we have looked.
-FIRST_LOOK_S: Final = 0.005
-ASK_OWNER_AFTER_S: Final = 0.08
+RUN_AFTER_S: Final = 0.02  # between two looks for the run that follows one
 STREAM_PATIENCE_S: Final = 15.0  # an election of nats-server takes 4 to 9 s
 STREAM_AGAIN_S: Final = 0.1
 
@@ -88,9 +85,12 @@ async def _wait(client: Client, handle: WorkflowHandle) -> Any:
     try:
         run = handle.run or (await history.newest_run(key))[0].run
         handle.was_seen = True
-        asked = False
-        look_s = FIRST_LOOK_S
+        looks, asked = Looks(), False
         while True:
+            if looks.pause_s and not await news.wait(looks.pause_s):
+                looks.heard_nothing()
+            if news.take():
+                looks.heard()
             ended = await history.end_of(key, run)
             if ended is not None:
                 record = decode_end(ended.data)
@@ -98,30 +98,31 @@ async def _wait(client: Client, handle: WorkflowHandle) -> Any:
                     raise Unopened(f"{record.closed}: the result of workflow {key.id!r}, which has ended")
                 if not record.next_start:
                     return _result(key, record.status, record.value())
-                run = await _run_after(history, key, ended, news)
+                run, looks = await _run_after(history, key, ended), Looks()
                 continue
-            await history.partition_of(key)  # looked up while there is time
             if news.suspended is not None:
                 raise WorkflowSuspended(key.id, news.suspended)
-            if await news.wait(look_s):
-                continue
-            if look_s >= ASK_OWNER_AFTER_S and not asked:
+            looks.found_nothing()
+            if looks.pause_s:
+                await history.partition_of(key)  # looked up while there is time
+            if looks.long_silent and not asked:
                 asked = True
                 state = await describe(client, key)
                 if state.status == "suspended":
                     raise WorkflowSuspended(key.id, str(state.detail.get("reason", "")))
-            look_s = min(look_s * 4, LOOK_EVERY_S)
     finally:
         ends.unsubscribe()
         notes.unsubscribe()
 
 
-async def _run_after(history: History, key: WorkflowKey, ended: RunOutcome, news: _News) -> int:
+async def _run_after(history: History, key: WorkflowKey, ended: RunOutcome) -> int:
+    delay_s = 0.001
     while True:
         following = await history.start_after(key, ended.seq)
         if following is not None:
             return following.run
-        await news.wait(0.02)
+        await anyio.sleep(delay_s)
+        delay_s = min(2 * delay_s, RUN_AFTER_S)
 
 
 class _News:
@@ -130,9 +131,11 @@ class _News:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self.suspended: str | None = None
+        self._has_ended = False
         self._event = anyio.Event()
 
     def on_end(self, _subject: str, _reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._has_ended = True
         self._event.set()
 
     def on_suspended(self, subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
@@ -145,12 +148,18 @@ class _News:
         self._event.set()
 
     async def wait(self, timeout_s: float) -> bool:
-        """Wait for news; False when none came in time."""
-        with anyio.move_on_after(timeout_s):
-            await self._event.wait()
+        """Wait for news that were not taken yet; False when none came in time."""
+        if not self._event.is_set():
+            with anyio.move_on_after(timeout_s):
+                await self._event.wait()
+        return self._event.is_set()
+
+    def take(self) -> bool:
+        """Whether a run has ended, as was heard since this was asked before. What comes later is news again."""
+        has_ended, self._has_ended = self._has_ended, False
+        if self._event.is_set():
             self._event = anyio.Event()
-            return True
-        return False
+        return has_ended
 
 
 def _result(key: WorkflowKey, status: str, value: Any) -> Any:
