@@ -6,14 +6,18 @@ Not here: what ops mean for a run (tests/test_run.py), the standard library (tes
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from mesh import codec
 from mesh.events import StartSpec
 from mesh.failure import Failure, Kind
-from node.machine.vm import LuaVM, UnitIdentity, UnitSpec
+from node.machine.vm import LuaVM, OutOfMemory, ProcessVM, UnitIdentity, UnitSpec
 from tests.flows import Flow, run_lua
 
 # -- channels ----------------------------------------------------------------------------------------------------
@@ -514,3 +518,43 @@ def test_context_values_are_copies() -> None:
     )
     flow.start()
     assert flow.result == [{"name": "ada"}, {"user": {"name": "ada"}}]
+
+
+# -- the end of a VM -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_cycles_are_looked_for() -> Iterator[None]:
+    """As on a node, which has Python look for cycles so rarely that what waits for it counts as kept."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_cycles_are_looked_for")
+@pytest.mark.parametrize("make", [LuaVM, ProcessVM])
+def test_a_vm_nobody_uses_is_gone_at_once(make: type[LuaVM]) -> None:
+    """Or a node that replaces a full VM would have the memory of both: half a gigabyte that no limit speaks of."""
+    vm = make()
+    left = weakref.ref(vm)
+    assert vm.compile("k", "return { main = function() return #require('hash').sha256('x') end }", "t.lua") is None
+    machine = vm.open(UnitSpec("function", "app:k", "k", modules=("hash",)), UnitIdentity(pid="p"))
+    assert [op.target for op in machine.feed("request", 1, codec.encode([[], None]), b"p")] == ["ok"]
+    del vm
+    assert left() is not None, "its machine is still there"
+    del machine
+    assert left() is None
+
+
+@pytest.mark.usefixtures("no_cycles_are_looked_for")
+def test_a_vm_that_has_failed_is_gone_with_its_error() -> None:
+    """The error knows where it was raised, and that is in the VM."""
+    vm = LuaVM(memory_bytes_max=24 * 1024 * 1024)
+    left = weakref.ref(vm)
+    source = "return { main = function() local kept = {} for i = 1, 100 do kept[i] = ('x'):rep(1 << 20) .. i end end }"
+    assert vm.compile("k", source, "t.lua") is None
+    machine = vm.open(UnitSpec("function", "app:k", "k"), UnitIdentity(pid="p"))
+    with pytest.raises(OutOfMemory) as caught:
+        machine.feed("request", 1, codec.encode([[], None]), b"p")
+    del vm, machine, caught
+    assert left() is None

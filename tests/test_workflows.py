@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from mesh.client import WorkflowSuspended
 from mesh.client import connect as mesh_client
 from mesh.starting import AlreadyStarted
 from mesh.subjects import node_request
+from node.machine.vm import LuaVM
 from node.workflows.ops import fingerprint
 from tests.apps import QUEUE, TIMEOUT_S, Mesh, a_mesh, is_handled, write_app
 from tests.conftest import ServerFactory
@@ -915,6 +918,35 @@ async def test_a_history_of_more_than_1024_events_loads_right(nats_server: Serve
     async with a_mesh(url, app, node_id="b") as mesh:
         await mesh.get("long").signal("go", "on")
         assert await mesh.get("long").result(timeout_s=TIMEOUT_S) == [n * (n + 1) + 12, "on", n + 5]
+
+
+async def test_a_vm_that_workflows_have_filled_is_replaced_and_its_memory_given_back_at_once(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node hardly ever looks for cycles of objects: a full VM must not wait for that beside the one in its place."""
+    made: list[weakref.ref[LuaVM]] = []
+
+    def small_vm() -> LuaVM:
+        vm = LuaVM(memory_bytes_max=24 * 1024 * 1024)
+        made.append(weakref.ref(vm))
+        return vm
+
+    monkeypatch.setattr("node.workflows.vms.LuaVM", small_vm)
+    source = (
+        "return function(n) local kept = ('x'):rep(8 << 20) .. n return process.inbox():receive():topic() .. #kept end"
+    )
+    app = write_app(tmp_path, workflows={"wf": source})
+    async with a_mesh(nats_server().url, app) as mesh:
+        gc.disable()
+        try:
+            handles = [await mesh.start("wf", n, id=f"w-{n}") for n in range(5)]
+            await wait_until(lambda: len(made) > 2)
+            await wait_until(lambda: made[0]() is None)
+        finally:
+            gc.enable()
+        for handle in handles:
+            await handle.signal("go")
+        assert [await handle.result(timeout_s=TIMEOUT_S) for handle in handles] == [f"go{(8 << 20) + 1}"] * 5
 
 
 async def test_a_full_host_passes_calls_on_to_another(nats_server: ServerFactory, tmp_path: Path) -> None:

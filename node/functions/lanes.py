@@ -100,19 +100,22 @@ class Lane:
         )
 
     def _run(self) -> None:
-        get, post, now = self._queue.get, self._post, time.monotonic
-        while True:
-            work = get()
-            if work is None:
-                return
-            self.busy_since = now()
-            try:
-                result = work.run(self)
-            except BaseException as error:  # handed to the event loop, whoever it is for
-                post(self, work, None, error)
-            else:
-                post(self, work, result, None)
-            self.busy_since = 0.0
+        get, do = self._queue.get, self._do
+        while (work := get()) is not None:
+            do(work)
+            del (
+                work
+            )  # it holds machines, and with them their VM: an idle lane must not keep one that it has thrown away
+
+    def _do(self, work: Work) -> None:
+        self.busy_since = time.monotonic()
+        try:
+            result = work.run(self)
+        except BaseException as error:  # handed to the event loop, whoever it is for
+            self._post(self, work, None, error)
+        else:
+            self._post(self, work, result, None)
+        self.busy_since = 0.0
 
 
 class Lanes:

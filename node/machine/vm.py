@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -220,7 +221,7 @@ class LuaVM:
         host = self._lua.table()
         checked = self._lua.eval(_CHECKED)
         for name, function in self._host_functions.items():
-            host[name.encode()] = checked(self._within_memory(function), _NO_ROOM)
+            host[name.encode()] = checked(_within_memory(weakref.ref(self), function), _NO_ROOM)
         kernel[b"host"] = host
         load = self._lua.eval(b"function(code, K) return assert(load(code, nil, 'b'))(K) end")
         api = None
@@ -279,18 +280,6 @@ class LuaVM:
         self._defined[id(spec)] = number
         self._specs.append(spec)  # so that its id is not used again
         return number
-
-    def _within_memory(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, but what does not fit into this VM is not handed over to it."""
-
-        def call(*args: Any) -> Any:
-            if not self._has_room(0, self._return_room_bytes):
-                return _NO_ROOM
-            result = function(*args)
-            size = sum(map(_size, result)) if type(result) is tuple else _size(result)
-            return result if size == 0 or self._has_room(size, self._return_room_bytes) else _NO_ROOM
-
-        return call
 
     def _has_room(self, size: int, bytes_max: int) -> bool:
         if self._memory_used() + size <= bytes_max:
@@ -463,6 +452,24 @@ class ProcessVM(LuaVM):
         """Forget a process."""
         self.machines -= 1
         self._close(handle)
+
+
+def _within_memory(vm: weakref.ref[LuaVM], function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, but what does not fit into this VM is not handed over to it.
+
+    Lua keeps it, so it must not keep the VM in its turn: such a VM, with all that Lua has allocated in it, would go
+    only when Python looks for cycles, which a node hardly ever does.
+    """
+
+    def call(*args: Any) -> Any:
+        here = vm()
+        if here is None or not here._has_room(0, here._return_room_bytes):
+            return _NO_ROOM
+        result = function(*args)
+        size = sum(map(_size, result)) if type(result) is tuple else _size(result)
+        return result if size == 0 or here._has_room(size, here._return_room_bytes) else _NO_ROOM
+
+    return call
 
 
 def _nothing_seen(problem: str) -> dict[str, Any]:
