@@ -6,12 +6,10 @@ directory. How a node leaves is in `node.leaving`.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import secrets
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -85,9 +83,6 @@ REGISTRY_HASH_DIGITS: Final = 12  # enough to see that two nodes differ
 SUSPENDED_SHOWN_MAX: Final = 10  # of each queue
 WRITTEN_S: Final = 10.0  # a node that cannot start waits so long for what it has written, as an election takes
 ID_IN_USE_S: Final = 1.0  # a node that runs answers its ping within this
-# A thread that wants Python's lock gets it after this; the default of 5 ms would be the latency of every call.
-SWITCH_INTERVAL_S: Final = 0.0005
-GC_THRESHOLDS: Final = (50_000, 20, 20)
 
 _log = logging.getLogger(__name__)
 
@@ -517,11 +512,6 @@ class Node:
 @asynccontextmanager
 async def running_node(config: NodeConfig, registry: Registry) -> AsyncIterator[Node]:
     """Run a node while the block runs; leaving the block takes it down at once, `node.leave()` before that politely."""
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    # Runs are many small objects that live long and form no cycles: looking through them again and again for garbage
-    # cost a third of a busy node's time.
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
     with unwrapped():
         config = replace(
             config,

@@ -11,7 +11,6 @@ may use are globals. Not here: nodes as processes of their own (`tests.cluster`)
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -169,14 +168,11 @@ async def a_mesh(
     """
     registry = load_registry(app, environ={})
     assert not registry.problems, registry.problems
-    try:
-        configured = NodeConfig(url, node_id=node_id, partitions=partitions, **config)
-        async with (
-            running_node(configured, registry) as node,
-            mesh.client.connect(url, options=configured.options) as client,
-        ):
-            if settled:
-                await wait_until(lambda: owns_everything(node))
-            yield Mesh(client, node)
-    finally:
-        gc.unfreeze()  # a node freezes what there is when it starts; the next test's node is not the last of a process
+    configured = NodeConfig(url, node_id=node_id, partitions=partitions, **config)
+    async with (
+        running_node(configured, registry) as node,
+        mesh.client.connect(url, options=configured.options) as client,
+    ):
+        if settled:
+            await wait_until(lambda: owns_everything(node))
+        yield Mesh(client, node)

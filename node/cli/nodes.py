@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import signal
@@ -140,12 +139,11 @@ def run_node(
 
     When the node is ready, one line on standard output says so. Logs go to standard error.
     """
-    import anyio
-
     from node.cli.client_entry import client_of, connection_of
     from node.logs import set_up
     from node.node import NodeConfig
     from node.offers import Offers
+    from node.process_settings import run_as_a_node
 
     name = node_id or new_node_id()
     set_up(log_format, log_level, fields={"node": name})
@@ -167,9 +165,7 @@ def run_node(
         stuck_s=stuck_after,
         tracing=tracing_asked_for(name),
     )
-    # A step waits for the loop several times; uvloop's turns are shorter.
-    uvloop = importlib.util.find_spec("uvloop") is not None
-    sys.exit(anyio.run(_serve, config, registry, with_parent, backend_options={"use_uvloop": uvloop}))
+    sys.exit(run_as_a_node(_serve, config, registry, with_parent))
 
 
 def tracing_asked_for(node_id: str) -> Tracing | None:

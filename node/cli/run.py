@@ -10,7 +10,6 @@ for itself (process hosts, services) is here, too, so that the program finds the
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import signal
@@ -158,10 +157,9 @@ def run_app(
     Ctrl-C asks the program to stop, a second one ends it at once. With -x only warnings and errors are logged, unless
     --log-level says otherwise.
     """  # noqa: D301 - click reads the control character
-    import anyio
-
     from node.logs import set_up
     from node.node import NodeConfig
+    from node.process_settings import run_as_a_node
 
     said_level = click.get_current_context().get_parameter_source("log_level") is not ParameterSource.DEFAULT
     name = node_id or new_node_id()
@@ -180,9 +178,7 @@ def run_app(
         job = _RunServices()
     directory = store or Path(STORES) / (app.resolve().name or "root")
     config = NodeConfig(server.url, node_id=name, options=server.options(), tracing=tracing_asked_for(name))
-    # As for `mesh node`.
-    uvloop = importlib.util.find_spec("uvloop") is not None
-    sys.exit(anyio.run(_run, job, config, registry, server, directory, backend_options={"use_uvloop": uvloop}))
+    sys.exit(run_as_a_node(_run, job, config, registry, server, directory))
 
 
 # -- what to run -----------------------------------------------------------------------------------------------------
