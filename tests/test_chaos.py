@@ -19,7 +19,18 @@ import pytest
 from mesh import follower, jetstream_api
 from tests.chaos import clock
 from tests.chaos.hosts import Hosts, may_be_private
-from tests.chaos.nemesis import ALL, FIRST_AFTER_S, KINDS, LAST_S, Action, impossible, plan, servers_of
+from tests.chaos.nemesis import (
+    ALL,
+    CLUSTER_KINDS,
+    FIRST_AFTER_S,
+    KINDS,
+    LAST_S,
+    Action,
+    impossible,
+    nodes_of,
+    plan,
+    servers_of,
+)
 from tests.chaos.runner import main
 from tests.cluster import PROJECT, plain_environment
 
@@ -112,15 +123,18 @@ def test_no_plan_takes_a_cluster_its_majority_but_by_taking_all_servers() -> Non
 def test_no_node_is_the_target_of_two_actions_at_a_time() -> None:
     for seed in SEEDS:
         for node in NODES:
-            actions = [action for action in plan(seed, 120, NODES, ONE, KINDS) if action.target == node]
+            actions = [action for action in plan(seed, 120, NODES, ONE, KINDS) if node in nodes_of(action, NODES)]
+            assert len({action.kind for action in actions}) > 3
             assert [later for now, later in _pairs(actions) if later.at_s < now.at_s + now.for_s] == []
 
 
 def test_what_cannot_be_done_on_one_machine_is_named_with_the_reason() -> None:
     hosts = Hosts(("n1", "s1"), why_not="ip missing")
-    why = impossible(KINDS, hosts, disks=False)
+    why = impossible(KINDS, hosts, nodes=3, servers=3, disks=False)
     assert set(why) == {"cut", "slow", "disk"}
     assert all("ip missing" in reason for reason in why.values())
+    fewer = impossible(KINDS, hosts, nodes=1, servers=1, disks=False)
+    assert set(fewer) == {"cut", "slow", "disk", "handover", *CLUSTER_KINDS}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@
         await fleet.nodes["n1"].start()
 
 All of them write to `logs/` of the record directory. A process that ends without being told to is noted in
-`fleet.deaths`: no node and no server may do that, whatever happens to the others.
+`fleet.deaths`: no node and no server may do that, whatever happens to the others. So is one that is told to leave and does
+not, or fails as it leaves.
 
 With private hosts (`tests.chaos.hosts`) every store is on a small disk of its own, which can be filled.
 """
@@ -25,7 +26,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, ClassVar, Final
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
@@ -54,15 +55,21 @@ _open = build_opener(ProxyHandler({})).open
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A process that ended although nobody had told it to. status: below zero for a signal."""
+    """A process that did not end as it was told to: at all, or so. status: below zero for a signal."""
 
     name: str
+    how: str
     status: int
     at: float
 
 
 class Process:
-    """One process on a host, started again and again under the same name."""
+    """One process on a host, started again and again under the same name.
+
+    leaves_with: the statuses of one that was told to leave. By the signal, when that came before it could listen.
+    """
+
+    leaves_with: ClassVar[tuple[int, ...]] = (0, -signal.SIGTERM)
 
     def __init__(
         self, name: str, hosts: Hosts, command: Sequence[str], log_file: Path, environ: dict[str, str]
@@ -76,6 +83,7 @@ class Process:
         self._command = list(command)
         self._environ = environ
         self._process: subprocess.Popen[bytes] | None = None
+        self._leaving = False
         self._log_from = 0
 
     @property
@@ -92,8 +100,8 @@ class Process:
 
     def look(self) -> None:
         """Note a death that nobody has asked for."""
-        if self._process is not None and (status := self._process.poll()) is not None:
-            self.deaths.append(Death(self.name, status, time.time()))
+        if self._process is not None and not self._leaving and (status := self._process.poll()) is not None:
+            self.deaths.append(Death(self.name, "ended by itself", status, time.time()))
             self._process = None
 
     async def start(self) -> None:
@@ -135,20 +143,31 @@ class Process:
         if process is None:
             return None
         deadline = anyio.current_time() + timeout_s
-        while process.poll() is None:
-            if anyio.current_time() > deadline:
-                self.kill()
-                return None
-            await anyio.sleep(0.02)
-        if self._process is process:
-            self._process = None
-        return process.returncode
+        self._leaving = True
+        try:
+            while process.poll() is None:
+                if anyio.current_time() > deadline:
+                    self.kill()
+                    self.deaths.append(Death(self.name, f"did not leave within {timeout_s:g} s", 0, time.time()))
+                    return None
+                await anyio.sleep(0.02)
+            if self._process is process:
+                self._process = None
+                if process.returncode not in self.leaves_with:
+                    self.deaths.append(Death(self.name, "failed as it left", process.returncode, time.time()))
+            return process.returncode
+        finally:
+            self._leaving = False
 
     async def restart(self) -> int | None:
         """Have it leave, and start it again; with which status it had left."""
         status = await self.terminate()
         await self.start()
         return status
+
+    async def is_well(self) -> bool:
+        """Whether it does its work, since it was started last."""
+        raise NotImplementedError
 
     def said(self) -> str:
         """What it has written since it was started last."""
@@ -176,6 +195,9 @@ class Node(Process):
         """Whether it has said so since it was started last."""
         return READY in self.said()
 
+    async def is_well(self) -> bool:
+        return self.is_ready
+
     def set_clock(self, seconds: float) -> None:
         """Have its clock go so many seconds ahead, from now on."""
         clock.set_ahead(self._clock_file, seconds)
@@ -184,9 +206,14 @@ class Node(Process):
 class Server(Process):
     """A nats-server. disk: where its store is, when that is a small disk of its own."""
 
-    def __init__(self, *arguments: Any, address: str, ports: tuple[int, int, int], disk: Path | None) -> None:
+    leaves_with = (0, 1, -signal.SIGTERM)
+
+    def __init__(
+        self, *arguments: Any, address: str, ports: tuple[int, int, int], store: Path, disk: Path | None
+    ) -> None:
         super().__init__(*arguments)
         self.address = address
+        self.store = store
         self.client_port, self.cluster_port, self.monitor_port = ports
         self.disk = disk
 
@@ -218,6 +245,22 @@ class Server(Process):
     async def is_healthy(self) -> bool:
         """Whether it serves JetStream and is up to date with its cluster."""
         return (await self.ask("healthz")).get("status") == "ok"
+
+    async def is_well(self) -> bool:
+        return await self.is_healthy()
+
+    async def last_seqs(self) -> dict[str, int]:
+        """The last sequence of every stream of which it has a copy."""
+        said = await self.ask("jsz?streams=true")
+        return {
+            stream["name"]: int(stream["state"]["last_seq"])
+            for account in said.get("account_details") or []
+            for stream in account.get("stream_detail") or []
+        }
+
+    def lose_store(self) -> None:
+        """Remove all that it has stored. Only when it does not run."""
+        shutil.rmtree(self.store)
 
     async def disk_trouble(self) -> str:
         """What a disk that was full has done to it that stays: a stream whose write failed, JetStream turned off."""
@@ -265,7 +308,7 @@ class Fleet:
 
     @property
     def deaths(self) -> list[Death]:
-        """Who has ended without being told to, in order."""
+        """Who has ended otherwise than it was told to, in order."""
         processes: list[Process] = [*self.servers.values(), *self.nodes.values()]
         for process in processes:
             process.look()
@@ -274,6 +317,19 @@ class Fleet:
     def host_of(self, name: str) -> str:
         """The host of a node or server."""
         return (self.servers | self.nodes)[name].host
+
+    async def is_led_by(self, servers: Sequence[Server]) -> bool:
+        """Whether these servers agree that the cluster and every stream in it is led by one of them."""
+        names = {server.name for server in servers}
+        for server in servers:
+            said = await server.ask("jsz?streams=true")
+            leaders = [(said.get("meta_cluster") or {}).get("leader")]
+            for account in said.get("account_details") or []:
+                for stream in account.get("stream_detail") or []:
+                    leaders.append((stream.get("cluster") or {}).get("leader"))
+            if not names.issuperset(leaders):
+                return False
+        return True
 
     async def stream_leader(self, prefix: str = "WF_") -> str | None:
         """The server that leads the stream whose name begins so, as the first server that knows says."""
@@ -350,19 +406,18 @@ async def _add_servers(fleet: Fleet, directory: Path, names: Sequence[str]) -> N
         command = [nats_server_binary(), "-c", str(directory / "servers" / f"{name}.conf")]
         fleet.servers[name] = Server(
             name, fleet.hosts, command, directory / "logs" / f"{name}.log", plain_environment(),
-            address=fleet.hosts.address(name), ports=ports, disk=disk,
+            address=fleet.hosts.address(name), ports=ports, store=directory / "servers" / name / "store", disk=disk,
         )  # fmt: skip
     for name, server in fleet.servers.items():
-        store = directory / "servers" / name / "store"
-        (directory / "servers" / f"{name}.conf").write_text(_configuration(server, store, list(fleet.servers.values())))
+        (directory / "servers" / f"{name}.conf").write_text(_configuration(server, list(fleet.servers.values())))
 
 
-def _configuration(server: Server, store: Path, servers: Sequence[Server]) -> str:
+def _configuration(server: Server, servers: Sequence[Server]) -> str:
     lines = [
         f'server_name: "{server.name}"',
         f'listen: "{server.address}:{server.client_port}"',
         f'http: "{server.address}:{server.monitor_port}"',
-        f'jetstream {{ store_dir: "{store}", max_file_store: {DISK_MB}MB }}',
+        f'jetstream {{ store_dir: "{server.store}", max_file_store: {DISK_MB}MB }}',
     ]
     if len(servers) > 1:
         routes = ", ".join(f'"{other.route}"' for other in servers)

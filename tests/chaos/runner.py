@@ -36,6 +36,7 @@ from tests.chaos.nemesis import KINDS, Action, Nemesis, impossible, plan, record
 from tests.chaos.record import Record, append
 from tests.chaos.unfinished import unfinished
 from tests.chaos.watching import Progress, Takeovers
+from tests.trouble import TROUBLE
 from tests.waiting import wait_until, wait_until_async
 
 APP: Final = Path(__file__).parent / "app"
@@ -152,7 +153,9 @@ async def run(options: Options, directory: Path) -> Outcome:
     say(f"seed {options.seed}: {options.nodes} nodes, {_servers(options)}, {options.minutes:g} min"
         f"{f', with the fault {options.fault}' if options.fault else ''}; record in {directory}")  # fmt: skip
     async with a_fleet(directory, APP, nodes=options.nodes, servers=options.servers, node_command=command) as fleet:
-        skipped = impossible(options.kinds, fleet.hosts, disks=hosts.is_private())
+        skipped = impossible(
+            options.kinds, fleet.hosts, nodes=options.nodes, servers=options.servers, disks=hosts.is_private()
+        )
         kinds = [kind for kind in options.kinds if kind not in skipped]
         actions = plan(options.seed, options.seconds, list(fleet.nodes), list(fleet.servers), kinds)
         began = time.time()
@@ -169,9 +172,10 @@ async def run(options: Options, directory: Path) -> Outcome:
             )
             outcome.problems += hanging or ()
     outcome.problems += [
-        f"{death.name} ended by itself {death.at - began:.1f} s after the begin, with status {death.status}"
+        f"{death.name} {death.how} {death.at - began:.1f} s after the begin, with status {death.status}"
         for death in fleet.deaths
     ]  # fmt: skip
+    outcome.problems += troubles(directory)
     say("checking")
     found = await _within(
         CHECK_TIMEOUT_S, outcome, "the checker", lambda: anyio.to_thread.run_sync(checker.check, directory)
@@ -198,7 +202,7 @@ async def _under_attack(
         whom = "+".join(facts["targets"])
         say(f"{anyio.current_time() - begun:6.1f} s  {what:<5} {action.kind} {whom} {action.how} {details}".rstrip())
 
-    nemesis = Nemesis(fleet, took_place)
+    nemesis = Nemesis(fleet, client.js, took_place)
 
     async def attack() -> None:
         try:
@@ -278,6 +282,17 @@ async def _within(seconds: float, outcome: Outcome, what: str, function: Callabl
     except Exception as error:
         outcome.problems.append(f"{what} failed: {_trace(error)}")
     return None
+
+
+def troubles(directory: Path) -> list[str]:
+    """What nodes have written that only an error of ours makes them write."""
+    found = []
+    for log in sorted((directory / "logs").glob("n*.log")):
+        lines = log.read_text(errors="replace").splitlines()
+        bad = [f"{number}: {line}" for number, line in enumerate(lines, 1) if any(word in line for word in TROUBLE)]
+        if bad:
+            found.append(f"{log.stem} met an error of ours, {len(bad)} times; the first at logs/{log.name}:{bad[0]}")
+    return found
 
 
 def _write_run(record: Record, about: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from tests.cluster import NodeProcess, a_node
 from tests.conftest import ServerFactory
 from tests.fuzz.profiles import SEED, number
 from tests.fuzz.siege import Besieger, Siege, listened
+from tests.trouble import TROUBLE
 from tests.waiting import wait_until_async
 
 MESSAGES = number("MESH_FUZZ_MESSAGES", 3000, 60000)
@@ -52,14 +53,6 @@ return function()
   time.sleep("1h")
 end
 """
-TROUBLE = (
-    "Traceback",
-    "exception out of",
-    "message handler failed",
-    "Task exception",
-    "fault of moonmesh",
-    "never retrieved",
-)
 
 
 async def good_work(client: Client, number: int) -> object:
