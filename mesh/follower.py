@@ -174,6 +174,13 @@ class Follower:
             else:
                 self._hand_over(item)
 
+    async def catch_up(self, timeout_s: float) -> None:
+        """Wait until all that was in the stream when it began has been delivered. Raises RequestTimeout."""
+        with anyio.move_on_after(timeout_s):
+            await self.caught_up.wait()
+            return
+        raise RequestTimeout(self._stream, timeout_s)
+
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Follow until cancelled; report started when the consumer exists.
 

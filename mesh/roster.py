@@ -37,6 +37,8 @@ BUCKET: Final = "mesh_roster"
 MEMBER_TTL_S: Final = 3
 RENEW_EVERY_S: Final = 0.8
 AGAIN_S: Final = 0.05
+# For what is in the bucket to come, once it is followed.
+READY_S: Final = 10.0
 # How long leaving waits for the server: as long as the member key would stand anyway.
 GOOD_BYE_S: Final = float(MEMBER_TTL_S)
 PING_EVERY_S: Final = 0.1
@@ -143,8 +145,7 @@ class Roster:
         )
         async with anyio.create_task_group() as tasks:
             await tasks.start(follower.run)
-            with anyio.fail_after(10):
-                await follower.caught_up.wait()
+            await follower.catch_up(READY_S)
             await self._join()
             tasks.start_soon(self._renew_for_ever)
             tasks.start_soon(self._ping_for_ever)

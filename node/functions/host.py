@@ -174,7 +174,6 @@ class FunctionHost:
                 task_status.started()
                 await anyio.sleep_forever()
         finally:
-            self._python.close()
             self.service.stop()
             for subscription in [*self._requests, *self._subscriptions]:
                 subscription.unsubscribe()

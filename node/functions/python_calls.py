@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import inspect
 import logging
+import math
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -49,7 +50,6 @@ class PythonCalls:
         self._answer = answer
         self._callables: dict[str, tuple[Callable[..., Any], bool]] = {}  # whether it is async
         self._threads = anyio.CapacityLimiter(PYTHON_THREADS_MAX)
-        self._closing = False
 
     def add(self, entry: PythonFunctionEntry) -> None:
         """Get a function ready to be called. Raises PythonFunctionMissing."""
@@ -59,10 +59,6 @@ class PythonCalls:
     def start(self, job: Job) -> None:
         """Run a call."""
         self._tasks().start_soon(self._run, job)
-
-    def close(self) -> None:
-        """From now on a cancellation is that of the node."""
-        self._closing = True
 
     async def _run(self, job: Job) -> None:
         outcome = codec.encode_failure(Failure("operation canceled", Kind.CANCELED, False))
@@ -77,7 +73,8 @@ class PythonCalls:
                     # As a Lua function's: the outcome says what, and this where.
                     _log.error("%s failed: %s", job.function.id, failure_of(error), extra={"stack": frames_of(error)})
             except asyncio.CancelledError:
-                if scope.cancel_called or self._closing:
+                # Also when it is the node that ends, up or not: what it was doing has no outcome, as nobody knows it.
+                if anyio.current_effective_deadline() == -math.inf:
                     raise
                 # Nobody cancelled this call: the function has let somebody else's cancellation out.
                 outcome = codec.encode_failure(Failure("the function was cancelled from inside", Kind.INTERNAL))

@@ -141,8 +141,7 @@ class MeshNames:
         )  # fmt: skip
         async with anyio.create_task_group() as tasks:
             await tasks.start(follower.run)
-            with anyio.fail_after(READY_S):
-                await follower.caught_up.wait()
+            await follower.catch_up(READY_S)
             tasks.start_soon(self._take_back_for_ever)
             task_status.started()
 
