@@ -28,6 +28,8 @@ LETTERS: Final = "chaos:letters"
 LOOK_EVERY_S: Final = 0.3
 # A checkpoint is saved about once a second.
 QUIET_S: Final = 20.0
+# Histories that are read at once.
+AT_ONCE: Final = 8
 
 
 async def collect(client: Client, record: Record, quiet_s: float = QUIET_S) -> None:
@@ -72,22 +74,32 @@ def _write_stream(record: Record, messages: list[StoredMessage]) -> None:
 
 async def _write_histories(client: Client, record: Record, messages: list[StoredMessage]) -> None:
     """One file for each workflow, with all of its runs. What is said not to be there is noted for the checker."""
-    history = client.history(QUEUE)
     runs: dict[str, list[int]] = defaultdict(list)
     for message in messages:
         parts = message.subject.split(".")
         if parts[5] == "start":
             runs[parts[4]].append(message.seq)
-    for id_token, seqs in runs.items():
-        key = WorkflowKey(QUEUE, untoken(id_token))
-        with new_history_file(record.directory / "histories" / f"{id_token}.jsonl") as file:
-            for seq in seqs:
-                try:
-                    recorded = await fetch_history(history, key, seq)
-                except NotFound as error:
-                    record.note("unexported", key.id, run=seq, why=str(error))
-                    continue
-                dump_history(file, recorded.header, recorded.events)
+    left = iter(runs.items())
+
+    async def write_some() -> None:
+        for id_token, seqs in left:
+            await _write_history(client, record, WorkflowKey(QUEUE, untoken(id_token)), seqs)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(AT_ONCE):
+            tasks.start_soon(write_some)
+
+
+async def _write_history(client: Client, record: Record, key: WorkflowKey, seqs: list[int]) -> None:
+    history = client.history(QUEUE)
+    with new_history_file(record.directory / "histories" / f"{token(key.id)}.jsonl") as file:
+        for seq in seqs:
+            try:
+                recorded = await fetch_history(history, key, seq)
+            except NotFound as error:
+                record.note("unexported", key.id, run=seq, why=str(error))
+                continue
+            dump_history(file, recorded.header, recorded.events)
 
 
 async def _leftovers(client: Client) -> dict[str, Any]:

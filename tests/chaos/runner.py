@@ -45,6 +45,8 @@ SAY_EVERY_S: Final = 5.0
 MEND_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 60.0
 DRAIN_TIMEOUT_S: Final = 90.0
+# To write down thousands of histories, on a machine that has other things to do.
+COLLECT_TIMEOUT_S: Final = 300.0
 HANGING_TIMEOUT_S: Final = 60.0
 CHECK_TIMEOUT_S: Final = 120.0
 TABLE_LINE: Final = "{:<28} {}"
@@ -241,10 +243,11 @@ async def _under_attack(
             if loading.cancel_scope.cancelled_caught:
                 outcome.problems.append(f"the load did not stop within {STOP_TIMEOUT_S:g} s of being told to")
             drained = anyio.current_time()
-            # The load has its own limit; ours is there in case that does not hold.
+            # The load has its own limit; ours is there in case that does not hold, and for what it writes down then.
             await _within(
-                DRAIN_TIMEOUT_S + 30.0, outcome, "the drain", lambda: load.drain(fleet.urls, record, DRAIN_TIMEOUT_S)
-            )
+                DRAIN_TIMEOUT_S + COLLECT_TIMEOUT_S, outcome, "the drain",
+                lambda: load.drain(fleet.urls, record, DRAIN_TIMEOUT_S),
+            )  # fmt: skip
             progress.look()
             watching.cancel_scope.cancel()
     done = Counter(action.kind for action in nemesis.done)
