@@ -48,7 +48,7 @@ DRAIN_TIMEOUT_S: Final = 90.0
 # To write down thousands of histories, on a machine that has other things to do.
 COLLECT_TIMEOUT_S: Final = 300.0
 HANGING_TIMEOUT_S: Final = 60.0
-CHECK_TIMEOUT_S: Final = 120.0
+CHECK_TIMEOUT_S: Final = 600.0
 TABLE_LINE: Final = "{:<28} {}"
 
 
