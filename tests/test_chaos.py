@@ -18,9 +18,11 @@ import pytest
 
 from mesh import follower, jetstream_api
 from tests.chaos import clock
+from tests.chaos.fleet import Process
 from tests.chaos.hosts import Hosts, may_be_private
 from tests.chaos.nemesis import (
     ALL,
+    ALL_NODES,
     CLUSTER_KINDS,
     FIRST_AFTER_S,
     KINDS,
@@ -31,8 +33,9 @@ from tests.chaos.nemesis import (
     plan,
     servers_of,
 )
-from tests.chaos.runner import main
+from tests.chaos.runner import main, troubles
 from tests.cluster import PROJECT, plain_environment
+from tests.waiting import wait_until
 
 NODES = ("n1", "n2", "n3")
 ONE, THREE = ("s1",), ("s1", "s2", "s3")
@@ -126,6 +129,42 @@ def test_no_node_is_the_target_of_two_actions_at_a_time() -> None:
             actions = [action for action in plan(seed, 120, NODES, ONE, KINDS) if node in nodes_of(action, NODES)]
             assert len({action.kind for action in actions}) > 3
             assert [later for now, later in _pairs(actions) if later.at_s < now.at_s + now.for_s] == []
+
+
+def test_a_handover_is_between_two_nodes_and_a_roll_of_all_nodes_or_all_servers() -> None:
+    actions = [action for seed in SEEDS for action in plan(seed, 120, NODES, THREE, KINDS)]
+    handovers = {tuple(nodes_of(action, NODES)) for action in actions if action.kind == "handover"}
+    assert handovers == set(itertools.permutations(NODES, 2))
+    assert {action.target for action in actions if action.kind == "roll"} == {ALL, ALL_NODES}
+
+
+async def test_a_process_that_fails_as_it_leaves_is_told(tmp_path: Path) -> None:
+    """One that leaves as it should is not, and one that ends by itself is."""
+    deaths = {}
+    for name, says in {"leaves": "exit 0", "fails": "exit 3"}.items():
+        command = ["sh", "-c", f"trap '{says}' TERM; echo up; while :; do sleep 0.01; done"]
+        process = Process(name, Hosts((name,)), command, tmp_path / name, plain_environment())
+        await process.start()
+        await wait_until(lambda process=process: "up" in process.said())  # type: ignore[misc]
+        await process.terminate()
+        assert not process.alive
+        deaths[name] = [(death.how, death.status) for death in process.deaths]
+    by_itself = Process("ends", Hosts(("ends",)), ["sh", "-c", "exit 4"], tmp_path / "ends", plain_environment())
+    await by_itself.start()
+    await wait_until(lambda: not by_itself.alive)
+    deaths["ends"] = [(death.how, death.status) for death in by_itself.deaths]
+    assert deaths == {"leaves": [], "fails": [("failed as it left", 3)], "ends": [("ended by itself", 4)]}
+
+
+def test_a_trace_in_the_log_of_a_node_is_told(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "n1.log").write_text("node n1 is ready\n")
+    (logs / "n2.log").write_text("node n2 is ready\nTraceback (most recent call last):\n")
+    (logs / "s1.log").write_text("Traceback (most recent call last):\n")
+    assert troubles(tmp_path) == [
+        "n2 met an error of ours, 1 times; the first at logs/n2.log:2: Traceback (most recent call last):"
+    ]
 
 
 def test_what_cannot_be_done_on_one_machine_is_named_with_the_reason() -> None:
