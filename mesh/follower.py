@@ -25,7 +25,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
@@ -146,6 +146,7 @@ class Follower:
         # Messages and flow control replies in their order, while paused.
         self._held: deque[Delivered | str] = deque()
         self._paused = False
+        self._checking = False  # whether the tail of the stream is being looked at; nothing is delivered meanwhile
         self._ended = False
         # What was in the stream when the consumer began, as a number of its messages; None = not known yet.
         self._backlog: int | None = None
@@ -167,7 +168,7 @@ class Follower:
     def resume(self) -> None:
         """Deliver what was held, and go on; stops when `deliver` pauses again."""
         self._paused = False
-        while self._held and not self._paused and not self._ended:
+        while self._held and not self._paused and not self._ended and not self._checking:
             item = self._held.popleft()
             if isinstance(item, str):
                 self._tell_to_go_on(item)
@@ -272,15 +273,50 @@ class Follower:
             wait_s = min(2 * wait_s, RETRY_MAX_S)
 
     async def _make_consumer(self) -> None:
+        """Make a consumer, and see at the same time whether the stream still has what was delivered.
+
+        What the consumer delivers meanwhile waits for that. Raises StreamRegressed.
+        """
         self._drop_consumer()
-        # A consumer may begin behind the end of the stream, so the server would not complain and we would wait.
-        info = await self._js.stream_info(self._stream)
-        await self._check_tail(info.last_seq)
-        if self._consumers:
+        seq, known, held = self._seq, self._known, len(self._held)
+        self._checking = True
+        try:
+            await self._both(lambda: self._check_tail(seq, known), lambda: self._create(seq + 1))
+        except BaseException:
+            self._drop_consumer()
+            self._seq, self._known = seq, known
+            while len(self._held) > held:
+                self._held.pop()
+            raise
+        finally:
+            self._checking = False
+        self._consumers += 1
+        if self._consumers > 1:
             self._on_renewed()
+        if not self._paused:
+            self.resume()
+        self._check_caught_up()
+
+    async def _both(self, *actions: Callable[[], Awaitable[None]]) -> None:
+        """Do both at the same time, the other one no more when one has failed; raise the error of one of them."""
+        failures: list[MeshError] = []
+
+        async def attempt(action: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await action()
+            except MeshError as error:
+                failures.append(error)
+                tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            for action in actions:
+                tasks.start_soon(attempt, action)
+        if failures:
+            raise failures[0]
+
+    async def _create(self, start_seq: int) -> None:
         inbox = self._conn.new_inbox()
         self._consumer = f"{self._prefix}-{secrets.token_hex(8)}"
-        self._consumers += 1
         self._consumer_seq = 0
         self._backlog = None
         self._subscription = self._conn.subscribe_direct(inbox, self._on_message)
@@ -288,7 +324,7 @@ class Follower:
             "name": self._consumer,
             "deliver_subject": inbox,
             "deliver_policy": "by_start_sequence",
-            "opt_start_seq": self._seq + 1,
+            "opt_start_seq": start_seq,
             "ack_policy": "none",
             "replay_policy": "instant",
             "max_deliver": 1,
@@ -308,17 +344,18 @@ class Follower:
         )
         # Messages may have come before this answer.
         self._backlog = int(answer["num_pending"]) + int(answer["delivered"]["consumer_seq"])
-        self._check_caught_up()
 
-    async def _check_tail(self, last_seq: int) -> None:
+    async def _check_tail(self, seq: int, known: tuple[int, int]) -> None:
         """See whether the stream still has what was delivered. Raises StreamRegressed.
 
         The last message is one for all: a server loses from the end, and gives the same numbers again.
         """
-        known_seq, known_ns = self._known
-        if last_seq < self._seq:
+        known_seq, known_ns = known
+        # A consumer may begin behind the end of the stream, so the server would not complain and we would wait.
+        last_seq = (await self._js.stream_info(self._stream)).last_seq
+        if last_seq < seq:
             kept = await self._last_not_after(known_ns, last_seq + 1) if known_ns else last_seq
-            raise StreamRegressed(self._stream, self._seq, kept, replaced=kept < last_seq)
+            raise StreamRegressed(self._stream, seq, kept, replaced=kept < last_seq)
         if not known_ns:
             return
         try:
@@ -425,7 +462,7 @@ class Follower:
         if data[:2] == ENVELOPE:
             data = self._js.opened(subject, data)
         message = Delivered(subject, seq, timestamp_ns, data, raw_headers, pending)
-        if self._paused or self._held:
+        if self._paused or self._held or self._checking:
             self._held.append(message)
         else:
             self._hand_over(message)
@@ -443,12 +480,12 @@ class Follower:
         stalled = headers.get("Nats-Consumer-Stalled")
         if stalled:
             self._in_turn(stalled)
-        elif sent is not None and not self._held:
+        elif sent is not None and not self._held and not self._checking:
             # Heartbeats come when there is nothing to send.
             self.caught_up.set()
 
     def _in_turn(self, flow_control: str) -> None:
-        if self._paused or self._held:
+        if self._paused or self._held or self._checking:
             self._held.append(flow_control)
         else:
             self._tell_to_go_on(flow_control)
@@ -477,7 +514,8 @@ class Follower:
             self._check_caught_up()
 
     def _check_caught_up(self) -> None:
-        if self._backlog is not None and self._consumer_seq >= self._backlog and not self._held:
+        is_all = self._backlog is not None and self._consumer_seq >= self._backlog
+        if is_all and not self._held and not self._checking:
             self.caught_up.set()
 
 

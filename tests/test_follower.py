@@ -384,6 +384,53 @@ async def test_a_stream_that_lost_what_was_delivered_ends_the_follower(nats_serv
         assert b.got == []
 
 
+class SlowToTell(JetStream):
+    """Says how the stream is only when it is let."""
+
+    def __init__(self, conn: Connection) -> None:
+        super().__init__(conn)
+        self.let = anyio.Event()
+
+    async def stream_info(self, stream: str) -> StreamInfo:
+        await self.let.wait()
+        return await super().stream_info(stream)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_nothing_is_delivered_before_the_tail_was_looked_at(nats_server: ServerFactory, is_whole: bool) -> None:
+    """The consumer is made at the same time, and what it sends may follow messages that are not those we know."""
+    async with bench(nats_server()) as b:
+        await b.publish("s.a", b"1", b"2", b"3")
+        known = await b.js.get_seq("S", 2)
+        assert known is not None
+        js = SlowToTell(b.conn)
+        before_ns = known.timestamp_ns if is_whole else known.timestamp_ns - 1
+        follower = Follower(b.conn, js, "S", [], 3, b.got.append, before_ns=before_ns)
+        failed: list[StreamRegressed] = []
+
+        async def follow() -> None:
+            try:
+                await follower.run()
+            except StreamRegressed as error:
+                failed.append(error)
+
+        b.tasks.start_soon(follow)
+        await wait_until(lambda: follower.statistics().held == 1)
+        await b.publish("s.a", b"4")
+        await wait_until(lambda: follower.statistics().held == 2)
+        assert b.got == []
+        assert not follower.caught_up.is_set()
+        js.let.set()
+        if is_whole:
+            await wait_until(lambda: b.data == [b"3", b"4"])
+            await wait_until(follower.caught_up.is_set)
+        else:
+            await wait_until(lambda: bool(failed))
+            assert b.got == []
+            assert (follower.last_seq, follower.statistics().held) == (2, 0)
+        b.tasks.cancel_scope.cancel()
+
+
 class CutOff(JetStream):
     """Asked of a cluster in which a server that was cut off says for so many times how the stream was before."""
 
