@@ -1,7 +1,9 @@
-"""Fixtures: a real nats-server for each test that asks for one."""
+"""Fixtures: a real nats-server for each test that asks for one. And what holds for a whole test run."""
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,20 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from tests.servers import ServerProcess
 
 ServerFactory = Callable[..., ServerProcess]
+
+
+BYTECODE = Path(__file__).parent.parent / ".cache" / "bytecode"
+
+
+def pytest_configure() -> None:
+    """Have Python keep what it compiles, also where the environment says not to, but then away from the sources.
+
+    A test run starts a thousand nodes and commands: compiling moonmesh was half of the start of each.
+    """
+    if sys.dont_write_bytecode:
+        sys.dont_write_bytecode, sys.pycache_prefix = False, str(BYTECODE)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # not set where Python was told so by its option -B
+        os.environ["PYTHONPYCACHEPREFIX"] = str(BYTECODE)
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc]  # the plugin has no types
