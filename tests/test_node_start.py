@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -101,3 +103,16 @@ async def test_a_node_whose_server_falls_silent_while_it_starts_says_so_as_of_an
     with pytest.raises(RequestTimeout, match=r"no answer to KV_mesh_(roster|names)"):
         async with a_mesh(nats_server().url, app):
             pass
+
+
+def test_what_most_nodes_do_not_need_is_not_imported_by_their_start() -> None:
+    """Importing is most of a start, and with it of what a takeover by a new node waits for."""
+    code = "import sys, node.cli.nodes, node.logs, node.node, node.process_settings; print(*sorted(sys.modules.keys() & set(sys.argv)))"
+    needless = (
+        "cryptography", "http.cookiejar", "http.server", "httpx2", "jsonschema", "opentelemetry", "prometheus_client",
+        "sqlite_utils",
+    )  # fmt: skip
+    said = subprocess.run(
+        [sys.executable, "-c", code, *needless], capture_output=True, text=True, check=True, timeout=50
+    )
+    assert said.stdout.split() == []

@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +22,7 @@ from mesh.rendezvous import NodeId
 from mesh.roster import BUCKET as ROSTER
 from mesh.server_settings import sync_interval
 from mesh.subjects import bucket_key_name, partition_filter, token
+from mesh.version import VERSION
 from node.api import directory
 from node.api.findings import Facts, Finding, Last, queue_of
 from node.api.mesh_checks import (
@@ -101,7 +101,7 @@ async def examine(client: Client, *, stores: Sequence[Path] = ()) -> Facts:
     await ask("sync", lambda: sync_interval(conn, stores))
     server_ahead_s = clocks.get("the server's", 0.0)
     return Facts(
-        version=_version(),
+        version=VERSION,
         server=conn.server_info,
         round_trip_s=found.get("round_trip_s"),
         account=found.get("account"),
@@ -229,10 +229,3 @@ async def _schedules(client: Client, infos: Iterable[dict[str, Any]]) -> dict[st
             subject = f"mesh.at.{token(queue)}.cron.>"
             found[queue] = len(await client.js.subject_counts(info["config"]["name"], subject))
     return found
-
-
-def _version() -> str:
-    try:
-        return version("moonmesh")
-    except PackageNotFoundError:
-        return "0.0.0"

@@ -20,6 +20,7 @@ from typing import Any, Final
 import click
 
 from node.cli.failing import exit_status, sentence
+from node.process_settings import collect_garbage_rarely
 
 # Name of a command: where it is, and its line in the help. In the order of the help.
 COMMANDS: Final = {
@@ -126,12 +127,9 @@ class Commands(click.Group):
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import PackageNotFoundError, version
+        from mesh.version import VERSION
 
-        try:
-            click.echo(f"mesh {version('moonmesh')}")
-        except PackageNotFoundError:
-            click.echo("mesh (not installed)")
+        click.echo(f"mesh {VERSION}")
         ctx.exit()
 
 
@@ -176,6 +174,8 @@ def _end_of_options(args: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit with its status."""
+    if arguments is None:  # the process is ours
+        collect_garbage_rarely()
     args = list(sys.argv[1:] if arguments is None else arguments)
     options = args[: _end_of_options(args)]
     debug = "--debug" in options or bool(os.environ.get("MESH_DEBUG"))

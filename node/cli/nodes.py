@@ -175,10 +175,10 @@ def tracing_asked_for(node_id: str) -> Tracing | None:
     settings = trace_settings(os.environ)
     if settings is None:
         return None
-    from node.node import moonmesh_version
+    from mesh.version import VERSION
     from node.telemetry.tracing import tracing_of
 
-    tracing = tracing_of(settings, node_id, moonmesh_version())
+    tracing = tracing_of(settings, node_id, VERSION)
     tracing.make_global()
     return tracing
 

@@ -13,7 +13,6 @@ import base64
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
@@ -168,6 +167,8 @@ class HttpClientModule:
 
 
 def _new_client() -> httpx2.AsyncClient:
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
     import httpx2
 
     # They log every request with its whole URL, and the headers of every answer: passwords, keys, cookies.

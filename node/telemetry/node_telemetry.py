@@ -13,7 +13,6 @@ import anyio.to_thread
 from node.telemetry.live_logs import LiveLogs
 from node.telemetry.loop_lag import LoopLag
 from node.telemetry.readings import Reading, read
-from node.telemetry.serving import Status, serving
 
 if TYPE_CHECKING:
     from node.node import Node
@@ -51,6 +50,9 @@ class NodeTelemetry:
         if address is None:
             yield ""
             return
+        # Imported when needed: a server of HTTP and the client of Prometheus are a part of a node's start that is felt.
+        from node.telemetry.serving import Status, serving
+
         async with serving(address, Status(self._read, self._why_not_ready)) as url:
             yield url
 
