@@ -27,10 +27,11 @@ setup: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/python -m examples.orders.demo
 
-# Two workers: most tests wait for processes and servers most of the time. One that dies ends the run: pytest-xdist would
-# wait for the rest of its tests for ever.
+# More workers than processors: most tests wait for processes and servers most of the time. A worker that dies ends the
+# run: pytest-xdist would wait for the rest of its tests for ever.
+WORKERS ?= 3
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2 --max-worker-restart 0
+	@$(BIN)/python -m pytest -n $(WORKERS) --max-worker-restart 0
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .

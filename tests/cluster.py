@@ -28,7 +28,7 @@ from anyio.streams.text import TextReceiveStream
 
 from mesh.groups import unwrapped
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 45.0  # a machine with much else to do, and nothing compiled yet
 STOP_TIMEOUT_S = 20.0
 PROJECT = Path(__file__).parent.parent
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
+from node.workflows.slack import give_back
 from tests.servers import ServerProcess
 
 ServerFactory = Callable[..., ServerProcess]
@@ -31,21 +34,59 @@ def pytest_configure() -> None:
         os.environ["PYTHONPYCACHEPREFIX"] = str(BYTECODE)
 
 
-class Together(LoadScopeScheduling):  # type: ignore[misc]  # the plugin has no types
-    """Keeps with one worker what shares something: the tests of a file, and all behaviours in Lua (`tests/lua`).
+# What takes longest, in this order: begun last it would keep one worker busy while the others have nothing left.
+LONGEST = (
+    "tests/fuzz/test_programs.py", "tests/lua", "tests/test_cli.py", "tests/test_kill_at_every_event.py",
+    "tests/test_mesh_run.py", "tests/test_bench.py", "tests/test_failover.py", "tests/test_chaos.py",
+    "tests/test_chaos_faults.py", "tests/test_sandbox_stalls.py", "tests/test_services_on_nodes.py",
+    "tests/test_example_orders.py", "tests/test_example_chat.py", "tests/test_encryption.py", "tests/test_workflows.py",
+    "tests/test_watchdog.py", "tests/test_server_death.py", "tests/test_calls.py", "tests/test_replay_properties.py",
+    "tests/test_cluster.py",
+)  # fmt: skip
 
-    Those share nodes and servers, which every worker would start anew. Marks of groups do not reach pytest-xdist 3.8
-    with pytest 9.2.
+
+def scope_of(nodeid: str) -> str:
+    """What a test stays together with: the tests of its file, and all behaviours in Lua (`tests/lua`)."""
+    file = nodeid.partition("::")[0]
+    return "tests/lua" if file.startswith("tests/lua/") else file
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, then with what has most tests."""
+    scopes = Counter(scope_of(item.nodeid) for item in items)
+    rank = {scope: number for number, scope in enumerate(LONGEST)}
+    items.sort(key=lambda item: (rank.get(scope := scope_of(item.nodeid), len(rank)), -scopes[scope], scope))
+
+
+def pytest_collection_finish() -> None:
+    """What is there for good, thousands of tests, is not to be looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage_goes_with_its_file() -> Iterator[None]:
+    """Lua VMs of many megabytes hang on objects that weigh nothing to Python, which sees no reason to look for them."""
+    yield
+    gc.collect()
+    give_back()
+
+
+class Together(LoadScopeScheduling):  # type: ignore[misc]  # the plugin has no types
+    """Keeps with one worker what shares something, such as nodes and servers, which every worker would start anew.
+
+    Marks of groups do not reach pytest-xdist 3.8 with pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "lua" if file.startswith("tests/lua/") else file
+        return scope_of(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
-    """Say which tests stay together; asked only when there are several workers."""
+    """Say which tests stay together; asked only when there are several workers. They keep the order they have."""
+    config.option.loadscopereorder = False
     return Together(config, log)
 
 

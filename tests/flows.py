@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from mesh import codec
@@ -81,26 +82,11 @@ class Flow:
             self.key,
             run,
             self.spec,
-            open_machine=self._open,
-            call_defaults=lambda function: self.defaults.get(function, {}),
+            # Nothing of ourselves: a flow and its VM go with the test, and not when Python next looks for cycles.
+            open_machine=partial(_opened, self.vm, source, modules),
+            call_defaults=partial(_options, self.defaults),
             marks=self.marks,
             id_token=token(workflow_id),
-        )
-
-    def _open(self, run: Run) -> Machine:
-        name = f"flow {abs(hash(self.source))}"
-        problem = self.vm.compile(name, self.source, "flow.lua")
-        if problem is not None:
-            raise SyntaxError(problem)
-        return self.vm.open(
-            UnitSpec(kind="workflow", entry_id="app:flow", code=name, modules=self.modules),
-            UnitIdentity(
-                pid=PID,
-                seed=b"seed",
-                info={"workflow_id": self.key.id, "run_id": str(run.run), "worker": "app:worker"},
-                context=dict(run.spec.context),
-                marks={mark.removeprefix("version:"): value for mark, value in run.marks.items()},
-            ),
         )
 
     # -- events, as they would be stored ---------------------------------------------------------------------
@@ -201,6 +187,27 @@ class Flow:
         """What the run ended with: a value or a Failure."""
         assert self.run.finished is not None, self.run.suspended or "the run has not ended"
         return self.run.finished.record.value()
+
+
+def _opened(vm: LuaVM, source: str, modules: tuple[str, ...], run: Run) -> Machine:
+    name = f"flow {abs(hash(source))}"
+    problem = vm.compile(name, source, "flow.lua")
+    if problem is not None:
+        raise SyntaxError(problem)
+    return vm.open(
+        UnitSpec(kind="workflow", entry_id="app:flow", code=name, modules=modules),
+        UnitIdentity(
+            pid=PID,
+            seed=b"seed",
+            info={"workflow_id": run.key.id, "run_id": str(run.run), "worker": "app:worker"},
+            context=dict(run.spec.context),
+            marks={mark.removeprefix("version:"): value for mark, value in run.marks.items()},
+        ),
+    )
+
+
+def _options(defaults: Mapping[str, Mapping[str, Any]], function: str) -> Mapping[str, Any]:
+    return defaults.get(function, {})
 
 
 def run_lua(source: str, *args: Any, vm: LuaVM | None = None, **options: Any) -> Any:

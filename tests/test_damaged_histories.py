@@ -151,7 +151,7 @@ def test_an_attempt_that_was_not_the_last_one_and_now_would_be_is_noticed() -> N
     assert flow.ok(1, "good", attempt=2) == ["call 2 a:c"]
     assert flow.ok(2) == ["call 3 a:d"]
     assert flow.replay().run.suspended == ""
-    flow.defaults = {"a:b": {"retry_policy": {"maximum_attempts": 1}}}
+    flow.defaults["a:b"] = {"retry_policy": {"maximum_attempts": 1}}
     assert flow.replay().run.suspended.startswith(
         "op 2, call a:c: it was asked for after 2 events, the code asks for it after as many, but others"
     )

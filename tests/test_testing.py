@@ -783,6 +783,7 @@ def conformance(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     return load_registry(directory, strict=True, environ={"LUA_SUITE_WEB_SERVER": "http://127.0.0.1:9"})
 
 
+@pytest.mark.timeout(180)
 def test_workflows_of_the_conformance_suite_behave_in_a_simulation(conformance: Registry) -> None:
     """All of them; those whose histories are short also with a crash after every event."""
     from tests.lua.behaviour import behaviour_files, read_behaviour

@@ -28,11 +28,12 @@ class Slack:
         if evictions - self._evictions < EVICTIONS_MIN or now_s < self._not_before_s:
             return False
         self._evictions, self._not_before_s = evictions, now_s + EVERY_S
-        await anyio.to_thread.run_sync(_trim)
+        await anyio.to_thread.run_sync(give_back)
         return True
 
 
-def _trim() -> None:
+def give_back() -> None:
+    """Give back what the C library keeps although it is free, where it can."""
     if sys.platform == "linux":
         # musl and others have no such function, and need none.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
