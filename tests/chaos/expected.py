@@ -59,6 +59,7 @@ def steps(sort: str, given: Mapping[str, Any], ended: Ended) -> list[Step]:
             names = ["price", "confirm", *(f"reserve:{item['name']}" for item in given["items"])]
             names += ["stamp"] if given["stamp"] else []
             names += ["deliver"] if given["letter"] else []
+            names += ["bulk"] if given.get("bulk_kb") else []
             taken = [Step(name) for name in names]
             return [*taken, Step("charge", ONCE)] if value.get("charge") == "charged" else taken
         case "saga":
@@ -93,6 +94,8 @@ def _order(given: Mapping[str, Any], ended: Ended, facts: Facts) -> list[str]:
         *_differs("arrived (in any order)", sorted(value.get("arrived") or ()), sorted(names)),
         *_differs("total", value.get("total"), sum(item["value"] for item in given["items"])),
         *_differs("letter", bool(value.get("letter")), bool(given["letter"])),
+        *([] if value.get("bulk", "") == "bulk" * 256 * given.get("bulk_kb", 0)
+          else [f"bulk has {len(value.get('bulk', ''))} characters that are not those of {given.get('bulk_kb')} KB"]),
         *([f"slept {value.get('slept_ms')} ms of {given['settle_ms']}"]
           if value.get("slept_ms", 0) < given["settle_ms"] else []),
     ]  # fmt: skip

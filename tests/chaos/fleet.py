@@ -49,6 +49,8 @@ EFFECTS: Final = "MESH_CHAOS_EFFECTS"
 # Enough for what the load writes in ten minutes, little enough to be filled in a moment (it is memory).
 DISK_MB: Final = 256
 BALLAST: Final = "ballast"
+# Little enough that what some workflows carry has to go through an object store.
+MESSAGE_BYTES_MAX: Final = 32 * 1024
 # What answers itself over the monitoring port must not go through somebody's proxy.
 _open = build_opener(ProxyHandler({})).open
 
@@ -417,6 +419,7 @@ def _configuration(server: Server, servers: Sequence[Server]) -> str:
         f'server_name: "{server.name}"',
         f'listen: "{server.address}:{server.client_port}"',
         f'http: "{server.address}:{server.monitor_port}"',
+        f"max_payload: {MESSAGE_BYTES_MAX}",
         f'jetstream {{ store_dir: "{server.store}", max_file_store: {DISK_MB}MB }}',
     ]
     if len(servers) > 1:

@@ -105,9 +105,10 @@ def _order(dice: random.Random, workflow: str, seed: int, shape: Shape) -> Scrip
     order |= shape.overrides.get("order", {})
     # An order does not listen: to be asked to stop changes nothing.
     asked_after_ms = dice.randint(1, 800) if dice.random() < 0.15 else 0
-    return Script(
-        workflow, "order", "chaos:order", order, asked_after_ms=asked_after_ms, raw_start=dice.random() < 0.25
-    )
+    raw_start = dice.random() < 0.25
+    # Servers of a run take 32 KB in a message.
+    order.setdefault("bulk_kb", dice.randint(20, 200) if dice.random() < 0.3 else 0)
+    return Script(workflow, "order", "chaos:order", order, asked_after_ms=asked_after_ms, raw_start=raw_start)
 
 
 def _saga(dice: random.Random, workflow: str, seed: int, shape: Shape) -> Script:

@@ -58,7 +58,7 @@ async def kill_in_turn(trial: Trial) -> None:
 
 
 def _orders(**order: Any) -> Callable[[], Shape]:
-    plain = {"price_flaky": 0, "retry_late": False, "decline": False, "letter": False, "stamp": False}
+    plain = {"price_flaky": 0, "retry_late": False, "decline": False, "letter": False, "stamp": False, "bulk_kb": 0}
 
     def shape() -> Shape:
         made = Shape(rate=30, at_most=12, sorts=("order",))

@@ -4,7 +4,7 @@ local funcs = require("funcs")
 
 local calls = {}
 
--- about = { workflow, key, seed }; step = { name, ms, flaky, decline, value, seen }
+-- about = { workflow, key, seed }; step = { name, ms, flaky, decline, value, seen, bulk }
 function calls.request(about, step)
   return {
     workflow = about.workflow,
@@ -16,6 +16,7 @@ function calls.request(about, step)
     decline = step.decline or false,
     value = step.value or 0,
     seen = step.seen,
+    bulk = step.bulk,
   }
 end
 

@@ -104,4 +104,5 @@ def _end(effect: Effect, request: dict[str, Any]) -> dict[str, Any]:
         effect.note("failed")
         raise ConnectionError(f"{request['step']} did not work this time")
     effect.note("end")
-    return {"token": effect.token, "value": request["value"]}
+    bulk = {"bulk": request["bulk"]} if request.get("bulk") else {}
+    return {"token": effect.token, "value": request["value"]} | bulk

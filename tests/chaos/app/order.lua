@@ -2,7 +2,7 @@
 -- stamp from a service that answers twice, a letter, and a confirmation that says which answers the order believed in.
 --
 --   order = { id, seed, price, price_flaky, charge_ms, decline, settle_ms, items = {{name, ms, flaky, value}}, stamp,
---             letter, retry_late, hold_ms }
+--             letter, retry_late, hold_ms, bulk_kb }
 
 local time = require("time")
 local uuid = require("uuid")
@@ -72,6 +72,16 @@ local function main(order)
     return nil, trouble
   end
   story.arrived, story.total = arrived, total
+
+  if (order.bulk_kb or 0) > 0 then
+    -- More than a message may hold: request, outcome and result go through an object store.
+    local bulk, lost = calls.call("chaos:work", about, { name = "bulk", bulk = string.rep("bulk", order.bulk_kb * 256) })
+    if lost then
+      return nil, lost
+    end
+    tokens.bulk = bulk.token
+    story.bulk = bulk.bulk
+  end
 
   if order.stamp then
     local funcs = require("funcs")
