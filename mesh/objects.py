@@ -73,6 +73,8 @@ AGAIN_S: Final = 0.1
 # A replica is behind by milliseconds; another one is asked when it is by more.
 LAG_TRIES: Final = 100
 LAG_AGAIN_S: Final = 0.01
+# For how long a server that was cut off may take itself for a leader.
+MISSING_S: Final = 10.0
 REMOVE_AT_ONCE: Final = 16
 # How long what belongs to no workflow is kept: nobody knows of it but a call that is under way.
 CALLS_KEPT_S: Final = 3600
@@ -325,22 +327,38 @@ class Objects:
     # ---- reading ---------------------------------------------------------------------------------------------------
 
     async def _chunks(self, bucket: str, reference: Reference) -> bytes:
-        """All chunks there are. A replica that answers may lag behind: the leader knows how many there must be."""
+        """All chunks there are.
+
+        A replica that answers may lag behind: the leader knows how many there must be. A server that was cut off calls
+        itself the leader for a moment, though, and lacks what the others have stored meanwhile. So in a cluster it is
+        believed that chunks are missing only when that is said for a while.
+        """
         subject = _chunk_subject(bucket, reference.name)
-        for tries in range(LAG_TRIES):
+        believed_at_s = anyio.current_time() + (MISSING_S if self._js.has_copies else 0.0)
+        tries = 0
+        while tries < LAG_TRIES:
             with suppress(NotFound):  # also said while a cluster has no leader
                 found = await self._read(bucket, subject, reference.size)
                 if len(found) >= reference.chunks:
                     return b"".join(found)
-            try:
-                counts = await self._js.subject_counts(_stream(bucket), subject)
-            except NotFound:
-                raise ObjectMissing(bucket, reference.name, "there is no such bucket") from None
-            if counts.get(subject, 0) < reference.chunks:
-                raise ObjectMissing(bucket, reference.name, f"{counts.get(subject, 0)} of {reference.chunks} chunks")
+            if missing := await self._missing(bucket, reference):
+                if anyio.current_time() >= believed_at_s:
+                    raise ObjectMissing(bucket, reference.name, missing)
+                await anyio.sleep(AGAIN_S)
+                continue
             if tries:
                 await anyio.sleep(LAG_AGAIN_S)
+            tries += 1
         raise RequestTimeout(f"the object {reference.name}: every replica lags behind", LAG_TRIES * LAG_AGAIN_S)
+
+    async def _missing(self, bucket: str, reference: Reference) -> str:
+        """What the leader says that is not there of an object, "" for nothing."""
+        subject = _chunk_subject(bucket, reference.name)
+        try:
+            count = (await self._js.subject_counts(_stream(bucket), subject)).get(subject, 0)
+        except NotFound:
+            return "there is no such bucket"
+        return "" if count >= reference.chunks else f"{count} of {reference.chunks} chunks"
 
     async def _read(self, bucket: str, subject: str, size: int) -> list[bytes]:
         """The chunks under a subject; little more than the size, however many somebody has added."""

@@ -11,6 +11,7 @@ from typing import Any
 import nats
 import pytest
 
+import mesh.objects
 from mesh.connection import ConnectOptions, connect
 from mesh.errors import ServerRefused, Undecodable
 from mesh.jetstream import JetStream
@@ -26,6 +27,7 @@ from mesh.references import (
     reference_to,
     run_of,
 )
+from mesh.stored_messages import StoredMessage
 from store.streams import ensure_queue
 from tests.conftest import ServerFactory
 from tests.servers import ServerProcess
@@ -101,6 +103,43 @@ async def test_a_missing_chunk_and_a_changed_one_are_told_apart(nats_server: Ser
         short = await store.put(QUEUE, "order-1", "start", b"xyz")
         with pytest.raises(ObjectDamaged, match="3 bytes instead of 4"):
             await store.get(QUEUE, short._replace(size=4))
+
+
+async def test_what_a_cluster_calls_missing_is_asked_for_again(
+    nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was cut off answers as the leader for a moment. Whoever believes it suspends a sound workflow."""
+
+    class CutOff(JetStream):
+        """Of a cluster, and asked through a server that lacks the last chunk, for the first few times."""
+
+        answers = 0
+
+        @property
+        def has_copies(self) -> bool:
+            return True
+
+        async def batch_get(self, *args: Any, **options: Any) -> list[StoredMessage]:
+            return (await super().batch_get(*args, **options))[: -1 if self.answers else None]
+
+        async def subject_counts(self, *args: Any) -> dict[str, int]:
+            counts = await super().subject_counts(*args)
+            if not self.answers:
+                return counts
+            self.answers -= 1
+            return {subject: count - 1 for subject, count in counts.items()}
+
+    monkeypatch.setattr(mesh.objects, "MISSING_S", 0.5)
+    async with objects(nats_server()) as (js, store):
+        data = os.urandom(2 * CHUNK_BYTES)
+        whole = await store.put(QUEUE, "order-1", "ret", data)
+        asked = CutOff(js.conn)
+        asked.answers = 3
+        assert await asked.objects.get(QUEUE, whole) == data
+        assert asked.answers == 0
+        asked.answers = 1000
+        with pytest.raises(ObjectMissing, match="1 of 2 chunks"):
+            await asked.objects.get(QUEUE, whole)
 
 
 async def test_what_is_added_behind_an_object_is_not_of_it(nats_server: ServerFactory) -> None:
