@@ -23,6 +23,7 @@ from mesh.events import HEADER_FROM, HEADER_ONCE, Event, StartSpec, decode_start
 from mesh.failure import Failure
 from mesh.subjects import WorkflowKey, token, untoken
 from node.machine.vm import LuaVM, Machine, UnitIdentity, UnitSpec
+from node.workflows.attempts import VERDICT_MARK
 from node.workflows.ops import (
     Abandon,
     Dispatch,
@@ -113,7 +114,7 @@ class Flow:
         for effect in effects:
             if isinstance(effect, Dispatch | Perform):
                 self.prints[effect.op.n] = (effect.op.fp, effect.op.seen)
-        texts = [told(effect) for effect in effects]
+        texts = _told(effects)
         self.steps.append(texts)
         return texts
 
@@ -156,13 +157,28 @@ class Flow:
         data = codec.encode(body) if raw is None else raw
         return self.event("signal", token(topic), data=data, headers=headers, after_ms=after_ms)
 
+    @property
+    def verdicts(self) -> list[str]:
+        """What the last event has had decided about failed attempts, to be recorded."""
+        return [told(effect) for effect in self.effects if _is_verdict(effect)]
+
+    def record_marks(self) -> None:
+        """Record the marks of the last event, as the engine does before anything that follows from it."""
+        for effect in self.effects:
+            if isinstance(effect, WriteMark):
+                self.event("mark", str(self.run.run), token(effect.name), data=effect.payload)
+                self.run.mark_recorded(effect.name)
+
     # -- replay ----------------------------------------------------------------------------------------------
 
     def replay(
         self, *, events: Iterable[Event] | None = None, marks: Mapping[str, Any] | None = None,
-        source: str | None = None, vm: LuaVM | None = None,
+        source: str | None = None, vm: LuaVM | None = None, defaults: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Flow:  # fmt: skip
-        """The same history (or these events of it) applied to a fresh machine in a fresh VM, as a new owner does."""
+        """The same history (or these events of it) applied to a fresh machine in a fresh VM, as a new owner does.
+
+        defaults: what the registry says of functions by now.
+        """
         history = list(self.events if events is None else events)
         recorded = dict(self.marks)
         for event in history:
@@ -170,7 +186,8 @@ class Flow:
                 with suppress(Undecodable):
                     recorded.setdefault(untoken(event.args[1]), codec.decode(event.data))
         again = Flow(
-            source or self.source, spec=self.spec, marks=recorded if marks is None else marks, defaults=self.defaults,
+            source or self.source, spec=self.spec, marks=recorded if marks is None else marks,
+            defaults=self.defaults if defaults is None else defaults,
             modules=self.modules, workflow_id=self.key.id, run=self.run.run, vm=vm,
         )  # fmt: skip
         last = last_step(history, self.run.run)
@@ -180,7 +197,7 @@ class Flow:
 
     def outstanding(self) -> list[str]:
         """What still lacks an outcome, as texts."""
-        return [told(effect) for effect in self.run.outstanding()]
+        return _told(self.run.outstanding())
 
     @property
     def result(self) -> Any:
@@ -217,14 +234,24 @@ def run_lua(source: str, *args: Any, vm: LuaVM | None = None, **options: Any) ->
     return flow.result
 
 
+def _told(effects: Sequence[Effect]) -> list[str]:
+    """Effects as short texts, but that what becomes of each failed attempt is recorded: `Flow.verdicts` has that."""
+    return [told(effect) for effect in effects if not _is_verdict(effect)]
+
+
+def _is_verdict(effect: Effect) -> bool:
+    return isinstance(effect, WriteMark) and effect.name.startswith(VERDICT_MARK)
+
+
 def told(effect: Effect) -> str:
     """An effect as a short text."""
     match effect:
         case Dispatch(op):
             return f"call {op.n} {op.target}" + (f" attempt {op.attempt}" if op.attempt > 1 else "")
-        case RetryLater(op, due_ns, drop_seq):
+        case RetryLater(op, due_ns, drop):
             text = f"retry {op.n} {op.target} attempt {op.attempt} at +{(due_ns - T0_NS) / 1e6:g}ms"
-            return text + (f" dropping {drop_seq}" if drop_seq else "") + (" durably" if op.durable else "")
+            dropping = " dropping " + " and ".join(str(seq) for seq in drop) if drop else ""
+            return text + dropping + (" durably" if op.durable else "")
         case SetTimer(name, due_ns):
             return f"timer {name} +{(due_ns - T0_NS) / 1e6:g}ms"
         case Abandon(n, op):

@@ -133,8 +133,8 @@ class Live:
         effects: list[Effect] = list(self.flow.effects)
         self.picture()
         for effect in effects:
-            if isinstance(effect, RetryLater) and effect.drop_seq:
-                self.dropped[effect.drop_seq] = len(self.flow.events)
+            if isinstance(effect, RetryLater):
+                self.dropped |= dict.fromkeys(effect.drop, len(self.flow.events))
         for effect in effects:
             if isinstance(effect, WriteMark):
                 self.flow.event("mark", str(RUN), token(effect.name), data=effect.payload)

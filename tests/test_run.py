@@ -575,6 +575,8 @@ def test_long_pauses_are_timers_of_the_server() -> None:
     flow.start()
     assert not flow.run.quiet()
     assert flow.fails(1, "one") == ["retry 1 a:b attempt 2 at +5000ms durably"]
+    assert not flow.run.quiet()  # what was decided is not recorded yet
+    flow.record_marks()
     assert flow.run.quiet()
     assert flow.tick("retry-1-2", after_ms=5000) == ["call 1 a:b attempt 2"]
     assert not flow.run.quiet()

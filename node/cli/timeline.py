@@ -12,6 +12,7 @@ from typing import Any, Final
 from mesh import codec
 from mesh.events import MARK_LOST
 from node.cli.printing import clock, one_line, shortened
+from node.workflows.attempts import VERDICT_MARK
 from node.workflows.ops import fingerprint
 
 COLUMNS: Final = ("n", "time", "after", "event", "step", "ran", "node", "detail")
@@ -125,6 +126,14 @@ def words(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> str
             return "suspended for good"
         case "unreadable":
             return f"unreadable: {event['event']}"
+        case "mark" if _is_verdict(event):
+            n, _, attempt = str(event["name"]).removeprefix(VERDICT_MARK).partition("-")
+            again = isinstance(event["value"], int)
+            return (
+                f"op {n} is tried again after attempt {attempt}"
+                if again
+                else f"op {n} given up after attempt {attempt}"
+            )
         case "mark":
             return f"decided {str(event['name']).removeprefix('version:')}"
         case "attrs" if "memo" in event:
@@ -139,6 +148,11 @@ def words(event: Mapping[str, Any], ops: Mapping[int, Mapping[str, Any]]) -> str
             return _ENDS.get(str(event["status"]), str(event["status"]))
         case kind:
             return str(kind)
+
+
+def _is_verdict(event: Mapping[str, Any]) -> bool:
+    """Whether a mark says what was decided about a failed attempt."""
+    return str(event["name"]).startswith(VERDICT_MARK) and isinstance(event.get("value"), int | str)
 
 
 def _outcome_words(event: Mapping[str, Any], op: Mapping[str, Any]) -> str:
@@ -192,6 +206,8 @@ def detail(event: Mapping[str, Any]) -> str:
                 parts.append(f"goes on from run {event['base']}, sequence {event['base_seq']}")
             if event.get("reason"):
                 parts.append(f"reason: {event['reason']}")
+        case "mark" if _is_verdict(event) and isinstance(event["value"], int):
+            parts.append(f"in {lasting(event['value'] / 1e9)}")
         case "signal" | "mark":
             parts.append(codec.to_json(event["value"]))
         case "attrs" if "memo" in event:

@@ -357,10 +357,10 @@ class Engine:
         match effect:
             case Dispatch(op):
                 self._calls.dispatch(self._place(instance, run), op)
-            case RetryLater(op, due_ns, drop_seq):
+            case RetryLater(op, due_ns, drop):
                 self._retry_later(instance, op, due_ns)
-                if drop_seq:
-                    self.stream.delete(instance.key, drop_seq)
+                for seq in drop:
+                    self.stream.delete(instance.key, seq)
             case SetTimer(name, due_ns):
                 self._set_timer(instance, run.run, name, due_ns)
             case Abandon(n, op):

@@ -159,14 +159,17 @@ class Effects:
             self.calls.dispatch(instance.key, run, effect.op, recovering=_may_be_under_way(instance, effect.op))
         else:
             self.calls.retry_later(instance.key, run, effect.op, effect.due_ns)
-        if effect.drop_seq:
-            self._background.start_soon(self._drop_attempt, instance.key, effect.drop_seq)
+        if effect.drop:
+            self._background.start_soon(self._drop_attempt, instance.key, effect.drop)
 
-    async def _drop_attempt(self, key: WorkflowKey, seq: int) -> None:
-        try:
-            await self._js.delete_message(stream_name(key.queue), seq)
-        except MeshError as error:
-            _log.debug("failed attempt at sequence %d kept: %s", seq, error)
+    async def _drop_attempt(self, key: WorkflowKey, seqs: tuple[int, ...]) -> None:
+        """Delete what is recorded of a failed attempt, in this order: what is left must still make sense."""
+        for seq in seqs:
+            try:
+                await self._js.delete_message(stream_name(key.queue), seq)
+            except MeshError as error:
+                _log.debug("failed attempt at sequence %d kept: %s", seq, error)
+                return
 
     def _abandon(self, instance: Instance, run: Run, n: int, op: OpState | None) -> None:
         if op is None:

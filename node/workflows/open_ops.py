@@ -129,5 +129,5 @@ def _outstanding(op: OpState) -> Effect:
     if op.stopping and op.due_ns:
         return Stop(op)
     if op.failed_seq and op.due_ns:
-        return RetryLater(op, op.due_ns, 0)
+        return RetryLater(op, op.due_ns)
     return Dispatch(op)

@@ -15,7 +15,7 @@ from mesh.imported import Origin
 from mesh.subjects import WorkflowKey, token
 from node.machine.code import Code
 from node.machine.vm import LuaVM, Machine, UnitIdentity
-from node.workflows.run import Run
+from node.workflows.run import VERSION_MARK, Run
 
 
 class Opening:
@@ -66,12 +66,14 @@ class Opening:
             "workflow_id": who.id, "run_id": str(who.run), "workflow_type": run.type_name, "task_queue": who.queue,
             "namespace": "default", "attempt": spec.attempt, "worker": self._host.worker,
         }  # fmt: skip
-        marks = {name.removeprefix("version:"): value for name, value in run.marks.items()}
+        versions = {
+            name.removeprefix(VERSION_MARK): value for name, value in run.marks.items() if name.startswith(VERSION_MARK)
+        }
         unit = self._code.prepare(vm, "workflow", entry_id)
         return vm.open(
             unit,
             UnitIdentity(
-                pid=self._host.pid(who.id), seed=seed, info=info, context=spec.context, marks=marks,
+                pid=self._host.pid(who.id), seed=seed, info=info, context=spec.context, marks=versions,
                 logs_in_replay=self._log_in_replay,
             ),
         )  # fmt: skip

@@ -32,6 +32,7 @@ class OpState:
     durable: the next attempt waits for a timer of the server.
     stopping: the code has asked the call to stop and waits for its end. told: by this owner, the host was told so.
     failed_seq: the latest failed attempt in the history, 0 for none. overtaken: an older attempt has failed after it.
+    decided_seq: where it is recorded that this one is made again.
     """
 
     n: int
@@ -50,6 +51,7 @@ class OpState:
     claimed: bool = False
     durable: bool = False
     failed_seq: int = 0
+    decided_seq: int = 0
     overtaken: bool = False
     last_failure: str = ""
     stopping: bool = False
@@ -65,14 +67,14 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """Call again at due_ns; the failed attempt stored at drop_seq may be deleted (0 = none).
+    """Call again at due_ns; what is recorded of the attempt before may be deleted, in the order of `drop` (sequences).
 
     begun_ns: when the attempt that failed was due; 0 when that was the first, or is not known any more.
     """
 
     op: OpState
     due_ns: int
-    drop_seq: int
+    drop: tuple[int, ...] = ()
     begun_ns: int = 0
 
 

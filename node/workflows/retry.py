@@ -1,6 +1,6 @@
 """When a failed attempt is tried again (contract 11.6). Pure: attempt and failure in, delay out.
 
-The same decision is taken live and in replay, so it depends on the recorded failure and the policy and on nothing else.
+What a policy has decided about a call of a workflow is recorded (`node.workflows.attempts`), as policies change.
 """
 
 from __future__ import annotations
@@ -70,18 +70,25 @@ class RetryPolicy:
 
     def retry_state(self, attempt: int, failure: Failure) -> RetryState:
         """Why a failure is final, or that it is not."""
-        if failure.kind == Kind.CANCELED:
-            return RetryState.CANCEL_REQUESTED
-        if failure.kind == UNKNOWN_OUTCOME or failure.kind in self.non_retryable:
-            return RetryState.NON_RETRYABLE
-        if failure.kind == Kind.TIMEOUT and "timeout_type" in failure.details:
-            if failure.details["timeout_type"] not in _RETRYABLE_TIMEOUTS:
-                return RetryState.TIMEOUT
-        elif failure.retryable is False:
+        anyhow = final_anyhow(failure)
+        if anyhow is not None:
+            return anyhow
+        if failure.kind in self.non_retryable:
             return RetryState.NON_RETRYABLE
         if self.maximum_attempts and attempt >= self.maximum_attempts:
             return RetryState.MAXIMUM_ATTEMPTS
         return RetryState.IN_PROGRESS
+
+
+def final_anyhow(failure: Failure) -> RetryState | None:
+    """Why a failure is final under every policy; None when the policy decides."""
+    if failure.kind == Kind.CANCELED:
+        return RetryState.CANCEL_REQUESTED
+    if failure.kind == UNKNOWN_OUTCOME:
+        return RetryState.NON_RETRYABLE
+    if failure.kind == Kind.TIMEOUT and "timeout_type" in failure.details:
+        return None if failure.details["timeout_type"] in _RETRYABLE_TIMEOUTS else RetryState.TIMEOUT
+    return RetryState.NON_RETRYABLE if failure.retryable is False else None
 
 
 def decode_policy(table: Mapping[str, Any] | None) -> RetryPolicy:

@@ -33,7 +33,14 @@ from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey
 from node.machine.vm import Machine, Op
 from node.telemetry.run_trace import PassedTrace, RunTrace
-from node.workflows.attempts import RETRY_TICK, attempt_failed, pause_over
+from node.workflows.attempts import (
+    RETRY_TICK,
+    VERDICT_MARK,
+    attempt_failed,
+    pause_over,
+    verdict_mark,
+    verdict_recorded,
+)
 from node.workflows.call_options import CallOptions
 from node.workflows.chain import AtEnd, deadline_ns, end_record, retry_state
 from node.workflows.children import Children, child_pid
@@ -67,6 +74,8 @@ _WRITTEN_BY_OTHERS: Final = frozenset({"signal", "ret", "exit", "kill"})
 # What is in them is nobody's to read, so it keeps nobody waiting.
 _SAY_NOTHING: Final = frozenset({"cancel", "tick", "claim"})
 _NO_STEP: Final = frozenset({"mark", "claim", "monitor", "attrs"})
+# `workflow.version("x")` is the mark `version:x`.
+VERSION_MARK: Final = "version:"
 TOPOLOGY_PID: Final = "{|topology}"
 
 
@@ -287,13 +296,19 @@ class Run:
         return self._resolve(op, outcome, more)
 
     def _call_failed(self, op: OpState, attempt: int, failure: Failure, event: Event, more: bool) -> list[Effect]:
-        follows = attempt_failed(op, self.ops.call_options(op.n), attempt, failure, event)
+        recorded = self.marks.get(verdict_mark(op.n, attempt))
+        follows, mark = attempt_failed(op, self.ops.call_options(op.n), attempt, failure, event, recorded)
+        effects: list[Effect] = []
+        if mark is not None:
+            self._unrecorded[mark.name] = mark.payload
+            effects.append(mark)
         if isinstance(follows, bytes):
             self._count(event)
-            return self._resolve(op, follows, more)
-        if follows is not None and follows.drop_seq < self.run:
-            follows = replace(follows, drop_seq=0)  # recorded for the run this one rests on
-        return [follows] if follows is not None else []
+            return effects + self._resolve(op, follows, more)
+        if follows is not None:
+            own = tuple(seq for seq in follows.drop if seq > self.run)  # not of the run this one rests on
+            effects.append(replace(follows, drop=own))
+        return effects
 
     def _resolve(self, op: OpState, outcome: bytes, more: bool) -> list[Effect]:
         self.ops.drop(op)
@@ -385,8 +400,16 @@ class Run:
         return self._deliver(message, more)
 
     def _on_mark(self, event: Event, _more: bool) -> list[Effect]:
-        if event.run != self.run or event.args[1] not in (MARK_LOST, MARK_STUCK):
-            return []  # the others are given to the run when it is made
+        if event.run != self.run:
+            return []
+        if event.args[1] not in (MARK_LOST, MARK_STUCK):
+            # What the others say is given to the run when it is made.
+            if event.args[1].startswith(VERDICT_MARK):
+                n, _, attempt = event.args[1].removeprefix(VERDICT_MARK).partition("-")
+                op = self.open.get(int(n)) if n.isdecimal() else None
+                if op is not None:
+                    verdict_recorded(op, attempt, event.seq)
+            return []
         try:
             self.suspended = str(codec.decode(event.data))
         except Undecodable:
@@ -474,7 +497,7 @@ class Run:
                 self.ops.drop(dropped)
             effects.append(Abandon(n, dropped))
         elif kind == "mark":
-            name, payload = f"version:{op.target}", op.payload or b""
+            name, payload = f"{VERSION_MARK}{op.target}", op.payload or b""
             self._unrecorded[name] = payload
             effects.append(WriteMark(name, payload))
         elif kind == "attrs":

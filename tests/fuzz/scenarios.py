@@ -187,8 +187,8 @@ class _Recorder:
         recording.stood.append(where(run, now_ns))
         recording.now_ns.append(now_ns)
         for effect in effects:
-            if isinstance(effect, RetryLater) and effect.drop_seq:
-                recording.dropped[effect.drop_seq] = len(recording.events) - 1
+            if isinstance(effect, RetryLater):
+                recording.dropped |= dict.fromkeys(effect.drop, len(recording.events) - 1)
             elif isinstance(effect, WriteMark):
                 recording.marked[effect.name] = len(recording.events) - 1
         recording.end = how_ended(run)
