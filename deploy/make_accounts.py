@@ -91,7 +91,8 @@ def function_permissions() -> dict[str, object]:
     """A function host: it takes calls and answers each once, claims those that may run once, and calls functions.
 
     It says in one key that it is there. An answer is what the server saw a request for (`allow_responses`), so no
-    outcome of another call can be written; one answer a request, as what is remembered of the others piles up.
+    outcome of another call is written by mistake; one answer a request, as what is remembered of the others piles up.
+    By intent it is: a call to itself with another reply subject is a request, too (docs/security.md).
     """
     return {
         "publish": [

@@ -165,15 +165,26 @@ def claim_of_ret(ret: str) -> str:
 EVERY_INTAKE: Final = ("mesh.in.*.*.start", "mesh.in.*.*.signal.*", "mesh.in.*.*.cancel")
 
 
+# Where services outside of the mesh answer a workflow's call.
+OUTCOME_INTAKE: Final = "mesh.in.*.*.ret.>"
+
+
+def to_intake(ret: str) -> str:
+    """Where an outcome is handed in that is to be looked at before it is stored under its subject, `mesh.wf...`."""
+    return "mesh.in." + ret.removeprefix("mesh.wf.")
+
+
 def of_intake(subject: str) -> str | None:
     """The `mesh.wf` subject that a `mesh.in` one stands for; None when nothing there would be an event."""
     parts = subject.split(".")
     if len(parts) < 5 or parts[:2] != ["mesh", "in"] or not can_be_named(subject) or not is_canonical(parts[3]):
         return None
+    target = ".".join(("mesh", "wf", *parts[2:]))
     match parts[4:]:
         case ["start" | "cancel"] | ["signal", _]:
-            return ".".join(("mesh", "wf", *parts[2:]))
-    return None
+            return target
+    # As an owner has named it, with what its code had seen.
+    return target if len(parts) == 10 and _OUTCOME.fullmatch(target) is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
-"""What somebody in another account may have stored of a workflow: which headers, and nothing else than what it says.
+"""What somebody outside of the mesh may have stored of a workflow: which headers, and nothing else than what it says.
 
 A header can do more than its message: with `Nats-Rollup: all` the server deletes all else in the stream, others make
 schedules, let messages expire, or keep back those of others (`Nats-Msg-Id`); and those of ours say who has sent a
-message or that it happened elsewhere. Permissions of NATS see subjects only. So clients do not reach the stream, and
-what they publish is looked at here, by a list of what may pass.
+message or that it happened elsewhere. Permissions of NATS see subjects only. So clients, and services that answer a
+workflow's call (`function.nats`), do not reach the stream: what they publish is looked at here, by a list of what may
+pass.
 
 Pure. Not here: taking and passing on (`node.intake`).
 """
@@ -34,7 +35,11 @@ _ADMITTED: Final = {
     "start": frozenset({_EXPECTED, _MSG_ID, HEADER_WORKFLOW.encode(), HEADER_HOST.encode()}),
     "signal": frozenset({_MSG_ID, HEADER_ONCE.encode()}),
     "cancel": frozenset({_MSG_ID}),
+    "ret": frozenset({b"Nats-Service-Error", b"Nats-Service-Error-Code"}),
 }
+# Where all others are left out instead of refused: a service that answers hears of no refusal and does not answer
+# again, and some send back the headers of the request.
+_LEFT_OUT: Final = frozenset({"ret"})
 _FROM_OUTSIDE: Final = f"{HEADER_INTAKE}: 1".encode()
 # So that no identity of outside is one of a workflow's messages (`<queue>/<id>/<run>/<n>`), or of another account's.
 OUTSIDE: Final = "outside"
@@ -64,7 +69,7 @@ def admit(subject: str, data: bytes, raw_headers: bytes | None) -> Admitted:
     """What a message on a `mesh.in` subject becomes. Raises NotAdmitted."""
     target = of_intake(subject)
     if target is None:
-        raise NotAdmitted("is no start, signal or cancel of a workflow, or its id is not written as ids are", subject)
+        raise NotAdmitted("is no start, signal, cancel or outcome, or its id is not written as ids are", subject)
     kind = target.split(".", 5)[4]
     lines = _admitted_lines(kind, target, raw_headers)
     if kind == "start":
@@ -95,6 +100,8 @@ def _admitted_lines(kind: str, target: str, raw_headers: bytes | None) -> list[b
             continue
         if not name.lower().startswith(_RESERVED):
             lines.append(b"%s: %s" % (name, value))
+            continue
+        if name not in _ADMITTED[kind] and kind in _LEFT_OUT:
             continue
         if name not in _ADMITTED[kind] or name in reserved:
             raise NotAdmitted(f"is no header that others may set, or set twice, in a {kind}", name.decode())

@@ -349,6 +349,33 @@ async def test_an_observer_follows_a_stream_without_a_consumer(servers: SecuredS
 
 # -- headers, which permissions do not see -----------------------------------------------------------------------------
 
+
+async def test_a_function_host_that_means_harm_is_not_kept_out_by_its_permissions(
+    servers: SecuredServers, app: Path
+) -> None:
+    """As docs/security.md warns. Should a server some day refuse this, the role can be trusted with less."""
+    subject = "mesh.wf.orders.nobody.signal.t"
+    async with (
+        a_node_as(servers, "node", app),
+        as_role(servers, "functions") as host,
+        as_role(servers, "operator") as op,
+    ):
+        streams = JetStream(op)
+        host.publish_nowait(subject, b"refused")
+        await host.flush()
+        before = (await streams.stream_info("WF_orders")).last_seq
+        host.subscribe_direct("mesh.fn.app.me", lambda _subject, reply, *_: host.publish_nowait(reply, b"x"))
+        host.publish_nowait("mesh.fn.app.me", b"", subject)
+
+        async def is_stored() -> bool:
+            return (await streams.stream_info("WF_orders")).last_seq == before + 1
+
+        await wait_until_async(is_stored)
+        stored_as = await streams.get_seq("WF_orders", before + 1)
+        assert stored_as is not None
+        assert stored_as.data == b"x"
+
+
 VICTIM = "mesh.wf.orders.victim"
 DANGEROUS = {
     "Nats-Rollup: all": ("signal.t", {"Nats-Rollup": "all"}),

@@ -1,12 +1,14 @@
-"""What clients in other accounts have stored of workflows: which headers may pass, and what a start may say."""
+"""What others have stored of workflows: which headers may pass, and what a start may say."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mesh.connection import connect
+from mesh.connection import ConnectOptions, connect
 from mesh.errors import Undecodable
 from mesh.events import Base, EndRecord, NotForOthers, Parent, StartSpec, decode_start
 from mesh.history import History
@@ -17,6 +19,7 @@ from node.admission import NotAdmitted, admit
 from node.workflows.engine import _FIRST_START
 from node.workflows.others import _was_told
 from store.streams import ensure_queue
+from tests.apps import a_mesh, write_app
 from tests.conftest import ServerFactory
 
 START, SIGNAL, CANCEL = (f"mesh.in.orders.o-1.{kind}" for kind in ("start", "signal.approve", "cancel"))
@@ -198,3 +201,76 @@ async def test_whether_an_ended_workflow_was_told_something_is_not_for_others_to
         assert not await _was_told(History(js, "orders"), key, f"Mesh-Once: {once}")
         await js.publish(key.signal("t"), b"x", headers={"Mesh-Once": once})
         assert await _was_told(History(js, "orders"), key, f"Mesh-Once: {once}")
+
+
+OUTCOME = "mesh.in.orders.o-1.ret.5.1.1.abcdef0123.2-00000000"
+TWO_ACCOUNTS = """
+accounts {
+  MESH {
+    jetstream: enabled
+    users: [ { user: mesh, password: mesh } ]
+    imports: [ { service: { account: SHIPPING, subject: shipping.> } } ]
+  }
+  SHIPPING {
+    users: [ { user: shipping, password: shipping } ]
+    exports: [ { service: shipping.> } ]
+  }
+}
+"""
+HOSTILE = {
+    "Nats-Rollup": {"Nats-Rollup": "all"},
+    "Nats-Schedule": {
+        "Nats-Schedule": "@at 2020-01-01T00:00:00Z",
+        "Nats-Schedule-Target": "mesh.wf.orders.victim.end.1",
+    },
+    "Nats-TTL": {"Nats-TTL": "1s"},
+    "Nats-Msg-Id": {"Nats-Msg-Id": "orders/victim/1/kill"},
+    "Mesh-From": {"Mesh-From": "{app:worker@app:worker|boss}", "Mesh-Imported": "i 1"},
+}
+
+
+def test_of_the_headers_of_a_services_answer_only_the_error_and_its_own_are_kept() -> None:
+    errors = {"Nats-Service-Error": "no such article", "Nats-Service-Error-Code": "404"}
+    for name, value in FORBIDDEN.items():
+        if name not in errors:
+            assert headers_of(OUTCOME, PLAIN | errors | {name: value}) == PLAIN | errors, name
+    for subject in ("mesh.in.orders.o-1.ret.5.1", "mesh.in.orders.o-1.ret.5.1.1.ab.cd.ef", "mesh.in.orders.o-1.end.5"):
+        with pytest.raises(NotAdmitted):
+            admit(subject, b"x", None)
+
+
+async def test_a_service_in_another_account_deletes_and_forges_nothing_by_a_header_of_its_answer(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """Its answer is a message for the stream, whose server takes rollups and schedules from whoever writes there."""
+    call = "return function(name) return funcs.call('app:' .. name) end"
+    app = write_app(
+        tmp_path,
+        workflows={"ask": call, "wait": "return function() return process.inbox():receive():topic() end"},
+        entries=[
+            {"name": f"hostile{n}", "kind": "function.nats", "subject": f"shipping.{n}"} for n in range(len(HOSTILE))
+        ],
+    )
+    server = nats_server(config=TWO_ACCOUNTS)
+    options = ConnectOptions(user="mesh", password="mesh")
+    async with (
+        connect(server.url, name="shipping", options=ConnectOptions(user="shipping", password="shipping")) as shipping,
+        a_mesh(server.url, app, options=options) as mesh,
+    ):
+        victim = await mesh.start("wait", id="victim")
+        for n, headers in enumerate(HOSTILE.values()):
+
+            def answer(_subject: str, reply: str, _data: bytes, _raw: bytes | None, headers: Any = headers) -> None:
+                shipping.publish_nowait(reply, b'"done"', headers=headers)
+
+            shipping.subscribe_direct(f"shipping.{n}", answer)
+        await shipping.flush()
+        for n, name in enumerate(HOSTILE):
+            assert await mesh.run("ask", f"hostile{n}", id=f"ask-{n}") == "done", name
+        await victim.signal("still here")
+        assert await victim.result(timeout_s=10) == "still here"
+        assert await mesh.kinds("victim") == ["start", "signal", "end"]
+        assert [await mesh.kinds(f"ask-{n}") for n in range(len(HOSTILE))] == [["start", "ret", "end"]] * len(HOSTILE)
+        answers = [event for n in range(len(HOSTILE)) for event in await mesh.events(f"ask-{n}") if event.kind == "ret"]
+        set_by_them = {name for headers in HOSTILE.values() for name in headers}
+        assert [set_by_them & event.headers.keys() for event in answers] == [set()] * len(HOSTILE)

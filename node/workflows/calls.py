@@ -36,7 +36,7 @@ from mesh.envelopes import request_context
 from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, Undecodable
 from mesh.failure import Failure, Kind
 from mesh.jetstream import JetStream
-from mesh.subjects import WorkflowKey, function_request, function_stop, function_who
+from mesh.subjects import WorkflowKey, function_request, function_stop, function_who, to_intake
 from node.workflows.background import insist
 from node.workflows.call_failures import host_lost, nobody_offers, outcome_unknown, timed_out
 from node.workflows.call_options import DEFAULT_CALL_OPTIONS, CallOptions
@@ -291,8 +291,9 @@ class Calls:
     def _publish_foreign(self, watch: Watch, subject: str, encoding: str) -> None:
         """A service that knows nothing of us: one argument as its body, several as a list.
 
-        Whether anybody listens is told by the server to a subscription of the reply subject only, so there is one for
-        the first message that comes.
+        It answers into the intake (`node.intake`): a header of its answer could delete the stream, or have the server
+        write anything. Whether anybody listens is told by the server to a subscription of the reply subject only, so
+        there is one for the first message that comes.
         """
         if watch.run.spec.encrypted:
             text = f"{watch.op.target} is a service outside of the mesh, which cannot read what has to be encrypted"
@@ -300,7 +301,7 @@ class Calls:
             return
         args, _context = codec.decode(watch.op.payload)
         value = args[0] if len(args) == 1 else (args or None)
-        ret = watch.ret
+        reply = to_intake(watch.ret)
 
         def on_first(_subject: str, _reply: str, data: bytes, raw_headers: bytes | None) -> None:
             subscription.unsubscribe()
@@ -309,8 +310,8 @@ class Calls:
 
         trace = watch.run.trace
         headers = trace.step(watch.op.n, watch.attempt).headers if trace is not None else None
-        subscription = self._conn.subscribe_direct(ret, on_first)
-        self._conn.publish_nowait(subject, encode_foreign(value, encoding), ret, headers)
+        subscription = self._conn.subscribe_direct(reply, on_first)
+        self._conn.publish_nowait(subject, encode_foreign(value, encoding), reply, headers)
 
     def _fail(self, watch: Watch, failure: Failure) -> None:
         if watch.stored:
