@@ -204,6 +204,7 @@ class Follower:
                 await self._begin(first=False)
         finally:
             self._ended = True
+            self._held.clear()  # whoever deliver belongs to may know this follower for longer
             remove()
             self._drop_consumer()
 

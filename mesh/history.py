@@ -36,7 +36,7 @@ from mesh.wire import parse_headers
 LAG_TRIES: Final = 100
 LAG_AGAIN_S: Final = 0.01
 BATCH_MESSAGES: Final = 1000
-PARTITIONS_CACHED_MAX: Final = 100_000
+PARTITIONS_CACHED_MAX: Final = 10_000  # each takes 200 bytes, and a look-up saves a request
 # Of these every message counts; of all other kinds only the first of its subject. Of an outcome, too: an owner that
 # took a call for lost has written so, and then the host was heard after all. The failure was answered by a new attempt,
 # and the success, of the same attempt, ended the op.

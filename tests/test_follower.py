@@ -184,6 +184,20 @@ async def test_a_paused_follower_loses_nothing_and_delivers_nothing(nats_server:
         assert follower.statistics().consumers == 1
 
 
+async def test_a_follower_that_has_ended_holds_nothing(nats_server: ServerFactory) -> None:
+    """Who delivers and who is delivered to know each other, so it would be there for long."""
+    async with bench(nats_server()) as b:
+        async with anyio.create_task_group() as tasks:
+            follower = Follower(b.conn, b.js, "S", [], 1, b.got.append)
+            await tasks.start(follower.run)
+            follower.pause()
+            await b.publish("s.a", *([b"x"] * 100))
+            await wait_until(lambda: follower.statistics().held >= 100)
+            tasks.cancel_scope.cancel()
+        assert follower.statistics().held == 0
+        assert b.got == []
+
+
 async def test_pausing_from_within_deliver_takes_effect_at_once(nats_server: ServerFactory) -> None:
     async with bench(nats_server()) as b:
         await b.publish("s.a", *(b"%d" % n for n in range(10)))
