@@ -16,7 +16,8 @@ from typing import Any, Final
 from mesh.events import EndRecord, Event, Parent, StartSpec
 from mesh.listing import ORDER_DEFAULT, ListPage, ListQuery
 from store.projecting import BATCH_EVENTS
-from store.projection import Projection, QueryTooSlow, open_projection
+from store.projection import Projection, open_projection
+from store.projection_file import QueryTooSlow
 from store.search import read_cursor, write_cursor
 
 NOW_NS: Final = 1_800_000_000_000_000_000

@@ -54,15 +54,8 @@ from mesh.subjects import (
     parse_note,
     stream_name,
 )
-from store.projection import (
-    Projection,
-    ProjectionBlocked,
-    ProjectionDamaged,
-    ProjectionInUse,
-    SuspendedRun,
-    open_projection,
-    put_aside,
-)
+from store.projection import Projection, SuspendedRun, open_projection
+from store.projection_file import ProjectionBlocked, ProjectionDamaged, ProjectionInUse, put_aside
 from store.streams import queue_names
 
 BATCH_EVENTS: Final = 5000

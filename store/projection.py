@@ -1,8 +1,8 @@
-"""The list of all runs in a SQLite file, to be searched. The only importer of sqlite_utils.
+"""The list of all runs in a SQLite file, to be searched.
 
 Not the truth: everything in it comes from the streams of the queues and can be made from them again. Which event does
-what to it is decided in `store.runs`, how a query is answered in `store.search`; following the streams is
-`store.projecting`.
+what to it is decided in `store.runs`, how a query is answered in `store.search`; the file, with its tables, is
+`store.projection_file`, and following the streams is `store.projecting`.
 
     runs       one row per run; everything that is searched on it is in each of its indexes (see `store.search`)
     attrs      (name, value, row): search attributes and memo; the elements of a list one by one
@@ -20,38 +20,26 @@ Invariants:
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-import sqlite3
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import sqlite_utils
-
 from mesh import codec
-from mesh.errors import MeshError
 from mesh.events import Event
 from mesh.instants import iso
-from mesh.listing import STATUSES, BadQuery, Count, ListPage, ListQuery
+from mesh.listing import STATUSES, Count, ListPage, ListQuery
 from mesh.subjects import untoken
 from store.filters import parse_filter
+from store.projection_file import ProjectionDamaged, ProjectionFile, lock_file, put_aside
 from store.runs import NOT_ENDED, Run, json_of, searched, take_in, text_of
 from store.search import PRESENT, Place, Search, Sql, read_cursor, stored, write_cursor
 from store.words import Words
 
-SCHEMA_VERSION: Final = 2
-CACHE_KIB: Final = 64 * 1024
-# Walking along an index is a fifth quicker than with the 4,096 of SQLite, and filling one no slower (2026-11-25).
-PAGE_BYTES: Final = 16_384
-WAL_PAGES: Final = 2000  # 32 MB: filling a projection writes the same pages again and again
-MMAP_BYTES: Final = 4 << 30
 # A memo is for reading; one that is longer is not shown in lists, `mesh show` has it.
 VALUES_CHARACTERS_MAX: Final = 16 * 1024
 # A page is a message, and a server takes 1 MB by default.
@@ -65,63 +53,7 @@ _WATCHED_VALUES_MAX: Final = 20_000
 _STATUS_CODES: Final = {status: code for code, status in enumerate(STATUSES)}
 _RUNNING, _SUSPENDED = _STATUS_CODES["running"], _STATUS_CODES["suspended"]
 
-_BEHIND_KEY: Final = "newest, status, type, attempt, common, parent"
-_SCHEMA: Final = f"""
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE queues (queue INTEGER PRIMARY KEY, name TEXT UNIQUE, seq INTEGER, at_ns INTEGER, created TEXT);
-CREATE TABLE types (type INTEGER PRIMARY KEY, text TEXT UNIQUE);
-CREATE TABLE names (name INTEGER PRIMARY KEY, text TEXT UNIQUE, list INTEGER DEFAULT 0);
-CREATE TABLE commons (bit INTEGER PRIMARY KEY, name INTEGER, value);
-CREATE TABLE sums (
-    queue INTEGER, type INTEGER, status INTEGER, newest INTEGER, runs INTEGER,
-    PRIMARY KEY (queue, type, status, newest)
-) WITHOUT ROWID;
-CREATE TABLE runs (
-    n INTEGER PRIMARY KEY, queue INTEGER, id TEXT, run INTEGER, type INTEGER, status INTEGER, newest INTEGER,
-    started INTEGER, ended INTEGER, duration INTEGER, attempt INTEGER, common INTEGER, parent TEXT,
-    attrs TEXT, memo TEXT, imported INTEGER
-);
-CREATE TABLE attrs (name INTEGER, value, n INTEGER, PRIMARY KEY (name, value, n)) WITHOUT ROWID;
-CREATE INDEX attrs_of_run ON attrs (n, name, value);
-CREATE INDEX runs_started ON runs (started, run, queue, ended, id, {_BEHIND_KEY});
-CREATE INDEX runs_ended ON runs (ended, run, queue, started, id, {_BEHIND_KEY});
-CREATE INDEX runs_duration ON runs (duration, run, queue, started, ended, id, {_BEHIND_KEY});
-CREATE INDEX runs_id ON runs (id, run, queue, started, ended, {_BEHIND_KEY});
-CREATE INDEX runs_open ON runs (started, run, queue, ended, id, {_BEHIND_KEY}) WHERE status <= 1;
-CREATE INDEX runs_parent ON runs (parent) WHERE parent IS NOT NULL;
-"""
-
 _log = logging.getLogger(__name__)
-
-
-class ProjectionInUse(MeshError):
-    """Raised when another process keeps a projection in this file."""
-
-    code = "projection-in-use"
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} is kept by another process; give this node another file with --projection")
-
-
-class ProjectionDamaged(MeshError):
-    """Raised when a projection's file cannot be read or written as one."""
-
-    code = "projection-damaged"
-
-
-class ProjectionBlocked(MeshError):
-    """Raised when a projection's file cannot be read or written at the moment: the disk is full, it is locked."""
-
-    code = "projection-blocked"
-
-
-class QueryTooSlow(BadQuery):
-    """Raised when a query takes longer than QUERY_S_MAX."""
-
-    code = "query-too-slow"
-
-    def __init__(self) -> None:
-        super().__init__(f"the query took longer than {QUERY_S_MAX:g} s; make it narrower")
 
 
 class Position(NamedTuple):
@@ -149,17 +81,11 @@ class SuspendedRun(NamedTuple):
 class Projection:
     """All runs, in a file or (path None) in memory. Made by `open_projection`."""
 
-    def __init__(self, path: Path | None, lock: int | None = None) -> None:
-        self.path = path
-        self._lock = lock
-        self._writer = _connected(path)
-        # What is in memory belongs to one connection; then readers and writer take turns.
-        self._reader = self._writer if path is None else _connected(path)
-        # Walking along an index is mostly copying its pages otherwise. Nobody else has the file.
-        self._reader.conn.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
-        self._turn: Any = threading.Lock() if path is None else nullcontext()
-        with _damage(path):
-            self._prepare()
+    def __init__(self, file: ProjectionFile) -> None:
+        self._file = file
+        self._writer = file.writer
+        self._reader = file.reader
+        with file.reading():
             self._words = Words(self._writer.conn)
             self._n = int(self._one("SELECT coalesce(max(n), 0) FROM runs"))
             self._runs = int(self._one("SELECT count(*) FROM runs INDEXED BY runs_started"))
@@ -167,18 +93,13 @@ class Projection:
 
     def close(self) -> None:
         """Close the file and let others have it."""
-        for database in {id(one): one for one in (self._reader, self._writer)}.values():
-            with suppress(sqlite3.Error):
-                database.conn.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._file.close()
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def positions(self) -> dict[str, Position]:
         """How far each queue was taken in."""
-        with self._turn, _damage(self.path):
+        with self._file.reading():
             rows = self._writer.execute("SELECT name, seq, created, at_ns FROM queues").fetchall()
         return {name: Position(seq, created, at_ns) for name, seq, created, at_ns in rows}
 
@@ -275,7 +196,7 @@ class Projection:
     def some_ids(self, queue: str, after_n: int, count: int) -> list[tuple[int, str, int]]:
         """Row, id and run of the next workflows of a queue that have ended, in the order they were taken in."""
         sql = "SELECT n, id, run FROM runs WHERE n > ? AND queue = ? AND newest = 1 AND ended >= 0 ORDER BY n LIMIT ?"
-        with self._turn, _damage(self.path):
+        with self._file.reading():
             code = self._words.queues.get(queue)
             return [(n, id_, run) for n, id_, run in self._reader.execute(sql, (after_n, code, count))]
 
@@ -286,7 +207,7 @@ class Projection:
         query.checked()
         after = read_cursor(query)
         search = Search(query, parse_filter(query.where, now_ns), self._words, after, query.by)
-        with self._turn, _damage(self.path), self._limited(self._reader):
+        with self._file.reading(QUERY_S_MAX):
             sql = search.select(self._read_rows)
             rows = [n for (n,) in self._reader.execute(sql.text, sql.params)]
             found = self._records(rows[: query.limit], query.by[0])
@@ -304,7 +225,7 @@ class Projection:
     def plan(self, query: ListQuery, now_ns: int) -> tuple[Sql, list[str]]:
         """How a query is answered: the SQL and SQLite's words for what it does."""
         search = Search(query, parse_filter(query.where, now_ns), self._words, read_cursor(query), query.by)
-        with self._turn:
+        with self._file.reading():
             sql = search.select(self._read_rows)
             plan = self._reader.execute(f"EXPLAIN QUERY PLAN {sql.text}", sql.params).fetchall()
         return sql, [str(row[3]) for row in plan]
@@ -315,7 +236,7 @@ class Projection:
             "SELECT s.status, t.text, q.name, sum(s.runs) FROM sums s JOIN types t USING (type) "
             "JOIN queues q USING (queue) WHERE s.newest >= ? GROUP BY 1, 2, 3 HAVING sum(s.runs) > 0"
         )
-        with self._turn, _damage(self.path):
+        with self._file.reading():
             rows = self._reader.execute(sql, (0 if all_runs else 1,)).fetchall()
         return tuple(Count(STATUSES[status], type_, queue, runs) for status, type_, queue, runs in rows)
 
@@ -325,7 +246,7 @@ class Projection:
             "SELECT q.name, coalesce(sum(s.runs), 0) FROM queues q LEFT JOIN sums s "
             "ON s.queue = q.queue AND s.newest = 1 AND s.status <= 1 GROUP BY q.queue"
         )
-        with self._turn, _damage(self.path):
+        with self._file.reading():
             return dict(self._reader.execute(sql).fetchall())
 
     # -- rows --------------------------------------------------------------------------------------------------------
@@ -501,64 +422,18 @@ class Projection:
     def _read_rows(self, sql: Sql, limit: int) -> list[int]:
         return [n for (n,) in self._reader.execute(f"{sql.text} LIMIT ?", (*sql.params, limit))]
 
-    # -- the file ----------------------------------------------------------------------------------------------------
-
-    def _prepare(self) -> None:
-        """Make the tables, or check that they are ours."""
-        database = self._writer
-        if not database.table_names():
-            if self.path is not None:
-                database.enable_wal()
-            database.executescript(_SCHEMA)
-            database.execute("INSERT INTO meta VALUES ('version', ?)", (SCHEMA_VERSION,))
-            database.conn.commit()
-        if database["meta"].exists() and self._one("SELECT value FROM meta WHERE key = 'version'") == SCHEMA_VERSION:
-            return
-        raise ProjectionDamaged(f"{self.path} is of another version, or no projection at all")
-
     def _position(self, queue: str) -> Position:
         code = self._words.queue(queue)
         row = self._writer.execute("SELECT seq, created, at_ns FROM queues WHERE queue = ?", (code,)).fetchone()
         return Position(*row)
 
+    def _transaction(self) -> AbstractContextManager[None]:
+        # What is not written is no word either.
+        return self._file.transaction(self._words.read)
+
     def _one(self, sql: str) -> Any:
         row = self._writer.execute(sql).fetchone()
         return row[0] if row is not None else None
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._turn, _damage(self.path):
-            conn = self._writer.conn
-            conn.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                # Where a full disk is noticed: then nothing is written, and the words that are new are no words.
-                conn.commit()
-            except BaseException:
-                conn.rollback()
-                self._words.read()
-                raise
-
-    @contextmanager
-    def _limited(self, database: sqlite_utils.Database) -> Iterator[None]:
-        """Interrupt a query that takes too long."""
-        until = time.monotonic() + QUERY_S_MAX
-        late = False
-
-        def look() -> bool:
-            nonlocal late
-            late = time.monotonic() > until
-            return late
-
-        database.conn.set_progress_handler(look, 1_000_000)
-        try:
-            yield
-        except sqlite3.OperationalError:
-            if late:
-                raise QueryTooSlow from None
-            raise
-        finally:
-            database.conn.set_progress_handler(None, 0)
 
 
 def open_projection(path: Path | None) -> Projection:
@@ -567,74 +442,19 @@ def open_projection(path: Path | None) -> Projection:
     Raises ProjectionInUse, OSError.
     """
     if path is None:
-        return Projection(None)
+        return Projection(ProjectionFile(None))
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _locked(path)
+    lock = lock_file(path)
     try:
         try:
-            return Projection(path, lock)
+            return Projection(ProjectionFile(path, lock))
         except ProjectionDamaged as error:
             aside = put_aside(path)
             _log.warning("%s; it is kept as %s and a new one is made from the streams", error, aside)
-            return Projection(path, lock)
+            return Projection(ProjectionFile(path, lock))
     except BaseException:
         os.close(lock)
         raise
-
-
-def put_aside(path: Path) -> Path:
-    """Rename a projection's files; return the new name."""
-    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-    for end in ("", "-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
-    return aside
-
-
-def _locked(path: Path) -> int:
-    lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise ProjectionInUse(path) from None
-    return lock
-
-
-def _connected(path: Path | None) -> sqlite_utils.Database:
-    where = str(path) if path is not None else ":memory:"
-    if path is not None:
-        # SQLite would let everybody read it, and what is encrypted everywhere else stands in it as it is.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    # Threads of a pool take turns; no statement cache of a thread's own is lost by that.
-    conn = sqlite3.connect(where, check_same_thread=False, cached_statements=256, timeout=30.0)
-    try:
-        with _damage(path):
-            database = sqlite_utils.Database(conn, execute_plugins=False)
-            conn.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a file that is made now
-            conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            conn.execute("PRAGMA temp_store = MEMORY")
-            # A power failure loses what can be read from the stream again.
-            conn.execute("PRAGMA synchronous = NORMAL")
-            conn.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-    except BaseException:
-        conn.close()
-        raise
-    return database
-
-
-@contextmanager
-def _damage(path: Path | None) -> Iterator[None]:
-    """Raise what SQLite says of a broken file as ProjectionDamaged."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if str(error).startswith("no such "):  # a table or an index of ours is missing
-            raise ProjectionDamaged(f"{path or 'the projection'} is damaged: {error}") from error
-        # The file is as good as before.
-        raise ProjectionBlocked(f"{path or 'the projection'} cannot be used: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise ProjectionDamaged(f"{path or 'the projection'} is damaged: {error}") from error
 
 
 def _id_of(event: Event) -> str:

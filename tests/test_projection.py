@@ -27,14 +27,8 @@ from mesh.lists import NoProjection
 from mesh.subjects import WorkflowKey, stream_name
 from mesh.wire import encode_headers, parse_headers
 from store.projecting import Projecting
-from store.projection import (
-    VALUES_CHARACTERS_MAX,
-    Projection,
-    ProjectionBlocked,
-    ProjectionDamaged,
-    ProjectionInUse,
-    open_projection,
-)
+from store.projection import VALUES_CHARACTERS_MAX, Projection, open_projection
+from store.projection_file import ProjectionBlocked, ProjectionDamaged, ProjectionInUse
 from store.runs import SEARCHED_CHARACTERS_MAX, searched
 from store.streams import ensure_queue
 from tests.apps import QUEUE, TIMEOUT_S, Mesh, a_mesh, key, write_app
