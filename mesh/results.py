@@ -8,7 +8,7 @@ Not here: what a workflow does meanwhile (`mesh.states`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 
@@ -20,11 +20,8 @@ from mesh.events import decode_end
 from mesh.failure import Failure
 from mesh.history import History, RunOutcome
 from mesh.looks import Looks
-from mesh.states import describe
+from mesh.states import Reach, describe
 from mesh.subjects import WorkflowKey
-
-if TYPE_CHECKING:
-    from mesh.client import Client, WorkflowHandle
 
 RUN_AFTER_S: Final = 0.02  # between two looks for the run that follows one
 STREAM_PATIENCE_S: Final = 15.0  # an election of nats-server takes 4 to 9 s
@@ -57,34 +54,42 @@ class WorkflowSuspended(MeshError):
         )
 
 
-async def wait_for_result(client: Client, handle: WorkflowHandle) -> Any:
+class Awaited(Protocol):
+    """A workflow whose end is waited for. run: 0 for whichever is newest; was_seen: whether it is known to be there."""
+
+    key: WorkflowKey
+    run: int
+    was_seen: bool
+
+
+async def wait_for_result(reach: Reach, awaited: Awaited) -> Any:
     """Wait for a workflow's end; see `WorkflowHandle.result`. A server that goes away is waited for, too."""
     doubted_since_s: float | None = None
     while True:
-        epoch = client.conn.epoch
+        epoch = reach.conn.epoch
         try:
-            return await _wait(client, handle)
+            return await _wait(reach, awaited)
         except (Disconnected, RequestTimeout):
-            await client.conn.wait_connected()
+            await reach.conn.wait_connected()
         except NotFound:
             # While a cluster elects a leader, a stream looks as if it was not there. That of a run that we have
             # seen is there.
             now_s = anyio.current_time()
-            doubted_since_s = now_s if doubted_since_s is None or epoch != client.conn.epoch else doubted_since_s
-            if not handle.was_seen or now_s - doubted_since_s > STREAM_PATIENCE_S:
+            doubted_since_s = now_s if doubted_since_s is None or epoch != reach.conn.epoch else doubted_since_s
+            if not awaited.was_seen or now_s - doubted_since_s > STREAM_PATIENCE_S:
                 raise
             await anyio.sleep(STREAM_AGAIN_S)
 
 
-async def _wait(client: Client, handle: WorkflowHandle) -> Any:
-    key, history = handle.key, client.history(handle.key.queue)
-    news = _News(client.conn)
+async def _wait(reach: Reach, awaited: Awaited) -> Any:
+    key, history = awaited.key, reach.history(awaited.key.queue)
+    news = _News(reach.conn)
     # Whoever ends the run publishes that, and so we hear of it; the log decides.
-    ends = client.conn.subscribe_direct(key.subject("end", "*"), news.on_end)
-    notes = client.conn.subscribe_direct(key.note("suspended"), news.on_suspended)
+    ends = reach.conn.subscribe_direct(key.subject("end", "*"), news.on_end)
+    notes = reach.conn.subscribe_direct(key.note("suspended"), news.on_suspended)
     try:
-        run = handle.run or (await history.newest_run(key))[0].run
-        handle.was_seen = True
+        run = awaited.run or (await history.newest_run(key))[0].run
+        awaited.was_seen = True
         looks, asked = Looks(), False
         while True:
             if looks.pause_s and not await news.wait(looks.pause_s):
@@ -107,7 +112,7 @@ async def _wait(client: Client, handle: WorkflowHandle) -> Any:
                 await history.partition_of(key)  # looked up while there is time
             if looks.long_silent and not asked:
                 asked = True
-                state = await describe(client, key)
+                state = await describe(reach, key)
                 if state.status == "suspended":
                     raise WorkflowSuspended(key.id, str(state.detail.get("reason", "")))
     finally:

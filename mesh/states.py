@@ -10,24 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from mesh import codec
+from mesh.connection import Connection
 from mesh.envelopes import why_closed
 from mesh.errors import CannotLookBack, MeshError, NoResponders, RequestTimeout
 from mesh.event_numbers import event_number
 from mesh.events import EndRecord, decode_end, decode_start
-from mesh.history import OpenRun
+from mesh.history import History, OpenRun
 from mesh.subjects import WorkflowKey, owner_request
 from mesh.wire import parse_headers
-
-if TYPE_CHECKING:
-    from mesh.client import Client
 
 DESCRIBE_TIMEOUT_S: Final = 1.0
 DESCRIBE_FULL_TIMEOUT_S: Final = 6.0
 DESCRIBE_TRIES: Final = 5
 LOOK_BACK_TIMEOUT_S: Final = 30.0  # a long history is replayed for it
+
+
+class Reach(Protocol):
+    """What there has to be for asking about workflows. opens: whether payloads are read as they were in the clear."""
+
+    conn: Connection
+    opens: bool
+
+    def history(self, queue: str) -> History:
+        """The histories of a queue."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +54,37 @@ class WorkflowState:
     detail: Mapping[str, Any]
 
 
-async def describe(client: Client, key: WorkflowKey) -> WorkflowState:
+async def describe(reach: Reach, key: WorkflowKey) -> WorkflowState:
     """What a workflow is doing, or how it ended. Raises NotFound."""
-    run, ended = await client.history(key.queue).newest_run(key)
+    run, ended = await reach.history(key.queue).newest_run(key)
     name = workflow_name(run)
     if ended is not None:
         record = decode_end(ended.data)
         return WorkflowState(key, run.run, name, record.status, record.value(), {})
-    detail = await ask_owner(client, key, run)
+    detail = await ask_owner(reach, key, run)
     return WorkflowState(key, run.run, name, str(detail.get("status", "running")), None, detail)
 
 
-async def look_back(client: Client, key: WorkflowKey, at: int) -> WorkflowState:
+async def look_back(reach: Reach, key: WorkflowKey, at: int) -> WorkflowState:
     """How the newest run of a workflow was at one of its events (`WorkflowHandle.describe`).
 
     Raises NotFound, UnknownEvent, CannotLookBack.
     """
-    history = client.history(key.queue)
+    history = reach.history(key.queue)
     run, _ = await history.newest_run(key)
     events = await history.events(key, run.run)
     number = event_number(key.id, events, at)
-    detail = await ask_owner_back(client, key, run, events[number - 1].seq)
+    detail = await ask_owner_back(reach, key, run, events[number - 1].seq)
     return WorkflowState(key, run.run, workflow_name(run), str(detail["status"]), past_value(detail), detail)
 
 
-async def ask_owner(client: Client, key: WorkflowKey, run: OpenRun, *, full: bool = False) -> Mapping[str, Any]:
+async def ask_owner(reach: Reach, key: WorkflowKey, run: OpenRun, *, full: bool = False) -> Mapping[str, Any]:
     """What the owner of an open run says it is waiting for; a note instead when nobody owns it.
 
     full: also where its code stands, with what variables hold, and its ops.
     """
     timeout_s = DESCRIBE_FULL_TIMEOUT_S if full else DESCRIBE_TIMEOUT_S
-    reply = await _ask_owner(client, key, run, {"id": key.id, "full": full}, timeout_s=timeout_s)
+    reply = await _ask_owner(reach, key, run, {"id": key.id, "full": full}, timeout_s=timeout_s)
     if reply is None:
         return {"status": "running", "note": _no_owner(key, run)}
     if closed := why_closed(reply):
@@ -84,12 +93,12 @@ async def ask_owner(client: Client, key: WorkflowKey, run: OpenRun, *, full: boo
     return value if isinstance(value, Mapping) else {"status": "running", "note": "its owner is taking it over"}
 
 
-async def ask_owner_back(client: Client, key: WorkflowKey, run: OpenRun, seq: int = 0) -> Mapping[str, Any]:
+async def ask_owner_back(reach: Reach, key: WorkflowKey, run: OpenRun, seq: int = 0) -> Mapping[str, Any]:
     """How a run was when the event at a stream sequence had happened; 0: the newest. It may have ended.
 
     Raises CannotLookBack: nobody owns it, or its history cannot be replayed.
     """
-    reply = await _ask_owner(client, key, run, {"id": key.id, "run": run.run, "at": seq}, timeout_s=LOOK_BACK_TIMEOUT_S)
+    reply = await _ask_owner(reach, key, run, {"id": key.id, "run": run.run, "at": seq}, timeout_s=LOOK_BACK_TIMEOUT_S)
     if reply is not None and (closed := why_closed(reply)):
         raise CannotLookBack(f"what its owner says of it is {closed}")
     value = codec.decode(reply) if reply is not None else None
@@ -101,14 +110,14 @@ async def ask_owner_back(client: Client, key: WorkflowKey, run: OpenRun, seq: in
 
 
 async def _ask_owner(
-    client: Client, key: WorkflowKey, run: OpenRun, wish: Mapping[str, Any], *, timeout_s: float
+    reach: Reach, key: WorkflowKey, run: OpenRun, wish: Mapping[str, Any], *, timeout_s: float
 ) -> bytes | None:
     subject = owner_request(key.queue, _partition_of(run), "describe")
     for _ in range(DESCRIBE_TRIES):
         # Only the owner answers; while a partition changes hands nobody does for a moment.
         try:
             payload = codec.encode(wish)
-            return (await client.conn.request(subject, payload, timeout_s=timeout_s, opens=client.opens)).data
+            return (await reach.conn.request(subject, payload, timeout_s=timeout_s, opens=reach.opens)).data
         except NoResponders:
             break
         except RequestTimeout:
