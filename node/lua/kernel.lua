@@ -4,7 +4,8 @@
 -- methods are its own. A unit sees events and nothing else: no clock, no randomness, no I/O.
 --
 -- The parts of the kernel: budget (how much a step may take), failing (how units end), loading (their code), activation
--- (what events do to them), turns (how processes share a VM), inspection (what people see of a unit).
+-- (what events do to them), turns (how processes share a VM), inspection (what people see of a unit, with showing for
+-- its values).
 -- Not responsible for: what an op means (the drivers, in Python).
 
 local K = ...

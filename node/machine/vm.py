@@ -32,7 +32,7 @@ KERNEL_FILES: Final = (
     "table", "math", "random", "calendar", "date", "coroutine", "environment", "msgpack", "copies", "duration", "zones",
     "layout", "time", "uuid", "encoding", "channel", "payload", "funcs", "mailbox", "process", "names", "spawner",
     "workflow", "hash", "crypto", "logger", "io", "env", "events", "registry", "store", "queue", "sql", "http_client",
-    "weight", "budget", "failing", "loading", "activation", "turns", "inspection", "kernel",
+    "weight", "budget", "failing", "loading", "activation", "turns", "showing", "inspection", "kernel",
 )  # fmt: skip
 
 INSTRUCTIONS_PER_STEP_MAX: Final = 10_000_000  # about 0.2 s; a node must go on answering pings
