@@ -13,7 +13,9 @@ import pytest
 
 from mesh import codec
 from mesh.failure import Failure
-from node.machine.typed_lua import JOIN, TypedSyntaxError, erase_for_machine
+from node.machine.lua_tokens import TypedSyntaxError
+from node.machine.source_edits import JOIN
+from node.machine.typed_lua import erase_for_machine
 from node.machine.vm import LuaVM
 from tests.units import machine_of
 

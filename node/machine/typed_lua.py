@@ -30,26 +30,25 @@ conditions of `if` and `while`, in the head of `for`, after `return`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterator
 from typing import Final, NoReturn, TypeAlias
+
+from node.machine.lua_tokens import (
+    EOF,
+    LINE_BREAK,
+    LOOKAHEAD,
+    NAME,
+    NUMBER,
+    STRING,
+    TypedSyntaxError,
+    line_of,
+    tokenize,
+)
+from node.machine.source_edits import JOIN, Edits
 
 # Lua's own parser gives up at 200 (LUAI_MAXCCALLS) and counts at least what is counted here, minus the chunk itself.
 NESTING_LEVELS_MAX: Final = 201
 _EXCERPT_CHARS_MAX: Final = 40
-
-
-class TypedSyntaxError(ValueError):
-    """Raised when the source is neither plain Lua nor Lua with well-formed types."""
-
-    def __init__(self, name: str, line: int, reason: str) -> None:
-        self.name = name
-        self.line = line
-        self.reason = reason
-        super().__init__(f"{name}:{line}: {reason}")
-
-
-JOIN: Final = "_MOONMESH_JOIN"  # the function that stands for `..`; the machine makes it known to the code
 
 
 def erase_for_machine(source: str, name: str) -> str:
@@ -60,9 +59,7 @@ def erase_for_machine(source: str, name: str) -> str:
     """
     if ".." not in source:
         return erase(source, name)
-    eraser = _Eraser(source, name)
-    eraser.run()
-    return eraser.result(joins_called=True)
+    return _Eraser(source, name).run().text(joins_called=True)
 
 
 def erase(source: str, name: str) -> str:
@@ -71,106 +68,22 @@ def erase(source: str, name: str) -> str:
     name: how messages call the file, `name:line: reason`.
     Raises TypedSyntaxError if the source cannot be read or is nested deeper than Lua would allow.
     """
-    eraser = _Eraser(source, name)
-    eraser.run()
-    return eraser.result()
+    return _Eraser(source, name).run().text()
 
 
 # A walk reads one construct and yields the walks of the constructs nested in it, see `_Eraser._walk`.
 _Walk: TypeAlias = "Iterator[_Walk]"
 
-_NAME: Final = "<name>"
-_NUMBER: Final = "<number>"
-_STRING: Final = "<string>"
-_EOF: Final = "<eof>"
-_LOOKAHEAD: Final = 4
-
-_BLOCK_END: Final = frozenset({"end", "else", "elseif", "until", _EOF})
+_BLOCK_END: Final = frozenset({"end", "else", "elseif", "until", EOF})
 _UNARY: Final = frozenset({"not", "-", "#", "~"})
 _ARITHMETIC: Final = frozenset({"+", "-", "*", "/", "//", "%", "^", "..", "<<", "&", "|", "~"})
 _BINARY: Final = _ARITHMETIC | {"==", "~=", "<", "<=", ">", "and", "or"}
 # What binds as tightly as `..` or more; a chain of joins ends where any other operator stands.
 _IN_JOIN: Final = frozenset({"+", "-", "*", "/", "//", "%", "^", ".."})
-_LITERALS: Final = frozenset({_NUMBER, _STRING, "nil", "true", "false", "..."})
-_CALL_BEGIN: Final = frozenset({"(", "{", _STRING})
-_LITERAL_TYPES: Final = frozenset({_NUMBER, _STRING, "nil", "true", "false"})
-_TYPE_BEGIN: Final = _LITERAL_TYPES | {_NAME, "(", "{", "-", "|", "&"}
-
-# `>` is always a token of its own: `A<B<C>>` closes two types, `local x: A<B>=1` one. Expressions join `>>` and `>=`.
-# The repetitions are possessive, so no text makes the matcher go back and forth.
-_TOKEN: Final = re.compile(
-    r"""[ \t\r\n\f\v]*+(?:
-      (?P<keyword> (?:and|break|do|else|elseif|end|false|for|function|goto|if|in|local|nil|not|or|repeat|return|then
-                 |true|until|while)(?![A-Za-z0-9_]) )
-    | (?P<name>    [A-Za-z_][A-Za-z0-9_]*+ )
-    | (?P<long>    (?:--)?\[(?P<level>=*+)\[ )
-    | (?P<comment> --[^\r\n]*+ )
-    | (?P<number>  0[xX](?:[pP][+-]?+|[0-9A-Fa-f.])*+[A-Za-z0-9_]*+
-                 | \.?[0-9](?:[eE][+-]?+|[0-9A-Fa-f.])*+[A-Za-z0-9_]*+ )
-    | (?P<string>  "(?:[^"\\\r\n]|\\z[ \t\r\n\f\v]*+|\\(?:\r\n|\n\r|[\s\S]))*+"
-                 | '(?:[^'\\\r\n]|\\z[ \t\r\n\f\v]*+|\\(?:\r\n|\n\r|[\s\S]))*+' )
-    | (?P<symbol>  \.\.\.?+ | :: | -> | << | // | [=~<]= | [-+*/%^\#&~|<>=(){}\[\];:,.?!@] )
-    | (?P<eof>     \Z )
-    )""",
-    re.VERBOSE,
-)
-_SPACE: Final = re.compile(r"[ \t\r\n\f\v]*+")
-_FIRST_LINE_COMMENT: Final = re.compile(r"#[^\r\n]*+")
-_LINE_BREAK: Final = re.compile(r"\r\n|\n\r|\r|\n")
-_ALL_BUT_LINE_BREAKS: Final = re.compile(r"[^\r\n]")
-
-
-def _line(source: str, offset: int) -> int:
-    return len(_LINE_BREAK.findall(source, 0, offset)) + 1
-
-
-def _tokenize(source: str, name: str) -> tuple[list[str], list[int], list[int]]:
-    """Return kinds, starts and ends of all tokens; the kind of a keyword or symbol is its text."""
-    kinds: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    shebang = _FIRST_LINE_COMMENT.match(source)
-    offset = shebang.end() if shebang else 0
-    while True:
-        match = _TOKEN.match(source, offset)
-        if match is None:
-            begin = _SPACE.match(source, offset)
-            offset = begin.end() if begin else offset
-            what = "unfinished string" if source[offset] in "\"'" else "unexpected symbol"
-            raise TypedSyntaxError(name, _line(source, offset), f"{what} near {source[offset]!a}")
-        group = match.lastgroup or ""
-        start, offset = match.span(group)
-        kind = match[group]
-        match group:
-            case "comment":
-                continue
-            case "long":
-                closing = f"]{match['level']}]"
-                found = source.find(closing, offset)
-                if found < 0:
-                    what = "comment" if kind.startswith("--") else "string"
-                    raise TypedSyntaxError(
-                        name, _line(source, start), f"unfinished long {what}: no {closing!r} follows"
-                    )
-                offset = found + len(closing)
-                if kind.startswith("--"):
-                    continue
-                kind = _STRING
-            case "name":
-                kind = _NAME
-            case "number":
-                kind = _NUMBER
-            case "string":
-                kind = _STRING
-            case "eof":
-                # Repeated, so that looking ahead needs no care at the end.
-                kinds += [_EOF] * (_LOOKAHEAD + 1)
-                starts += [start] * (_LOOKAHEAD + 1)
-                ends += [start] * (_LOOKAHEAD + 1)
-                return kinds, starts, ends
-        kinds.append(kind)
-        starts.append(start)
-        ends.append(offset)
+_LITERALS: Final = frozenset({NUMBER, STRING, "nil", "true", "false", "..."})
+_CALL_BEGIN: Final = frozenset({"(", "{", STRING})
+_LITERAL_TYPES: Final = frozenset({NUMBER, STRING, "nil", "true", "false"})
+_TYPE_BEGIN: Final = _LITERAL_TYPES | {NAME, "(", "{", "-", "|", "&"}
 
 
 class _Eraser:
@@ -179,49 +92,13 @@ class _Eraser:
     def __init__(self, source: str, name: str) -> None:
         self._source = source
         self._name = name
-        self._kinds, self._starts, self._ends = _tokenize(source, name)
+        self._kinds, self._starts, self._ends = tokenize(source, name)
         self._at = 0
-        # Per token: 0 = stays, 1 = becomes blank, 2 = becomes a semicolon and blanks.
-        self._marks = bytearray(len(self._kinds))
-        # Per token: what stands before it and after it in the text for the machine; `..` tokens that become commas.
-        self._before: dict[int, str] = {}
-        self._after: dict[int, str] = {}
-        self._commas: set[int] = set()
+        self._edits = Edits(source, self._starts, self._ends)
 
-    def run(self) -> None:
+    def run(self) -> Edits:
         self._walk(self._chunk())
-
-    def result(self, *, joins_called: bool = False) -> str:
-        pieces: list[str] = []
-        done = 0
-        edited = self._commas | self._before.keys() | self._after.keys() if joins_called else set()
-        for index, mark in enumerate(self._marks):
-            if mark or index in edited:
-                start, end = self._starts[index], self._ends[index]
-                text = self._source[start:end]
-                if mark:
-                    blank = _ALL_BUT_LINE_BREAKS.sub(" ", text)
-                    text = blank if mark == 1 else ";" + blank[1:]
-                elif index in self._commas:
-                    text = ","
-                if index in edited:
-                    text = self._before.get(index, "") + text + self._after.get(index, "")
-                pieces += (self._source[done:start], text)
-                done = end
-        return "".join(pieces) + self._source[done:]
-
-    def _note_join(self, first: int, joins: list[int]) -> None:
-        """A chain of `..` reaches from token `first` to the one before the present; `joins` are its `..`."""
-        last = self._at - 1
-        while self._marks[last]:
-            last -= 1  # a cast that was erased
-        for index in (first, joins[-1] + 1):
-            self._before.setdefault(index, "")
-        # The chain inside of another one begins later and ends earlier, except where both begin with one token.
-        self._before[first] = f"({JOIN}({self._before[first]}"
-        self._before[joins[-1] + 1] = "(" + self._before[joins[-1] + 1]
-        self._after[last] = self._after.get(last, "") + ")))"
-        self._commas.update(joins)
+        return self._edits
 
     def _walk(self, root: _Walk) -> None:
         """Run a walk and all it yields, innermost first.
@@ -242,10 +119,10 @@ class _Eraser:
     # Tokens
 
     def _fail(self, reason: str) -> NoReturn:
-        raise TypedSyntaxError(self._name, _line(self._source, self._starts[self._at]), reason)
+        raise TypedSyntaxError(self._name, line_of(self._source, self._starts[self._at]), reason)
 
     def _near(self) -> str:
-        if self._kinds[self._at] == _EOF:
+        if self._kinds[self._at] == EOF:
             return "near the end of the file"
         text = self._text(self._at)
         return f"near {text if len(text) <= _EXCERPT_CHARS_MAX else text[:_EXCERPT_CHARS_MAX] + '...'!r}"
@@ -254,7 +131,7 @@ class _Eraser:
         return self._source[self._starts[index] : self._ends[index]]
 
     def _is_word(self, word: str) -> bool:
-        return self._kinds[self._at] == _NAME and self._text(self._at) == word
+        return self._kinds[self._at] == NAME and self._text(self._at) == word
 
     def _accept(self, kind: str) -> bool:
         if self._kinds[self._at] != kind:
@@ -264,35 +141,35 @@ class _Eraser:
 
     def _expect(self, kind: str, where: str = "") -> None:
         if not self._accept(kind):
-            wanted = "a name" if kind == _NAME else repr(kind)
+            wanted = "a name" if kind == NAME else repr(kind)
             self._fail(f"{wanted} expected{where} {self._near()}")
 
     def _expect_closing(self, kind: str, opener: int) -> None:
         if self._kinds[self._at] == kind:
             self._at += 1
             return
-        line = _line(self._source, self._starts[opener])
+        line = line_of(self._source, self._starts[opener])
         self._fail(f"{kind!r} expected to close {self._text(opener)!r} of line {line} {self._near()}")
 
     def _touches_previous(self) -> bool:
         return self._starts[self._at] == self._ends[self._at - 1]
 
     def _is_on_line_of(self, index: int) -> bool:
-        return _LINE_BREAK.search(self._source, self._ends[index], self._starts[self._at]) is None
+        return LINE_BREAK.search(self._source, self._ends[index], self._starts[self._at]) is None
 
     def _erase_from(self, first: int) -> None:
-        self._marks[first : self._at] = b"\x01" * (self._at - first)
+        self._edits.erase(first, self._at)
 
     def _part_from_parenthesis(self, first: int) -> None:
         """Leave a semicolon in the text erased since token `first` if a call would come about otherwise."""
         if self._kinds[self._at] == "(":
-            self._marks[first] = 2
+            self._edits.part(first)
 
     # Statements
 
     def _chunk(self) -> _Walk:
         yield self._block()
-        if self._kinds[self._at] != _EOF:
+        if self._kinds[self._at] != EOF:
             self._fail(f"unexpected {self._text(self._at)!r}: no block is open")
 
     def _block(self) -> _Walk:
@@ -329,11 +206,11 @@ class _Eraser:
                 yield from self._for()
             case "function":
                 self._at += 1
-                self._expect(_NAME)
+                self._expect(NAME)
                 while self._accept("."):
-                    self._expect(_NAME)
+                    self._expect(NAME)
                 if self._accept(":"):
-                    self._expect(_NAME)
+                    self._expect(NAME)
                 yield from self._function_body(opener)
             case "while":
                 self._at += 1
@@ -354,10 +231,10 @@ class _Eraser:
                 self._at += 1
             case "goto":
                 self._at += 1
-                self._expect(_NAME)
+                self._expect(NAME)
             case "::":
                 self._at += 1
-                self._expect(_NAME)
+                self._expect(NAME)
                 self._expect("::")
             case _ if (words := self._words_before_type_name()) > 0:
                 self._at += words
@@ -369,10 +246,10 @@ class _Eraser:
         """Return how many words (`type`, `export type`) precede the name if a type statement begins here, else 0."""
         words = 2 if self._is_word("export") else 1
         ahead = self._kinds[self._at : self._at + words + 1]
-        return words if ahead == [_NAME] * (words + 1) and self._text(self._at + words - 1) == "type" else 0
+        return words if ahead == [NAME] * (words + 1) and self._text(self._at + words - 1) == "type" else 0
 
     def _type_statement(self, first: int) -> _Walk:
-        self._expect(_NAME)
+        self._expect(NAME)
         if self._kinds[self._at] == "<":
             yield from self._type_parameters()
         self._expect("=", " in the type statement")
@@ -383,11 +260,11 @@ class _Eraser:
     def _local(self) -> _Walk:
         opener = self._at
         if self._accept("function"):
-            self._expect(_NAME)
+            self._expect(NAME)
             yield from self._function_body(opener)
             return
         while True:
-            self._expect(_NAME)
+            self._expect(NAME)
             has_attribute = self._attribute()
             yield from self._annotation()
             if not has_attribute:
@@ -400,7 +277,7 @@ class _Eraser:
     def _attribute(self) -> bool:
         if not self._accept("<"):
             return False
-        self._expect(_NAME)
+        self._expect(NAME)
         self._expect(">")
         return True
 
@@ -424,7 +301,7 @@ class _Eraser:
 
     def _names(self) -> _Walk:
         while True:
-            self._expect(_NAME)
+            self._expect(NAME)
             yield from self._annotation()
             if not self._accept(","):
                 return
@@ -437,7 +314,7 @@ class _Eraser:
         self._expect("(")
         while self._kinds[self._at] != ")":
             if not self._accept("..."):
-                self._expect(_NAME, " as a parameter")
+                self._expect(NAME, " as a parameter")
             yield from self._annotation()
             if not self._accept(","):
                 break
@@ -499,7 +376,7 @@ class _Eraser:
                 self._part_from_parenthesis(cast)
             kind = kinds[self._at]
             if joins and kind not in _IN_JOIN:
-                self._note_join(chain, joins)
+                self._edits.join(chain, self._at - 1, joins)
                 joins = []
             if kind not in _BINARY:
                 return
@@ -513,10 +390,10 @@ class _Eraser:
 
     def _is_cast(self, *, closed: bool) -> bool:
         """Tell whether the token after an operand begins a cast; the module's docstring has the rules."""
-        kind, second, third, fourth, fifth = self._kinds[self._at : self._at + _LOOKAHEAD + 1]
+        kind, second, third, fourth, fifth = self._kinds[self._at : self._at + LOOKAHEAD + 1]
         if kind == "::":
-            return closed or not (second == _NAME and third == "::" and not (fourth == _NAME and fifth == "::"))
-        if kind != _NAME or self._text(self._at) != "as":
+            return closed or not (second == NAME and third == "::" and not (fourth == NAME and fifth == "::"))
+        if kind != NAME or self._text(self._at) != "as":
             return False
         if closed:
             return True
@@ -535,7 +412,7 @@ class _Eraser:
         if self._accept("("):
             yield self._expression(closed=True)
             self._expect_closing(")", opener)
-        elif not self._accept(_NAME):
+        elif not self._accept(NAME):
             self._fail(f"an expression or a statement cannot begin {self._near()}")
         elif self._text(opener) == JOIN:
             self._at = opener
@@ -545,7 +422,7 @@ class _Eraser:
             kind = self._kinds[self._at]
             if kind == ".":
                 self._at += 1
-                self._expect(_NAME)
+                self._expect(NAME)
                 is_call = False
             elif kind == "[":
                 opener = self._at
@@ -558,7 +435,7 @@ class _Eraser:
                 is_call = True
             elif kind == ":":
                 self._at += 1
-                self._expect(_NAME)
+                self._expect(NAME)
                 if self._kinds[self._at] not in _CALL_BEGIN:
                     self._fail(f"call of method {self._text(self._at - 1)!r} expected (only local names take a type)")
                 yield from self._arguments()
@@ -574,7 +451,7 @@ class _Eraser:
             if self._kinds[self._at] != ")":
                 yield from self._expressions(closed=True)
             self._expect_closing(")", opener)
-        elif not self._accept(_STRING):
+        elif not self._accept(STRING):
             yield from self._table()
 
     def _table(self) -> _Walk:
@@ -586,7 +463,7 @@ class _Eraser:
                 yield self._expression(closed=True)
                 self._expect_closing("]", bracket)
                 self._expect("=")
-            elif self._kinds[self._at] == _NAME and self._kinds[self._at + 1] == "=":
+            elif self._kinds[self._at] == NAME and self._kinds[self._at + 1] == "=":
                 self._at += 2
             yield self._expression(closed=True)
             if not self._accept(",") and not self._accept(";"):
@@ -613,7 +490,7 @@ class _Eraser:
                         yield self._type()
                     self._expect_closing("]", opener)
                 elif self._accept("@"):
-                    self._expect(_NAME)
+                    self._expect(NAME)
                     if self._kinds[self._at] == "(":
                         yield from self._arguments()
                 elif not self._accept("?"):
@@ -623,7 +500,7 @@ class _Eraser:
 
     def _type_term(self, *, may_be_many: bool) -> _Walk:
         kind = self._kinds[self._at]
-        if kind == _NAME:
+        if kind == NAME:
             yield from self._named_type()
         elif kind == "{":
             yield from self._table_type()
@@ -631,7 +508,7 @@ class _Eraser:
             yield from self._parenthesised_type(may_be_many=may_be_many)
         elif kind in _LITERAL_TYPES:
             self._at += 1
-        elif kind == "-" and self._kinds[self._at + 1] == _NUMBER:
+        elif kind == "-" and self._kinds[self._at + 1] == NUMBER:
             self._at += 2
         else:
             self._fail(f"a type expected {self._near()}")
@@ -646,7 +523,7 @@ class _Eraser:
             self._expect_closing(")", opener)
             return
         while self._accept("."):
-            self._expect(_NAME)
+            self._expect(NAME)
         opener = self._at
         if self._kinds[opener] == "<" and not (
             self._kinds[opener + 2] == ">" and self._text(opener + 1) in ("const", "close")
@@ -679,7 +556,7 @@ class _Eraser:
     def _label(self) -> bool:
         """Read `name:` or `name?:` before a type if it is there."""
         ahead = self._kinds[self._at : self._at + 3]
-        length = 2 if ahead[:2] == [_NAME, ":"] else 3 if ahead == [_NAME, "?", ":"] else 0
+        length = 2 if ahead[:2] == [NAME, ":"] else 3 if ahead == [NAME, "?", ":"] else 0
         self._at += length
         return length > 0
 
@@ -714,7 +591,7 @@ class _Eraser:
         """Read `<T, U: Bound, V = Default, P...>`."""
         self._expect("<")
         while True:
-            self._expect(_NAME)
+            self._expect(NAME)
             self._accept("...")
             if self._accept(":"):
                 yield self._type()

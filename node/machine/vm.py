@@ -25,7 +25,9 @@ from lupa import lua54
 from mesh import codec
 from mesh.errors import MeshError
 from node.machine.host_functions import host_functions
-from node.machine.typed_lua import JOIN, TypedSyntaxError, erase_for_machine
+from node.machine.lua_tokens import TypedSyntaxError
+from node.machine.source_edits import JOIN
+from node.machine.typed_lua import erase_for_machine
 
 KERNEL_FILES: Final = (
     "objects", "errors", "patterns", "views", "blame", "values", "sorting", "order", "globals", "arguments", "text",

@@ -63,7 +63,8 @@ from node.api.endpoints import ENDPOINTS
 from node.api.requests import BadRequest, Field, Kind, read_request
 from node.cli.archiving import BadIndex
 from node.functions.requests import checked_request, decode_request
-from node.machine.typed_lua import TypedSyntaxError, erase
+from node.machine.lua_tokens import TypedSyntaxError
+from node.machine.typed_lua import erase
 from node.machine.yaml_text import json_of_yaml
 from node.registry import load_registry
 from node.registry.documents import Unreadable, parse_json, parse_yaml
