@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from bench import failover, sleepers
+from bench import sleepers
 from bench.engine import LongHistory, SetupBench, Sizes
 from bench.failover import FailoverPlan
 from bench.load import mark, stored_since
 from bench.processes import Mesh, running_mesh
 from bench.results import Results, Setup, gaps_ms
-from bench.suite import attempt
+from bench.suite import attempt, attempt_failover
 from store.streams import PARTITIONS_DEFAULT
 
 Curve = Literal["history", "nodes", "open"]
@@ -60,10 +60,7 @@ async def measure(plan: Plan, curves: frozenset[Curve], results: Results, progre
             await attempt(results, str(setup), lambda bench=bench: bench.measure(frozenset({"steps", "latency"})))
             if number > 1:
                 how = FailoverPlan(plan.kills, open=50, under_way_s=1.0, observe_s=2.0)
-                await attempt(
-                    results, f"failover, {setup}",
-                    lambda setup=setup, how=how: failover.measure(setup, how, results, progress),
-                )  # fmt: skip
+                await attempt_failover(results, setup, how, progress)
     if "open" in curves:
         await attempt(
             results, "open workflows",

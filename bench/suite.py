@@ -84,10 +84,7 @@ async def measure(plan: Plan, sections: frozenset[Section], results: Results, pr
         await attempt(results, "timers", lambda: timers.measure(ONE, plan.timers, results, progress))
     if "failover" in sections:
         for setup, how in plan.failovers:
-            await attempt(
-                results, f"failover, {setup}",
-                lambda setup=setup, how=how: failover.measure(setup, how, results, progress),
-            )  # fmt: skip
+            await attempt_failover(results, setup, how, progress)
     if "memory" in sections:
         await attempt(
             results, "memory",
@@ -109,3 +106,8 @@ async def attempt(
             await measure()
     except (MeshError, OSError, TimeoutError) as error:
         results.failures.append(f"{what}: {type(error).__name__}: {error}")
+
+
+async def attempt_failover(results: Results, setup: Setup, how: FailoverPlan, progress: Callable[[str], None]) -> None:
+    """Kill nodes of a setup, as part of its results."""
+    await attempt(results, f"failover, {setup}", lambda: failover.measure(setup, how, results, progress))

@@ -124,6 +124,19 @@ class PayloadTooLarge(MeshError, ValueError):
         )
 
 
+class TooLarge(PayloadTooLarge):
+    """Raised when a payload is larger than any payload may be, or than there is a place for."""
+
+    code = "payload-too-large"
+
+    def __init__(self, what: str, payload_bytes: int, payload_bytes_max: int, hint: str = "") -> None:
+        super().__init__(what, payload_bytes, payload_bytes_max)
+        self.args = (
+            f"{what} takes {payload_bytes} bytes, at most {payload_bytes_max} are possible; "
+            + (hint or "put the data into a store of your own and pass where it is"),
+        )
+
+
 class ServerRefused(MeshError):
     """Raised when the server answers a JetStream request with an error that has no class of its own."""
 

@@ -38,6 +38,7 @@ from mesh.errors import (
     OutcomeUnknown,
     PayloadTooLarge,
     RequestTimeout,
+    TooLarge,
     Undecodable,
 )
 from mesh.groups import unwrapped
@@ -82,19 +83,6 @@ ROSTER: Final = "KV_mesh_roster"
 DIGEST_PREFIX: Final = "SHA-256="
 
 T = TypeVar("T")
-
-
-class TooLarge(PayloadTooLarge):
-    """Raised when a payload is larger than any payload may be, or than there is a place for."""
-
-    code = "payload-too-large"
-
-    def __init__(self, what: str, payload_bytes: int, payload_bytes_max: int, hint: str = "") -> None:
-        super().__init__(what, payload_bytes, payload_bytes_max)
-        self.args = (
-            f"{what} takes {payload_bytes} bytes, at most {payload_bytes_max} are possible; "
-            + (hint or "put the data into a store of your own and pass where it is"),
-        )
 
 
 class Objects:

@@ -13,9 +13,9 @@ import pytest
 
 import mesh.objects
 from mesh.connection import ConnectOptions, connect
-from mesh.errors import ServerRefused, Undecodable
+from mesh.errors import ServerRefused, TooLarge, Undecodable
 from mesh.jetstream import JetStream
-from mesh.objects import CHUNK_BYTES, CHUNKS_AT_ONCE, HEADERS_BYTES, Objects, TooLarge
+from mesh.objects import CHUNK_BYTES, CHUNKS_AT_ONCE, HEADERS_BYTES, Objects
 from mesh.references import (
     NotOfThisWorkflow,
     ObjectDamaged,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -38,22 +38,8 @@ def functions(*, watch: bool, every: float, as_json: bool, server: Server) -> No
     Kinds: lua, python, process (a process that can be called) and nats: a service outside of the mesh, by what it says
     of itself ($SRV.STATS). A function with no node is in somebody's app and offered by nobody.
     """
-
-    async def main() -> None:
-        from node.api import directory
-
-        async with server.client() as client:
-
-            async def fetch() -> list[dict[str, Any]]:
-                with server.deadline("the functions"):
-                    return await asked(client, server, "functions", directory.functions)
-
-            await show_list(
-                fetch, _functions_view, empty=f"no node offers a function; start one with: mesh node APP{server.hint}",
-                as_json=as_json, watch=watch, every_s=every,
-            )  # fmt: skip
-
-    run(main)
+    empty = f"no node offers a function; start one with: mesh node APP{server.hint}"
+    list_all(server, "functions", _functions_view, empty=empty, as_json=as_json, watch=watch, every_s=every)
 
 
 @click.command()
@@ -70,22 +56,8 @@ def services(*, watch: bool, every: float, as_json: bool, server: Server) -> Non
 
     A service with `placement: one` runs on one node and is UNKNOWN or STOPPED on the others that might run it.
     """
-
-    async def main() -> None:
-        from node.api import directory
-
-        async with server.client() as client:
-
-            async def fetch() -> list[dict[str, Any]]:
-                with server.deadline("the services"):
-                    return await asked(client, server, "services", directory.services)
-
-            await show_list(
-                fetch, _services_view, empty="no node has a service; they are entries of the kind process.service",
-                as_json=as_json, watch=watch, every_s=every,
-            )  # fmt: skip
-
-    run(main)
+    empty = "no node has a service; they are entries of the kind process.service"
+    list_all(server, "services", _services_view, empty=empty, as_json=as_json, watch=watch, every_s=every)
 
 
 @click.command()
@@ -153,6 +125,33 @@ def ps(
             if as_json and not watch:
                 for note in notes:
                     say(note)
+
+    run(main)
+
+
+def list_all(
+    server: Server,
+    what: Literal["functions", "nodes", "services"],
+    view: Callable[[Sequence[Record]], ListView],
+    *,
+    empty: str,
+    as_json: bool,
+    watch: bool,
+    every_s: float,
+) -> None:
+    """List all that there is of something; the parameters are those of `show_list`."""
+
+    async def main() -> None:
+        from node.api import directory
+
+        ask = {"functions": directory.functions, "nodes": directory.nodes, "services": directory.services}[what]
+        async with server.client() as client:
+
+            async def fetch() -> list[dict[str, Any]]:
+                with server.deadline(f"the {what}"):
+                    return await asked(client, server, what, ask)
+
+            await show_list(fetch, view, empty=empty, as_json=as_json, watch=watch, every_s=every_s)
 
     run(main)
 

@@ -123,12 +123,7 @@ def ls(
                 if page.next and not watch:
                     say(f"there are more: {_command(cursor=page.next)}")
 
-            if watch and not as_json:
-                await show_live(look, every_s=every, print_once=once)
-            elif watch:
-                await _for_ever(once, every)
-            else:
-                await once()
+            await _show(look, once, watch=watch, as_json=as_json, every_s=every)
 
     run(main)
 
@@ -165,12 +160,7 @@ def count(*, by: tuple[str, ...], all_runs: bool, watch: bool, every: float, as_
                 else:
                     say("there are no workflows")
 
-            if watch and not as_json:
-                await show_live(look, every_s=every, print_once=once)
-            elif watch:
-                await _for_ever(once, every)
-            else:
-                await once()
+            await _show(look, once, watch=watch, as_json=as_json, every_s=every)
 
     run(main)
 
@@ -300,6 +290,23 @@ async def _listed(lists: Lists, query: ListQuery, limit: int, server: Server) ->
         if not page.next or (limit and len(found) >= limit):
             return replace(page, workflows=tuple(found))
         query = replace(query, cursor=page.next)
+
+
+async def _show(
+    look: Callable[[int], Awaitable[RenderableType]],
+    once: Callable[[], Awaitable[None]],
+    *,
+    watch: bool,
+    as_json: bool,
+    every_s: float,
+) -> None:
+    """Print once, or again and again with `--watch`: over what was there, where people look at it."""
+    if watch and not as_json:
+        await show_live(look, every_s=every_s, print_once=once)
+    elif watch:
+        await _for_ever(once, every_s)
+    else:
+        await once()
 
 
 async def _for_ever(once: Callable[[], Awaitable[None]], every_s: float) -> None:

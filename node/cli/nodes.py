@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from node.cli.apps import APP, add_to_path, has_work
-from node.cli.connecting import Server, connection_options, run
-from node.cli.live import ListView, show_list, watch_option
+from node.cli.connecting import Server, connection_options
+from node.cli.live import ListView, watch_option
 from node.cli.printing import span
 from node.cli.values import DURATION, METRICS_ADDRESS
 
@@ -312,23 +312,10 @@ def list_nodes(*, watch: bool, every: float, as_json: bool, server: Server) -> N
     processes, how many of its services run, for how long it is up, its memory, and where its metrics are. A narrow
     terminal shows less of this; --json is everything.
     """
+    from node.cli.directory import list_all
 
-    async def main() -> None:
-        from node.api import directory
-        from node.cli.directory import asked
-
-        async with server.client() as client:
-
-            async def fetch() -> list[dict[str, Any]]:
-                with server.deadline("the nodes"):
-                    return await asked(client, server, "nodes", directory.nodes)
-
-            await show_list(
-                fetch, _nodes_view, empty=f"no node is up; start one with: mesh node APP{server.hint}",
-                as_json=as_json, watch=watch, every_s=every,
-            )  # fmt: skip
-
-    run(main)
+    empty = f"no node is up; start one with: mesh node APP{server.hint}"
+    list_all(server, "nodes", _nodes_view, empty=empty, as_json=as_json, watch=watch, every_s=every)
 
 
 async def ask_nodes(client: Client) -> dict[str, dict[str, Any]]:

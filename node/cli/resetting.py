@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from node.cli.connecting import Server, connection_options, run
-from node.cli.printing import print_json, say
+from node.cli.carrying_out import carried_out
+from node.cli.connecting import Server, connection_options
+from node.cli.printing import say
 from node.cli.workflows import queue_option, short_id
 
 # An open workflow is ended first, and its owner may have to read it for that.
@@ -61,23 +62,13 @@ def reset(
       mesh show order-1
       mesh reset order-1 --event 17 --reason 'charged with the old price'
     """  # noqa: D301 - click reads the control character
-
-    async def main() -> None:
-        from node.api.carrying_out import carry_out
-
-        async with server.client() as client:
-            with server.deadline("the reset"):
-                record = await carry_out(
-                    server.asker(client), "reset", id=workflow_id, event=number, queue=queue, reason=reason,
-                    signals=signals, **({"without": list(without)} if without else {}),
-                )  # fmt: skip
-        if as_json:
-            print_json(record)
-        name = short_id(workflow_id)
-        say(
-            f"{workflow_id} goes on from event {record['event']} of run {record['base']} "
-            f"as run {record['run']} on queue {record['queue']}"
-        )
-        say(f"next: mesh show {name}{server.hint}   or   mesh result {name}{server.hint}")
-
-    run(main)
+    record = carried_out(
+        server, "the reset", "reset", id=workflow_id, event=number, queue=queue, reason=reason, signals=signals,
+        as_json=as_json, **({"without": list(without)} if without else {}),
+    )  # fmt: skip
+    name = short_id(workflow_id)
+    say(
+        f"{workflow_id} goes on from event {record['event']} of run {record['base']} "
+        f"as run {record['run']} on queue {record['queue']}"
+    )
+    say(f"next: mesh show {name}{server.hint}   or   mesh result {name}{server.hint}")

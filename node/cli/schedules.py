@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from mesh.instants import parse_iso_ns
+from node.cli.carrying_out import carried_out
 from node.cli.connecting import Server, connection_options, run
 from node.cli.live import ListView, show_list, watch_option
 from node.cli.printing import away, print_json, say
@@ -163,7 +164,7 @@ def ls(*, queue: str | None, watch: bool, every: float, as_json: bool, server: S
 @connection_options
 def pause(schedule_id: str, *, queue: str | None, as_json: bool, server: Server) -> None:
     """Start nothing any more until it is resumed. A run that is open goes on."""
-    record = _done("pause", schedule_id, queue, server, as_json=as_json)
+    record = carried_out(server, "the schedule", "schedule.pause", id=schedule_id, queue=queue, as_json=as_json)
     say(f"{schedule_id} on queue {record['queue']} is paused")
     say(f"next: mesh schedule resume {short_id(schedule_id)}{server.hint}")
 
@@ -175,7 +176,7 @@ def pause(schedule_id: str, *, queue: str | None, as_json: bool, server: Server)
 @connection_options
 def resume(schedule_id: str, *, queue: str | None, as_json: bool, server: Server) -> None:
     """Start it again when it is due. What was missed is not made up for."""
-    record = _done("resume", schedule_id, queue, server, as_json=as_json)
+    record = carried_out(server, "the schedule", "schedule.resume", id=schedule_id, queue=queue, as_json=as_json)
     say(f"{schedule_id} is resumed; next start {_when(record['next'])}")
 
 
@@ -186,7 +187,7 @@ def resume(schedule_id: str, *, queue: str | None, as_json: bool, server: Server
 @connection_options
 def trigger(schedule_id: str, *, queue: str | None, as_json: bool, server: Server) -> None:
     """Start it now, paused or not. Not while a run of it is open."""
-    record = _done("trigger", schedule_id, queue, server, as_json=as_json)
+    record = carried_out(server, "the schedule", "schedule.trigger", id=schedule_id, queue=queue, as_json=as_json)
     say(f"{schedule_id} is started, run {record['run']}; see: mesh show {short_id(schedule_id)}{server.hint}")
 
 
@@ -197,25 +198,8 @@ def trigger(schedule_id: str, *, queue: str | None, as_json: bool, server: Serve
 @connection_options
 def rm(schedule_id: str, *, queue: str | None, as_json: bool, server: Server) -> None:
     """Forget a schedule. A run that is open goes on."""
-    record = _done("rm", schedule_id, queue, server, as_json=as_json)
+    record = carried_out(server, "the schedule", "schedule.rm", id=schedule_id, queue=queue, as_json=as_json)
     say(f"{schedule_id} on queue {record['queue']} is scheduled no more")
-
-
-def _done(verb: str, schedule_id: str, queue: str | None, server: Server, *, as_json: bool) -> dict[str, Any]:
-    """Carry out a verb of one schedule, print its record as JSON if that is asked for, and return it."""
-    record: dict[str, Any] = {}
-
-    async def main() -> None:
-        from node.api.carrying_out import carry_out
-
-        async with server.client() as client:
-            with server.deadline("the schedule"):
-                record.update(await carry_out(server.asker(client), f"schedule.{verb}", id=schedule_id, queue=queue))
-
-    run(main)
-    if as_json:
-        print_json(record)
-    return record
 
 
 def _view(records: Sequence[Record]) -> ListView:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from node.cli.carrying_out import carried_out
 from node.cli.connecting import Server, connection_options, run
 from node.cli.printing import print_json, say
 from node.cli.values import ATTRIBUTE, DURATION, JSON
@@ -189,18 +190,8 @@ def result(workflow_id: str, *, queue: str | None, as_json: bool, server: Server
 @connection_options
 def cancel(workflow_id: str, *, queue: str | None, as_json: bool, server: Server) -> None:
     """Ask the workflow ID to stop. It may clean up first, or go on: that is for its code to decide."""
-
-    async def main() -> None:
-        from node.api import verbs
-
-        async with server.client() as client:
-            with server.deadline("the cancellation"):
-                record = await verbs.cancel(server.asker(client), id=workflow_id, queue=queue)
-        if as_json:
-            print_json(record)
-        say(f"asked {workflow_id} to stop; wait for it with: mesh result {workflow_id}{server.hint}")
-
-    run(main)
+    carried_out(server, "the cancellation", "cancel", id=workflow_id, queue=queue, as_json=as_json)
+    say(f"asked {workflow_id} to stop; wait for it with: mesh result {workflow_id}{server.hint}")
 
 
 @click.command()
@@ -210,18 +201,8 @@ def cancel(workflow_id: str, *, queue: str | None, as_json: bool, server: Server
 @connection_options
 def terminate(workflow_id: str, *, queue: str | None, as_json: bool, server: Server) -> None:
     """End the workflow ID now: its code is not asked and cleans nothing up. A cron schedule of the id ends too."""
-
-    async def main() -> None:
-        from node.api.carrying_out import carry_out
-
-        async with server.client() as client:
-            with server.deadline("the termination"):
-                record = await carry_out(server.asker(client), "terminate", id=workflow_id, queue=queue)
-        if as_json:
-            print_json(record)
-        say(f"{workflow_id} is told to end now; see: mesh show {workflow_id}{server.hint}")
-
-    run(main)
+    carried_out(server, "the termination", "terminate", id=workflow_id, queue=queue, as_json=as_json)
+    say(f"{workflow_id} is told to end now; see: mesh show {workflow_id}{server.hint}")
 
 
 async def _print_result(asker: Asker, handle: WorkflowHandle, timeout_s: float, *, run: int = 0, as_json: bool) -> None:

@@ -31,7 +31,6 @@ from mesh.errors import Conflict, Disconnected, InvalidName, MeshError, NotPermi
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.failure import Failure, Kind
 from mesh.jetstream import JetStream
-from mesh.objects import TooLarge
 from mesh.outbox import Ack, Outbox
 from mesh.references import is_reference
 from mesh.stored_messages import StoredMessage
@@ -62,6 +61,7 @@ from node.units.spawning import Spawning
 from node.units.table import UnitTable
 from node.workflows.background import insist
 from node.workflows.calls import HEADER_ONCE
+from node.workflows.outcomes import result_too_large
 
 if TYPE_CHECKING:
     from mesh.tracecontext import TraceContext
@@ -691,13 +691,4 @@ def failure_text(outcome: bytes) -> str:
 
 
 def _too_large(error: PayloadTooLarge) -> bytes:
-    return codec.encode_failure(
-        Failure(
-            f"the result is too large: {error}"
-            if isinstance(error, TooLarge)
-            else f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; "
-            "return a reference",
-            Kind.INVALID,
-            False,
-        )
-    )
+    return codec.encode_failure(result_too_large(error))

@@ -34,7 +34,14 @@ for _, verb in raw.ipairs({ "get", "has", "delete", "entry" }) do
   end
 end
 
-local NO_VALUE = "the value is nil; to remove a key, delete it"
+-- The same for a value that is to be there under a key.
+local function check_value(store, key, value)
+  local ok, err = check(store, key)
+  if ok and value == nil then
+    return K.invalid("the value is nil; to remove a key, delete it")
+  end
+  return ok, err
+end
 
 --- Set a key. ttl: seconds; nil and 0 mean for ever, also when the key had a time to live before.
 function methods:set(key, value, ttl)
@@ -42,11 +49,9 @@ function methods:set(key, value, ttl)
   if ttl ~= nil then
     K.expect(ttl, "number", 3, "set")
   end
-  local ok, err = check(self, key)
+  local ok, err = check_value(self, key, value)
   if not ok then
     return nil, err
-  elseif value == nil then
-    return K.invalid(NO_VALUE)
   end
   return K.ask("store.set", self[ID], key, value, ttl)
 end
@@ -58,11 +63,9 @@ function methods:put(key, value, options)
     options = {}
   end
   K.expect(options, "table", 3, "put")
-  local ok, err = check(self, key)
+  local ok, err = check_value(self, key, value)
   if not ok then
     return nil, err
-  elseif value == nil then
-    return K.invalid(NO_VALUE)
   end
   return K.ask("store.put", self[ID], key, value, options)
 end

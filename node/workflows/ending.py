@@ -18,7 +18,6 @@ from mesh.failure import Failure, Kind
 from mesh.history import History
 from mesh.hosts import HostRecord
 from mesh.jetstream import JetStream
-from mesh.objects import TooLarge
 from mesh.outbox import Ack, Outbox
 from mesh.subjects import WorkflowKey
 from mesh.tracecontext import HEADER_FOLLOWS
@@ -27,6 +26,7 @@ from node.workflows.background import Background, insist
 from node.workflows.instances import Instance, Instances, InTrouble
 from node.workflows.ops import ChildAtEnd, Finish
 from node.workflows.others import Others
+from node.workflows.outcomes import result_too_large
 from node.workflows.run import Run, told_to_parent
 from node.workflows.timers import Timers
 
@@ -166,12 +166,4 @@ class Ending:
 
 
 def _too_large(error: PayloadTooLarge) -> EndRecord:
-    failure = Failure(
-        f"the result is too large: {error}"
-        if isinstance(error, TooLarge)
-        else f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; "
-        "return a reference",
-        Kind.INVALID,
-        False,
-    )
-    return EndRecord("failed", codec.encode_failure(failure))
+    return EndRecord("failed", codec.encode_failure(result_too_large(error)))

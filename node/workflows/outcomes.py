@@ -7,7 +7,7 @@ command line: nothing that arrives raises here. What nobody can read is a failur
 from __future__ import annotations
 
 from mesh import codec
-from mesh.errors import Undecodable
+from mesh.errors import PayloadTooLarge, TooLarge, Undecodable
 from mesh.events import Event
 from mesh.failure import Failure, Kind
 
@@ -42,6 +42,18 @@ def normal_outcome(event: Event) -> tuple[bytes, Failure | None]:
     except ValueError as error:  # Undecodable, or nested so deep that it can be read but not be written
         failure = codec.undecodable_failure("outcome", error)
         return codec.encode_failure(failure), failure
+
+
+def result_too_large(error: PayloadTooLarge) -> Failure:
+    """What a call or a workflow fails with whose result cannot be stored."""
+    if isinstance(error, TooLarge):
+        text = f"the result is too large: {error}"
+    else:
+        text = (
+            f"the result takes {error.payload_bytes} bytes, the server takes at most {error.payload_bytes_max}; "
+            "return a reference"
+        )
+    return Failure(text, Kind.INVALID, False)
 
 
 def service_error_kind(code: str) -> str:
