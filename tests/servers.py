@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import anyio
 
 START_TIMEOUT_S = 10.0
 
@@ -132,3 +135,21 @@ class ServerProcess:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+
+async def written_while_killed(server: ServerProcess, write: Callable[[int], object], count: int) -> None:
+    """Write so many numbered messages in a second, in which the server is killed and started again three times."""
+
+    async def write_all() -> None:
+        for n in range(count):
+            write(n)
+            if n % 30 == 0:
+                await anyio.sleep(0.01)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write_all)
+        for _ in range(3):
+            await anyio.sleep(0.15)
+            server.kill()
+            await anyio.sleep(0.1)
+            server.start()

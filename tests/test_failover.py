@@ -34,6 +34,11 @@ LOOK_EVERY_S: Final = 1.5
 OBSERVE_S: Final = 10.0
 
 
+async def start_orders(fleet: Fleet, prefix: str, *, settle: str) -> list[WorkflowHandle]:
+    names = [f"{prefix}-order-{n}" for n in range(10)]
+    return [await fleet.start("order", {"id": name, "settle": settle}, id=name) for name in names]
+
+
 async def start_steppers(fleet: Fleet, steps: int, prefix: str) -> list[WorkflowHandle]:
     """Start the workflows and wait until each of them has done a step."""
     handles = []
@@ -196,10 +201,7 @@ async def test_nodes_that_leave_one_after_the_other_lose_nothing(nats_server: Se
     steps = 40
     async with a_fleet(nats_server().url, tmp_path, nodes=3) as fleet:
         handles = await start_steppers(fleet, steps, "left")
-        orders = [
-            await fleet.start("order", {"id": f"left-order-{n}", "settle": "1s"}, id=f"left-order-{n}")
-            for n in range(10)
-        ]
+        orders = await start_orders(fleet, "left", settle="1s")
         for node in list(fleet.nodes.values())[:2]:
             assert await fleet.nodes.pop(node.id).terminate() == 0
         for order in orders:
@@ -220,10 +222,7 @@ async def test_owner_that_stood_still_and_comes_back_does_no_harm(nats_server: S
     steps = 30
     async with a_fleet(nats_server().url, tmp_path, nodes=3) as fleet:
         handles = await start_steppers(fleet, steps, "zombie")
-        orders = [
-            await fleet.start("order", {"id": f"zombie-order-{n}", "settle": "3s"}, id=f"zombie-order-{n}")
-            for n in range(10)
-        ]
+        orders = await start_orders(fleet, "zombie", settle="3s")
         victim = fleet.nodes[sorted(fleet.nodes)[0]]
         held = fleet.watch.owned(victim.id)
         victim.stop()

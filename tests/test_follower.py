@@ -20,7 +20,7 @@ from mesh.jetstream_api import error_of
 from mesh.outbox import Outbox
 from mesh.stream_reads import StreamInfo
 from tests.conftest import ServerFactory
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, written_while_killed
 from tests.waiting import wait_until, wait_until_async
 
 STREAM = {"name": "S", "subjects": ["s.>"], "storage": "file", "allow_direct": True}
@@ -243,20 +243,7 @@ async def test_kills_under_load_make_no_gap_and_no_repetition(nats_server: Serve
     async with bench(server) as b, Outbox(b.conn) as outbox:
         await b.follow()
         count = 3000
-
-        async def write_all() -> None:
-            for n in range(count):
-                outbox.write("s.a", b"%d" % n, {"Nats-Msg-Id": str(n)})
-                if n % 30 == 0:
-                    await anyio.sleep(0.01)
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(write_all)
-            for _ in range(3):
-                await anyio.sleep(0.15)
-                server.kill()
-                await anyio.sleep(0.05)
-                server.start()
+        await written_while_killed(server, lambda n: outbox.write("s.a", b"%d" % n, {"Nats-Msg-Id": str(n)}), count)
         await outbox.flush(20)
         await wait_until(lambda: len(b.got) >= count, 10)
         assert b.seqs == list(range(1, count + 1))

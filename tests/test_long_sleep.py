@@ -157,16 +157,20 @@ async def schedules(mesh: Mesh) -> int:
     return len(await mesh.client.js.subject_counts(stream_name(ORDERS), "mesh.at.>"))
 
 
+async def left_asleep_without_a_timer(url: str, app: Path, workflow_id: str) -> None:
+    """As if the write of its timer had come to nothing, and then its node had gone."""
+    async with a_mesh(url, app) as mesh:
+        await mesh.start("sleeps", id=workflow_id)
+        await wait_until_async(lambda: schedules(mesh))
+        await mesh.client.js.purge(stream_name(ORDERS), subject="mesh.at.>")
+
+
 async def test_no_timer_outlives_its_run_though_it_was_being_set_again_at_the_end(
     nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end takes back what there is; what arrives after that would stand on the server until it is due."""
-    app = write_app(tmp_path, workflows={"sleeps": SLEEPS})
-    url = nats_server().url
-    async with a_mesh(url, app) as mesh:
-        await mesh.start("sleeps", id="w-1")
-        await wait_until_async(lambda: schedules(mesh))
-        await mesh.client.js.purge(stream_name(ORDERS), subject="mesh.at.>")  # as if its write had come to nothing
+    app, url = write_app(tmp_path, workflows={"sleeps": SLEEPS}), nats_server().url
+    await left_asleep_without_a_timer(url, app, "w-1")
     gate = Gate(monkeypatch)
     async with a_mesh(url, app, node_id="b") as mesh:
         handle = mesh.get("w-1")
@@ -189,12 +193,8 @@ async def test_a_timer_that_a_node_sets_after_it_has_lost_the_run_does_not_outli
     nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stood still, or its server did; meanwhile another owner has ended the run and taken its timers back."""
-    app = write_app(tmp_path, workflows={"sleeps": SLEEPS})
-    url = nats_server().url
-    async with a_mesh(url, app) as mesh:
-        await mesh.start("sleeps", id="w-1")
-        await wait_until_async(lambda: schedules(mesh))
-        await mesh.client.js.purge(stream_name(ORDERS), subject="mesh.at.>")
+    app, url = write_app(tmp_path, workflows={"sleeps": SLEEPS}), nats_server().url
+    await left_asleep_without_a_timer(url, app, "w-1")
     gate = Gate(monkeypatch)
     async with a_mesh(url, app, node_id="b") as mesh:
         handle = mesh.get("w-1")

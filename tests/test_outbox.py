@@ -23,6 +23,7 @@ from mesh.outbox import WINDOW, Ack, Outbox
 from mesh.pace import BATCH_MIN, Pace
 from mesh.wire import SUBJECT_BYTES_MAX
 from tests.conftest import ServerFactory
+from tests.servers import written_while_killed
 from tests.waiting import wait_until
 
 STREAM = {"name": "S", "subjects": ["s.>"], "storage": "file", "allow_direct": True}
@@ -177,20 +178,11 @@ async def test_nothing_is_lost_when_the_server_is_killed_again_and_again(nats_se
         js = JetStream(conn)
         await js.ensure_stream(STREAM)
 
-        async def write_all() -> None:
-            for n in range(count):
-                acks[n] = []
-                outbox.write("s.a", b"%d" % n, {"Nats-Msg-Id": str(n)}, acks[n].append)
-                if n % 30 == 0:
-                    await anyio.sleep(0.01)
+        def write(n: int) -> None:
+            acks[n] = []
+            outbox.write("s.a", b"%d" % n, {"Nats-Msg-Id": str(n)}, acks[n].append)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(write_all)
-            for _ in range(3):
-                await anyio.sleep(0.15)
-                server.kill()
-                await anyio.sleep(0.1)
-                server.start()
+        await written_while_killed(server, write, count)
         await outbox.flush(20)
         assert all(len(given) == 1 and given[0].error is None for given in acks.values())
         messages = {message.seq: message.data for message in await js.batch_get("S")}

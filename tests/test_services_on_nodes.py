@@ -124,8 +124,9 @@ async def test_a_required_service_that_does_not_start_fails_the_boot(
             pass
 
 
-async def test_a_service_with_placement_one_runs_once_and_moves_when_its_node_dies(
-    tmp_path: Path, nats_server: ServerFactory
+@pytest.mark.parametrize("how", ["dies", "leaves"])
+async def test_a_service_with_placement_one_runs_once_and_moves_when_its_node_is_gone(
+    tmp_path: Path, nats_server: ServerFactory, how: str
 ) -> None:
     app = write_app(
         tmp_path, processes={"single": SINGLE}, functions=FUNCTIONS, entries=[service("s", placement="one")]
@@ -133,25 +134,12 @@ async def test_a_service_with_placement_one_runs_once_and_moves_when_its_node_di
     async with two_nodes(app, nats_server().url) as (client, nodes):
         pid = await client.call("app:whois", "s")
         holder = pid[1:].partition("@")[0]
-        other = "b" if holder == "a" else "a"
-        nodes[holder].kill()
+        if how == "dies":
+            nodes[holder].kill()
+        else:
+            assert await nodes[holder].terminate() == 0
 
-        await wait_until_async(lambda: runs_on(client, other), timeout_s=3.0)
-
-
-async def test_a_service_with_placement_one_moves_when_its_node_leaves(
-    tmp_path: Path, nats_server: ServerFactory
-) -> None:
-    app = write_app(
-        tmp_path, processes={"single": SINGLE}, functions=FUNCTIONS, entries=[service("s", placement="one")]
-    )
-    async with two_nodes(app, nats_server().url) as (client, nodes):
-        pid = await client.call("app:whois", "s")
-        holder = pid[1:].partition("@")[0]
-        assert await nodes[holder].terminate() == 0
-        other = "b" if holder == "a" else "a"
-
-        await wait_until_async(lambda: runs_on(client, other), timeout_s=3.0)
+        await wait_until_async(lambda: runs_on(client, "b" if holder == "a" else "a"), timeout_s=3.0)
 
 
 async def test_a_service_with_placement_each_runs_on_both_nodes(tmp_path: Path, nats_server: ServerFactory) -> None:

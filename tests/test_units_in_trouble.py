@@ -18,7 +18,7 @@ from mesh.subjects import node_request
 from node.offers import Offers
 from node.units.spawn_request import SpawnRequest
 from tests.apps import Mesh, a_mesh, write_app
-from tests.cluster import a_node
+from tests.cluster import NodeProcess, a_node
 from tests.conftest import ServerFactory
 from tests.test_process_limits import MORE, functions, held
 from tests.waiting import wait_until, wait_until_async
@@ -46,6 +46,24 @@ async def caller_and_host(app: Path, url: str) -> AsyncIterator[tuple[Mesh, Mesh
     ):
         await wait_until(lambda: len(a.node.roster.members()) == 2 and len(b.node.roster.members()) == 2)
         yield a, b
+
+
+@asynccontextmanager
+async def a_call_from_one_node_to_another(app: Path, url: str) -> AsyncIterator[tuple[Mesh, NodeProcess, list[Any]]]:
+    """A call of `t` is under way on a node that runs nothing else; all else is a process beside it. And its results."""
+    async with (
+        a_mesh(url, app, node_id="a", offers=Offers(only=("app:t",)), workflows=False, settled=False) as a,
+        a_node(app, url, node_id="b", arguments=("--without", "app:t")) as b,
+        anyio.create_task_group() as tasks,
+    ):
+        given: list[Any] = []
+
+        async def ask() -> None:
+            given.append(await a.client.call("app:t"))
+
+        await wait_until(lambda: len(a.node.roster.members()) == 2)
+        tasks.start_soon(ask)
+        yield a, b, given
 
 
 async def two_nodes_give(tmp_path: Path, url: str, body: str) -> Any:
@@ -216,19 +234,8 @@ async def test_what_was_asked_of_a_node_that_is_lost_is_answered_and_forgotten(
       return err:kind()"""
     url = nats_server().url
     app = write_app(tmp_path, processes=PROCESSES, functions=functions(body))
-    async with (
-        a_mesh(url, app, node_id="a", offers=Offers(only=("app:t",)), workflows=False, settled=False) as a,
-        a_node(app, url, node_id="b", arguments=("--without", "app:t")) as b,
-        anyio.create_task_group() as tasks,
-    ):
-        given: list[Any] = []
-
-        async def ask() -> None:
-            given.append(await a.client.call("app:t"))
-
+    async with a_call_from_one_node_to_another(app, url) as (a, b, given):
         board, units = a.node.switchboard, a.node.units
-        await wait_until(lambda: len(a.node.roster.members()) == 2)
-        tasks.start_soon(ask)
         await wait_until(lambda: units.by_pid and board._peers._waiting.get("b") == {})
         b.stop()
         units.deliver(next(iter(units.by_pid)), "stopped", True)
@@ -369,18 +376,7 @@ async def test_a_node_that_stood_still_for_longer_than_its_lease_and_the_others_
       return kinds"""
     url = nats_server().url
     app = write_app(tmp_path, processes=PROCESSES, functions=functions(body))
-    async with (
-        a_mesh(url, app, node_id="a", offers=Offers(only=("app:t",)), workflows=False, settled=False) as a,
-        a_node(app, url, node_id="b", arguments=("--without", "app:t")) as b,
-        anyio.create_task_group() as tasks,
-    ):
-        given: list[Any] = []
-
-        async def ask() -> None:
-            given.append(await a.client.call("app:t"))
-
-        await wait_until(lambda: len(a.node.roster.members()) == 2)
-        tasks.start_soon(ask)
+    async with a_call_from_one_node_to_another(app, url) as (a, b, given):
 
         async def linked_there() -> bool:
             """The end that asked for the link has its answer: one that has not is told that the link is not made."""
