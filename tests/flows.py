@@ -39,7 +39,8 @@ from node.workflows.ops import (
     WriteAttrs,
     WriteMark,
 )
-from node.workflows.run import Run, last_step
+from node.workflows.replaying import last_step
+from node.workflows.run import Run
 
 T0_NS: Final = 1_700_000_000_000_000_000
 RUN: Final = 100  # sequence of the start, which is the run's id

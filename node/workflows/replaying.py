@@ -7,7 +7,7 @@ for checking changed code against what it has run before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mesh import codec
 from mesh.envelopes import may_open_later
@@ -20,7 +20,9 @@ from node.machine.code import CodeMissing
 from node.machine.vm import LuaVM, MachineFailed, OutOfMemory
 from node.workflows.opening import Opening
 from node.workflows.ops import Effect, OpState, Suspend
-from node.workflows.run import Run, last_step
+from node.workflows.run import Run
+
+_NO_STEP: Final = frozenset({"mark", "claim", "monitor", "attrs"})
 
 
 class Step(NamedTuple):
@@ -51,6 +53,25 @@ def replay_steps(run: Run, events: Sequence[Event], *, record_ops: bool = False)
     for i, event in enumerate(events):
         yield Step(i + 1, event, _applied(run, event, i < last), tuple(asked))
         asked.clear()
+
+
+def last_step(events: Sequence[Event], run: int, taken: int = 0) -> int:
+    """Index of the last event that is not part of a step itself; before it, `apply` is told that there is more.
+
+    A mark comes out of the step before it: a run that was left between two marks of its newest step is still in that
+    step, and still takes the newest version of the second one.
+    taken: how many events a reset run has from another (`mesh.lineage.taken_over`). Until something has happened to a
+    run of its own, its newest step is the last one of these, or its start; what else it takes over is news to it.
+    """
+    # Nearly always found at once: the newest events are the run's own.
+    newest = next((i for i in range(len(events) - 1, -1, -1) if _is_step(events[i], run)), 0)
+    if events and events[newest].seq > run:
+        return newest
+    return next((i for i in range(min(max(1, taken), len(events)) - 1, -1, -1) if _is_step(events[i], run)), 0)
+
+
+def _is_step(event: Event, run: int) -> bool:
+    return event.kind not in _NO_STEP and event.run in (0, run)
 
 
 def replayed(

@@ -73,7 +73,6 @@ REFUSED_CALLS_MAX: Final = 10_000
 _WRITTEN_BY_OTHERS: Final = frozenset({"signal", "ret", "exit", "kill"})
 # What is in them is nobody's to read, so it keeps nobody waiting.
 _SAY_NOTHING: Final = frozenset({"cancel", "tick", "claim"})
-_NO_STEP: Final = frozenset({"mark", "claim", "monitor", "attrs"})
 # `workflow.version("x")` is the mark `version:x`.
 VERSION_MARK: Final = "version:"
 TOPOLOGY_PID: Final = "{|topology}"
@@ -618,25 +617,6 @@ def told_to_parent(outcome: bytes, run: Run) -> bytes:
         "_run_id": str(run.run), "_retry_state": str(retry_state(run.spec, value)),
     }  # fmt: skip
     return codec.encode_failure(replace(value, details=details))
-
-
-def last_step(events: Sequence[Event], run: int, taken: int = 0) -> int:
-    """Index of the last event that is not part of a step itself; before it, `apply` is told that there is more.
-
-    A mark comes out of the step before it: a run that was left between two marks of its newest step is still in that
-    step, and still takes the newest version of the second one.
-    taken: how many events a reset run has from another (`mesh.lineage.taken_over`). Until something has happened to a
-    run of its own, its newest step is the last one of these, or its start; what else it takes over is news to it.
-    """
-    # Nearly always found at once: the newest events are the run's own.
-    newest = next((i for i in range(len(events) - 1, -1, -1) if _is_step(events[i], run)), 0)
-    if events and events[newest].seq > run:
-        return newest
-    return next((i for i in range(min(max(1, taken), len(events)) - 1, -1, -1) if _is_step(events[i], run)), 0)
-
-
-def _is_step(event: Event, run: int) -> bool:
-    return event.kind not in _NO_STEP and event.run in (0, run)
 
 
 def _needs_no_code(event: Event) -> bool:
