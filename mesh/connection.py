@@ -17,7 +17,8 @@ Invariants:
 - Pending writes are bounded: past WRITE_BUFFER_BYTES_MAX a publish raises Disconnected (seen WRITE_NOW_BYTES and a
   message later at the latest). `drain_writes` waits for room.
 
-Not here: JetStream (`mesh.jetstream`), writes that are repeated until acknowledged (`mesh.outbox`).
+Not here: which servers there are and the way to one (`mesh.dialling`), JetStream (`mesh.jetstream`), writes that are
+repeated until acknowledged (`mesh.outbox`).
 """
 
 from __future__ import annotations
@@ -26,22 +27,19 @@ import asyncio
 import json
 import logging
 import math
-import random
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, TypeAlias, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
 
+from mesh.dialling import Dialler, addresses_of
 from mesh.envelopes import ENCRYPTED, ENVELOPE, ENVELOPE_BYTES, Closed, Opened, answer_context, context_of
 from mesh.errors import (
-    BadCredentials,
     Disconnected,
-    InvalidName,
     MeshError,
     NoResponders,
     NotFound,
@@ -49,10 +47,9 @@ from mesh.errors import (
     PayloadTooLarge,
     RequestTimeout,
     Undecodable,
-    Unreachable,
 )
-from mesh.handshake import READ_BYTES, ConnectOptions, Link, check_address, dial
-from mesh.redaction import with_scheme, without_secrets
+from mesh.handshake import READ_BYTES, ConnectOptions, Link
+from mesh.redaction import without_secrets
 from mesh.wire import (
     CRLF,
     PING,
@@ -90,7 +87,6 @@ WRITE_BUFFER_BYTES_MAX = 64 * 1024 * 1024
 WRITE_BUFFER_BYTES_HIGH = 1024 * 1024
 # Written at once and not only at the end of the loop's turn, so that the server works while we go on.
 WRITE_NOW_BYTES = 64 * 1024
-RECONNECT_WAIT_FIRST_S = 0.02
 # Batches of a stream's messages that are read at a time (`mesh.stream_reads.READ_BYTES` each).
 READS_AT_ONCE = 8
 # How long a polite end waits for the last bytes to leave.
@@ -121,12 +117,9 @@ async def connect(
     for path in (options.creds, options.nkey, options.tls_ca, options.tls_cert, options.tls_key):
         if path and not await anyio.Path(path).is_file():
             raise NotFound(f"there is no file {path}, which the connection's options name")
-    addresses = [part.strip() for part in (url.split(",") if isinstance(url, str) else url) if part.strip()]
-    for address in addresses:
-        check_address(address)
-    connection = Connection(addresses, name, options)
+    connection = Connection(Dialler(addresses_of(url), name, options), options)
     failure: Exception | None = None
-    first = await connection._dial_patiently(options.patience_s)
+    first = await connection._dialler.dial(options.patience_s)
     # The error of the block leaves as itself, not wrapped into the group of our own task.
     async with anyio.create_task_group() as tasks:
         connection._up(first)
@@ -180,17 +173,14 @@ class _Waiter(NamedTuple):
 class Connection:
     """A connection that is made by `connect` and stays up or comes back until that block ends."""
 
-    def __init__(self, addresses: Sequence[str], name: str, options: ConnectOptions) -> None:
-        if not addresses:
-            raise InvalidName("no address was given to connect to")
-        self.name = name
+    def __init__(self, dialler: Dialler, options: ConnectOptions) -> None:
+        self.name = dialler.name
         self.epoch = 0
         self.max_payload = 1024 * 1024
         self.payload_bytes_max = options.payload_bytes_max  # of one that may become an object (`mesh.objects`)
         self.reads = anyio.CapacityLimiter(READS_AT_ONCE)
         self.server_info: Mapping[str, object] = {}  # what the server has said of itself last (its INFO)
-        self._configured = list(addresses)
-        self._discovered: list[str] = []
+        self._dialler = dialler
         self._options = options
         self.codec = options.codec
         self._loop = asyncio.get_running_loop()
@@ -227,7 +217,7 @@ class Connection:
     @property
     def address(self) -> str:
         """Return the address of the server, without passwords; the last one while disconnected."""
-        return without_secrets(self._link.address if self._link else self._configured[0])
+        return without_secrets(self._link.address if self._link else self._dialler.first)
 
     async def wait_connected(self) -> None:
         """Wait until a server is connected. Raises Disconnected when the connection was closed for good."""
@@ -564,8 +554,7 @@ class Connection:
             self.max_payload = limit
         others = info.get("connect_urls")
         if isinstance(others, list):
-            known = {urlsplit(with_scheme(address)).netloc.rpartition("@")[2] for address in self._configured}
-            self._discovered = [str(other) for other in others if str(other) not in known]
+            self._dialler.learn(others)
 
     # ---- the write side --------------------------------------------------------------------------------------------
 
@@ -613,7 +602,7 @@ class Connection:
                 link.writer.transport.abort()
                 if self._closed:
                     break
-                link = await self._dial_patiently(math.inf)
+                link = await self._dialler.dial(math.inf)
                 self._up(link)
                 _log.info("connected again to %s, connection %d", self.address, self.epoch)
         finally:
@@ -701,48 +690,6 @@ class Connection:
                 self._writer.close()
                 await self._writer.wait_closed()
         self._closed = True
-
-    # ---- dialling --------------------------------------------------------------------------------------------------
-
-    async def _dial_patiently(self, patience_s: float) -> Link:
-        deadline = anyio.current_time() + patience_s
-        wait_s = RECONNECT_WAIT_FIRST_S
-        said = ""
-        while True:
-            failure: Unreachable | BadCredentials | None = None
-            for address, hostname in self._candidates():
-                try:
-                    return await dial(address, self.name, self._options, hostname=hostname)
-                except Unreachable as error:
-                    failure = error
-                except BadCredentials as error:
-                    if not self.epoch:
-                        raise  # it was never right: nobody is about to make it better
-                    failure = error  # somebody replaces the file just now
-            if failure is not None and anyio.current_time() >= deadline:
-                raise failure
-            if failure is not None and str(failure) != said:
-                said = str(failure)
-                if type(failure) is Unreachable:  # "start one" is no advice to somebody who waits
-                    _log.warning("%s cannot be reached: %s; trying again", failure.url, failure.reason)
-                else:
-                    _log.warning("%s; trying again", said)
-            # Jitter, so that many nodes do not knock at the same instant.
-            await anyio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            wait_s = min(2 * wait_s, self._options.reconnect_wait_max_s)
-
-    def _candidates(self) -> list[tuple[str, str | None]]:
-        """All known addresses in random order, with the host name that a TLS certificate has to be for.
-
-        Servers learnt from the cluster are bare IP addresses: they take scheme, credentials and host name of ours.
-        """
-        ours = urlsplit(with_scheme(self._configured[0]))
-        credentials = f"{ours.netloc.rpartition('@')[0]}@" if "@" in ours.netloc else ""
-        given = self._options.tls_hostname
-        candidates = [(address, given) for address in self._configured]
-        candidates += [(f"{ours.scheme}://{credentials}{other}", given or ours.hostname) for other in self._discovered]
-        random.shuffle(candidates)
-        return candidates
 
 
 def _subscribe_line(subscription: DirectSubscription) -> bytes:

@@ -477,7 +477,7 @@ async def test_other_servers_of_a_cluster_are_learnt_and_used(nats_server: Serve
         for n in range(2)
     )
     async with connect(first.url, name="test") as conn:
-        await wait_until(lambda: len(conn._candidates()) > 1)
+        await wait_until(lambda: len(conn._dialler.candidates()) > 1)
         first.kill()
         await wait_until(lambda: conn.epoch == 2, 10)
         assert conn.address == second.url
