@@ -225,3 +225,12 @@ def test_what_the_library_wrote_is_written_again_the_same(lua: Chunks, value: ob
 
     again = lua.run("return K.encode((K.decode(...)))", msgpack.packb(value))
     assert again == msgpack.packb(settled(value))
+
+
+def test_of_keys_that_cannot_be_sent_always_the_same_one_is_named(lua: Chunks) -> None:
+    """They come in the order of their addresses, and what is said of them is an outcome that code may look at."""
+    said = {
+        lua.run("return select(2, K.encode({ [{}] = 1, [K.new_error('', 'e')] = 2, [print] = 3, [{ 1 }] = 4 }))")
+        for _ in range(50)
+    }
+    assert said == {b"a table key of type Error cannot be sent"}

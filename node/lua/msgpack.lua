@@ -183,6 +183,7 @@ end
 --- A map, or an array whose keys the table does not hold in order.
 local function write_map(t, depth)
   local keys, n, strings, longest = {}, 0, 0, 0
+  local unsendable
   for k in raw_next, t do
     n = n + 1
     keys[n] = k
@@ -201,9 +202,16 @@ local function write_map(t, depth)
       elseif kind == "boolean" then
         longest = huge
       else
-        return "a table key of type " .. (class_of(k) or kind) .. " cannot be sent"
+        -- Of several kinds always the same one is named: here keys come in the order of their addresses.
+        local name = class_of(k) or kind
+        if not unsendable or name < unsendable then
+          unsendable = name
+        end
       end
     end
+  end
+  if unsendable then
+    return "a table key of type " .. unsendable .. " cannot be sent"
   end
   if strings == n then
     sort_strings(keys, n)
