@@ -111,10 +111,11 @@ async def test_a_failed_call_is_tried_again_as_its_policy_says(nats_server: Serv
     async with a_mesh(nats_server().url, app) as mesh:
         quick = {"initial_interval": 20, "backoff_coefficient": 1.5, "maximum_attempts": 4}
         assert await mesh.run("caller", {"retry_policy": quick}, "app:flaky", "again", 3, id="r-1") == {"value": 3}
-        # Of the failed attempts only the last is kept.
-        assert [(e.kind, e.args[2:3]) for e in await mesh.events("r-1")][1:] == [
-            ("ret", ["2"]),
-            ("ret", ["3"]),
+        # Of the failed attempts only the last is kept, and what was decided about it.
+        assert [(e.kind, e.args[1:3]) for e in await mesh.events("r-1")][1:] == [
+            ("ret", ["1", "2"]),
+            ("mark", ["failed-1-2"]),
+            ("ret", ["1", "3"]),
             ("end", []),
         ]
         never = await mesh.run("caller", {"retry_policy": quick}, "app:flaky", "never", 99)
@@ -135,12 +136,12 @@ async def test_an_attempt_follows_a_long_pause_that_began_with_another_owner(
     async with a_mesh(url, app) as mesh:
         paused = {"retry_policy": {"initial_interval": "5s", "maximum_attempts": 2}}
         handle = await mesh.start("caller", paused, "app:flaky", "paused", 2, id="r-2")
-        await wait_until_async(lambda: is_handled(mesh.client, handle, events=2))
+        await wait_until_async(lambda: is_handled(mesh.client, handle, events=3))
     async with a_mesh(url, app, node_id="b") as mesh:
         await wait_until(lambda: mesh.statistics()["resident"] == 0)
         assert await mesh.get("r-2").result(timeout_s=TIMEOUT_S) == {"value": 2}
         assert [(e.kind, *e.args[1:3]) for e in await mesh.events("r-2")][1:] == [
-            ("ret", "1", "1"), ("tick", "retry-1-2"), ("ret", "1", "2"), ("end",),
+            ("ret", "1", "1"), ("mark", "failed-1-1"), ("tick", "retry-1-2"), ("ret", "1", "2"), ("end",),
         ]  # fmt: skip
 
 
@@ -198,7 +199,7 @@ async def test_a_call_that_may_run_once_is_claimed_and_never_tried_again(
         once = {"retry_policy": {"maximum_attempts": 1}}
         failed = await mesh.run("caller", once, "app:flaky", "once", 2, id="once")
         assert (failed["kind"], failed["message"]) == ("Internal", "RuntimeError: attempt 1 of once fails")
-        assert await mesh.kinds("once") == ["start", "claim", "ret", "end"]
+        assert await mesh.kinds("once") == ["start", "claim", "ret", "mark", "end"]
         assert calls["once"] == 1
 
 
