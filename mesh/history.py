@@ -322,7 +322,8 @@ class History:
             else:
                 # Not from `first`: before a run's own start come only those of earlier runs.
                 named = int(args[0]) if args and args[0].isdecimal() else run
-                earliest = await self._next(named, message.subject)
+                # A run has begun before its events: one that names a later sequence, or no sequence at all, is of none.
+                earliest = await self._next(named, message.subject) if named < message.seq else None
                 found.append(earliest or message)
         return sorted((message for message in found if message.seq <= horizon), key=_seq)
 

@@ -81,7 +81,8 @@ async def test_a_node_under_siege_goes_on_with_its_work(nats_server: ServerFacto
                     "kind": "process.service",
                     "process": "app:sleeper",
                     "host": "app:processes",
-                    "lifecycle": {"auto_start": True, "restart": {"initial_delay": "10ms"}},
+                    # However often the siege ends it.
+                    "lifecycle": {"auto_start": True, "restart": {"initial_delay": "10ms", "max_delay": "50ms"}},
                 }
                 for i in range(3)
             ),
@@ -109,10 +110,12 @@ async def test_a_node_under_siege_goes_on_with_its_work(nats_server: ServerFacto
         siege = Siege(random, QUEUE, VICTIMS, listened(server.monitor_url, "moonmesh a"))
         assert len(siege.subjects) > 20, siege.subjects
         besieger = await Besieger.connect(server.port)
+        looks: list[int] = []
         for number in range(1, MESSAGES // AT_ONCE + 1):
             await besieger.send([siege.message() for _ in range(AT_ONCE)])
             if number % 5 == 1:
                 siege.pids = await processes(client)
+                looks.append(len(siege.pids))
                 assert await good_work(client, number) == expected(number), node.log()[-3000:]
             assert node.returncode is None, node.log()[-5000:]
         besieger.close()
@@ -120,7 +123,7 @@ async def test_a_node_under_siege_goes_on_with_its_work(nats_server: ServerFacto
             assert await good_work(client, number) == expected(number)
         await only_victims_are_suspended(client)
         assert all(siege.sent.values())
-        assert siege.pids
+        assert sum(1 for found in looks if found) > len(looks) / 2, f"no processes to attack: {looks}"
         no_trouble(node)
         assert await node.terminate() == 0
         no_trouble(node)
@@ -188,6 +191,8 @@ async def test_messages_that_once_ended_a_node_or_were_answered_into_histories(
         await attacked.signal("t", "before")
         topics = (b"\xff", b"\x01", b"\xe2\x80\xae", b"\xef\xbf\xbd", b"\xc3\x28")
         await besieger.send([(b"mesh.wf.orders.attacked.signal." + topic, b"", None, b"1") for topic in topics * 2])
+        # And with events of a run that no stream can have, more than one on a subject.
+        await besieger.send([(b"mesh.wf.orders.attacked.mark." + b"9" * 30 + b".lost", b"", None, b"1")] * 2)
         await attacked.signal("t", "after")
         for number, (what, (subject, reply, body)) in enumerate(POISON.items()):
             handle = await client.start("app:collector", host=WORKER, id=f"w-{number}")
