@@ -23,18 +23,21 @@ from typing import Final, NamedTuple
 
 import anyio
 
-from mesh.errors import NotFound, ServerRefused, Undecodable, Unreadable
+from mesh.errors import NotFound, NotReady, ServerRefused, Undecodable, Unreadable
 from mesh.events import Event, StartSpec, decode_end, decode_start, is_acknowledgement, parse, unreadable_event
 from mesh.imported import restored
 from mesh.jetstream import JetStream
 from mesh.lineage import arranged, reads_from
 from mesh.stored_messages import StoredMessage
-from mesh.subjects import WorkflowKey, can_be_named, stream_name
+from mesh.subjects import WorkflowKey, can_be_named, stream_name, sure_subject
 from mesh.wire import parse_headers
 
 # A replica is behind by milliseconds; another one is asked when it is by more.
 LAG_TRIES: Final = 100
 LAG_AGAIN_S: Final = 0.01
+# A server that goes on after a pause hears within seconds that another one leads.
+SURE_TRIES: Final = 25
+SURE_AGAIN_S: Final = 0.2
 BATCH_MESSAGES: Final = 1000
 PARTITIONS_CACHED_MAX: Final = 10_000  # each takes 200 bytes, and a look-up saves a request
 # Of these every message counts; of all other kinds only the first of its subject. Of an outcome, too: an owner that
@@ -101,9 +104,25 @@ class History:
         return last[0] if last is not None and last[1] is None else None
 
     async def is_running(self, key: WorkflowKey) -> bool:
-        """Whether a run is open, or about to be: the last one has ended, and its end says that another follows."""
-        last = await self.last_run(key)
-        return last is not None and (last[1] is None or last[1].goes_on)
+        """Whether a run is open, or about to be: the last one has ended, and its end says that another follows.
+
+        That none is must not be the word of a server that has lost touch, as somebody may be told so for ever.
+        Raises NotReady when that server stays the one that answers, and as a write: OutcomeUnknown.
+        """
+        for _ in range(SURE_TRIES):
+            last = await self.last_run(key)
+            if last is not None and (last[1] is None or last[1].goes_on):
+                return True
+            if not self._js.has_copies:
+                return False
+            over_seq = last[1].seq if last is not None and last[1] is not None else 0
+            starts, _ = await self._js.sure_last(self.stream, [key.stored("*", "start")], by=sure_subject(self.queue))
+            if all(start.seq <= over_seq or is_acknowledgement(start.data) for start in starts):
+                return False
+            await anyio.sleep(SURE_AGAIN_S)
+        raise NotReady(
+            f"looking for workflow {key.id!r}", 503, "the server that answers has lost touch with the others"
+        )
 
     async def last_run(self, key: WorkflowKey) -> tuple[OpenRun, RunOutcome | None] | None:
         """The newest run and its end, None when the workflow never started."""

@@ -32,9 +32,12 @@ from mesh.errors import (
 )
 from mesh.jetstream_api import TIMEOUT_S, Config, error_of, json_answer
 from mesh.objects import Objects
+from mesh.stored_messages import StoredMessage
 from mesh.stream_reads import StreamInfo, StreamReads, stream_info_of
 
 REACHED_AGAIN_S = 0.005
+# How long the message stands by which a copy is known to be up to date: longer than all of them are asked, 3 s.
+SURE_TTL_S = 10
 BATCH_WRITES_MAX = 1000  # the server's own limit (ADR-50)
 
 _STREAM_NAME_IN_USE = 10058  # err_code
@@ -177,6 +180,24 @@ class JetStream(StreamReads):
                 await self.objects.take_back(subject, reference)
                 raise
         return PubAck(int(answer["seq"]), bool(answer.get("duplicate", False)))
+
+    async def sure_last(self, stream: str, subjects: Sequence[str], *, by: str) -> tuple[list[StoredMessage], int]:
+        """Return the last message of every subject, as `multi_last`, and the sequence up to which all of it is seen.
+
+        For what must not be believed of a server that has lost touch: that there is nothing. Such a one answers from
+        the past, as the leader too, but has nothing stored any more. So a message is stored on `by` first, a subject of
+        the stream that is nobody's, and expires; a copy that has it has all that was acknowledged before.
+        Of a server that stands alone nothing is asked but the reading. Raises as `publish` and `multi_last`.
+        """
+        if not self.has_copies:
+            return await self.multi_last(stream, subjects), 0
+        stored = await self.publish(by, ttl_s=SURE_TTL_S)
+        tries = 0
+        while True:
+            messages, _ = await self._last_of_a_copy(stream, [*subjects, by], None)
+            if any(message.subject == by and message.seq >= stored.seq for message in messages):
+                return [message for message in messages if message.subject != by], stored.seq
+            tries = await self._try_another_copy(stream, tries)
 
     async def publish_batch(self, messages: Sequence[BatchMessage], *, timeout_s: float | None = None) -> PubAck:
         """Write all messages or none (ADR-50); return the ack of the last. The stream needs `allow_atomic`.

@@ -230,6 +230,11 @@ def partition_filter(queue: str, partition: int) -> str:
     return f"mesh.log.{token(queue)}.{partition}.>"
 
 
+def sure_subject(queue: str) -> str:
+    """A subject of a queue's stream that is nobody's: what is stored there tells a reader that a copy is up to date."""
+    return f"mesh.at.{token(queue)}.sure"
+
+
 @lru_cache(maxsize=4096)
 def function_tokens(function_id: str) -> str:
     """`ns.sub:name` as subject tokens: namespace dots separate, dots in the name are encoded, so no two ids collide."""

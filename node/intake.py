@@ -2,9 +2,11 @@
 
 The account of clients imports `mesh.wf.<queue>.<id>.start`, `.signal.<topic>` and `.cancel` as `mesh.in....` of ours
 (`deploy.make_accounts`), which all nodes serve in one queue group. Services outside of the mesh (`function.nats`) are
-asked with `mesh.in....ret....` as the reply, and their answers come in here, too. What may be in such a message is decided by
-`node.admission`; its payload goes on as it came, and the answer of the stream goes back to whoever has asked. A server
-lets nobody hand on the reply subject of another account's request, so the answer comes by way of us.
+asked with `mesh.in....ret....` as the reply, and their answers come in here, too.
+
+What may be in such a message is decided by `node.admission`; its payload goes on as it came, and the answer of the
+stream goes back to whoever has asked. A server lets nobody hand on the reply subject of another account's request, so
+the answer comes by way of us.
 
 Invariants:
   * nothing is acknowledged that the stream has not acknowledged;

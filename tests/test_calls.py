@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 import mesh.client
 from mesh.client import FunctionFailed
-from mesh.errors import RequestTimeout
+from mesh.connection import Reply
+from mesh.errors import NoResponders, RequestTimeout
 from mesh.failure import HOST_LOST, Failure
 from tests.apps import a_mesh, write_app
 from tests.cluster import a_node
@@ -83,3 +85,30 @@ async def test_a_long_call_is_waited_for_and_given_up_when_its_time_is_over(
             await mesh.client.call("app:sleeps", 10, timeout_s=1.2)
         with pytest.raises(FunctionFailed, match="no handler registered for target app:nobody"):
             await mesh.client.call("app:nobody")
+
+
+async def test_a_call_is_not_taken_for_lost_when_a_server_does_not_know_yet_who_listens(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    """Of a cluster each server learns from the others who listens there, and says before that nobody does."""
+    source = "return { main = function() require('time').sleep(2500000000) return 'once' end }"
+    app = write_app(
+        tmp_path,
+        workflows={"ask": "return function() return funcs.call('app:slow') end"},
+        functions={"slow": {"source": source, "modules": ["time"]}},
+    )
+    async with a_mesh(nats_server().url, app) as mesh:
+        conn = mesh.node.client.conn
+        request_many, unheard = conn.request_many, 0
+
+        async def nobody_listens(subject: str, *args: Any, **options: Any) -> list[Reply]:
+            nonlocal unheard
+            if subject.startswith("mesh.who.") and unheard < 2:
+                unheard += 1
+                raise NoResponders(subject)
+            return await request_many(subject, *args, **options)
+
+        conn.request_many = nobody_listens  # type: ignore[method-assign]
+        assert await mesh.run("ask", id="ask") == "once"
+        assert unheard > 0
+        assert await mesh.kinds("ask") == ["start", "ret", "end"]

@@ -38,7 +38,7 @@ from mesh.hosts import Hosts
 from mesh.jetstream import JetStream
 from mesh.server_settings import sync_interval
 from mesh.starting import AlreadyStarted
-from mesh.subjects import parse_stored
+from mesh.subjects import WorkflowKey, parse_stored
 from mesh.wire import encode_headers, parse_headers
 from node.api.endpoints import names
 from node.node import Node, NodeConfig, running_node
@@ -343,6 +343,8 @@ async def test_an_observer_follows_a_stream_without_a_consumer(servers: SecuredS
         expected = [(f"seen-{number}", kind) for number in range(3) for kind in ("start", "end")]
         assert [(subject.id, subject.kind) for subject in parsed] == expected
         assert [message.seq for message in seen] == sorted(message.seq for message in seen)
+        # A node makes sure that a workflow is not there, by what it writes.
+        assert not await node.client.history(QUEUE).is_running(WorkflowKey(QUEUE, "nobody"))
         tasks.cancel_scope.cancel()
         await node.leave()
 

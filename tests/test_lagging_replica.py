@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ import pytest
 from mesh.buckets import Bucket
 from mesh.connection import connect
 from mesh.errors import NotReady
-from mesh.history import History
-from mesh.jetstream import JetStream
+from mesh.events import EndRecord, StartSpec
+from mesh.history import History, OpenRun, RunOutcome
+from mesh.jetstream import SURE_TTL_S, JetStream
 from mesh.stored_messages import StoredMessage
-from mesh.subjects import WorkflowKey
+from mesh.stream_reads import StreamInfo
+from mesh.subjects import WorkflowKey, sure_subject
+from mesh.wire import parse_headers
 from store.streams import ensure_queue
 from tests.apps import a_mesh, write_app
 from tests.conftest import ServerFactory
@@ -220,3 +225,77 @@ async def test_a_server_that_stands_alone_is_asked_once(nats_server: ServerFacto
         assert await js.get_next("S", 1, "s.a") is None
         assert await js.get_last("S", "s.a") is None
         assert len(asked) == 4, asked
+
+
+class OutOfTouch(Behind):
+    """Asked while a server answers that was the leader and has not heard yet that another one is.
+
+    Nothing that it says goes further than `as_of`: as a copy, as the leader, and of how far the stream has come. What
+    is written goes to the leader that there is. answers: how many reads it answers.
+    """
+
+    async def stream_info(self, name: str) -> StreamInfo:
+        info = await super().stream_info(name)
+        return replace(info, last_seq=min(info.last_seq, self.as_of)) if self.is_behind() else info
+
+    async def subject_counts(self, stream: str, subjects: str) -> dict[str, int]:
+        counts = await super().subject_counts(stream, subjects)
+        return {} if self.is_behind() else counts
+
+    async def _get_from_leader(self, stream: str, request: Any) -> StoredMessage | None:
+        found = await super()._get_from_leader(stream, request)
+        return None if self.is_behind() and found is not None and found.seq > self.as_of else found
+
+
+async def test_a_server_that_has_lost_touch_is_not_believed_that_a_workflow_is_not_there(
+    nats_server: ServerFactory,
+) -> None:
+    key, end = WorkflowKey("orders", "o-1"), EndRecord("completed").encode()
+    async with connect(nats_server().url, name="test") as conn:
+        js = OutOfTouch(conn)
+        await ensure_queue(js, "orders", partitions=1)
+
+        async def is_running(*, as_of: int) -> bool:
+            js.as_of, js.answers = as_of, 20
+            return await History(js, "orders").is_running(key)
+
+        assert not await is_running(as_of=0)
+        first = (await js.publish(key.start(), StartSpec("app:w", entropy=b"1").encode())).seq
+        assert await is_running(as_of=first - 1)  # before its start
+        ended = (await js.publish(key.end(first), end)).seq
+        second = (await js.publish(key.start(), StartSpec("app:w", entropy=b"2").encode())).seq
+        assert await is_running(as_of=ended)  # after the end of the run before
+        await js.publish(key.end(second), end)
+        assert not await is_running(as_of=10**9)
+        # What was written to be sure is gone some day, and nobody's event.
+        sure = await js.get_last("WF_orders", sure_subject("orders"), from_leader=True)
+        assert sure is not None
+        assert parse_headers(sure.raw_headers)["Nats-TTL"] == f"{SURE_TTL_S}s"
+
+
+async def test_a_sender_does_not_hear_from_a_server_that_has_lost_touch_that_nobody_is_there(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be recorded in its history, for ever."""
+    workflows = {
+        "sender": "return function(to) local ok, err = process.send(to, 'hi') return ok and 'sent' or err:message() end",
+        "receiver": "return function() return process.inbox():receive():topic() end",
+    }
+    app = write_app(tmp_path, workflows=workflows)
+    async with a_mesh(nats_server().url, app) as mesh:
+        receiver = await mesh.start("receiver", id="there")
+        last_run, asked = History.last_run, Counter[str]()
+
+        async def of_the_past(self: History, key: WorkflowKey) -> tuple[OpenRun, RunOutcome | None] | None:
+            asked[key.id] += 1
+            return None if asked[key.id] <= 2 else await last_run(self, key)
+
+        monkeypatch.setattr(JetStream, "has_copies", property(lambda _self: True))
+        monkeypatch.setattr(History, "last_run", of_the_past)
+        pid = "{app:client@app:worker|%s}"
+        assert await mesh.run("sender", pid % "there", id="s-1") == "sent"
+        assert asked["there"] == 3
+        nowhere = f"{pid % 'nowhere'}: process not found (no such workflow is running)"
+        assert await mesh.run("sender", pid % "nowhere", id="s-2") == nowhere
+        monkeypatch.undo()
+        assert await receiver.result(timeout_s=10) == "hi"

@@ -53,7 +53,8 @@ ON_ITS_WAY_S: Final = 0.1
 # How long hosts have to answer. Once all live nodes that offer the function have answered, nothing is waited for; a
 # node that is gone leaves the roster within a fraction of a second. So this is for nodes that are paused or swamped.
 ANSWER_S: Final = 2.0
-NO_HOST_PATIENCE_S: Final = 5.0  # a call that may run once only is not failed because hosts are just restarting
+# A call that may run once only is not failed because hosts are just restarting, nor one of what a live node offers.
+NO_HOST_PATIENCE_S: Final = 5.0
 TICK_S: Final = 0.05
 TOGETHER_S: Final = 0.005  # after a takeover: calls that come up within this are asked after together
 ASK_AT_ONCE_MAX: Final = 500
@@ -455,8 +456,11 @@ class Calls:
             self._fail(watch, outcome_unknown(watch.op.target))
             return
         watch.no_host_since_s = watch.no_host_since_s or now
-        watch.published = False
-        if once and now - watch.no_host_since_s < NO_HOST_PATIENCE_S:
+        # A server that was just joined, or that others have just come back to, does not know yet who listens where: that
+        # nobody does is believed at once only when no node says that it has the function.
+        offered = self._hosts_of(watch.op.target) > 0
+        watch.published = watch.published and offered
+        if (once or offered) and now - watch.no_host_since_s < NO_HOST_PATIENCE_S:
             self._push(watch, now + ASK_AFTER_S)
             return
         self._fail(watch, nobody_offers(watch.op.target))

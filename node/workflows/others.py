@@ -199,7 +199,8 @@ async def _was_told(history: History, target: WorkflowKey, header: str) -> bool:
     if found is None:
         return False
     line = f"\r\n{header}\r\n".encode("utf-8", "surrogateescape")
-    events = await history.events(target, found[0].run)
+    # All that came before its end: what was said to it, if it was.
+    events = await history.events(target, found[0].run, found[1].seq if found[1] is not None else None)
     return any(event.raw_headers is not None and line in event.raw_headers for event in events)
 
 
