@@ -1,15 +1,12 @@
-"""What a node keeps of workflows that sleep: nothing. Neither objects, nor Lua states, nor what was on its way to them."""
+"""What a node keeps of workflows that sleep: nothing, neither in Python nor in Lua."""
 
 from __future__ import annotations
 
 import gc
 import sys
-import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-
-import pytest
 
 from mesh import codec, events
 from mesh.connection import connect
@@ -17,7 +14,6 @@ from mesh.events import StartSpec
 from mesh.outbox import Outbox
 from mesh.starting import new_entropy
 from mesh.subjects import stream_name, token, untoken
-from node.machine.vm import LuaVM, ProcessVM
 from tests.apps import QUEUE, TIMEOUT_S, WORKER, Mesh, a_mesh, key, write_app
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until_async
@@ -36,18 +32,6 @@ def without_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-@pytest.mark.parametrize("kind", [LuaVM, ProcessVM])
-def test_a_lua_vm_that_is_given_up_goes_at_once(kind: type[LuaVM]) -> None:
-    """Its memory is Lua's: the collector of Python does not know how much waits for it."""
-    with without_collector():
-        vm = kind()
-        gone = weakref.ref(vm)
-        held_by_lua = weakref.ref(vm._host_functions["random_bytes"])
-        del vm
-        assert gone() is None
-        assert held_by_lua() is None
 
 
 async def test_nothing_is_kept_of_workflows_that_have_left_memory(nats_server: ServerFactory, tmp_path: Path) -> None:
