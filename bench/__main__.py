@@ -143,14 +143,16 @@ def processes(only: tuple[str, ...], runs: int | None, output: Output) -> None:
 @_sync
 @click.option("--count", type=click.IntRange(1), multiple=True, default=[100_000], help="How many; repeatable, rising.")
 @click.option("--wakes", type=click.IntRange(1), default=50, show_default=True, help="How many are woken.")
+@click.option(
+    "--rest", "rest_s", type=click.FloatRange(0), default=0, help="Seconds they sleep; then the server again."
+)
 @_output(15)
-def sleepers(sync: str, count: tuple[int, ...], wakes: int, output: Output) -> None:
+def sleepers(sync: str, count: tuple[int, ...], wakes: int, rest_s: float, output: Output) -> None:
     """Many workflows asleep: memory, how long it takes to wake one, and to take all of them over."""
     results = suite.new_results("sleepers", counts=sorted(count), wakes=wakes)
     setup = Setup(sync=cast("Sync", sync))
-    _bench(
-        results, output, sleepers_bench.measure, setup, sorted(count), sleepers_bench.Looks(wakes), results, progress
-    )
+    looks = sleepers_bench.Looks(wakes, rest_s=rest_s)
+    _bench(results, output, sleepers_bench.measure, setup, sorted(count), looks, results, progress)
 
 
 @main.command()
@@ -212,7 +214,7 @@ def projection(workflows: int, runs: int | None, file: Path | None, output: Outp
     show_default=True,
     help="Open workflows at most; histories and nodes are limited in proportion.",
 )
-@_output(15)
+@_output(20)
 def growth(only: tuple[str, ...], upto: int, output: Output) -> None:
     """How figures change with the length of a history, the number of open workflows and the number of nodes."""
     curves = cast("frozenset[growth_bench.Curve]", frozenset(only or growth_bench.CURVES))

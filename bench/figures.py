@@ -93,6 +93,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "replays": Figure("read again, though nothing was to be recovered", "workflows"),
     "node_rss_mb": Figure("memory of the node, all asleep", "MB"),
     "server_rss_mb": Figure("memory of the server, all asleep", "MB"),
+    "server_rested_rss_mb": Figure("... some minutes later", "MB"),
     "store_mb": Figure("the server's store on disk", "MB"),
     **_percentiles("sleeper_wake", "signal to the end of one that sleeps"),
     **_percentiles("step_beside", "a step of a workflow beside them"),

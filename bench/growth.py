@@ -24,7 +24,10 @@ OPEN: Final = (1000, 10_000, 100_000, 300_000, 1_000_000)
 # Of each history the last ones are looked at: they are the steps at that length.
 LAST_STEPS: Final = 100
 # A million take some minutes to be started.
-OPEN_S: Final = 900.0
+OPEN_S: Final = 1200.0
+# So many are left to sleep for a while before the server is looked at again.
+MANY: Final = 1_000_000
+REST_S: Final = 240.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ def plan(upto: int) -> Plan:
         [n for n in NODES if n <= max(upto // 5000, 2)],
         [n for n in OPEN if n <= upto] or [upto],
         Sizes(workflows=1000, sequential_steps=500, starts=200, repetitions=2, warm_up=100),
+        looks=sleepers.Looks(rest_s=REST_S if upto >= MANY else 0.0),
     )
 
 

@@ -10,7 +10,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +44,8 @@ class Looks:
     """How much is looked at each time. woken: one after the other; struck: woken at once when their node is killed.
 
     idle_s: at most, until all that nothing happens to have left memory; settle_s: after partitions have moved.
+    rest_s: how long the last of them sleep until the server is looked at once more. It forgets the indexes of its
+    blocks after two minutes, and gives memory back some time later.
     """
 
     woken: int = 50
@@ -51,6 +53,7 @@ class Looks:
     struck: int = 64
     idle_s: float = IDLE_S
     settle_s: float = SETTLE_S
+    rest_s: float = 0.0
 
 
 class SleepersBench:
@@ -127,6 +130,10 @@ class SleepersBench:
         self._add("sleeping_node_bytes", (node.rss_mb() - self._node_mb) * 1e6 / number, 0)
         self._add("sleeping_server_bytes", (self._servers_mb() - self._server_mb) * 1e6 / number, 0)
         self._add("store_mb", await anyio.to_thread.run_sync(_size_mb, self._mesh.directory))
+        if looks.rest_s:
+            self._progress(f"letting them sleep for {looks.rest_s:g} s")
+            await anyio.sleep(looks.rest_s)
+            self._add("server_rested_rss_mb", self._servers_mb())
         self._progress("waking some")
         wakes_ms = [await self._wake_ms([i]) for i in self._draw(looks.woken)]
         self._add_percentiles("sleeper_wake", wakes_ms)
@@ -246,7 +253,7 @@ async def measure(
             await bench.residents(residents)
         for number in counts:
             await bench.grow_to(number)
-            await bench.look(looks)
+            await bench.look(looks if number == counts[-1] else replace(looks, rest_s=0.0))
             await bench.hand_over(looks)
             await bench.take_over(looks)
 

@@ -427,7 +427,7 @@ class TestMeasuring:
         plan = Plan(
             setups=[Setup(1, 1, "relaxed"), Setup(2, 3, "always")], sizes=sizes, timers=20,
             failovers=[(Setup(2), FailoverPlan(kills=1, open=12, pace_ms=20, under_way_s=0.5, observe_s=1.0))], asleep=30, residents=20,
-            looks=Looks(woken=3, steps=5, struck=4, settle_s=0.5),
+            looks=Looks(woken=3, steps=5, struck=4, settle_s=0.5, rest_s=0.1),
         )  # fmt: skip
         results = Results("suite", {}, FACTS)
         # Side by side, as most of the time goes by in waiting.
@@ -450,7 +450,7 @@ class TestMeasuring:
         assert {
             "messages_per_s", "replay_events_per_s", "timers_per_s", "timer_late_p99_ms", "kill_next_step_p50_ms",
             "kill_next_step_p99_ms", "term_next_step_p50_ms", "resident_kb", "sleeping_node_bytes", "server_rss_mb",
-            "sleeping_server_bytes", "sleeper_wake_p50_ms", "fresh_node_wake_p50_ms", "takeover_ms", "resident",
+            "server_rested_rss_mb", "sleeping_server_bytes", "sleeper_wake_p50_ms", "fresh_node_wake_p50_ms", "takeover_ms", "resident",
         } <= {m.name for m in results.measured}  # fmt: skip
         assert {m.name for m in results.measured} <= set(FIGURES)
         rounds = results.details["failover_rounds"]
