@@ -38,6 +38,7 @@ from typing import Any, NamedTuple, Self
 
 import anyio
 
+from mesh.absence import Absence
 from mesh.connection import Connection, DirectSubscription, Headers, encode_headers
 from mesh.errors import (
     Disconnected,
@@ -72,10 +73,8 @@ _VERSION_LINE = b"NATS/1.0\r\n"
 # The start of a workflow that was never started before, the claim of a call that nobody has; that it was is rare.
 _FIRST = b"\r\nNats-Expected-Last-Subject-Sequence: 0\r\n"
 # "No stream" and "cannot store" are also said while a cluster elects a leader, a server shuts down or a disk is full.
-# Then the server is asked whether there is such a stream, and asked again so often.
+# After that time the server is asked whether there is such a stream.
 PATIENCE_S = 5.0
-ASK_AGAIN_S = 1.0
-PLACES_ASKED_MAX = 1000
 
 # What a batch may hold of bytes: a node that writes large payloads would have everybody wait for all of them.
 BATCH_BYTES_MAX = 1024 * 1024
@@ -167,13 +166,11 @@ class Outbox:
         self._timed_to = 0
         self._timed_since_s = 0.0
         self._refused_locally = 0
-        self._js = JetStream(conn)
-        self._objects = self._js.objects
+        js = JetStream(conn)
+        self._objects = js.objects
         self._storing: dict[str, _Write] = {}  # what is too large and becomes an object
-        # Whether a stream is there, by what is written to: when that was asked last, and since when there is none.
-        self._asked_s: dict[str, float] = {}
-        self._absent_s: dict[str, float] = {}
         self._tasks = anyio.create_task_group()
+        self._absence = Absence(js, self._tasks, self._loop.time)
         self._changed: anyio.Event | None = None
         self._inbox = f"{conn.new_inbox()}."
         self._open = False
@@ -558,30 +555,10 @@ class Outbox:
         if self._now - write.doubted_since < self._patience_s:
             return None
         place = _queue_of(write.subject) or write.subject
-        if self._absent_s.get(place, 0.0) > write.doubted_since:
+        if self._absence.is_known(place, write.doubted_since):
             return Ack(0, False, error)
-        if self._now - self._asked_s.get(place, -ASK_AGAIN_S) >= ASK_AGAIN_S:
-            if len(self._asked_s) >= PLACES_ASKED_MAX:
-                self._asked_s.clear()
-                self._absent_s.clear()
-            self._asked_s[place] = self._now
-            self._tasks.start_soon(self._look_for_stream, place, write.subject, error)
+        self._absence.ask(place, write.subject, error)
         return None
-
-    async def _look_for_stream(self, place: str, subject: str, error: MeshError) -> None:
-        try:
-            answer = await self._js.api("STREAM.NAMES", {"subject": subject})
-        except NotPermitted:
-            found = False  # nobody tells us: what the server said for so long stands
-        except MeshError:
-            return  # asked again
-        else:
-            found = bool(answer.get("streams"))
-        if found:
-            _log.warning("not stored yet: %s; its stream is there, so this is tried again", error)
-            self._absent_s.pop(place, None)
-        else:
-            self._absent_s[place] = self._loop.time()
 
     def _on_denied(self, subject: str) -> None:
         for token, write in [item for item in self._sent.items() if item[1].subject == subject]:
