@@ -5,7 +5,8 @@ server acknowledges it. A call that may run only once is claimed in the history 
 stays silent. A host that is full passes the call on to another one of the queue group.
 
 A call begins when its function has a place and, if it is a workflow's, the limits of the function's worker allow it
-(`node.functions.limits`). How calls run: `lua_calls`, `python_calls`, `process_calls`.
+(`node.functions.limits`). How calls run: `lua_calls`, `python_calls`, `process_calls`; what of them is too large for a
+message: `large_calls`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ from mesh.subjects import (
 from mesh.tracecontext import read_context
 from mesh.wire import encode_headers, is_from_another_account
 from node.functions.at_home import AtHome
+from node.functions.call_headers import CLAIM_LINE, FOR_LINE, HEADER_CLAIM, identity_in, value_of
 from node.functions.job import WORKFLOW_REPLY, Function, Job, Runner
+from node.functions.large_calls import LargeCalls
 from node.functions.limits import WorkerLimit, worker_limits
 from node.functions.lua_calls import LuaCalls
 from node.functions.process_calls import ProcessCalls
@@ -73,12 +76,7 @@ PROCESS_CALLS_MAX: Final = 10_000  # calls that run as processes: a process is l
 BUFFER_OF_UNLIMITED: Final = 10_000  # calls that wait for the limit of a worker, of a function that has none itself
 UNRECORDED_KEPT_S: Final = 60.0  # as long as an owner may take to be found and to ask
 TIMER_S_MIN: Final = 0.001  # loops do not tell times apart that are closer
-HEADER_CLAIM: Final = "Mesh-Claim"
 OTHER_ACCOUNT: Final = "_R_."  # how that of a caller in another account of the server does
-SUBJECT_BYTES_MAX: Final = 512  # of a subject that somebody writes into a header
-_CALL_LINE: Final = f"\r\n{HEADER_CALL}: ".encode()
-_CLAIM_LINE: Final = f"\r\n{HEADER_CLAIM}: ".encode()
-_FOR_LINE: Final = f"\r\n{HEADER_FOR}: ".encode()
 
 # Where the outcome of a workflow's call goes: mesh.wf.<queue>.<id>.ret.<run>.<n>.<attempt>.<fp>
 
@@ -128,6 +126,7 @@ class FunctionHost:
         self._idle = anyio.Event()
         self._loop = asyncio.get_running_loop()
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._large = LargeCalls(self._js.objects)
         self._lua = LuaCalls(code=code, live=live, units=units, answer=self._answer)
         self._python = PythonCalls(tasks=lambda: self._group, answer=self._answer)
         self._processes = ProcessCalls(units=units, spawning=spawning, answer=self._answer)
@@ -276,7 +275,7 @@ class FunctionHost:
         hops, once, identity = 0, False, reply
         if raw_headers is not None:
             once = HEADER_ONCE.encode() in raw_headers
-            identity = _named(raw_headers) or reply
+            identity = identity_in(raw_headers) or reply
             at = raw_headers.find(HEADER_HOPS)
             if at >= 0:
                 digits = raw_headers[at + len(HEADER_HOPS) :].split(b"\r\n", 1)[0]
@@ -290,7 +289,7 @@ class FunctionHost:
         job = Job(function, reply, data, once, identity, limit)
         if raw_headers is not None:
             job.trace = read_context(raw_headers)
-            job.serves = _header(raw_headers, _FOR_LINE)
+            job.serves = value_of(raw_headers, FOR_LINE)
         if data[:3] == ENCRYPTED:
             self._pass_on_unread(job, hops)
             return
@@ -473,7 +472,7 @@ class FunctionHost:
         try:
             subject = claim_of_ret(job.reply)
             stored = await insist(lambda: self._claim_stored(subject), f"claim {subject}", job.about())
-            if stored is not None and _header(stored.raw_headers or b"", _CLAIM_LINE) == claim:
+            if stored is not None and value_of(stored.raw_headers or b"", CLAIM_LINE) == claim:
                 self._start(job)
                 return
         except MeshError as error:
@@ -498,19 +497,7 @@ class FunctionHost:
 
     async def _start_fetched(self, job: Job) -> None:
         """Run a call whose arguments are in an object store, once they are here."""
-        context = request_context(function_request(job.function.id), job.identity)
-        failure: Failure | None = None
-        try:
-            job.request = await self._js.objects.fetched_in_call(job.identity, context, job.request)
-        except NotPermitted as error:
-            text = f"the arguments are too large for a message, and this host may not read them ({error})"
-            failure = Failure(text, Kind.INVALID, False)
-        except MeshError as error:
-            failure = Failure(f"the arguments cannot be read: {error}", Kind.UNAVAILABLE, True)
-        else:
-            if reason := why_closed(job.request):
-                # The next attempt stores them anew.
-                failure = Failure(f"the arguments are {reason}", Kind.UNAVAILABLE, True)
+        failure = await self._large.fetch_arguments(job)
         if failure is not None:
             self._answer(job, codec.encode_failure(failure))
         elif not job.ended:
@@ -573,17 +560,8 @@ class FunctionHost:
 
     async def _answer_large(self, job: Job, outcome: bytes, refused: PayloadTooLarge) -> None:
         """Answer whoever waits in an inbox with what is too large for a message."""
-        context = outcome_context(job.identity)
+        answer = await self._large.outcome_instead(job, outcome, refused)
         try:
-            try:
-                answer = await self._js.objects.instead_of_outcome(job.identity, context, outcome, refused)
-            except PayloadTooLarge as error:
-                answer = _too_large(error)
-            except MeshError as error:
-                failure = Failure(
-                    f"the result is too large for a message and cannot be stored: {error}", Kind.UNAVAILABLE, True
-                )
-                answer = codec.encode_failure(failure)
             self._publish_outcome(job, answer)
         except Disconnected:
             self._log_unreached(job)
@@ -658,21 +636,6 @@ class FunctionHost:
         if self._tasks is None:
             raise RuntimeError("the function host is not running")
         return self._tasks
-
-
-def _named(raw_headers: bytes) -> str:
-    """The identity that the caller gave a call; not that of a workflow's call, which is its reply."""
-    named = _header(raw_headers, _CALL_LINE)
-    return "" if named.startswith(WORKFLOW_REPLY) else named
-
-
-def _header(raw_headers: bytes, line: bytes) -> str:
-    """What stands behind the beginning of a line of headers, "" when there is no such line or it is too long."""
-    at = raw_headers.find(line)
-    if at < 0:
-        return ""
-    value = raw_headers[at + len(line) :].split(b"\r\n", 1)[0]
-    return value.decode("ascii", "replace") if len(value) <= SUBJECT_BYTES_MAX else ""
 
 
 def _places(pool: PoolSpec) -> tuple[int, int]:
