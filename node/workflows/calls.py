@@ -456,8 +456,8 @@ class Calls:
             self._fail(watch, outcome_unknown(watch.op.target))
             return
         watch.no_host_since_s = watch.no_host_since_s or now
-        # A server that was just joined, or that others have just come back to, does not know yet who listens where: that
-        # nobody does is believed at once only when no node says that it has the function.
+        # A server that was just joined, or that others have just come back to, does not know yet who listens where:
+        # that nobody does is believed at once only when no node says that it has the function.
         offered = self._hosts_of(watch.op.target) > 0
         watch.published = watch.published and offered
         if (once or offered) and now - watch.no_host_since_s < NO_HOST_PATIENCE_S:
