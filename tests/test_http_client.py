@@ -222,12 +222,10 @@ async def test_a_batch_runs_side_by_side_and_has_a_limit(web: WebServer, monkeyp
     monkeypatch.setattr(http_client, "BATCH_MAX", 3)
     async with client() as units:
         source = (
-            "return function(url, n) local l = {} for i = 1, n do l[i] = {'GET', url .. '/slow', {timeout = 0.2}} end "
-            "local rs, errs = http_client.request_batch(l) if not rs then return nil, errs end return #errs end"
+            "return function(url, n) local l = {} for i = 1, n do l[i] = {'GET', url .. '/meet'} end "
+            "local rs, errs = http_client.request_batch(l) if not rs then return nil, errs end return {#rs, errs} end"
         )
-        begun = time.monotonic()
-        assert await units.run(source, web.url, 3) == 3
-        assert time.monotonic() - begun < 0.5
+        assert await units.run(source, web.url, 3) == [3], "each is answered when all are there"
         refused = await units.run(source, web.url, 4)
         assert (refused.kind, refused.message) == (Kind.INVALID, "a batch may have 3 requests, not 4")
 

@@ -36,6 +36,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/slow":
             self.server.released.wait(10)
+        if path == "/meet":
+            self.server.meeting.wait()
         if path == "/loop":
             self._send(302, b"", {"Location": "/loop"})
         elif path == "/moved":
@@ -75,12 +77,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class WebServer(ThreadingHTTPServer):
-    """Serves on a free port of 127.0.0.1. `/slow` answers when `released` is set."""
+    """Serves on a free port of 127.0.0.1. `/slow` answers when `released` is set, `/meet` when three have come to it."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         self.released = threading.Event()
+        self.meeting = threading.Barrier(3, timeout=10)
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, *_args: object) -> None: ...
