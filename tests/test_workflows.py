@@ -851,7 +851,7 @@ async def test_sleeping_workflows_are_evicted_and_all_end_right(nats_server: Ser
     source = """
     return function(i)
       local doubled = funcs.call("app:double", i)
-      time.sleep("700ms")
+      time.sleep("1500ms")
       return {doubled, uuid.v4() ~= uuid.v4()}
     end
     """
