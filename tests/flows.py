@@ -11,17 +11,15 @@ Not here: a server, a clock, an engine. What the engine does with effects is not
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from mesh import codec
 from mesh.duration import MILLISECOND
-from mesh.errors import Undecodable
 from mesh.events import HEADER_FROM, HEADER_ONCE, Event, StartSpec, decode_start, parse
 from mesh.failure import Failure
-from mesh.subjects import WorkflowKey, token, untoken
+from mesh.subjects import WorkflowKey, token
 from node.machine.vm import LuaVM, Machine, UnitIdentity, UnitSpec
 from node.workflows.attempts import VERDICT_MARK
 from node.workflows.ops import (
@@ -39,7 +37,7 @@ from node.workflows.ops import (
     WriteAttrs,
     WriteMark,
 )
-from node.workflows.replaying import last_step
+from node.workflows.replaying import last_step, recorded_marks
 from node.workflows.run import Run
 
 T0_NS: Final = 1_700_000_000_000_000_000
@@ -181,11 +179,7 @@ class Flow:
         defaults: what the registry says of functions by now.
         """
         history = list(self.events if events is None else events)
-        recorded = dict(self.marks)
-        for event in history:
-            if event.kind == "mark" and event.run == self.run.run:
-                with suppress(Undecodable):
-                    recorded.setdefault(untoken(event.args[1]), codec.decode(event.data))
+        recorded = recorded_marks(self.run.run, history) | self.marks
         again = Flow(
             source or self.source, spec=self.spec, marks=recorded if marks is None else marks,
             defaults=self.defaults if defaults is None else defaults,

@@ -102,8 +102,9 @@ def recorded_marks(run_id: int, events: Sequence[Event]) -> dict[str, Any]:
                 value = codec.decode(event.data)
             except Undecodable:
                 value = event.data
-            # Somebody else's nonsense stands for ever: the code is told what it is. None would look like no mark.
-            marks.setdefault(name, b"" if value is None else value)
+            # Somebody else's nonsense stands for ever: the code is told that it is no version. None would look like no
+            # mark, and what is nested may be so deeper than Lua reads.
+            marks.setdefault(name, value if isinstance(value, int | str) else b"")
     return marks
 
 

@@ -37,6 +37,7 @@ FOUND: dict[str, tuple[str, Any]] = {
     "a failure that is a list, nested deep": ("outcome", codec.FAILURE_PREFIX + DEEP),
     "a failure whose message is nested deep": ("outcome", codec.FAILURE_PREFIX + b"\x81\xa7message" + DEEP),
     "an end that is nested deep": ("stored message", ("mesh.log.orders.0.w.end.100", codec.MARKER + DEEP, None)),
+    "a decision that is nested deep": ("event of a run", ("mesh.log.orders.0.w-1.mark.100.version%3Achange", codec.MARKER + DEEP, None)),
     "a status line with thousands of digits": ("header block", b"NATS/1.0 " + b"9" * 5000 + b"\r\n\r\n"),
     "a time of the server that is none": ("direct read", DIRECT.replace(b"2026-11-25T10:00:00.5Z", b"\xc7Z")),
     "a sequence with thousands of digits": ("direct read", DIRECT.replace(b"Nats-Sequence: 5", b"Nats-Sequence: " + b"5" * 5000)),
