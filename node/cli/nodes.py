@@ -191,13 +191,16 @@ def new_node_id() -> str:
 
 
 def load_app(app: Path, *, strict: bool) -> Registry:
-    """Load the registry of an app; its problems are logged. Raises NoWorkers, and RegistryError when strict."""
+    """Load the registry of an app; what is wrong with it and what has no effect in it are logged.
+
+    Raises NoWorkers, and RegistryError when strict.
+    """
     from node.node import NoWorkers
     from node.registry import load_registry
 
     add_to_path(app)
     registry = load_registry(app, strict=strict, environ=os.environ)
-    for problem in registry.problems:
+    for problem in (*registry.problems, *registry.without_effect):
         _log.warning("%s", problem)
     if not has_work(registry):
         raise NoWorkers(

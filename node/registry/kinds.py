@@ -249,7 +249,7 @@ class Encryption(StrEnum):
 class WorkerOptions:
     """The `worker_options` that are read; None = no limit or not set.
 
-    Without an effect here: workflow_steps_max, both pollers, deadlock_timeout_s, the heartbeat ones.
+    Without an effect here: what `node.registry.without_effect` names.
     retention_s: how long ended workflows are kept, 0 = for ever. history_events_warn, history_bytes_warn: when a
     history counts as long. durability: what acknowledged events have to survive; less is complained about.
     keys: file of the worker's own keys, "" = it has those of the node.

@@ -54,6 +54,7 @@ from node.registry.kinds import (
 )
 from node.registry.loader import Reading, read_entries
 from node.registry.units import CodeUnit, build_unit, import_faults
+from node.registry.without_effect import options_without_effect
 
 CompileSource = Callable[[str, str], str | None]
 
@@ -79,8 +80,10 @@ class Registry:
         self.needs: Needs = MappingProxyType({entry_id: tuple(on) for entry_id, on in needs.items()})
         self._views: Mapping[EntryId, View] = views
         self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=_by_place))
+        self.without_effect: tuple[Problem, ...] = tuple(options_without_effect(self.entries, views))
         self.notes: tuple[Problem, ...] = (
             *_unknown_kinds(self.entries), *code_notes(self.entries, views), *_cannot_decrypt(self.entries, views),
+            *self.without_effect,
         )  # fmt: skip
 
     def get(self, entry_id: str) -> Entry | None:
