@@ -32,7 +32,7 @@ from mesh.connection import Connection, ConnectOptions
 from mesh.connection import connect as connect_nats
 from mesh.envelopes import PayloadCodec
 from mesh.errors import MeshError, NotFound, NotPermitted, RequestTimeout
-from mesh.events import Event, StartSpec
+from mesh.events import HEADER_FORCE, Event, StartSpec
 from mesh.failure import Failure
 from mesh.history import History
 from mesh.hosts import HostRecord, Hosts, UnknownHost, only_one_offering
@@ -129,13 +129,18 @@ class WorkflowHandle:
         """Ask the workflow to stop. It decides itself what comes of that."""
         await self._tell("cancel")
 
-    async def terminate(self) -> None:
-        """End the workflow now, without asking it; a cron schedule of this id ends too."""
-        await remove_schedule(self._client.js, self.key)
-        await self._tell("kill")
+    async def terminate(self, *, force: bool = False) -> None:
+        """End the workflow now, without asking it; a cron schedule of this id ends too.
 
-    async def _tell(self, verb: str) -> None:
-        await publish_until_acked(self._client.js, self.key.subject(verb), b"", {}, msg_id=secrets.token_hex(12))
+        force: also when not even its start can be read, as its key is lost: nobody knows then which parent waits for
+        it, and none is told.
+        """
+        await remove_schedule(self._client.js, self.key)
+        await self._tell("kill", {HEADER_FORCE: "1"} if force else {})
+
+    async def _tell(self, verb: str, headers: dict[str, str] | None = None) -> None:
+        subject = self.key.subject(verb)
+        await publish_until_acked(self._client.js, subject, b"", headers or {}, msg_id=secrets.token_hex(12))
 
     async def result(self, *, timeout_s: float | None = None) -> Any:
         """Wait for the end and return the result, through retries and continued runs.

@@ -29,6 +29,8 @@ HEADER_FROM: Final = "Mesh-From"
 HEADER_ONCE: Final = "Mesh-Once"
 # A node has set it in the start of somebody who may not write into the stream (`node.intake`).
 HEADER_INTAKE: Final = "Mesh-Intake"
+# On a kill: end the run although not even its start can be read.
+HEADER_FORCE: Final = "Mesh-Force"
 # What our function hosts say in an outcome: which node ran the call, and for how many milliseconds.
 HEADER_NODE: Final = "Mesh-Node"
 HEADER_TOOK: Final = "Mesh-Took"

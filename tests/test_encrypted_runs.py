@@ -5,7 +5,7 @@ from __future__ import annotations
 from mesh import codec
 from mesh.encryption import Keyring
 from mesh.envelopes import REFERENCE, Closed, Opened
-from mesh.events import StartSpec
+from mesh.events import HEADER_FORCE, StartSpec
 from tests.flows import Flow
 
 SOURCE = """
@@ -59,7 +59,9 @@ def test_a_run_that_waits_for_a_key_can_be_terminated_unless_its_very_start_is_u
     unread = Flow(SOURCE)
     unread.run.suspended, unread.run.is_unread, unread.run.waits_for_key = "its start is encrypted", True, True
     assert unread.event("kill") == []
+    assert unread.event("kill", data=b"x", headers={HEADER_FORCE: "1"}) == []
     assert unread.run.finished is None
+    assert unread.event("kill", headers={HEADER_FORCE: "1"})[0].startswith("end terminated")
 
 
 def test_a_request_that_says_nothing_is_no_less_one_for_what_somebody_puts_into_it() -> None:

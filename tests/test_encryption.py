@@ -218,11 +218,19 @@ async def test_keys_rotate_while_nodes_die_and_what_lacks_a_key_waits_for_it(
             unread = await client.start("app:waits", "started with the new key", host=WORKER, id="unread")
             unread_too = await client.start("app:waits", "and terminated", host=WORKER, id="unread-too")
             await unread_too.terminate()
-        for handle, event in ((handles[1], "event signal"), (unread, "its start"), (unread_too, "its start")):
+            lost = await client.start("app:waits", "and given up", host=WORKER, id="lost")
+            await lost.terminate()
+        for handle, event in (
+            (handles[1], "event signal"), (unread, "its start"), (unread_too, "its start"), (lost, "its start"),
+        ):  # fmt: skip
             await wait_until_async(partial(is_suspended, handle), 20)
             reason = (await handle.describe()).detail["reason"]
             assert event in reason
             assert "encrypted with key two, and key two is not in the keyring" in reason
+        # Who says that the key is lost has it ended all the same, and its id is free.
+        await lost.terminate(force=True)
+        with pytest.raises(WorkflowFailed, match="terminated"):
+            await lost.result(timeout_s=20)
         # What was encrypted with the old key goes on all the same.
         keys.replace(KEY_OF, "one")
         await handles[2].signal("go", "with the old key")

@@ -141,7 +141,8 @@ ENDPOINTS: Final = (
     EndpointSpec("cancel", "node.api.verbs:cancel", "Ask a workflow to stop.", "{id, queue, run}", (ID, QUEUE)),
     EndpointSpec(
         "terminate", "node.api.verbs:terminate", "End a workflow without asking it, and a schedule of its id.",
-        "{id, queue, run}", (ID, QUEUE),
+        "{id, queue, run}",
+        (ID, QUEUE, Field("force", Kind.FLAG, "also when its start cannot be read; no parent hears of it then")),
     ),
     EndpointSpec(
         "reset", "node.api.verbs:reset", "Run a workflow anew from one of its events.",

@@ -171,13 +171,16 @@ async def cancel(asker: Asker, *, id: str, queue: str | None = None) -> Record:
     return {"id": id, "queue": handle.key.queue, "run": run}
 
 
-async def terminate(asker: Asker, *, id: str, queue: str | None = None) -> Record:
-    """End a workflow and a schedule of that id without asking: {id, queue, run}. Raises NotFound, HasEnded."""
+async def terminate(asker: Asker, *, id: str, queue: str | None = None, force: bool = False) -> Record:
+    """End a workflow and a schedule of that id without asking: {id, queue, run}. Raises NotFound, HasEnded.
+
+    force: also one of which not even the start can be read.
+    """
     handle = await asker.find(id, queue)
     run = None
     if not await is_scheduled(asker.client, handle):
         run = await _running(asker, handle, "there is nothing to terminate")
-    await handle.terminate()
+    await handle.terminate(force=force)
     return {"id": id, "queue": handle.key.queue, "run": run}
 
 

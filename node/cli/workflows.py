@@ -197,11 +197,12 @@ def cancel(workflow_id: str, *, queue: str | None, as_json: bool, server: Server
 @click.command()
 @click.argument("workflow_id", metavar="ID")
 @queue_option
+@click.option("--force", is_flag=True, help="End it although its start cannot be read (a lost key). Tells no parent.")
 @click.option("--json", "as_json", is_flag=True, help="Print {id, queue, run}.")
 @connection_options
-def terminate(workflow_id: str, *, queue: str | None, as_json: bool, server: Server) -> None:
+def terminate(workflow_id: str, *, queue: str | None, force: bool, as_json: bool, server: Server) -> None:
     """End the workflow ID now: its code is not asked and cleans nothing up. A cron schedule of the id ends too."""
-    carried_out(server, "the termination", "terminate", id=workflow_id, queue=queue, as_json=as_json)
+    carried_out(server, "the termination", "terminate", id=workflow_id, queue=queue, force=force, as_json=as_json)
     say(f"{workflow_id} is told to end now; see: mesh show {workflow_id}{server.hint}")
 
 

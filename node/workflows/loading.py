@@ -43,7 +43,7 @@ from node.workflows.instances import LARGE_PAYLOAD_BYTES, Instance, Instances
 from node.workflows.ops import Finish, Log, OpState
 from node.workflows.partition import Partition
 from node.workflows.replaying import Step, closed_mark, recorded_marks, replay_steps
-from node.workflows.run import Run
+from node.workflows.run import Run, is_forced
 from node.workflows.vms import VMs
 
 REPLAY_SLICE_EVENTS: Final = 100
@@ -152,6 +152,13 @@ class Loading:
         unread.suspended, unread.waits_for_key, unread.is_unread = reason, True, True
         self._go_live(instance, unread)
 
+    def _end_if_forced(self, instance: Instance, run: int, events: list[Event]) -> None:
+        """End a run that nobody can read, if that was asked for before it was looked at here."""
+        forced = next((event for event in events if event.seq > run and is_forced(event)), None)
+        unread = instance.run
+        if forced is not None and unread is not None and unread.run == run and unread.finished is None:
+            self._feed(instance, unread, forced)
+
     def _stand_still(self, instance: Instance, run: int, spec: StartSpec, reason: str) -> None:
         suspended = self._vms.new_run(instance, run, spec, {})
         suspended.suspended = reason
@@ -228,7 +235,10 @@ class Loading:
             await self._go_on_chain(instance, news, seen_seq)
             return
         if may_open_later(opened.start.data):
-            self.wait_for_key(instance, opened.run, f"its start is {why_unread(opened.start.data)}")
+            events = await self._history.events(key, opened.run, at_least)
+            if self._instances.holds(instance):
+                self.wait_for_key(instance, opened.run, f"its start is {why_unread(opened.start.data)}")
+                self._end_if_forced(instance, opened.run, events)
             return
         try:
             spec = opened.spec()

@@ -28,7 +28,17 @@ from typing import Any, Final
 from mesh import codec
 from mesh.envelopes import ENVELOPE, Opened, may_open_later, why_unread
 from mesh.errors import Undecodable
-from mesh.events import HEADER_FROM, MARK_LOST, MARK_STUCK, UNREADABLE, EndRecord, Event, StartSpec, reset_of
+from mesh.events import (
+    HEADER_FORCE,
+    HEADER_FROM,
+    MARK_LOST,
+    MARK_STUCK,
+    UNREADABLE,
+    EndRecord,
+    Event,
+    StartSpec,
+    reset_of,
+)
 from mesh.failure import Failure, Kind
 from mesh.subjects import WorkflowKey
 from node.machine.vm import Machine, Op
@@ -89,7 +99,7 @@ class Run:
     trace: the trace that it belongs to, if anybody wants to know.
     does_not_fit: it is suspended because its code is not the code that wrote the history.
     waits_for_key: it is suspended because something in its history is encrypted with a key that is not there.
-    is_unread: that holds for its very start, so nothing is known of it, and even a kill has to wait.
+    is_unread: that holds for its very start, so nothing is known of it, and even a kill has to wait that is not forced.
     """
 
     def __init__(
@@ -167,7 +177,7 @@ class Run:
                 self.closed = True
                 self.close()
             return []
-        if self.finished is not None or (self.suspended and (self.is_unread or not _needs_no_code(event))):
+        if self.finished is not None or (self.suspended and not self._ends_it(event)):
             return []
         handler = _HANDLERS.get(event.kind)
         if handler is None:
@@ -188,6 +198,10 @@ class Run:
         except DoesNotFit as error:
             self.suspended, self.does_not_fit = str(error), True
             return [Suspend(self.suspended)]
+
+    def _ends_it(self, event: Event) -> bool:
+        """Whether an event ends this run though it is suspended."""
+        return is_forced(event) if self.is_unread else _needs_no_code(event)
 
     def close(self) -> None:
         """Let go of the machine. The run's facts stay readable."""
@@ -617,6 +631,11 @@ def told_to_parent(outcome: bytes, run: Run) -> bytes:
         "_run_id": str(run.run), "_retry_state": str(retry_state(run.spec, value)),
     }  # fmt: skip
     return codec.encode_failure(replace(value, details=details))
+
+
+def is_forced(event: Event) -> bool:
+    """Whether an event ends a run of which not even the start can be read."""
+    return event.kind == "kill" and not event.data and HEADER_FORCE in event.headers
 
 
 def _needs_no_code(event: Event) -> bool:
