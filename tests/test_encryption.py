@@ -17,13 +17,13 @@ import mesh.client
 from mesh.asking import ApiError
 from mesh.buckets import Bucket
 from mesh.client import Client, NeedsKeys, WorkflowFailed, WorkflowHandle, WorkflowSuspended
-from mesh.connection import Connection, connect
+from mesh.connection import Connection, ConnectOptions, connect
 from mesh.encryption import Keyring
 from mesh.envelopes import ENCRYPTED, read_encrypted
 from mesh.jetstream import JetStream
 from mesh.key_files import KeyFile, KeyFileContent, write_key_file
 from mesh.subjects import WorkflowKey, function_request
-from tests.apps import QUEUE, WORKER, write_app
+from tests.apps import QUEUE, WORKER, a_mesh, write_app
 from tests.cluster import a_node, mesh_command
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until_async
@@ -249,6 +249,21 @@ async def test_keys_rotate_while_nodes_die_and_what_lacks_a_key_waits_for_it(
         assert "waits-1' is suspended" in b.log()
         for secret in ("2222222", "1111111"):
             assert secret not in b.log()
+
+
+async def test_what_was_said_of_a_lost_key_counts_for_the_next_owner(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    url, app = nats_server().url, an_app(tmp_path / "app")
+    one = ConnectOptions(codec=Keyring({"one": KEY_OF["one"]}, "one"))
+    async with a_mesh(url, app, options=one):
+        pass
+    async with mesh.client.connect(url, codec=Keyring(KEY_OF, "two")) as client:
+        lost = await client.start("app:waits", "lost", host=WORKER, id="lost")
+        await lost.terminate(force=True)
+        async with a_mesh(url, app, node_id="b", options=one) as there:
+            with pytest.raises(WorkflowFailed, match="terminated"):
+                await there.get("lost").result(timeout_s=20)
 
 
 async def is_not_suspended(handle: WorkflowHandle) -> bool:
