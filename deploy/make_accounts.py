@@ -82,7 +82,7 @@ def node_permissions(foreign: Sequence[str] = ()) -> dict[str, object]:
         "subscribe": [
             "_INBOX_node.>", "mesh.fn.>", "mesh.who.>", "mesh.stop.>", "mesh.api.>", "mesh.node.>", "mesh.queue.>",
             "mesh.in.>", "mesh.events.*", "mesh.note.>", "mesh.logs.>", "mesh.wf.*.*.end.*", "mesh.wf.*.*.ret.>",
-            "$SRV.>",
+            "mesh.ended.*.*.*", "$SRV.>",
         ],
     }  # fmt: skip
 
@@ -143,7 +143,7 @@ def observer_services(queues: Iterable[str]) -> list[Service]:
     ]
 
 
-CLIENT_STREAMS: Final = ("mesh.wf.*.*.end.*", "mesh.note.*.*.suspended")
+CLIENT_STREAMS: Final = ("mesh.wf.*.*.end.*", "mesh.ended.*.*.*", "mesh.note.*.*.suspended")
 OBSERVER_STREAMS: Final = (*CLIENT_STREAMS, "mesh.logs.*", "mesh.events.*")
 
 

@@ -23,13 +23,14 @@ from typing import Final, NamedTuple
 
 import anyio
 
-from mesh.errors import NotFound, NotReady, ServerRefused, Undecodable, Unreadable
+from mesh.errors import NotFound, NotPermitted, NotReady, ServerRefused, Undecodable, Unreadable
 from mesh.events import Event, StartSpec, decode_end, decode_start, is_acknowledgement, parse, unreadable_event
 from mesh.imported import restored
 from mesh.jetstream import JetStream
 from mesh.lineage import arranged, reads_from
-from mesh.stored_messages import StoredMessage
-from mesh.subjects import WorkflowKey, can_be_named, stream_name, sure_subject
+from mesh.references import is_reference
+from mesh.stored_messages import StoredMessage, stored_as
+from mesh.subjects import WorkflowKey, can_be_named, republished_ends, stream_name, sure_subject
 from mesh.wire import parse_headers
 
 # A replica is behind by milliseconds; another one is asked when it is by more.
@@ -79,6 +80,7 @@ class History:
         self.queue = queue
         self.stream = stream_name(queue)
         self._partitions: OrderedDict[str, int] = OrderedDict()
+        self._tells_ends: bool | None = None
 
     async def partition_of(self, key: WorkflowKey) -> int | None:
         """The partition a workflow is in, read from its start; None when it was never started."""
@@ -171,6 +173,29 @@ class History:
                 return None
         message = await self._next(run, key.stored(partition, "end", str(run)))
         return RunOutcome(run, message.seq, message.data) if message is not None else None
+
+    async def tells_ends(self) -> bool:
+        """Whether the stream says when an end is stored (`WorkflowKey.ended`). Those of earlier releases do not."""
+        if self._tells_ends is None:
+            try:
+                config = (await self._js.stream_info(self.stream)).config
+            except (NotFound, NotReady):
+                return False  # for now
+            except NotPermitted:
+                config = {}
+            self._tells_ends = config.get("republish") == republished_ends(self.queue)
+        return self._tells_ends
+
+    def told_end(self, subject: str, data: bytes, raw_headers: bytes | None) -> RunOutcome | None:
+        """The effective end of a run out of what the server says when it has stored one.
+
+        None for every later one of the run, what anybody else says, and one that has to be fetched.
+        """
+        said, run = stored_as(raw_headers), subject.rpartition(".")[2]
+        if said is None or said.last_seq or not run.isdecimal() or is_acknowledgement(data):
+            return None
+        opened = self._js.opened(said.subject, data)
+        return RunOutcome(int(run), said.seq, opened) if not is_reference(opened) else None
 
     async def start_after(self, key: WorkflowKey, seq: int) -> OpenRun | None:
         """The first start stored after a sequence."""

@@ -1,7 +1,7 @@
 """Waiting for the result of a workflow, through retries, continued runs, and servers that go away meanwhile.
 
-Whoever ends a run says so to all who listen, and so most waits end at once. That may be missed; the history decides,
-and is looked into as well (`mesh.looks`).
+The server says when it has stored the end of a run, and so most waits end at once. That may be missed; the history
+decides, and is looked into as well (`mesh.looks`).
 
 Not here: what a workflow does meanwhile (`mesh.states`).
 """
@@ -83,9 +83,12 @@ async def wait_for_result(reach: Reach, awaited: Awaited) -> Any:
 
 async def _wait(reach: Reach, awaited: Awaited) -> Any:
     key, history = awaited.key, reach.history(awaited.key.queue)
-    news = _News(reach.conn)
-    # Whoever ends the run publishes that, and so we hear of it; the log decides.
-    ends = reach.conn.subscribe_direct(key.subject("end", "*"), news.on_end)
+    news = _News(reach.conn, history)
+    if await history.tells_ends():
+        ends = reach.conn.subscribe_direct(key.ended(), news.on_stored_end)
+    else:
+        # Whoever ends the run publishes that, and so we hear of it; the log decides.
+        ends = reach.conn.subscribe_direct(key.subject("end", "*"), news.on_end)
     notes = reach.conn.subscribe_direct(key.note("suspended"), news.on_suspended)
     try:
         run = awaited.run or (await history.newest_run(key))[0].run
@@ -96,7 +99,7 @@ async def _wait(reach: Reach, awaited: Awaited) -> Any:
                 looks.heard_nothing()
             if news.take():
                 looks.heard()
-            ended = await history.end_of(key, run)
+            ended = news.stored.get(run) or await history.end_of(key, run)
             if ended is not None:
                 record = decode_end(ended.data)
                 if record.closed:
@@ -131,15 +134,27 @@ async def _run_after(history: History, key: WorkflowKey, ended: RunOutcome) -> i
 
 
 class _News:
-    """What is heard about a workflow while its result is waited for."""
+    """What is heard about a workflow while its result is waited for.
 
-    def __init__(self, conn: Connection) -> None:
+    stored: the effective ends of its runs that the server has told.
+    """
+
+    def __init__(self, conn: Connection, history: History) -> None:
         self._conn = conn
+        self._history = history
         self.suspended: str | None = None
+        self.stored: dict[int, RunOutcome] = {}
         self._has_ended = False
         self._event = anyio.Event()
 
     def on_end(self, _subject: str, _reply: str, _data: bytes, _raw_headers: bytes | None) -> None:
+        self._has_ended = True
+        self._event.set()
+
+    def on_stored_end(self, subject: str, _reply: str, data: bytes, raw_headers: bytes | None) -> None:
+        ended = self._history.told_end(subject, data, raw_headers)
+        if ended is not None:
+            self.stored[ended.run] = ended
         self._has_ended = True
         self._event.set()
 

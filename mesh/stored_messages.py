@@ -1,7 +1,8 @@
 """A message as a stream keeps it, read from what the server answers to whoever asks for one.
 
 There are two answers: that of any copy of the stream, which has the message as it is and puts what it knows of it into
-headers behind the message's own (ADR-31), and that of the stream's leader, which is JSON.
+headers behind the message's own (ADR-31), and that of the stream's leader, which is JSON. What a stream publishes once
+it is stored has such headers, too.
 
 Pure. Not here: asking (`mesh.stream_reads`), and opening what is encrypted or lies in an object store.
 
@@ -26,6 +27,10 @@ _DIRECT = re.compile(
     rb"Nats-Subject: ([^\r]*)\r\nNats-Sequence: (\d{1,20})\r\nNats-Time-Stamp: ([^\r]*)\r\n"
     rb"(?:Nats-Num-Pending: (\d{1,20})\r\nNats-Last-Sequence: \d+\r\n)?\r\n\Z"
 )
+_STORED = re.compile(
+    rb"Nats-Stream: [^\r]*\r\nNats-Subject: ([^\r]*)\r\nNats-Sequence: (\d{1,20})\r\nNats-Time-Stamp: [^\r]*\r\n"
+    rb"Nats-Last-Sequence: (\d{1,20})\r\n\r\n\Z"
+)
 _STREAM_LINE = re.compile(rb"Nats-Stream: [^\r]*\r\n\Z")
 _MARKER = re.compile(rb"\r\n(?:KV-Operation: (?:DEL|PURGE)|Nats-Marker-Reason: [^\r]*)\r\n", re.IGNORECASE)
 _NO_HEADERS = b"NATS/1.0\r\n"
@@ -39,6 +44,25 @@ class StoredMessage(NamedTuple):
     timestamp_ns: int
     data: bytes
     raw_headers: bytes | None
+
+
+class StoredAs(NamedTuple):
+    """What the server says of a message that a stream publishes once it is stored.
+
+    last_seq: the sequence that the last message of the subject had before, 0 = there was none.
+    """
+
+    subject: str
+    seq: int
+    last_seq: int
+
+
+def stored_as(raw_headers: bytes | None) -> StoredAs | None:
+    """Return what the server has added to a message that it publishes once it is stored; None if it has not."""
+    said = _STORED.search(raw_headers or b"")
+    if said is None:
+        return None
+    return StoredAs(said[1].decode("utf-8", "surrogateescape"), int(said[2]), int(said[3]))
 
 
 def direct_message(data: bytes, raw_headers: bytes | None) -> tuple[StoredMessage, int]:

@@ -5,6 +5,7 @@
     mesh.log.<queue>.<p>.<id>.<kind...>    the same as stored: the stream maps one to the other
     mesh.at.<queue>.<p>.<id>.<run>.<n>     scheduled messages (ADR-51)
     mesh.note.<queue>.<id>.<what>          live notices, not stored
+    mesh.ended.<queue>.<id>.<run>          what the server says when it has stored the end of a run
     mesh.fn.<namespace...>.<name>          function requests, a queue group of hosts
     mesh.who.<namespace...>.<name>         "who has this call?", all hosts
     mesh.stop.<namespace...>.<name>        "nobody waits for this call any more", all hosts
@@ -119,6 +120,10 @@ class WorkflowKey:
         """Where live notices about this workflow go; not stored."""
         return f"mesh.note.{token(self.queue)}.{token(self.id)}.{what}"
 
+    def ended(self) -> str:
+        """Where the server says that it has stored the end of a run of this workflow."""
+        return f"mesh.ended.{token(self.queue)}.{token(self.id)}.*"
+
     def stored(self, partition: int | Literal["*"], *kind: str) -> str:
         """The subject as the stream stores it; partition "*" and trailing ">" are good for look-ups."""
         return stored_under(self.queue, partition, token(self.id), *kind)
@@ -136,6 +141,12 @@ def stored_under(queue: str, partition: int | Literal["*"], id_token: str, *kind
 def schedules_under(queue: str, partition: int, id_token: str) -> str:
     """All scheduled messages of a workflow's timers."""
     return f"mesh.at.{token(queue)}.{partition}.{id_token}.*.*"
+
+
+def republished_ends(queue: str) -> dict[str, str]:
+    """What a queue's stream publishes once it is stored, and under which subjects (`WorkflowKey.ended`)."""
+    q = token(queue)
+    return {"src": f"mesh.log.{q}.*.*.end.*", "dest": f"mesh.ended.{q}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}"}
 
 
 def is_canonical(id_token: str) -> bool:

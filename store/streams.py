@@ -12,7 +12,7 @@ from typing import Any, Final
 from mesh.errors import NotFound
 from mesh.jetstream import JetStream
 from mesh.stream_reads import StreamInfo
-from mesh.subjects import EVERY_QUEUE, queue_of_stream, stream_name, token
+from mesh.subjects import EVERY_QUEUE, queue_of_stream, republished_ends, stream_name, token
 
 # Enough for eight nodes to share a queue evenly, few enough that every partition may have a consumer of its own.
 PARTITIONS_DEFAULT: Final = 32
@@ -41,6 +41,8 @@ def stream_config(queue: str, partitions: int, replicas: int) -> dict[str, Any]:
             "src": f"mesh.wf.{q}.*.>",
             "dest": f"mesh.log.{q}.{{{{partition({partitions},1)}}}}.{{{{wildcard(1)}}}}.>",
         },
+        # Whoever waits for a result hears of its end from the server itself, and need not read it back.
+        "republish": republished_ends(queue),
         "storage": "file",
         "retention": "limits",
         "discard": "old",

@@ -575,7 +575,7 @@ REFUSED = {
     "client": [*of_workflow(["kill", "ret.1.1.1.ab", "end.1", "tick.1.1", "exit.1.1", "mark.1.m", "attrs.1", "claim.1.1.1"]),
                *DESTROYING, *ELSEWHERE, *NODES, *SYSTEM, *SECRET_KEYS, "mesh.at.orders.0.victim.1.1", "mesh.at.orders.cron.victim",
                f"{JS_API_PREFIX}.DIRECT.GET.KV_mesh_roster", f"{JS_API_PREFIX}.DIRECT.GET.WF_packing", *READING, "$KV.mesh_hosts.app:worker", "mesh.log.orders.0.victim.end.1",
-               "mesh.note.orders.victim.suspended", "mesh.events.orders", "mesh.mq.jobs", "mesh.logs.x"],
+               "mesh.note.orders.victim.suspended", "mesh.ended.orders.victim.1", "mesh.events.orders", "mesh.mq.jobs", "mesh.logs.x"],
     "observer": [*of_workflow(HISTORY), *DESTROYING, *ELSEWHERE, *NODES, *SYSTEM, *SECRET_KEYS, "mesh.fn.app.greeting", "mesh.stop.app.greeting",
                  "mesh.api.start", "mesh.api.cancel", "mesh.api.terminate", "mesh.api.signal", "mesh.at.orders.cron.victim", "$KV.mesh_hosts.x",
                  "mesh.events.orders", "mesh.logs.x"],

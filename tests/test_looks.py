@@ -1,16 +1,19 @@
-"""Whoever waits for an end looks into the log when an end was heard, and not too often otherwise."""
+"""Whoever waits for an end takes the server's word for it, or looks into the log, and not too often."""
 
 from __future__ import annotations
 
+import anyio
+
 from mesh import codec
-from mesh.client import connect
+from mesh.client import Client, WorkflowHandle, connect
 from mesh.events import EndRecord, StartSpec
-from mesh.history import History
+from mesh.history import History, RunOutcome
 from mesh.looks import LONG_S, LOOKS_AT_ONCE, PAUSE_FIRST_S, PAUSE_MAX_S, STORED_SOON_S, Looks
 from mesh.starting import new_entropy
 from mesh.subjects import WorkflowKey
-from store.streams import ensure_queue
+from store.streams import ensure_queue, stream_config
 from tests.conftest import ServerFactory
+from tests.waiting import wait_until
 
 KEY = WorkflowKey("orders", "o-1")
 
@@ -59,16 +62,117 @@ def test_the_owner_is_asked_after_a_silence_and_not_after_news() -> None:
     assert not looks.long_silent
 
 
+async def started(client: Client) -> int:
+    """Store a start that nobody runs; its run."""
+    spec = StartSpec(workflow="w", args=codec.pack([]), host="h", client="c", entropy=new_entropy())
+    return (await client.js.publish(KEY.start(), spec.encode())).seq
+
+
+def ended(value: str) -> bytes:
+    return EndRecord("completed", codec.encode_success(value)).encode()
+
+
 async def test_the_end_of_a_run_is_its_first_one_also_when_its_start_is_gone(nats_server: ServerFactory) -> None:
     """Where the partition is not known it is learnt with the start, which may be damaged or deleted."""
     async with connect(nats_server().url) as client:
         await ensure_queue(client.js, "orders")
-        spec = StartSpec(workflow="w", args=codec.pack([]), host="h", client="c", entropy=new_entropy())
-        run = (await client.js.publish(KEY.start(), spec.encode())).seq
+        run = await started(client)
         assert await History(client.js, "orders").end_of(KEY, run) is None
-        ends = [await client.js.publish(KEY.end(run), EndRecord("completed", data).encode()) for data in (b"1", b"2")]
+        ends = [await client.js.publish(KEY.end(run), ended(value)) for value in ("first", "second")]
         whole = await History(client.js, "orders").end_of(KEY, run)
         assert whole is not None
         assert whole.seq == ends[0].seq
         await client.js.delete_message("WF_orders", run)
         assert await History(client.js, "orders").end_of(KEY, run) == whole
+
+
+class Waiting:
+    """A client that waits for the result of a run, and hears of it."""
+
+    def __init__(self, client: Client, run: int) -> None:
+        self.client = client
+        self.result: object = None
+        self._handle = WorkflowHandle(client, KEY, run)
+
+    async def run(self) -> None:
+        self.result = await self._handle.result()
+
+    async def until_it_listens(self) -> None:
+        """Wait until it has subscribed to both: what ends, and what is suspended."""
+        subscriptions = self.client.conn.statistics().subscriptions
+        await wait_until(lambda: self.client.conn.statistics().subscriptions == subscriptions + 2)
+        await self.client.conn.flush()
+
+
+class Behind(History):
+    """What a copy has that has not heard of any end, until it has."""
+
+    is_behind = True
+
+    async def end_of(self, key: WorkflowKey, run: int) -> RunOutcome | None:
+        return None if self.is_behind else await super().end_of(key, run)
+
+
+async def test_the_servers_word_that_an_end_is_stored_is_the_result(nats_server: ServerFactory) -> None:
+    """Nothing is read for it."""
+    async with connect(nats_server().url) as client, anyio.create_task_group() as tasks:
+        await ensure_queue(client.js, "orders")
+        run = await started(client)
+        client._histories["orders"] = Behind(client.js, "orders")
+        waiting = Waiting(client, run)
+        tasks.start_soon(waiting.run)
+        await waiting.until_it_listens()
+        await client.js.publish(KEY.end(run), ended("first"))
+        await wait_until(lambda: waiting.result == "first")
+
+
+async def test_only_the_servers_word_counts_and_only_for_the_first_end(nats_server: ServerFactory) -> None:
+    """Anybody without permissions may say anything, and an owner that was taken for lost may write an end, too."""
+    async with connect(nats_server().url) as client, anyio.create_task_group() as tasks:
+        await ensure_queue(client.js, "orders")
+        run = await started(client)
+        history = client._histories["orders"] = Behind(client.js, "orders")
+        await client.js.publish(KEY.end(run), ended("first"))
+        waiting = Waiting(client, run)
+        tasks.start_soon(waiting.run)
+        await waiting.until_it_listens()
+        said = {
+            "Nats-Stream": "WF_orders", "Nats-Subject": "mesh.log.orders.0.o-1.end.1", "Nats-Sequence": "9",
+            "Nats-Time-Stamp": "2026-11-26T00:00:00Z", "Nats-Last-Sequence": "0",
+        }  # fmt: skip
+        client.conn.publish_nowait(KEY.ended().replace("*", str(run)), ended("said"))
+        await client.js.publish(KEY.end(run), ended("second"), headers=said)
+        await client.conn.flush()
+        assert waiting.result is None
+        history.is_behind = False
+        await wait_until(lambda: waiting.result == "first")
+
+
+async def test_the_end_of_another_run_is_none_of_this_one(nats_server: ServerFactory) -> None:
+    async with connect(nats_server().url) as client, anyio.create_task_group() as tasks:
+        await ensure_queue(client.js, "orders")
+        run = await started(client)
+        waiting = Waiting(client, run)
+        tasks.start_soon(waiting.run)
+        await waiting.until_it_listens()
+        await client.js.publish(KEY.end(run + 100), ended("of another"))
+        await client.conn.flush()
+        assert waiting.result is None
+        await client.js.publish(KEY.end(run), ended("its own"))
+        await wait_until(lambda: waiting.result == "its own")
+
+
+async def test_a_stream_of_an_earlier_release_is_read_when_an_end_is_heard(nats_server: ServerFactory) -> None:
+    """It says nothing when it has stored one."""
+    async with connect(nats_server().url) as client, anyio.create_task_group() as tasks:
+        config = stream_config("orders", 4, 1)
+        del config["republish"]
+        await client.js.ensure_stream(config)
+        assert not (await client.js.stream_info("WF_orders")).config.get("republish")
+        run = await started(client)
+        waiting = Waiting(client, run)
+        tasks.start_soon(waiting.run)
+        await waiting.until_it_listens()
+        with anyio.fail_after(1.5):  # it looks by itself, too, but further and further apart
+            await client.js.publish(KEY.end(run), ended("first"))
+            await wait_until(lambda: waiting.result == "first")

@@ -72,6 +72,7 @@ def test_the_subjects_of_a_workflow() -> None:
     assert KEY.end(5) == "mesh.wf.orders.o-1.end.5"
     assert KEY.stored("*", ">") == "mesh.log.orders.*.o-1.>"
     assert KEY.schedule(3, 5, "timeout") == "mesh.at.orders.3.o-1.5.timeout"
+    assert KEY.ended() == "mesh.ended.orders.o-1.*"
     assert KEY.note("suspended") == "mesh.note.orders.o-1.suspended"
     assert subjects.partition_filter("a.b", 3) == "mesh.log.a%2Eb.3.>"
 

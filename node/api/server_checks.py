@@ -213,6 +213,8 @@ def differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> list[
         has = actual.get(name)
         if name in ("name", "description", "num_replicas"):
             continue
+        if name == "republish" and not has:
+            continue  # a stream of an earlier release: whoever waits for a result reads it from there
         if name == "metadata":
             has = {key: (has or {}).get(key) for key in wanted}
         elif name in ("duplicate_window", "subject_delete_marker_ttl") and isinstance(has, int) and has > wanted:
