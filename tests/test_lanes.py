@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from typing import Any
 
 import anyio
+import pytest
 
 from node.functions.lanes import Lane, Lanes
 from node.machine.vm import LuaVM, UnitSpec
@@ -48,4 +50,44 @@ async def test_a_vm_that_a_lane_throws_away_is_gone_at_once() -> None:
         assert thrown_away[0]() is None
     finally:
         gc.enable()
+        lanes.close()
+
+
+async def test_a_lane_makes_its_vm_on_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes milliseconds, in which nothing else would happen on the event loop."""
+    makers: list[threading.Thread] = []
+    runners: list[threading.Thread] = []
+
+    def run(lane: Lane) -> None:
+        assert lane.vm.machines == 0
+        runners.append(threading.current_thread())
+
+    def make(**limits: Any) -> LuaVM:
+        makers.append(threading.current_thread())
+        return LuaVM(**limits)
+
+    monkeypatch.setattr("node.functions.lanes.LuaVM", make)
+    lanes = Lanes()
+    try:
+        for _ in range(2):
+            assert await done_on(lanes, run) is None
+    finally:
+        lanes.close()
+    assert makers == list(dict.fromkeys(runners))  # on a busy machine there may be two lanes
+    assert threading.current_thread() not in makers
+
+
+async def test_a_lane_that_gets_no_vm_says_so_and_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever called would wait for ever."""
+
+    def fail(**_limits: Any) -> LuaVM:
+        raise MemoryError("no room for a VM")
+
+    lanes = Lanes()
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr("node.functions.lanes.LuaVM", fail)
+            assert str(await done_on(lanes, lambda _lane: None)) == "no room for a VM"
+        assert await done_on(lanes, lambda _lane: None) is None
+    finally:
         lanes.close()

@@ -46,12 +46,25 @@ class Lane:
     def __init__(self, number: int, post: Callable[[Lane, Work, Any, BaseException | None], None]) -> None:
         self.load = 0  # pieces of work queued or running; touched by the event loop only
         self.busy_since = 0.0  # monotonic seconds when the present piece began, 0 when there is none
-        self.vm = self._new_vm()
+        self._vm: LuaVM | None = None
         self.idle: dict[str, list[LuaMachine]] = {}
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._post = post
         self._thread = threading.Thread(target=self._run, name=f"lua-lane-{number}", daemon=True)
         self._thread.start()
+
+    @property
+    def vm(self) -> LuaVM:
+        """The VM. It is made on the lane's own thread: the event loop would stand still meanwhile."""
+        if self._vm is None:
+            self._vm = LuaVM(
+                memory_bytes_max=LANE_MEMORY_BYTES_MAX, instructions_max=FUNCTION_INSTRUCTIONS_MAX, step_cpu_s=None
+            )
+        return self._vm
+
+    def make_vm(self) -> None:
+        """Make the VM if there is none."""
+        _ = self.vm
 
     def submit(self, run: Callable[[Lane], Any], done: Done) -> None:
         """Queue work that belongs to this lane: it goes on with a machine that lives here."""
@@ -90,14 +103,8 @@ class Lane:
 
     def renew(self) -> None:
         """Throw the VM away, with everything in it."""
-        self.vm = self._new_vm()
+        self._vm = None
         self.idle = {}
-
-    @staticmethod
-    def _new_vm() -> LuaVM:
-        return LuaVM(
-            memory_bytes_max=LANE_MEMORY_BYTES_MAX, instructions_max=FUNCTION_INSTRUCTIONS_MAX, step_cpu_s=None
-        )
 
     def _run(self) -> None:
         get, do = self._queue.get, self._do
@@ -108,8 +115,9 @@ class Lane:
             )  # it holds machines, and with them their VM: an idle lane must not keep one that it has thrown away
 
     def _do(self, work: Work) -> None:
-        self.busy_since = time.monotonic()
         try:
+            self.make_vm()  # not counted as work: what waits behind it need not go elsewhere
+            self.busy_since = time.monotonic()
             result = work.run(self)
         except BaseException as error:  # handed to the event loop, whoever it is for
             self._post(self, work, None, error)
