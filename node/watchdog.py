@@ -2,12 +2,15 @@
 
 A chain of `__call` metamethods is one instruction of Lua 5.4, and may go round for ever: no limit of a step sees it.
 The node's lease would expire, another node would take the workflow over and stand still in its turn, and so on through
-the mesh. So a thread looks whether the loop turns. When it has not for a while, and the processor was busy all the time
-(a process that was stopped, or starved, is not stuck), the thread marks the workflow that was being run, over a
-connection of its own, so that no node runs it again; then it ends the process, and whoever started it starts it again.
+the mesh. So a thread looks whether the loop turns. When one turn has taken too much of the processor's time (a process
+that was stopped, or starved, is not stuck), the thread marks the workflow that was being run, over a connection of its
+own, so that no node runs it again; then it ends the process, and whoever started it starts it again.
 
 Invariants: nothing is marked but a workflow whose code was running when the loop stood still; a process that was
-stopped for however long goes on.
+stopped for however long goes on. The mark is there before the lease of the node is over, where the processor is free.
+
+The parts of a node let the loop turn after some tens of milliseconds of work, or one step, whichever comes later; so
+what takes longer is that step.
 """
 
 from __future__ import annotations
@@ -28,9 +31,10 @@ from mesh.events import MARK_STUCK
 from mesh.jetstream import JetStream
 from mesh.subjects import WorkflowKey
 
-STUCK_S: Final = 10.0
+# Of the processor's time, for one turn of the loop. Several times what the longest step may take, and less than what a
+# lease has left when it has just not been renewed.
+STUCK_S: Final = 2.0
 LOOKS: Final = 20  # so many looks of the thread, and turns of the loop, within that time
-BUSY_SHARE: Final = 0.5  # of the time that the processor must have worked for this process
 MARK_S: Final = 5.0
 EXIT_STATUS: Final = 70  # EX_SOFTWARE of sysexits.h
 
@@ -44,9 +48,18 @@ class Running(NamedTuple):
     run: int
 
 
-def is_stuck(stands_still_s: float, busy_s: float, limit_s: float) -> bool:
-    """Whether a loop that has not turned for so long is stuck. busy_s: of the processor, for this process meanwhile."""
-    return stands_still_s >= limit_s and busy_s >= BUSY_SHARE * limit_s
+def is_stuck(worked_s: float, limit_s: float) -> bool:
+    """Whether a loop is stuck of which one turn has taken so much of the processor's time."""
+    return worked_s >= limit_s
+
+
+def _clock_of_this_thread() -> Callable[[], float]:
+    """What tells any thread the processor's time of this one; of the whole process where the system cannot tell."""
+    try:
+        clock_id = time.pthread_getcpuclockid(threading.get_ident())
+    except (AttributeError, OSError):
+        return time.process_time
+    return lambda: time.clock_gettime(clock_id)
 
 
 class Watchdog:
@@ -71,35 +84,35 @@ class Watchdog:
         self._running = running
         self._stuck_s = stuck_s
         self._end = end
-        self._turned_s = (0.0, 0.0)  # when the loop has turned last, and what the processor had worked by then
+        self._turned_s = 0.0  # what the processor had worked for the loop when it turned last
 
     async def run(self) -> None:
         """Watch until cancelled; 0 seconds = never."""
         if not self._stuck_s:
             return
-        over = threading.Event()
-        self._turned_s = (time.monotonic(), time.process_time())
-        thread = threading.Thread(target=self._watch, args=(over,), name="watchdog", daemon=True)
+        over, clock = threading.Event(), _clock_of_this_thread()
+        self._turned_s = clock()
+        thread = threading.Thread(target=self._watch, args=(over, clock), name="watchdog", daemon=True)
         thread.start()
         try:
             while True:
-                self._turned_s = (time.monotonic(), time.process_time())
+                self._turned_s = clock()
                 await anyio.sleep(self._stuck_s / LOOKS)
         finally:
             over.set()
 
-    def _watch(self, over: threading.Event) -> None:
+    def _watch(self, over: threading.Event, clock: Callable[[], float]) -> None:
         while not over.wait(self._stuck_s / LOOKS):
-            turned_s, worked_s = self._turned_s
-            if is_stuck(time.monotonic() - turned_s, time.process_time() - worked_s, self._stuck_s):
+            if is_stuck(clock() - self._turned_s, self._stuck_s):
                 self._give_up()
                 return
 
     def _give_up(self) -> None:
         found = self._running()
         _log.critical(
-            "node %s has stood still for %g s in %s, which nothing can interrupt; it ends itself", self._node_id,
-            self._stuck_s, f"workflow {found.key.id!r}" if found is not None else "code that is no workflow's",
+            "node %s has computed for %g s without a pause in %s, which nothing can interrupt; it ends itself",
+            self._node_id, self._stuck_s,
+            f"workflow {found.key.id!r}" if found is not None else "code that is no workflow's",
         )  # fmt: skip
         if found is not None:
             try:

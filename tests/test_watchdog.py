@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from mesh.client import WorkflowSuspended, connect
 from mesh.events import MARK_STUCK
-from node.watchdog import EXIT_STATUS, is_stuck
+from mesh.roster import MEMBER_TTL_S, RENEW_EVERY_S
+from node.watchdog import EXIT_STATUS, STUCK_S, is_stuck
 from tests.apps import QUEUE, WORKER, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
@@ -27,13 +29,47 @@ end
 OTHER = "return function() local m = process.listen('go'):receive() return m end"
 
 
-@pytest.mark.parametrize(
-    ("stands_still_s", "busy_s", "stuck"),
-    [(9.9, 9.9, False), (10.0, 9.0, True), (100.0, 4.9, False), (100.0, 0.0, False), (0.4, 0.4, False)],
-)
-def test_a_loop_is_stuck_when_it_stands_still_and_works(*, stands_still_s: float, busy_s: float, stuck: bool) -> None:
-    """A process that was stopped, or that got no processor, works little."""
-    assert is_stuck(stands_still_s, busy_s, 10.0) is stuck
+# Most of the instructions that a step may take, about 0.1 s.
+TURNS = 4_000_000
+HEAVY = f"""
+return function()
+  process.listen("go"):receive()
+  local n = 0
+  for i = 1, {TURNS} do n = n + i end
+  return n
+end
+"""
+
+
+@pytest.mark.parametrize(("worked_s", "stuck"), [(0.0, False), (1.9, False), (2.0, True), (60.0, True)])
+def test_a_loop_is_stuck_when_one_turn_has_taken_so_much_of_the_processor(*, worked_s: float, stuck: bool) -> None:
+    """However long it stands still: a process that was stopped, or that got no processor, works little."""
+    assert is_stuck(worked_s, 2.0) is stuck
+
+
+def test_a_node_ends_itself_before_others_can_take_over_what_it_is_stuck_in() -> None:
+    """Whoever took it over would be stuck in its turn, and so on through the mesh."""
+    assert STUCK_S + 0.2 <= MEMBER_TTL_S - RENEW_EVERY_S
+
+
+@pytest.mark.timeout(90)
+async def test_many_steps_that_each_keep_within_their_limit_do_not_make_a_node_stuck(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """They come in together, and the loop turns between them: no node ends, and no workflow is marked."""
+    url = nats_server().url
+    app = write_app(tmp_path, workflows={"heavy": HEAVY})
+    async with (
+        connect(url) as client,
+        a_node(app, url, node_id="a", arguments=("--stuck-after", "1s")) as node,
+    ):
+        handles = [await client.start("app:heavy", host=WORKER, id=f"heavy-{n}") for n in range(24)]
+        async with anyio.create_task_group() as tasks:
+            for handle in handles:
+                tasks.start_soon(handle.signal, "go", 1)
+        for handle in handles:
+            assert await handle.result(timeout_s=60) == TURNS * (TURNS + 1) // 2
+        assert node.returncode is None
 
 
 @pytest.mark.timeout(90)
@@ -56,7 +92,7 @@ async def test_a_workflow_that_cannot_be_interrupted_costs_one_node_and_no_secon
         await wait_until(lambda: (first.returncode, second.returncode) != (None, None))
         ended, alive = (first, second) if first.returncode is not None else (second, first)
         assert ended.returncode == EXIT_STATUS
-        assert "has stood still for 1 s in workflow 'endless'" in ended.log()
+        assert "has computed for 1 s without a pause in workflow 'endless'" in ended.log()
         for other in others:
             await other.signal("go", other.id)
             assert await other.result(timeout_s=20) == other.id

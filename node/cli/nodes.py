@@ -103,10 +103,10 @@ def log_options(command: Command) -> Command:
 @click.option(
     "--stuck-after",
     type=DURATION,
-    default="10s",
+    default="2s",
     show_default=True,
     metavar="DURATION",
-    help="End the node when code that nothing can interrupt keeps it busy for so long, and suspend the workflow.",
+    help="End the node when code that nothing interrupts has computed so long, and suspend the workflow; 0 = never.",
 )
 @click.option("--with-parent", is_flag=True, hidden=True, help="Leave when standard input is closed.")
 @log_options

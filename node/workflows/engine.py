@@ -82,7 +82,9 @@ if TYPE_CHECKING:
 
 RESIDENT_MAX: Final = 2000  # quiet runs kept in memory; the least recently used go first
 LEASE_LOOK_S: Final = 0.05
-BATCH_EVENTS: Final = 128  # events handled before the loop lets I/O go on
+# Events that are handled before the loop lets I/O go on, and for how long: a step may take long by itself.
+BATCH_EVENTS: Final = 128
+BATCH_S: Final = 0.02
 CHECKPOINT_EVERY_S: Final = 1.0
 DESCRIBE_LOAD_S: Final = 5.0
 SUSPENDED_MAX: Final = 1000  # told at once: an answer is one message
@@ -341,6 +343,7 @@ class Engine:
                 self._scheduled = True
                 self._loop.call_later(LEASE_LOOK_S, self._drain)
             return
+        ends_s = perf_counter() + BATCH_S
         for _ in range(min(BATCH_EVENTS, len(inbox))):
             partition, epoch, message = inbox.popleft()
             if partition.stopped or epoch != partition.epoch:
@@ -349,6 +352,8 @@ class Engine:
                 self._caught_up(partition)
             else:
                 self._handle(partition, message)
+            if perf_counter() > ends_s:
+                break
         self._instances.evict_surplus()
         if self._following.paused and len(inbox) < INBOX_EVENTS_MAX // 2:
             self._following.resume()

@@ -46,7 +46,9 @@ from node.workflows.replaying import Step, closed_mark, recorded_marks, replay_s
 from node.workflows.run import Run, is_forced
 from node.workflows.vms import VMs
 
+# A replay lets the loop turn after so many events, or after so long: a step may take long by itself.
 REPLAY_SLICE_EVENTS: Final = 100
+REPLAY_SLICE_S: Final = 0.02
 LOADS_MAX: Final = 16
 LOAD_AGAIN_S: Final = 5.0
 ATTENTION_AT_ONCE: Final = 64  # runs of one partition that are loaded at a time after a takeover
@@ -296,6 +298,7 @@ class Loading:
         unheard: list[tuple[Step, tuple[OpState, bytes] | None]] = []
         try:
             steps, large_bytes = replay_steps(run, events), 0
+            slice_ends_s = time.perf_counter() + REPLAY_SLICE_S
             for i, event in enumerate(events):
                 if is_reference(event.data):
                     # Only while it is applied: a history may hold far more than a node.
@@ -323,8 +326,9 @@ class Loading:
                     for effect in step.effects:
                         if isinstance(effect, Log):
                             self._effects.log(instance, run, effect)
-                if step.number % REPLAY_SLICE_EVENTS == 0:
+                if step.number % REPLAY_SLICE_EVENTS == 0 or time.perf_counter() > slice_ends_s:
                     await anyio.lowlevel.checkpoint()
+                    slice_ends_s = time.perf_counter() + REPLAY_SLICE_S
         except OutOfMemory:
             instance.run = run
             self.vm_lost(instance)
