@@ -137,6 +137,7 @@ class Follower:
         # The message that another one must not stand in for, with its timestamp; (0, 0) = not known.
         self._known = (self._seq, before_ns) if before_ns else (0, 0)
         self._consumer_seq = 0
+        self._has_gap = False
         self._consumer = ""
         self._consumers = 0
         self._subscription: DirectSubscription | None = None
@@ -319,6 +320,7 @@ class Follower:
         inbox = self._conn.new_inbox()
         self._consumer = f"{self._prefix}-{secrets.token_hex(8)}"
         self._consumer_seq = 0
+        self._has_gap = False
         self._backlog = None
         self._subscription = self._conn.subscribe_direct(inbox, self._on_message)
         config: dict[str, object] = {
@@ -453,6 +455,8 @@ class Follower:
         if not reply.startswith("$JS.ACK."):
             self._on_control(reply, raw_headers)
             return
+        if self._has_gap:
+            return
         seq, consumer_seq, timestamp_ns, pending = position_of(reply)
         if consumer_seq != self._consumer_seq + 1:
             self._on_gap(f"message {self._consumer_seq + 1}")
@@ -496,6 +500,12 @@ class Follower:
             self._conn.publish_nowait(flow_control)
 
     def _on_gap(self, missing: str) -> None:
+        """Take nothing more of this consumer.
+
+        A server that was restarted makes it anew under its name and counts from one again, without what was deleted
+        meanwhile: the number that was missing comes then, and is that of a later message.
+        """
+        self._has_gap = True
         if not self._wake.is_set():
             _log.warning("stream %s, consumer %s: %s did not come", self._stream, self._consumer, missing)
             self._wake.set()

@@ -102,6 +102,26 @@ async def bench(server: ServerProcess) -> AsyncIterator[Bench]:
         tasks.cancel_scope.cancel()
 
 
+async def test_a_consumer_that_counts_anew_is_not_followed_when_it_comes_to_the_number_that_was_missing(
+    nats_server: ServerFactory,
+) -> None:
+    """A server that was restarted makes it anew under its name; what was deleted meanwhile is not counted."""
+
+    def take(seq: int, number: int) -> None:
+        follower._on_message("s.a", f"$JS.ACK.S.c.1.{seq}.{number}.{time.time_ns()}.0", b"%d" % seq, None)
+
+    async with bench(nats_server()) as b:
+        await b.publish("s.a", b"1", b"2", b"3")
+        follower = await b.follow()
+        await wait_until(lambda: b.seqs == [1, 2, 3])
+        # In one turn of the loop: the first of these says that something is missing, the last is the fourth.
+        for seq, number in ((1, 1), (2, 2), (4, 3), (5, 4)):
+            take(seq, number)
+        await b.publish("s.a", b"4", b"5", b"6")
+        await wait_until(lambda: b.seqs[-1:] == [6])
+        assert b.data == [b"1", b"2", b"3", b"4", b"5", b"6"]
+
+
 async def test_what_is_there_and_what_comes_is_delivered_in_order(nats_server: ServerFactory) -> None:
     async with bench(nats_server()) as b:
         before = time.time_ns()
