@@ -68,7 +68,7 @@ class Death:
 class Process:
     """One process on a host, started again and again under the same name.
 
-    leaves_with: the statuses of one that was told to leave. By the signal, when that came before it could listen.
+    may_end: whether something is done to it that it need not survive. leaves_with: the statuses of one that was told to leave. By the signal, when that came before it could listen.
     """
 
     leaves_with: ClassVar[tuple[int, ...]] = (0, -signal.SIGTERM)
@@ -86,6 +86,7 @@ class Process:
         self._environ = environ
         self._process: subprocess.Popen[bytes] | None = None
         self._leaving = False
+        self.may_end = False
         self._log_from = 0
 
     @property
@@ -103,7 +104,8 @@ class Process:
     def look(self) -> None:
         """Note a death that nobody has asked for."""
         if self._process is not None and not self._leaving and (status := self._process.poll()) is not None:
-            self.deaths.append(Death(self.name, "ended by itself", status, time.time()))
+            if not self.may_end:
+                self.deaths.append(Death(self.name, "ended by itself", status, time.time()))
             self._process = None
 
     async def start(self) -> None:

@@ -485,11 +485,14 @@ class Nemesis:
         return heal
 
     async def _fill(self, server: Server) -> Callable[[], Awaitable[dict[str, Any]]]:
+        # One that is just starting ends: it cannot write what it has to. Of our nodes none may.
+        server.may_end = True
         await anyio.to_thread.run_sync(server.fill_disk)
 
         async def empty() -> dict[str, Any]:
             server.empty_disk()
-            trouble = await server.disk_trouble()
+            trouble = await server.disk_trouble() if server.alive else "it had ended"
+            server.may_end = False
             if not trouble:
                 return {"server": "went on by itself"}
             # As an operator would: neither goes away by itself.
