@@ -174,6 +174,9 @@ def check_schedule(expression: str, timezone: str) -> None:
             f"cron_schedule must be a cron expression, {expression!r} cannot be read ({what} is no such); write minute "
             "hour day month weekday, such as '*/5 * * * *'"
         ) from None
+    except ValueError:
+        # The only one that is left: Python reads no number of more than 4,300 digits.
+        raise BadSchedule("cron_schedule has a number with thousands of digits") from None
 
 
 def next_ns(schedule: Schedule, now_ns: int, last_start: StoredMessage | None) -> int | None:

@@ -55,6 +55,7 @@ FOUND: dict[str, tuple[str, Any]] = {
         "stored schedule",
         ("mesh.at.orders.cron.w", StartSpec("a:b", cron="@every 5m").encode(), encode_headers({"Nats-Schedule-Next": "9" * 30})),
     ),
+    "a schedule with thousands of digits": ("schedule", "*/" + "5" * 5000 + " * * * *"),
     "a time zone of a thousand parts": ("time zone of a schedule", "Europe/Paris" * 400),
     "a retry option that is nested deep": ("retry option", [codec.unpack(DEEP)]),
     "a retry policy that is nested deep": ("call options", {"retry_policy": {"backoff_coefficient": codec.unpack(DEEP)}}),
