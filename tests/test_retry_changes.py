@@ -23,7 +23,7 @@ from node.machine.vm import LuaVM
 from tests.apps import QUEUE, a_mesh, write_app
 from tests.conftest import ServerFactory
 from tests.flows import RUN, Flow
-from tests.waiting import wait_until_async
+from tests.waiting import wait_until, wait_until_async
 
 FLAKY = "a:flaky"
 # What fails is called beside others, so that outcomes are recorded that were asked for after its failures.
@@ -289,6 +289,66 @@ async def test_a_workflow_outlives_a_change_of_retry_options_on_nodes(
         recorded = await fetch_history(mesh.client.history(QUEUE), order.key)
     for checked in (patient, strict):
         assert AppChecker(checked, environ={}).check(recorded).fits
+
+
+ONCE = {"options": {"retry_policy": {"maximum_attempts": 1}}}
+TWO_AT_ONCE = """
+return function(directory)
+    coroutine.spawn(function() funcs.call('app:fails', directory) end)
+    return funcs.call('app:charge', directory)
+end
+"""
+
+
+async def charge(directory: str) -> str:
+    """Goes on until it is told to end."""
+    await _is_there(Path(directory, "charged"))
+    return "charged"
+
+
+async def fails(directory: str) -> None:
+    """Goes on until it is told to fail."""
+    await _is_there(Path(directory, "failed"))
+    raise RuntimeError("no")
+
+
+async def _is_there(file: Path) -> None:
+    await wait_until(file.exists, timeout_s=60)
+
+
+async def test_what_is_under_way_is_asked_after_though_a_verdict_has_to_be_recorded_first(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    """The owner dies after a call has failed and before it has recorded what becomes of that. Another call, which may run
+    only once, is under way meanwhile."""
+    python = {"kind": "function.python"}
+    app = write_app(
+        tmp_path / "app",
+        workflows={"order": TWO_AT_ONCE},
+        functions={
+            "charge": {**python, "source": f"{__name__}:charge", "meta": ONCE},
+            "fails": {**python, "source": f"{__name__}:fails"},
+        },
+    )
+    url = nats_server().url
+    requests: list[str] = []
+    async with a_mesh(url, app, node_id="host", workflows=False, settled=False) as host:
+        host.client.conn.subscribe_direct("mesh.fn.app.charge", lambda _, reply, *__: requests.append(reply))
+        await host.client.conn.flush()
+
+        async def has(*kinds: str) -> bool:
+            return [kind for kind in await host.kinds("order-1") if kind in ("claim", "ret", "mark")] == [*kinds]
+
+        async with a_mesh(url, app, node_id="first", functions=False):
+            order = await host.start("order", str(tmp_path), id="order-1")
+            await wait_until_async(lambda: has("claim"))
+        (tmp_path / "failed").touch()
+        await wait_until_async(lambda: has("claim", "ret"))
+        async with a_mesh(url, app, node_id="second", functions=False):
+            await wait_until_async(lambda: has("claim", "ret", "mark"))
+            (tmp_path / "charged").touch()
+            assert await order.result(timeout_s=20) == "charged"
+        assert len(requests) == 1
 
 
 @pytest.mark.parametrize("value", ["text", -1, True, 1.5, [1], {"a": 1}, b"", "InProgress"])

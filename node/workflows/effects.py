@@ -4,13 +4,14 @@ Every effect may be carried out twice; what comes of it is written into the hist
 
 Invariants:
   * nothing that follows from a decision of the code becomes visible before its mark is recorded: effects behind a mark
-    wait in the instance's gate;
+    wait in the instance's gate, and what may be under way already is asked after behind it, too;
   * whatever has to be written is counted in `unacked` until it is, so that the instance stays busy as long.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ from node.workflows.attempts import retry_tick
 from node.workflows.background import Background, insist
 from node.workflows.calls import Calls, Take
 from node.workflows.ending import Ending
-from node.workflows.instances import Instance, Instances, InTrouble
+from node.workflows.instances import Gated, Instance, Instances, InTrouble
 from node.workflows.ops import (
     Abandon,
     Dispatch,
@@ -110,7 +111,7 @@ class Effects:
     def carry_out(self, instance: Instance, run: Run, effects: list[Effect], *, recovering: bool = False) -> None:
         """Carry out effects in order. recovering: they follow from a replay, and may be under way already."""
         if instance.gate is not None:
-            instance.gate += effects
+            instance.gate += [Gated(effect, recovering) for effect in effects]
             return
         for i, effect in enumerate(effects):
             if type(effect) is Dispatch:
@@ -133,7 +134,7 @@ class Effects:
             elif type(effect) is Stop:
                 self._stop(instance, run, effect.op)
             elif type(effect) is WriteMark:
-                instance.gate = [*effects[i:]]
+                instance.gate = [Gated(waiting, recovering) for waiting in effects[i:]]
                 self._background.start_soon(self._write_marks, instance, run)
                 return
             elif type(effect) is WriteAttrs:
@@ -217,10 +218,13 @@ class Effects:
         """Record the marks in the gate, also those that come up meanwhile, then let everything else go."""
         written: set[str] = set()
         while instance.run is run and instance.gate is not None:
-            mark = next((e for e in instance.gate if isinstance(e, WriteMark) and e.name not in written), None)
+            marks = (gated.effect for gated in instance.gate)
+            mark = next((e for e in marks if isinstance(e, WriteMark) and e.name not in written), None)
             if mark is None:
                 waiting, instance.gate = instance.gate, None
-                self.carry_out(instance, run, [e for e in waiting if not isinstance(e, WriteMark)])
+                for recovering, together in itertools.groupby(waiting, lambda gated: gated.recovering):
+                    effects: list[Effect] = [one.effect for one in together if not isinstance(one.effect, WriteMark)]
+                    self.carry_out(instance, run, effects, recovering=recovering)
                 return
             write = functools.partial(self._write_mark, instance, run, mark)
             fits = await insist(write, f"mark of workflow {instance.key.id!r}", instance.about())

@@ -13,7 +13,7 @@ import asyncio
 import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from mesh.errors import MeshError
 from mesh.events import Event
@@ -29,6 +29,13 @@ EVICT_LOOK_MAX: Final = 512
 # hold about twice as much: by themselves, and in the Lua VM, whose limit (`node.machine.vm`) they are not to fill.
 LARGE_PAYLOAD_BYTES: Final = 128 * 1024
 LARGE_BYTES_MAX: Final = 128 * 1024 * 1024
+
+
+class Gated(NamedTuple):
+    """An effect that waits for a mark. recovering: it follows from a replay, and may be under way already."""
+
+    effect: Effect
+    recovering: bool
 
 
 class Instance:
@@ -62,7 +69,7 @@ class Instance:
         self.loading: list[Event] | None = None  # events that came while the history is read
         self.fetching: list[Event] | None = None  # events that wait for a payload; see `node.workflows.fetching`
         self.large_bytes = 0  # of large payloads that the run was given; see `Instances.note_large`
-        self.gate: list[Effect] | None = None  # effects that wait for a mark to be recorded
+        self.gate: list[Gated] | None = None  # effects that wait for a mark to be recorded
         self.unacked = 0
         self.quarantined = False
         self.reloaded = False
