@@ -24,7 +24,8 @@ from mesh.resetting import (
     left_out_signal,
     reset_start,
 )
-from node.workflows.ops import RetryLater
+from mesh.subjects import token
+from node.workflows.ops import RetryLater, WriteMark
 from node.workflows.replaying import recorded_marks, replay_steps
 from tests.flows import RUN, T0_NS, Flow
 
@@ -204,6 +205,29 @@ def test_failed_attempts_of_the_old_run_are_never_dropped_from_its_history() -> 
     assert [effect.drop for effect in effects if isinstance(effect, RetryLater)] == [()]
     effects = flow.run.apply(own(flow, "ret", str(NEW), "1", "3", fp, data=_failure(), seq=NEW + 2))
     assert [effect.drop for effect in effects if isinstance(effect, RetryLater)] == [(NEW + 1,)]
+
+
+def test_what_was_decided_about_a_failed_attempt_of_the_old_run_is_kept_like_the_attempt() -> None:
+    """The attempt stays in the older history: without what was decided about it, the options of now would decide."""
+    old = started(defaults={"a:one": {"retry_policy": {"initial_interval": 100}}})
+    old.fails(1, "no")
+    flow, _ = reset(old, 2)
+    after: list[Event] = []
+    effects = flow.run.outstanding()
+    for seq in (NEW + 1, NEW + 3):
+        (mark,) = [effect for effect in effects if isinstance(effect, WriteMark)]
+        after.append(own(flow, "mark", str(NEW), token(mark.name), data=mark.payload, seq=seq))
+        assert flow.run.apply(after[-1]) == []
+        flow.run.mark_recorded(mark.name)
+        if seq == NEW + 1:
+            fp = flow.run.open[1].fp
+            after.append(own(flow, "ret", str(NEW), "1", "2", fp, data=_failure(), seq=NEW + 2))
+            effects = flow.run.apply(after[-1])
+    (dropped,) = [effect.drop for effect in effects if isinstance(effect, RetryLater)]
+    left = [event for event in after if event.seq not in dropped]
+    old.defaults = {"a:one": {"retry_policy": {"maximum_attempts": 1}}}
+    again, _ = reset(old, 2, after=left)
+    assert (again.run.suspended, again.run.open[1].attempt) == ("", 3)
 
 
 def _failure() -> bytes:

@@ -319,8 +319,10 @@ async def _is_there(file: Path) -> None:
 async def test_what_is_under_way_is_asked_after_though_a_verdict_has_to_be_recorded_first(
     tmp_path: Path, nats_server: ServerFactory
 ) -> None:
-    """The owner dies after a call has failed and before it has recorded what becomes of that. Another call, which may run
-    only once, is under way meanwhile."""
+    """The owner dies after a call has failed and before it has recorded what becomes of that.
+
+    Another call, which may run only once, is under way meanwhile.
+    """
     python = {"kind": "function.python"}
     app = write_app(
         tmp_path / "app",

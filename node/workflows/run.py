@@ -319,8 +319,9 @@ class Run:
             self._count(event)
             return effects + self._resolve(op, follows, more)
         if follows is not None:
-            own = tuple(seq for seq in follows.drop if seq > self.run)  # not of the run this one rests on
-            effects.append(replace(follows, drop=own))
+            # Not of the run this one rests on. While that has the attempt, what was decided about it is needed, too.
+            is_own = all(seq > self.run for seq in follows.drop)
+            effects.append(follows if is_own else replace(follows, drop=()))
         return effects
 
     def _resolve(self, op: OpState, outcome: bytes, more: bool) -> list[Effect]:
