@@ -266,6 +266,28 @@ async def test_what_was_said_of_a_lost_key_counts_for_the_next_owner(
                 await there.get("lost").result(timeout_s=20)
 
 
+async def test_what_was_said_of_a_lost_key_counts_though_the_start_can_be_read(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """A decision of the code is encrypted with the key that is lost: without it nothing of the run can be done again."""
+    decides = "return function() workflow.version('first', 1, 2); process.listen('go'):receive() end"
+    app = write_app(tmp_path, workflows={"decides": decides})
+    url = nats_server().url
+    one = ConnectOptions(codec=Keyring({"one": KEY_OF["one"]}, "one"))
+    async with mesh.client.connect(url, codec=Keyring(KEY_OF, "one")) as client:
+        async with a_mesh(url, app, options=ConnectOptions(codec=Keyring(KEY_OF, "two"))) as there:
+            lost = await client.start("app:decides", host=WORKER, id="lost")
+
+            async def has_decided() -> bool:
+                return await there.kinds("lost") == ["start", "mark"]
+
+            await wait_until_async(has_decided)
+        await lost.terminate(force=True)
+        async with a_mesh(url, app, node_id="b", options=one) as there:
+            with pytest.raises(WorkflowFailed, match="terminated"):
+                await there.get("lost").result(timeout_s=20)
+
+
 async def is_not_suspended(handle: WorkflowHandle) -> bool:
     return (await handle.describe()).status != "suspended"
 

@@ -266,6 +266,7 @@ class Loading:
             return
         if mark := closed_mark(opened.run, events):
             self.wait_for_key(instance, opened.run, f"a mark of its history is {why_unread(mark.data)}")
+            self._end_if_forced(instance, opened.run, events)
             return
         run = self._vms.new_run(instance, opened.run, spec, recorded_marks(opened.run, events))
         self._witness.opened(run, opened.start.raw_headers)

@@ -99,7 +99,8 @@ class Run:
     trace: the trace that it belongs to, if anybody wants to know.
     does_not_fit: it is suspended because its code is not the code that wrote the history.
     waits_for_key: it is suspended because something in its history is encrypted with a key that is not there.
-    is_unread: that holds for its very start, so nothing is known of it, and even a kill has to wait that is not forced.
+    is_unread: that holds for its very start, or for a decision of its code, so nothing is known of it, and even a kill
+    has to wait that is not forced.
     """
 
     def __init__(
@@ -635,7 +636,7 @@ def told_to_parent(outcome: bytes, run: Run) -> bytes:
 
 
 def is_forced(event: Event) -> bool:
-    """Whether an event ends a run of which not even the start can be read."""
+    """Whether an event ends a run of which nothing is known."""
     return event.kind == "kill" and not event.data and HEADER_FORCE in event.headers
 
 
