@@ -99,7 +99,7 @@ async def _wait(reach: Reach, awaited: Awaited) -> Any:
                 looks.heard_nothing()
             if news.take():
                 looks.heard()
-            ended = news.stored.get(run) or await history.end_of(key, run)
+            ended = news.end_of(run) or await history.end_of(key, run)
             if ended is not None:
                 record = decode_end(ended.data)
                 if record.closed:
@@ -134,16 +134,14 @@ async def _run_after(history: History, key: WorkflowKey, ended: RunOutcome) -> i
 
 
 class _News:
-    """What is heard about a workflow while its result is waited for.
-
-    stored: the effective ends of its runs that the server has told.
-    """
+    """What is heard about a workflow while its result is waited for."""
 
     def __init__(self, conn: Connection, history: History) -> None:
         self._conn = conn
         self._history = history
         self.suspended: str | None = None
-        self.stored: dict[int, RunOutcome] = {}
+        self._stored: dict[int, RunOutcome] = {}  # the effective ends of runs that the server has told
+        self._run = 0  # the newest one that was asked after; a workflow may go on as thousands of runs
         self._has_ended = False
         self._event = anyio.Event()
 
@@ -153,8 +151,8 @@ class _News:
 
     def on_stored_end(self, subject: str, _reply: str, data: bytes, raw_headers: bytes | None) -> None:
         ended = self._history.told_end(subject, data, raw_headers)
-        if ended is not None:
-            self.stored[ended.run] = ended
+        if ended is not None and ended.run >= self._run:
+            self._stored[ended.run] = ended
         self._has_ended = True
         self._event.set()
 
@@ -166,6 +164,13 @@ class _News:
         except Undecodable:
             self.suspended = "for a reason that cannot be read"
         self._event.set()
+
+    def end_of(self, run: int) -> RunOutcome | None:
+        """The end of a run, if the server has told it; nobody asks after older runs from then on."""
+        if run > self._run:
+            self._run = run
+            self._stored = {later: ended for later, ended in self._stored.items() if later >= run}
+        return self._stored.get(run)
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait for news that were not taken yet; False when none came in time."""

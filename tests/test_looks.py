@@ -9,6 +9,7 @@ from mesh.client import Client, WorkflowHandle, connect
 from mesh.events import EndRecord, StartSpec
 from mesh.history import History, RunOutcome
 from mesh.looks import LONG_S, LOOKS_AT_ONCE, PAUSE_FIRST_S, PAUSE_MAX_S, STORED_SOON_S, Looks
+from mesh.results import _News
 from mesh.starting import new_entropy
 from mesh.subjects import WorkflowKey
 from store.streams import ensure_queue, stream_config
@@ -160,6 +161,26 @@ async def test_the_end_of_another_run_is_none_of_this_one(nats_server: ServerFac
         assert waiting.result is None
         await client.js.publish(KEY.end(run), ended("its own"))
         await wait_until(lambda: waiting.result == "its own")
+
+
+async def test_the_ends_of_runs_that_are_over_are_not_kept(nats_server: ServerFactory) -> None:
+    """Somebody may wait for a workflow that goes on as one run after the other, for weeks."""
+    async with connect(nats_server().url) as client:
+        news = _News(client.conn, History(client.js, "orders"))
+
+        def tell(run: int) -> None:
+            raw = (
+                f"NATS/1.0\r\nNats-Stream: WF_orders\r\nNats-Subject: {KEY.stored(0, 'end', str(run))}\r\n"
+                f"Nats-Sequence: {run + 1}\r\nNats-Time-Stamp: 2026-11-26T00:00:00Z\r\nNats-Last-Sequence: 0\r\n\r\n"
+            ).encode()
+            news.on_stored_end(KEY.ended().replace("*", str(run)), "", ended("on"), raw)
+
+        for run in range(2, 2000, 2):
+            tell(run)
+            assert news.end_of(run) == RunOutcome(run, run + 1, ended("on"))
+            tell(run - 2)  # late
+            tell(run + 2)  # the next one has ended already
+        assert len(news._stored) == 2
 
 
 async def test_a_stream_of_an_earlier_release_is_read_when_an_end_is_heard(nats_server: ServerFactory) -> None:
