@@ -20,6 +20,9 @@ from mesh.history_files import fetch_history
 from mesh.subjects import token
 from node.checking import AppChecker
 from node.machine.vm import LuaVM
+from node.workflows.instances import Instance
+from node.workflows.ops import WriteMark
+from node.workflows.run import Run
 from tests.apps import QUEUE, a_mesh, write_app
 from tests.conftest import ServerFactory
 from tests.flows import RUN, Flow
@@ -351,6 +354,45 @@ async def test_what_is_under_way_is_asked_after_though_a_verdict_has_to_be_recor
             (tmp_path / "charged").touch()
             assert await order.result(timeout_s=20) == "charged"
         assert len(requests) == 1
+
+
+async def test_nothing_follows_from_a_verdict_that_was_recorded_when_the_lease_was_over(
+    tmp_path: Path, nats_server: ServerFactory
+) -> None:
+    """Another owner may have decided otherwise long ago: its mark goes with the attempt once the next one has failed."""
+    app = write_app(
+        tmp_path,
+        workflows={"order": "return function() funcs.call('app:flaky'); return (funcs.call('app:undo')) end"},
+        functions={
+            "flaky": {"source": FAILS, "meta": ONCE},
+            "undo": "return { main = function() return 'undone' end }",
+        },
+    )
+    async with a_mesh(nats_server().url, app) as mesh:
+        effects = mesh.node.engines[QUEUE]._effects
+        write, may_act = effects._write_mark, effects._may_act
+        over, looks, requests = False, 0, []
+
+        async def recorded_too_late(instance: Instance, run: Run, mark: WriteMark) -> bool:
+            nonlocal over
+            fits = await write(instance, run, mark)
+            over = True
+            return fits
+
+        def has_lease() -> bool:
+            nonlocal looks
+            looks += over
+            return not over and may_act()
+
+        effects._write_mark = recorded_too_late  # type: ignore[method-assign]  # this is what is forced
+        effects._may_act = has_lease
+        mesh.client.conn.subscribe_direct("mesh.fn.app.undo", lambda _, reply, *__: requests.append(reply))
+        await mesh.client.conn.flush()
+        order = await mesh.start("order", id="order-1")
+        await wait_until(lambda: looks > 1 or requests)
+        assert requests == []
+        over = False
+        assert await order.result(timeout_s=20) == "undone"
 
 
 @pytest.mark.parametrize("value", ["text", -1, True, 1.5, [1], {"a": 1}, b"", "InProgress"])

@@ -3,8 +3,8 @@
 Every effect may be carried out twice; what comes of it is written into the history and comes back as an event.
 
 Invariants:
-  * nothing that follows from a decision of the code becomes visible before its mark is recorded: effects behind a mark
-    wait in the instance's gate, and what may be under way already is asked after behind it, too;
+  * nothing that follows from a decision becomes visible before its mark is recorded, nor while the node's lease is
+    over: effects behind a mark wait in the instance's gate; what may be under way is asked after behind it, too;
   * whatever has to be written is counted in `unacked` until it is, so that the instance stays busy as long.
 """
 
@@ -15,6 +15,9 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
+
+import anyio
 
 from mesh import codec
 from mesh.connection import Connection
@@ -53,6 +56,8 @@ from node.workflows.others import Others
 from node.workflows.partition import Lost
 from node.workflows.run import Run
 from node.workflows.timers import Timers
+
+LEASE_LOOK_S: Final = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +102,7 @@ class Effects:
         self._conn = conn
         self._js = js
         self._outbox = outbox
+        self._may_act = roster.may_act
         self._host = host
         self._instances = instances
         self._others = others
@@ -218,6 +224,11 @@ class Effects:
         """Record the marks in the gate, also those that come up meanwhile, then let everything else go."""
         written: set[str] = set()
         while instance.run is run and instance.gate is not None:
+            if not self._may_act():
+                # Others may own this by now. A mark of theirs about a failed attempt is gone with the attempt when the
+                # next one has failed: then ours is taken for the first one, though they went on otherwise.
+                await anyio.sleep(LEASE_LOOK_S)
+                continue
             marks = (gated.effect for gated in instance.gate)
             mark = next((e for e in marks if isinstance(e, WriteMark) and e.name not in written), None)
             if mark is None:
