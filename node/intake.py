@@ -92,7 +92,7 @@ class Intake:
             self._refuse(reply, _BUSY, f"this node waits for {len(self._under_way)} answers of streams; try again")
             return
         try:
-            if not reply and ".ret." in subject:
+            if not reply and subject.split(".", 5)[4] == "ret":
                 self._on_outcome(subject, data, raw_headers)
                 return
             admitted = admit(subject, data, raw_headers)

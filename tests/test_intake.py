@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from mesh.connection import ConnectOptions, connect
@@ -16,11 +17,13 @@ from mesh.jetstream import JetStream
 from mesh.subjects import WorkflowKey
 from mesh.wire import encode_headers, parse_headers
 from node.admission import NotAdmitted, admit
+from node.intake import Intake
 from node.workflows.engine import _FIRST_START
 from node.workflows.others import _was_told
 from store.streams import ensure_queue
 from tests.apps import a_mesh, write_app
 from tests.conftest import ServerFactory
+from tests.waiting import wait_until
 
 START, SIGNAL, CANCEL = (f"mesh.in.orders.o-1.{kind}" for kind in ("start", "signal.approve", "cancel"))
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -237,6 +240,28 @@ def test_of_the_headers_of_a_services_answer_only_the_error_and_its_own_are_kept
     for subject in ("mesh.in.orders.o-1.ret.5.1", "mesh.in.orders.o-1.ret.5.1.1.ab.cd.ef", "mesh.in.orders.o-1.end.5"):
         with pytest.raises(NotAdmitted):
             admit(subject, b"x", None)
+
+
+async def test_only_the_answer_of_a_service_is_published_until_the_stream_has_it(nats_server: ServerFactory) -> None:
+    """A signal that nobody wants to know of is published once, whatever its workflow is called: twice would be two."""
+    url = nats_server().url
+    passed_on: dict[str, str] = {}
+    async with (
+        connect(url, name="node") as conn,
+        connect(url, name="other") as other,
+        anyio.create_task_group() as tasks,
+    ):
+        other.subscribe_direct("mesh.wf.>", lambda subject, reply, *_: passed_on.update({subject: reply}))
+        await other.flush()
+        await tasks.start(Intake(conn).run)
+        signal = "mesh.in.orders.ret.signal.approve"
+        for subject in (OUTCOME, signal):
+            other.publish_nowait(subject, b"x")
+        await wait_until(lambda: len(passed_on) == 2)
+        assert {subject: bool(reply) for subject, reply in passed_on.items()} == {
+            OUTCOME.replace(".in.", ".wf.", 1): True, signal.replace(".in.", ".wf.", 1): False,
+        }  # fmt: skip
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_service_in_another_account_deletes_and_forges_nothing_by_a_header_of_its_answer(
