@@ -80,6 +80,20 @@ def test_what_has_an_effect_is_not_told(tmp_path: Path) -> None:
     assert reasons(load_registry(app, environ={})) == []
 
 
+def test_what_is_switched_off_or_left_to_its_default_is_not_told(tmp_path: Path) -> None:
+    """It asks for what there is."""
+    off = {
+        "enable_session_worker": False,
+        "use_versioning": False,
+        "build_id": "",
+        "worker_local_activities_per_second": 0,
+    }
+    app = write_app(
+        tmp_path, worker_options={**off, "disable_eager_activities": False, "max_concurrent_activity_task_pollers": 0}
+    )
+    assert reasons(load_registry(app, environ={})) == []
+
+
 def test_options_in_lua_are_told_where_they_stand(tmp_path: Path) -> None:
     code = """return function()
   funcs.new():with_options{ ["activity.task_queue"] = "other" }:call("app:f")

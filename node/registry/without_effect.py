@@ -97,7 +97,7 @@ def options_without_effect(entries: Mapping[EntryId, Entry], views: Mapping[Entr
 def _of_fields(entry: Entry) -> Iterator[Problem]:
     for path, instead in _FIELDS.get(canonical_kind(entry.kind), {}).items():
         value = _at(entry.data, path)
-        if value is not None and value != _AS_WITHOUT.get(path):
+        if value and value != _AS_WITHOUT.get(path):  # what is off, or 0 for the default, asks for what there is
             yield _note(entry, path, ".".join(map(str, path)), instead)
     for path, value in meta.find_key(entry.meta, meta.ACTIVITY_LOCAL):
         if value is False:
