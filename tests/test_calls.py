@@ -15,7 +15,7 @@ from mesh.client import FunctionFailed
 from mesh.connection import Reply
 from mesh.errors import NoResponders, RequestTimeout
 from mesh.failure import HOST_LOST, Failure
-from tests.apps import a_mesh, write_app
+from tests.apps import QUEUE, a_mesh, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until
@@ -112,3 +112,38 @@ async def test_a_call_is_not_taken_for_lost_when_a_server_does_not_know_yet_who_
         assert await mesh.run("ask", id="ask") == "once"
         assert unheard > 0
         assert await mesh.kinds("ask") == ["start", "ret", "end"]
+
+
+@pytest.mark.parametrize(("attempts", "asked"), [(1, 1), (0, 2)], ids=["may run once", "may run again"])
+async def test_a_service_is_asked_no_more_often_than_may_be_when_the_owner_of_its_caller_is_gone(
+    tmp_path: Path, nats_server: ServerFactory, attempts: int, asked: int
+) -> None:
+    """Nobody can ask it whether it has the call. It answers into the history, whoever owns the workflow by then."""
+    service = {
+        "name": "charge", "kind": "function.nats", "subject": "svc.charge",
+        "options": {"retry_policy": {"maximum_attempts": attempts}},
+    }  # fmt: skip
+    call = "return function() local value, err = funcs.call('app:charge', 5); return value or tostring(err) end"
+    app = write_app(tmp_path, workflows={"order": call}, entries=[service])
+    url = nats_server().url
+    replies: list[str] = []
+    async with mesh.client.connect(url) as client:
+        client.conn.subscribe_direct("svc.charge", lambda _, reply, *__: replies.append(reply))
+        await client.conn.flush()
+        async with a_mesh(url, app, node_id="first") as first:
+            await first.start("order", id="order-1")
+            await wait_until(lambda: replies)
+        async with a_mesh(url, app, node_id="second") as second:
+            watches = second.node.engines[QUEUE]._effects.calls
+            # It has looked after the call twice: so often it would ask again.
+            dues: set[float] = set()
+
+            def has_looked_twice() -> bool:
+                dues.update(due_s for due_s, *_ in watches._heap)
+                return len(dues) > 2
+
+            await wait_until(has_looked_twice, 10)
+            await client.conn.flush()
+            assert len(replies) == asked
+            client.conn.publish_nowait(replies[0], b"42")
+            assert await second.get("order-1").result(timeout_s=20) == 42

@@ -21,6 +21,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import secrets
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
@@ -33,10 +34,27 @@ import anyio.abc
 from mesh import codec
 from mesh.connection import Connection
 from mesh.envelopes import request_context
-from mesh.errors import Disconnected, InvalidName, MeshError, NoResponders, PayloadTooLarge, Undecodable
+from mesh.errors import (
+    Conflict,
+    Disconnected,
+    InvalidName,
+    MeshError,
+    NoResponders,
+    PayloadTooLarge,
+    Undecodable,
+)
 from mesh.failure import Failure, Kind
 from mesh.jetstream import JetStream
-from mesh.subjects import WorkflowKey, function_request, function_stop, function_who, to_intake
+from mesh.subjects import (
+    WorkflowKey,
+    claim_of_ret,
+    function_request,
+    function_stop,
+    function_who,
+    stream_name,
+    to_intake,
+)
+from node.functions.call_headers import CLAIM_LINE, HEADER_CLAIM, value_of
 from node.workflows.background import insist
 from node.workflows.call_failures import host_lost, nobody_offers, outcome_unknown, timed_out
 from node.workflows.call_options import DEFAULT_CALL_OPTIONS, CallOptions
@@ -80,6 +98,8 @@ class Watch:
     storing: bool = False  # its arguments are too large for a message and become an object
     stored: bytes = b""  # the reference to that object
     waits_to_start: bool = True  # no host has said yet that it runs
+    claiming: bool = False  # that a service is asked is being written into the history, as it may be once only
+    claimed: bool = False  # it was: by this owner
 
     @property
     def ret(self) -> str:
@@ -224,12 +244,17 @@ class Calls:
     def _publish(self, watch: Watch) -> bool:
         """Publish the request. False when that showed the call to be impossible."""
         op = watch.op
-        if watch.storing:
+        if watch.storing or watch.claiming:
             return True
         try:
             foreign = self._foreign_ids.get(op.target)
             if foreign is not None:
+                if _may_run_once_only(watch) and not watch.claimed:
+                    watch.claiming, watch.published = True, False
+                    self._group.start_soon(self._claim, watch)
+                    return True
                 self._publish_foreign(watch, *foreign)
+                watch.published = True
                 return True
             self._publish_request(watch, watch.stored or op.payload)
         except Disconnected:
@@ -288,6 +313,35 @@ class Calls:
     async def _drop_arguments(self, watch: Watch) -> None:
         """Remove the object of a call that needs it no more. What is left behind goes with the run."""
         await self._js.objects.take_back(watch.ret, watch.stored)
+
+    async def _claim(self, watch: Watch) -> None:
+        """Write into the history that a service is asked which may be asked once, as hosts do it for themselves.
+
+        Nobody can find out whether it has the call. So who finds the claim of another owner there waits for the answer,
+        which is stored whoever has asked, until the time for it is over.
+        """
+        subject, mine = claim_of_ret(watch.ret), secrets.token_hex(8)
+
+        async def claim() -> bool:
+            try:
+                await self._js.publish(subject, b"", headers={HEADER_CLAIM: mine}, expect_last_subject_seq=0)
+            except Conflict:
+                stored = await self._js.get_last(
+                    stream_name(watch.key.queue), watch.key.stored("*", *subject.split(".")[4:]), from_leader=True
+                )
+                return stored is not None and value_of(stored.raw_headers or b"", CLAIM_LINE) == mine
+            return True
+
+        try:
+            watch.claimed = await insist(claim, f"claim {subject}", watch.run.about())
+        except MeshError as error:
+            self._fail(watch, Failure(f"the call cannot be claimed: {error}", Kind.UNAVAILABLE, True))
+            return
+        finally:
+            watch.claiming = False
+        watch.published = not watch.claimed
+        if watch.claimed and self._may_act() and self._is_open(watch.run, watch.op):
+            self._publish(watch)  # else it is looked after once it is clear who owns what
 
     def _publish_foreign(self, watch: Watch, subject: str, encoding: str) -> None:
         """A service that knows nothing of us: one argument as its body, several as a list.
@@ -485,6 +539,10 @@ class Calls:
         if self._tasks is None:
             raise RuntimeError("the calls are not looked after")
         return self._tasks
+
+
+def _may_run_once_only(watch: Watch) -> bool:
+    return watch.run.call_options(watch.op.n).policy.at_most_once
 
 
 def _too_large(error: PayloadTooLarge) -> Failure:
