@@ -222,9 +222,8 @@ class Objects:
                 "who has written it; have it take as much",
             )  # fmt: skip
         bucket = bucket_of(queue)
-        async with self._reads:
-            # Whoever may store an object can write more behind one that is there: that is not of it.
-            data = (await self._chunks(bucket, reference))[: reference.size]
+        # Whoever may store an object can write more behind one that is there: that is not of it.
+        data = (await self._chunks(bucket, reference))[: reference.size]
         if len(data) != reference.size:
             raise ObjectDamaged(bucket, reference.name, f"{len(data)} bytes instead of {reference.size}")
         if await _digest(data) != reference.digest:
@@ -326,7 +325,8 @@ class Objects:
         tries = 0
         while tries < LAG_TRIES:
             with suppress(NotFound):  # also said while a cluster has no leader
-                found = await self._read(bucket, subject, reference.size)
+                async with self._reads:  # not while it is waited for what is missing: others read what is there
+                    found = await self._read(bucket, subject, reference.size)
                 if len(found) >= reference.chunks:
                     return b"".join(found)
             if missing := await self._missing(bucket, reference):

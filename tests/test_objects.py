@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import nats
 import pytest
 
@@ -15,7 +16,7 @@ import mesh.objects
 from mesh.connection import ConnectOptions, connect
 from mesh.errors import ServerRefused, TooLarge, Undecodable
 from mesh.jetstream import JetStream
-from mesh.objects import CHUNK_BYTES, CHUNKS_AT_ONCE, HEADERS_BYTES, Objects
+from mesh.objects import CHUNK_BYTES, CHUNKS_AT_ONCE, HEADERS_BYTES, READS_AT_ONCE, Objects
 from mesh.references import (
     NotOfThisWorkflow,
     ObjectDamaged,
@@ -31,6 +32,7 @@ from mesh.stored_messages import StoredMessage
 from store.streams import ensure_queue
 from tests.conftest import ServerFactory
 from tests.servers import ServerProcess
+from tests.waiting import wait_until
 
 QUEUE = "orders"
 STREAM = "OBJ_mesh_orders"
@@ -140,6 +142,28 @@ async def test_what_a_cluster_calls_missing_is_asked_for_again(
         asked.answers = 1000
         with pytest.raises(ObjectMissing, match="1 of 2 chunks"):
             await asked.objects.get(QUEUE, whole)
+
+
+async def test_nobody_waits_for_what_others_miss(nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody who may send a signal can send a reference to nothing, and a cluster is asked after that for a while."""
+    missed = 0
+    look = Objects._missing
+
+    async def missing(store: Objects, bucket: str, reference: Reference) -> str:
+        nonlocal missed
+        missed += 1
+        return await look(store, bucket, reference)
+
+    monkeypatch.setattr(Objects, "_missing", missing)
+    monkeypatch.setattr(JetStream, "has_copies", True)
+    async with objects(nats_server()) as (_, store), anyio.create_task_group() as tasks:
+        whole = await store.put(QUEUE, "order-1", "ret", b"x")
+        for n in range(2 * READS_AT_ONCE):
+            tasks.start_soon(store.get, QUEUE, whole._replace(name=f"order-1.0.signal.{n}"))
+        await wait_until(lambda: missed >= READS_AT_ONCE)
+        with anyio.fail_after(mesh.objects.MISSING_S / 4):
+            assert await store.get(QUEUE, whole) == b"x"
+        tasks.cancel_scope.cancel()
 
 
 async def test_what_is_added_behind_an_object_is_not_of_it(nats_server: ServerFactory) -> None:
