@@ -396,6 +396,26 @@ PROBLEMS = [
         f"kind: process.lua, {LUA}, meta: {{options: {{retry: {{max_delay: 5 days}}}}}}",
         "meta.options.retry.max_delay must be a duration such as 10s: time: unknown unit",
     ),
+    (
+        "kind: function.python, source: m:f, options: {retry_policy: {maximum_atempts: 1}}",
+        "unknown field options.retry_policy.maximum_atempts; did you mean 'maximum_attempts'?",
+    ),
+    (
+        "kind: function.python, source: m:f, options: {retry_polcy: {maximum_attempts: 1}}",
+        "unknown field options.retry_polcy; did you mean 'retry_policy'?",
+    ),
+    (
+        "kind: function.nats, subject: s, meta: {options: {activity.retry_policy: {maximumAtempts: 1}}}",
+        "unknown field meta.options.activity.retry_policy.maximumAtempts; did you mean 'maximumAttempts'?",
+    ),
+    (
+        "kind: function.python, source: m:f, options: {retry_policy: {maximum_attempts: one}}",
+        "options: retry_policy.maximum_attempts must be a whole number of at least 0, got 'one'",
+    ),
+    (
+        f"kind: process.lua, {LUA}, meta: {{options: {{start_to_close_timeout: 3 parsecs}}}}",
+        "meta.options: start_to_close_timeout: time: unknown unit",
+    ),
     ("kind: function.python", "source is required"),
     ("kind: function.python, source: no_colon", "source must be \"package.module:callable\", not 'no_colon'"),
     ("kind: function.python, source: 'm:f', options: 5", "options must be a mapping"),

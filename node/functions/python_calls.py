@@ -104,8 +104,11 @@ def load_python(entry: PythonFunctionEntry) -> Callable[..., Any]:
         for part in entry.attribute.split("."):
             target = getattr(target, part)
     except Exception as error:  # whatever importing somebody's module raises
+        # Only of a module that is not found can its place be the reason.
+        lost = isinstance(error, ModuleNotFoundError)
         raise PythonFunctionMissing(
-            f"{entry.id}: {source} cannot be imported ({error}); is its directory on PYTHONPATH?"
+            f"{entry.id}: {source} cannot be imported ({type(error).__name__}: {error})"
+            + ("; is it installed, or its directory on PYTHONPATH?" if lost else "")
         ) from error
     if not callable(target):
         raise PythonFunctionMissing(f"{entry.id}: {source} is no callable")

@@ -44,6 +44,8 @@ from node.registry.kinds import (
 )
 from node.registry.modules import module_fault
 from node.registry.resources import decode_resource
+from node.workflows.call_options import CALL_KEYS, CALL_SPELLINGS, decode_call_options
+from node.workflows.retry import POLICY_KEYS
 from store.durability import Durability
 
 POOL_SIZE_MAX_UNSAID = 100  # no `pool` at all
@@ -59,6 +61,8 @@ HISTORY_EVENTS_WARN = 10_000
 HISTORY_BYTES_WARN = 10 * 1024 * 1024
 REPLICAS_MAX = 5  # the server's own limit
 
+# All that default options of a call may be named; what is spelled like one of them is a slip.
+_OPTION_KEYS = ("retry", *(f"{spelling}{key}" for spelling in CALL_SPELLINGS for key in CALL_KEYS))
 _PYTHON_SOURCE = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 _SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 _BUCKET = re.compile(r"[A-Za-z0-9_-]{1,200}")
@@ -483,8 +487,10 @@ def _options(reader: EntryReader, own: Value = None) -> Mapping[str, Value]:
         if given is not None and not isinstance(given, dict):
             reader.report(path, f"{_dotted(path)} must be a mapping")
         options = Fields(reader, values, path)
+        options.close(*_OPTION_KEYS)
         resolved |= options.all()
         _check_retry(options.section("retry"))
+        _check_call_options(reader, options, path)
     return resolved
 
 
@@ -498,6 +504,17 @@ def _check_retry(retry: Fields) -> None:
     retry.texts("retry_kinds")
     retry.texts("skip_kinds")
     retry.close()
+
+
+def _check_call_options(reader: EntryReader, options: Fields, path: FieldPath) -> None:
+    """Check how workflows call it: a misspelt `maximum_attempts` would be no limit, a wrong value fail every call."""
+    try:
+        decode_call_options(options.all())
+    except ValueError as error:
+        reader.report(path, f"{_dotted(path)}: {error}")
+    for spelling in CALL_SPELLINGS:
+        if isinstance(options.raw(f"{spelling}retry_policy"), dict):
+            options.section(f"{spelling}retry_policy").close(*POLICY_KEYS)
 
 
 def _closed(reader: EntryReader, fields: Fields, view: ViewType, *accepted: str) -> ViewType:

@@ -19,6 +19,12 @@ RUNTIME_KEYS: Final = (
     "schedule_to_start_timeout",
     "heartbeat_timeout",
 )
+# All that an option may be called: those that entries for Temporal have and nothing here looks at, too.
+CALL_KEYS: Final = (
+    *RUNTIME_KEYS, "retry_policy", "id", "wait_for_cancellation", "task_queue", "disable_eager_execution", "summary",
+    "priority",
+)  # fmt: skip
+CALL_SPELLINGS: Final = ("", "activity.", "temporal.activity.")
 DEFAULT_START_TO_CLOSE_NS: Final = 600 * 1_000_000_000
 
 

@@ -15,6 +15,11 @@ from typing import Any, Final
 from mesh.duration import parse_duration_ns
 from mesh.failure import HOST_LOST, Failure, Kind
 
+# As they may be written: in snake_case and in camelCase.
+POLICY_KEYS: Final = (
+    "initial_interval", "initialInterval", "backoff_coefficient", "backoffCoefficient", "maximum_interval",
+    "maximumInterval", "maximum_attempts", "maximumAttempts", "non_retryable_error_types", "nonRetryableErrorTypes",
+)  # fmt: skip
 MS_NS: Final = 1_000_000
 DEFAULT_INITIAL_NS: Final = 1_000 * MS_NS
 LOST: Final = HOST_LOST
