@@ -43,13 +43,13 @@ _WITH_VALUES: Final = frozenset({"start", "signal", "ret", "exit", "mark", "attr
 
 
 class Unopened(Undecodable):
-    """Raised when a payload is an envelope that could not be opened here. reason: why, as a clause."""
+    """Raised when a payload is an envelope that could not be opened here. reason: why, as a clause. what: the payload."""
 
     code = "unopened"
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, what: str = "it") -> None:
         self.reason = reason
-        super().__init__(f"it is {reason}")
+        super().__init__(f"{what} is {reason}")
 
 
 class Opened(bytes):

@@ -103,7 +103,7 @@ async def _wait(reach: Reach, awaited: Awaited) -> Any:
             if ended is not None:
                 record = decode_end(ended.data)
                 if record.closed:
-                    raise Unopened(f"{record.closed}: the result of workflow {key.id!r}, which has ended")
+                    raise Unopened(record.closed, f"workflow {key.id!r} has ended; its result")
                 if not record.next_start:
                     return _result(key, record.status, record.value())
                 run, looks = await _run_after(history, key, ended), Looks()

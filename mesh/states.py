@@ -88,7 +88,7 @@ async def ask_owner(reach: Reach, key: WorkflowKey, run: OpenRun, *, full: bool 
     if reply is None:
         return {"status": "running", "note": _no_owner(key, run)}
     if closed := why_closed(reply):
-        return {"status": "running", "note": f"what its owner says of it is {closed}"}
+        return {"status": "running", "note": _sealed(closed)}
     value = codec.decode(reply)
     return value if isinstance(value, Mapping) else {"status": "running", "note": "its owner is taking it over"}
 
@@ -100,7 +100,7 @@ async def ask_owner_back(reach: Reach, key: WorkflowKey, run: OpenRun, seq: int 
     """
     reply = await _ask_owner(reach, key, run, {"id": key.id, "run": run.run, "at": seq}, timeout_s=LOOK_BACK_TIMEOUT_S)
     if reply is not None and (closed := why_closed(reply)):
-        raise CannotLookBack(f"what its owner says of it is {closed}")
+        raise CannotLookBack(_sealed(closed))
     value = codec.decode(reply) if reply is not None else None
     if not isinstance(value, Mapping):
         raise CannotLookBack(_no_owner(key, run))
@@ -135,6 +135,10 @@ def past_value(detail: Mapping[str, Any]) -> Any:
 
 def _partition_of(run: OpenRun) -> int:
     return int(run.start.subject.split(".")[3])
+
+
+def _sealed(closed: str) -> str:
+    return f"what its owner says of it is {closed}; who has the keys can read it (--keys FILE or MESH_KEYS)"
 
 
 def _no_owner(key: WorkflowKey, run: OpenRun) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mesh.envelopes import Unopened
 from mesh.errors import (
     Disconnected,
     MeshError,
@@ -35,6 +36,8 @@ def sentence(error: BaseException) -> str:
             return "the NATS server has no JetStream; start it with -js, or start one of ours with `mesh up APP`"
         case RequestTimeout():
             return f"{error}; it may be busy or unreachable: try again, or with a longer --timeout"
+        case Unopened() if "encrypted" in error.reason:
+            return f"{error}; give the keys with --keys FILE"
         case MeshError():
             return str(error)
         case OSError():

@@ -99,21 +99,28 @@ async def _show(
     client: Client, server: Server, wanted: Wanted, node: str | None, lines_max: int, follow: bool,
     show: Callable[[LogLine], None],
 ) -> None:  # fmt: skip
+    from mesh.envelopes import why_closed
     from node.telemetry.log_lines import decode_lines, identity
 
     coming: list[LogLine] = []
+    closed: set[str] = set()
     if follow:
         from mesh.subjects import log_subject
 
         subject = log_subject(node) if node is not None else "mesh.logs.*"
 
         def on_line(subject: str, _reply: str, data: bytes, _raw_headers: bytes | None) -> None:
-            coming.extend(decode_lines(client.conn.opened(subject, data)))
+            opened = client.conn.opened(subject, data)
+            reason = why_closed(opened)
+            if reason is not None and reason not in closed:
+                closed.add(reason)
+                say(_why_closed(reason))
+            coming.extend(decode_lines(opened))
 
         client.conn.subscribe_direct(subject, on_line)
     with server.deadline("the nodes' log lines"):
         await client.conn.flush()
-        kept, silent = await _kept_lines(client, node)
+        kept, silent, unread = await _kept_lines(client, node)
     found = sorted(filter(wanted, kept), key=lambda line: (line["time"], line.get("n") or 0))
     shown = found[max(0, len(found) - lines_max) :]
     for line in shown:
@@ -122,7 +129,10 @@ async def _show(
         say(f"{len(found) - len(shown)} earlier lines are not shown; -n {min(len(found), LINES_MAX)} shows them")
     if silent:
         say(f"no answer from {', '.join(silent)}")
-    if not shown and not follow:
+    for reason in sorted(unread - closed):
+        say(_why_closed(reason))
+    closed |= unread
+    if not shown and not follow and not closed:
         say(_why_nothing(kept, server))
     if follow:
         seen = {identity(line) for line in kept}
@@ -159,10 +169,14 @@ async def _follow(
             sys.stdout.flush()
 
 
-async def _kept_lines(client: Client, node: str | None) -> tuple[list[LogLine], list[str]]:
-    """The lines that nodes have kept, and the nodes that did not answer. Raises UnknownNode."""
+async def _kept_lines(client: Client, node: str | None) -> tuple[list[LogLine], list[str], set[str]]:
+    """The lines that nodes have kept, the nodes that did not answer, and why some answers cannot be read.
+
+    Raises UnknownNode.
+    """
     import anyio
 
+    from mesh.envelopes import why_closed
     from mesh.errors import Disconnected, NoResponders, RequestTimeout
     from mesh.subjects import node_request
     from node.api.directory import ANSWER_TIMEOUT_S, UnknownNode
@@ -173,6 +187,7 @@ async def _kept_lines(client: Client, node: str | None) -> tuple[list[LogLine], 
         raise UnknownNode(node, known)
     lines: list[LogLine] = []
     silent: list[str] = []
+    unread: set[str] = set()
 
     async def ask(node_id: str) -> None:
         try:
@@ -180,12 +195,14 @@ async def _kept_lines(client: Client, node: str | None) -> tuple[list[LogLine], 
         except (Disconnected, NoResponders, RequestTimeout):
             silent.append(node_id)
         else:
+            if reason := why_closed(reply.data):
+                unread.add(reason)
             lines.extend(decode_lines(reply.data))
 
     async with anyio.create_task_group() as tasks:
         for node_id in [node] if node is not None else known:
             tasks.start_soon(ask, node_id)
-    return lines, sorted(silent)
+    return lines, sorted(silent), unread
 
 
 async def _nodes(client: Client) -> list[str]:
@@ -201,8 +218,12 @@ async def _nodes(client: Client) -> list[str]:
 
 def _why_nothing(kept: Iterable[LogLine], server: Server) -> str:
     if any(True for _ in kept):
-        return f"no line fits; what comes is shown by: mesh logs -f{server.hint}"
+        return f"no line fits of those since the nodes' start; what comes is shown by: mesh logs -f{server.hint}"
     return f"no node has logged anything; which are up is shown by: mesh nodes{server.hint}"
+
+
+def _why_closed(reason: str) -> str:
+    return f"what nodes have logged is {reason}; give the keys with --keys FILE"
 
 
 def _show_json(line: LogLine) -> None:
