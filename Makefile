@@ -16,6 +16,9 @@ help:
 	@echo "make fuzz    generated programs and hostile bytes, in their long form"
 
 $(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"moonmesh needs Python 3.11 or newer, $(PYTHON) is %d.%d; name another one: make PYTHON=python3.12" \
+		% sys.version_info[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"

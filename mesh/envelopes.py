@@ -43,7 +43,7 @@ _WITH_VALUES: Final = frozenset({"start", "signal", "ret", "exit", "mark", "attr
 
 
 class Unopened(Undecodable):
-    """Raised when a payload is an envelope that could not be opened here. reason: why, as a clause. what: the payload."""
+    """Raised when a payload is an envelope that could not be opened here. reason: why, as a clause; what: of what."""
 
     code = "unopened"
 
