@@ -72,7 +72,7 @@ def _growth(results: Results, axis: str, columns: Sequence[str], heading: str) -
     points = sorted({m.at[axis] for m in results.measured if axis in m.at})
     curves = [dict(results.curve(name, axis)) for name in columns]
     heads = [heading, *(f"{figure_of(name).what}, {figure_of(name).unit}" for name in columns)]
-    return _table(heads, [[f"{x:,g}", *(text(c[x]) if x in c else "-" for c in curves)] for x in points])
+    return _table(heads, [[f"{x:,.10g}", *(text(c[x]) if x in c else "-" for c in curves)] for x in points])
 
 
 def _history(results: Results) -> list[str]:

@@ -35,8 +35,8 @@ class Target:
 
     def __str__(self) -> str:
         if self.at_least is not None:
-            return f"at least {self.at_least:,g}"
-        return f"at most {self.at_most:,g}" if self.at_most is not None else ""
+            return f"at least {self.at_least:,.10g}"
+        return f"at most {self.at_most:,.10g}" if self.at_most is not None else ""
 
 
 class Judged(NamedTuple):
@@ -188,7 +188,7 @@ def family_of(name: str) -> str:
 
 def place(measured: Measured) -> str:
     """Where on a curve, in words."""
-    return ", ".join(f"{value:,g} {axis}" for axis, value in measured.at.items())
+    return ", ".join(f"{value:,.10g} {axis}" for axis, value in measured.at.items())
 
 
 def text(value: float) -> str:
