@@ -683,7 +683,7 @@ ENDINGS: Final = (
 
 def program(body: Block, ending: str) -> str:
     """The file of a workflow."""
-    return f"return function(round)\nround = type(round) == 'number' and round or 0\n{PRELUDE}out('round', round)\ndo\n{_indented(body)}\nend\n{ending}\nend\n"
+    return f"return function(round)\nround = math.type(round) == 'integer' and round >= 0 and round or 0\n{PRELUDE}out('round', round)\ndo\n{_indented(body)}\nend\n{ending}\nend\n"
 
 
 def parts_of(node: Node) -> Iterator[Node]:
