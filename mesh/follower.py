@@ -362,7 +362,7 @@ class Follower:
         if not known_ns:
             return
         try:
-            message = await self._js.get_seq(self._stream, known_seq, from_leader=True)
+            message = await self._js.get_seq(self._stream, known_seq, from_leader=True, as_stored=True)
         except NotPermitted:
             return  # somebody who only watches
         if message is None or message.timestamp_ns == known_ns:
@@ -375,7 +375,7 @@ class Follower:
         low, high = 0, before_seq
         while high - low > 1:
             middle = (low + high) // 2
-            message = await self._js.get_next(self._stream, middle, ">", from_leader=True)
+            message = await self._js.get_next(self._stream, middle, ">", from_leader=True, as_stored=True)
             if message is None or message.seq >= high or message.timestamp_ns > time_ns:
                 high = middle
             else:

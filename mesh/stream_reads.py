@@ -118,23 +118,30 @@ class StreamReads(JetStreamApi, ABC):
             return await self._get_from_leader(stream, {"last_by_subj": subject})
         return await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}.{subject}", b"")
 
-    async def get_seq(self, stream: str, seq: int, *, from_leader: bool = False) -> StoredMessage | None:
-        """Return the message with this sequence, None if there is none (any more)."""
-        return await self._get_one(stream, {"seq": seq}, from_leader=from_leader)
+    async def get_seq(
+        self, stream: str, seq: int, *, from_leader: bool = False, as_stored: bool = False
+    ) -> StoredMessage | None:
+        """Return the message with this sequence, None if there is none (any more).
+
+        as_stored: its payload is of no interest and is not opened or looked for.
+        """
+        return await self._get_one(stream, {"seq": seq}, from_leader=from_leader, as_stored=as_stored)
 
     async def get_next(
-        self, stream: str, seq: int, subject_filter: str, *, from_leader: bool = False
+        self, stream: str, seq: int, subject_filter: str, *, from_leader: bool = False, as_stored: bool = False
     ) -> StoredMessage | None:
         """Return the first message at or after this sequence whose subject fits, None if there is none."""
         request = {"seq": max(seq, 1), "next_by_subj": subject_filter}
-        return await self._get_one(stream, request, from_leader=from_leader)
+        return await self._get_one(stream, request, from_leader=from_leader, as_stored=as_stored)
 
-    async def _get_one(self, stream: str, request: Config, *, from_leader: bool) -> StoredMessage | None:
+    async def _get_one(
+        self, stream: str, request: Config, *, from_leader: bool, as_stored: bool
+    ) -> StoredMessage | None:
         found = None
         if not from_leader:
-            found = await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}", dump(request))
+            found = await self._get_direct(f"{self.api_prefix}.DIRECT.GET.{stream}", dump(request), as_stored=as_stored)
         if found is None and (from_leader or self.has_copies):
-            return await self._get_from_leader(stream, request)
+            return await self._get_from_leader(stream, request, as_stored=as_stored)
         return found
 
     async def batch_get(
@@ -227,7 +234,7 @@ class StreamReads(JetStreamApi, ABC):
             await anyio.sleep(COPIES_AGAIN_S)
         return tries + 1
 
-    async def _get_direct(self, subject: str, body: bytes) -> StoredMessage | None:
+    async def _get_direct(self, subject: str, body: bytes, *, as_stored: bool = False) -> StoredMessage | None:
         try:
             reply = await self.conn.request(subject, body, timeout_s=self.timeout_s)
         except NoResponders:
@@ -237,13 +244,15 @@ class StreamReads(JetStreamApi, ABC):
             return None
         if code is not None:
             raise ServerRefused(subject, code, description)
-        return (await self._opened([direct_message(reply.data, reply.raw_headers)[0]]))[0]
+        message = direct_message(reply.data, reply.raw_headers)[0]
+        return message if as_stored else (await self._opened([message]))[0]
 
-    async def _get_from_leader(self, stream: str, request: Config) -> StoredMessage | None:
+    async def _get_from_leader(self, stream: str, request: Config, *, as_stored: bool = False) -> StoredMessage | None:
         answer = await self.ask_for_message(f"STREAM.MSG.GET.{stream}", request)
         if answer is None:
             return None
-        return (await self._opened([leaders_message(answer["message"])]))[0]
+        message = leaders_message(answer["message"])
+        return message if as_stored else (await self._opened([message]))[0]
 
     async def _opened(self, messages: list[StoredMessage]) -> list[StoredMessage]:
         """The messages with their payloads as they were (see the class)."""

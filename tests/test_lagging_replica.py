@@ -106,8 +106,8 @@ class Behind(JetStream):
         self.answers -= 1
         return self.answers >= 0
 
-    async def _get_direct(self, subject: str, body: bytes) -> StoredMessage | None:
-        found = await super()._get_direct(subject, body)
+    async def _get_direct(self, subject: str, body: bytes, *, as_stored: bool = False) -> StoredMessage | None:
+        found = await super()._get_direct(subject, body, as_stored=as_stored)
         return None if self.is_behind() and found is not None and found.seq > self.as_of else found
 
     async def _read_batch(
@@ -242,8 +242,8 @@ class OutOfTouch(Behind):
         counts = await super().subject_counts(stream, subjects)
         return {} if self.is_behind() else counts
 
-    async def _get_from_leader(self, stream: str, request: Any) -> StoredMessage | None:
-        found = await super()._get_from_leader(stream, request)
+    async def _get_from_leader(self, stream: str, request: Any, *, as_stored: bool = False) -> StoredMessage | None:
+        found = await super()._get_from_leader(stream, request, as_stored=as_stored)
         return None if self.is_behind() and found is not None and found.seq > self.as_of else found
 
 

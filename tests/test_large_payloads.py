@@ -25,12 +25,12 @@ from mesh.errors import MeshError, NotFound, OutcomeUnknown, PayloadTooLarge, Re
 from mesh.events import EndRecord
 from mesh.jetstream import JetStream
 from mesh.objects import Objects
-from mesh.references import ARGUMENTS, is_reference
+from mesh.references import ARGUMENTS, Reference, is_reference
 from mesh.subjects import stream_name
 from node.workflows import instances
 from node.workflows.orphans import Orphans
 from node.workflows.retention import Retention
-from tests.apps import QUEUE, TIMEOUT_S, WORKER, Mesh, a_mesh, key, write_app
+from tests.apps import QUEUE, TIMEOUT_S, WORKER, Mesh, a_mesh, is_handled, key, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
 from tests.test_connection import free_port
@@ -501,6 +501,33 @@ async def test_an_object_that_is_gone_suspends_its_workflow_and_one_that_is_back
             handle = mesh.get(name)
             await handle.signal("data", "after")
             assert await handle.result(timeout_s=TIMEOUT_S) == [BIG, BIG]
+
+
+async def test_a_workflow_that_stands_still_is_given_no_payloads(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that is missing is waited for, in a cluster for ten seconds, and few histories are read at a time."""
+    server, app = nats_server(config=SMALL), an_app(tmp_path)
+    async with a_mesh(server.url, app) as mesh:
+        handle = await mesh.start("sizes", id="sizes")
+        for _ in range(3):
+            await handle.signal("data", TEXT)
+        await wait_until_async(lambda: is_handled(mesh.client, handle, events=4))
+    asked: list[str] = []
+    get = Objects.get
+
+    async def noted(objects: Objects, queue: str, reference: Reference) -> bytes:
+        asked.append(reference.name)
+        return await get(objects, queue, reference)
+
+    async with mesh_client(server.url) as client:
+        names = await client.js.objects.names(QUEUE, "sizes")
+        assert len(names) == 3
+        await client.js.objects.remove(QUEUE, [str(name) for name in names])
+    monkeypatch.setattr(Objects, "get", noted)
+    async with a_mesh(server.url, app, node_id="b") as mesh:
+        assert (await mesh.get("sizes").describe()).status == "suspended"
+    assert len(asked) == 1
 
 
 @asynccontextmanager

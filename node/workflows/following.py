@@ -206,7 +206,7 @@ class Following:
                 continue
             seen_seq = run.counted_seq
             message = await insist(
-                lambda seq=seen_seq: self._js.get_seq(stream, seq, from_leader=True),  # type: ignore[misc]
+                lambda seq=seen_seq: self._js.get_seq(stream, seq, from_leader=True, as_stored=True),  # type: ignore[misc]
                 f"newest event of workflow {instance.key.id!r}", instance.about(),
             )  # fmt: skip
             if message is None and self._instances.holds(instance) and instance.run is run and not partition.stopped:

@@ -301,8 +301,9 @@ class Loading:
             steps, large_bytes = replay_steps(run, events), 0
             slice_ends_s = time.perf_counter() + REPLAY_SLICE_S
             for i, event in enumerate(events):
-                if is_reference(event.data):
-                    # Only while it is applied: a history may hold far more than a node.
+                if is_reference(event.data) and (event.kind == "kill" or not (run.suspended or run.finished)):
+                    # Only while it is applied: a history may hold far more than a node. A run that stands still is
+                    # given no payloads, and those that are missing would be waited for, one after the other.
                     events[i] = await fetched(self._js, instance, event)
                     if not self._instances.holds(instance):
                         run.close()
