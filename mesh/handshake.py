@@ -110,14 +110,15 @@ def check_address(address: str) -> None:
     try:
         parts = urlsplit(with_scheme(address))
         _ = parts.port  # raises for what is no number
-        is_sound = "@" in parts.netloc or "@" not in address
+        # nats:/host reads as the port of a host named nats, and there is none behind the colon.
+        is_sound = ("@" in parts.netloc or "@" not in address) and not parts.netloc.endswith(":")
     except ValueError:
         is_sound = False
     if not is_sound:
         raise Unreachable(
             without_secrets(address),
-            "the address cannot be read; in a user and a password write / as %2F, # as %23, ? as %3F, [ as %5B and a "
-            "comma as %2C, or say them with --user and --password",
+            "the address cannot be read: write nats://HOST:PORT; in a user and a password write / as %2F, # as %23, ? "
+            "as %3F, [ as %5B and a comma as %2C, or say them with --user and --password",
         )
 
 

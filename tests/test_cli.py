@@ -426,6 +426,13 @@ async def test_wrong_usage_is_exit_status_2_and_says_what_would_do(arguments: tu
 # -- the server ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("address", ["nats:/127.0.0.1", "nats://127.0.0.1:abc", "nats://127.0.0.1:99999"])
+async def test_what_is_no_address_is_told_how_one_is_written(address: str) -> None:
+    done = await mesh_command("ls", "-s", address)
+    assert done.status == 3
+    assert "the address cannot be read: write nats://HOST:PORT;" in done.err
+
+
 async def test_no_server_is_exit_status_3_and_says_what_to_do() -> None:
     begun = time.monotonic()
     done = await mesh_command("nodes", url="nats://127.0.0.1:1")
@@ -656,6 +663,9 @@ async def test_check_names_file_and_line_of_every_problem(app: Path) -> None:
     lines = done.out.splitlines()
     assert lines[0].startswith("shop/order.lua:7: shop:")
     assert re.match(r"shop/shop\.yaml:1[35-8]: shop:double: arithmetik:double cannot be imported", lines[1])
+    assert lines[1].endswith(
+        "(ModuleNotFoundError: No module named 'arithmetik'); is it installed, or its directory on PYTHONPATH?"
+    )
     assert len(lines) == 2
     assert "note: shop/more.yaml:5: other:x: kind 'strange.kind' has no handler" in done.err
     assert "2 problems" in done.err
