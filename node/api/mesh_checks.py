@@ -75,7 +75,8 @@ def _check_apps(up: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
     if len(registries) > 1 and not differ:
         yield warning(
             "apps", f"nodes have different registries or code: {_groups(registries)}",
-            "right while a new version is rolled out; `mesh replay --all` checks it against the histories",
+            "right while a new version is rolled out, else start again who has the old one; `mesh replay --all` "
+            "checks code against the histories",
         )  # fmt: skip
 
 

@@ -182,8 +182,9 @@ def archive(
 ) -> None:
     """Write the histories of ended workflows to files in the directory DIR, each once however often it is called.
 
-    \b
     DIR/index.jsonl says which history is in which file. `mesh replay` and `mesh import` read the files.
+
+    \b
       mesh archive archive --older-than 3d --purge
       jq -r 'select(.id == "order-1") | .file' archive/index.jsonl
     """  # noqa: D301 - click reads the control character
