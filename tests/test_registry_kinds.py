@@ -100,6 +100,32 @@ def test_pools(tmp_path: Path, pool: str, expected: PoolSpec) -> None:
     assert function(registry).pool == expected
 
 
+def test_placeholders_in_options_of_calls_stand_for_numbers(tmp_path: Path) -> None:
+    registry = load(
+        tmp_path,
+        """
+  - name: p
+    kind: function.nats
+    subject: svc.price
+    options:
+      id: "${env:NO_SUCH|7}"
+      start_to_close_timeout: "${env:NO_SUCH|5s}"
+      activity.heartbeat_timeout: "${env:NO_SUCH|250}"
+      retry: {max_attempts: "${env:NO_SUCH|2}", jitter: "${env:NO_SUCH|0.5}"}
+      retry_policy: {maximum_attempts: "${env:NO_SUCH|3}", non_retryable_error_types: ["${env:NO_SUCH|Conflict}"]}
+""",
+    )
+    assert registry.problems == ()
+    (function,) = registry.functions().values()
+    assert function.options == {
+        "id": "7",
+        "start_to_close_timeout": "5s",
+        "activity.heartbeat_timeout": 250,
+        "retry": {"max_attempts": 2, "jitter": 0.5},
+        "retry_policy": {"maximum_attempts": 3, "non_retryable_error_types": ["Conflict"]},
+    }
+
+
 def test_python_and_nats_functions(tmp_path: Path) -> None:
     registry = load(
         tmp_path,

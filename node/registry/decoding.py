@@ -44,7 +44,7 @@ from node.registry.kinds import (
 )
 from node.registry.modules import module_fault
 from node.registry.resources import decode_resource
-from node.workflows.call_options import CALL_KEYS, CALL_SPELLINGS, decode_call_options
+from node.workflows.call_options import CALL_KEYS, CALL_SPELLINGS, RUNTIME_KEYS, decode_call_options
 from node.workflows.retry import POLICY_KEYS
 from store.durability import Durability
 
@@ -63,6 +63,11 @@ REPLICAS_MAX = 5  # the server's own limit
 
 # All that default options of a call may be named; what is spelled like one of them is a slip.
 _OPTION_KEYS = ("retry", *(f"{spelling}{key}" for spelling in CALL_SPELLINGS for key in CALL_KEYS))
+# Those that have, or are, numbers and durations.
+_NUMBER_OPTIONS = (
+    "retry",
+    *(f"{spelling}{key}" for spelling in CALL_SPELLINGS for key in (*RUNTIME_KEYS, "retry_policy")),
+)
 _PYTHON_SOURCE = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 _SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 _BUCKET = re.compile(r"[A-Za-z0-9_-]{1,200}")
@@ -488,9 +493,10 @@ def _options(reader: EntryReader, own: Value = None) -> Mapping[str, Value]:
             reader.report(path, f"{_dotted(path)} must be a mapping")
         options = Fields(reader, values, path)
         options.close(*_OPTION_KEYS)
-        resolved |= options.all()
+        plain = options.all(numbers=_NUMBER_OPTIONS)
+        resolved |= plain
         _check_retry(options.section("retry"))
-        _check_call_options(reader, options, path)
+        _check_call_options(reader, options, plain, path)
     return resolved
 
 
@@ -506,10 +512,10 @@ def _check_retry(retry: Fields) -> None:
     retry.close()
 
 
-def _check_call_options(reader: EntryReader, options: Fields, path: FieldPath) -> None:
+def _check_call_options(reader: EntryReader, options: Fields, plain: Mapping[str, Value], path: FieldPath) -> None:
     """Check how workflows call it: a misspelt `maximum_attempts` would be no limit, a wrong value fail every call."""
     try:
-        decode_call_options(options.all())
+        decode_call_options(plain)
     except ValueError as error:
         reader.report(path, f"{_dotted(path)}: {error}")
     for spelling in CALL_SPELLINGS:

@@ -115,9 +115,12 @@ class Fields:
         self._taken.add(name)
         return self._values.get(name)
 
-    def all(self) -> dict[str, Value]:
-        """Return every field, placeholders resolved; for mappings whose content is free."""
-        return {name: _plain(self.value(name)) for name in self._values}
+    def all(self, numbers: Collection[str] = ()) -> dict[str, Value]:
+        """Return every field, placeholders resolved; for mappings whose content is free.
+
+        numbers: the fields in which a placeholder that reads as a number is one, and not a text.
+        """
+        return {name: _plain(self.value(name), numbers=name in numbers) for name in self._values}
 
     def path(self, name: str) -> FieldPath:
         """Return the path of a field, for reports."""
@@ -268,7 +271,7 @@ class Fields:
         if not isinstance(value, list):
             self.fault(name, f"must be a list, not {_shown(value)}")
             return ()
-        return tuple(_plain(item) for item in value)
+        return tuple(_plain(item, numbers=False) for item in value)
 
     def mapping(self, name: str) -> dict[str, Value]:
         """Return a mapping whose content is free."""
@@ -309,15 +312,21 @@ class Fields:
                 self._reader.report(self.path(name), f"unknown field {_dotted(self.path(name))}{hint}")
 
 
-def _plain(value: Value) -> Value:
-    """Forget which texts were placeholders, so that what leaves this module is made of plain types."""
+def _plain(value: Value, *, numbers: bool) -> Value:
+    """Forget which texts were placeholders, so that what leaves this module is made of plain types.
+
+    numbers: those that read as a number become one.
+    """
     match value:
         case Substituted():
-            return str(value)
+            number: float | None = _integer(value) if numbers else None
+            if numbers and number is None:
+                number = _number(value)
+            return str(value) if number is None else number
         case dict():
-            return {key: _plain(item) for key, item in value.items()}
+            return {key: _plain(item, numbers=numbers) for key, item in value.items()}
         case list():
-            return [_plain(item) for item in value]
+            return [_plain(item, numbers=numbers) for item in value]
         case _:
             return value
 
