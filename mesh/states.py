@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from mesh import codec
 from mesh.connection import Connection
-from mesh.envelopes import why_closed
+from mesh.envelopes import Unopened, why_closed
 from mesh.errors import CannotLookBack, MeshError, NoResponders, RequestTimeout
 from mesh.event_numbers import event_number
 from mesh.events import EndRecord, decode_end, decode_start
@@ -100,7 +100,7 @@ async def ask_owner_back(reach: Reach, key: WorkflowKey, run: OpenRun, seq: int 
     """
     reply = await _ask_owner(reach, key, run, {"id": key.id, "run": run.run, "at": seq}, timeout_s=LOOK_BACK_TIMEOUT_S)
     if reply is not None and (closed := why_closed(reply)):
-        raise CannotLookBack(_sealed(closed))
+        raise CannotLookBack(_sealed(closed)) from Unopened(closed)
     value = codec.decode(reply) if reply is not None else None
     if not isinstance(value, Mapping):
         raise CannotLookBack(_no_owner(key, run))

@@ -179,6 +179,9 @@ async def test_a_broker_sees_no_value_of_any_user(nats_server: ServerFactory, tm
             bare = await mesh_command(*arguments, url=url)
             assert (bare.status, SECRET in bare.out + bare.err) == (0, False), (arguments, bare)
         assert "encrypted with key one" in (await mesh_command("show", "order-1", url=url)).out
+        back = await mesh_command("show", "waits", "--at", "1", url=url)
+        assert "encrypted with key one; who has the keys can read it" in back.err, back
+        assert "--app" not in back.err, back
         # Whoever looks without the keys is told what is missing, and not that there is nothing.
         for command in ("logs", "result"):
             without = await mesh_command(command, "order-1", url=url)

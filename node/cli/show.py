@@ -186,6 +186,7 @@ class View:
 
     async def fetch(self) -> dict[str, Any]:
         """The whole record."""
+        from mesh.envelopes import Unopened
         from mesh.errors import CannotLookBack
         from node.api.describing import describe
 
@@ -199,7 +200,8 @@ class View:
             with self._server.deadline("the workflow"):
                 return await describe(self.client, self.handle.key, at=self._at, code=self._code)
         except CannotLookBack as error:
-            if self._app is not None:
+            # Without the keys the code in a directory cannot read the history either.
+            if self._app is not None or isinstance(error.__cause__, Unopened):
                 raise
             command = f"mesh show {self.handle.key.id} --at {self._at} --app APP{self._server.hint}"
             raise CannotLookBack(
