@@ -39,6 +39,7 @@ _NO_MESSAGE = frozenset({10037, 10043, 10057})
 _TOO_LARGE = frozenset({10054})
 # A message that is written again under its id while a cluster has not agreed on the first copy: it may come to nothing.
 _NOT_YET = frozenset({10158})
+_NO_PEERS = 10005  # for a stream's copies; that a server is away (`peer offline`) passes, other reasons do not
 _ACCOUNT_HAS_NO_JETSTREAM = 10039  # said with a code of 503, but that will not change by itself
 SERVER_AT_FAULT = 500  # `code` of an error, as in HTTP: from here on it is the server that cannot
 
@@ -100,7 +101,7 @@ def error_of(subject: str, error: Config, *, expected: int = -1, size: int = 0, 
         return NotFound(f"{subject}: {description}")
     if err_code in _TOO_LARGE:
         return PayloadTooLarge(subject, size, limit)
-    if err_code in _NOT_YET:
+    if err_code in _NOT_YET or (err_code == _NO_PEERS and "offline" in description):
         return NotReady(subject, err_code, description)
     if int(error.get("code", 0)) >= SERVER_AT_FAULT and err_code != _ACCOUNT_HAS_NO_JETSTREAM:
         return NotReady(subject, err_code, description)

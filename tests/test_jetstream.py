@@ -14,11 +14,13 @@ from mesh.errors import (
     Conflict,
     Disconnected,
     NotFound,
+    NotReady,
     OutcomeUnknown,
     PayloadTooLarge,
     ServerRefused,
 )
 from mesh.jetstream import BatchMessage, JetStream, write_headers
+from mesh.jetstream_api import error_of
 from tests.conftest import ServerFactory
 from tests.servers import ServerProcess
 from tests.waiting import wait_until, wait_until_async
@@ -298,3 +300,18 @@ async def test_many_large_reads_at_a_time_do_not_cost_the_connection(nats_server
                 tasks.start_soon(read_all)
         assert read == [50 * 900_000] * 16
         assert js.conn.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("no suitable peers for placement, peer offline", NotReady),
+        ("no suitable peers for placement, insufficient storage", ServerRefused),
+    ],
+)
+def test_a_cluster_that_lacks_a_server_for_a_stream_is_not_ready_and_one_without_room_refuses(
+    reason: str, kind: type[ServerRefused]
+) -> None:
+    """A node that starts while a server is being started again waits for it, as for a leader."""
+    error = error_of("$JS.API.STREAM.CREATE.S", {"code": 400, "err_code": 10005, "description": reason})
+    assert type(error) is kind
