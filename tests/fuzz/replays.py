@@ -98,12 +98,9 @@ class _Replay:
 
     def _crashed(self, at: int) -> Iterator[Difference]:
         """The owner dies after event `at` (from 0); the next one replays what is stored, and takes the event after it."""
-        # What came before the run's start was there when it began, such as a kill that ends it at once.
-        stored = [
-            event
-            for i, event in enumerate(self._recorded.events)
-            if (i <= at or event.seq < self._recorded.run) and self._is_there(event, at)
-        ]
+        if any(event.seq < self._recorded.run for event in self._recorded.events[at + 1 :]):
+            return  # what came before its start is handed over in one go, and was noted down after all of it
+        stored = [event for i, event in enumerate(self._recorded.events[: at + 1]) if self._is_there(event, at)]
         run = self._fresh(at)
         steps = list(replay_steps(run, stored, record_ops=True))
         yield from self._stands(at, at + 1, run)
