@@ -83,13 +83,15 @@ async def test_figures_are_exact_after_a_known_set_of_workflows(nats_server: Ser
         assert 0 < queue("mesh_activation_seconds_sum") < 10
         assert 0 < step_s < 10
 
-        await node.get("s-0").terminate()
-        await node.failed(node.get("s-0"))
+        for i in range(3):
+            await node.get(f"s-{i}").terminate()
+            await node.failed(node.get(f"s-{i}"))
+        await wait_until(lambda: node.statistics()["resident"] == 0)
         figures = await scrape(address)
-        # The one that was evicted was replayed for that: its start is not counted again.
-        assert queue("mesh_replay_seconds_count") == 1
+        # What was evicted was replayed for that: its start is not counted again.
+        assert queue("mesh_replay_seconds_count") >= 1
         assert queue("mesh_workflow_started_total", workflow="app:sleeps") == 3
-        assert queue("mesh_workflow_ended_total", workflow="app:sleeps", outcome="terminated") == 1
+        assert queue("mesh_workflow_ended_total", workflow="app:sleeps", outcome="terminated") == 3
         assert set(figures.families) >= {"process_cpu_seconds", "mesh_build_info"}
 
 

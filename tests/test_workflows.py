@@ -866,6 +866,20 @@ async def test_sleeping_workflows_are_evicted_and_all_end_right(nats_server: Ser
         await wait_until(lambda: mesh.statistics()["resident"] <= 5)
 
 
+async def test_run_that_was_busy_at_the_last_message_is_evicted_though_no_other_comes(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """Its timer is on its way to the server when its start has been handled."""
+    app = write_app(tmp_path, workflows={"wf": "return function() time.sleep('1h') end"})
+    async with a_mesh(nats_server().url, app, resident_max=0) as mesh:
+        handle = await mesh.start("wf", id="quiet")
+
+        await wait_until(lambda: mesh.statistics()["evictions"] == 1)
+        assert mesh.statistics()["resident"] == 0
+        await handle.terminate()
+        await mesh.failed(handle)
+
+
 async def test_repeated_signals_of_one_topic_load_right_after_eviction_and_restart(
     nats_server: ServerFactory, tmp_path: Path
 ) -> None:

@@ -503,6 +503,8 @@ class Engine:
         while True:
             await anyio.sleep(CHECKPOINT_EVERY_S)
             self._instances.evict_idle()
+            # What was busy when the last message came: perhaps no other comes for hours.
+            self._instances.evict_surplus()
             await self._following.save_checkpoints()
             await self._slack.give_back(self._instances.evictions, self._loop.time())
 
