@@ -123,6 +123,7 @@ async def test_sleep_goes_on_across_the_death_of_its_owner(nats_server: ServerFa
 
         result = await handle.result(timeout_s=20)
 
+        await wait_until(lambda: len(fleet.watch.of("asleep")) == 3)
         start, tick, end = fleet.watch.of("asleep")
         assert [start.label, tick.label, end.label] == ["start", "tick 1", "end"]
         assert result == {"before_ns": start.event.at_ns, "after_ns": tick.event.at_ns}
@@ -144,6 +145,7 @@ async def test_timer_that_fired_while_no_node_was_up_is_taken_with_the_time_it_f
 
         result = await handle.result(timeout_s=20)
 
+        await wait_until(lambda: len(fleet.watch.of("alone")) == 3)
         start, tick, _end = fleet.watch.of("alone")
         assert tick.label == "tick 1"
         assert result == {"before_ns": start.event.at_ns, "after_ns": tick.event.at_ns}

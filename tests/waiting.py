@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 
-async def wait_until(predicate: Callable[[], object], timeout_s: float = 5.0) -> None:
+async def wait_until(predicate: Callable[[], object], timeout_s: float = 15.0) -> None:
     """Return as soon as the predicate holds; fail the test when it does not in time."""
     deadline = anyio.current_time() + timeout_s
     while not predicate():
@@ -16,7 +16,7 @@ async def wait_until(predicate: Callable[[], object], timeout_s: float = 5.0) ->
         await anyio.sleep(0.005)
 
 
-async def wait_until_async(predicate: Callable[[], Awaitable[object]], timeout_s: float = 5.0) -> None:
+async def wait_until_async(predicate: Callable[[], Awaitable[object]], timeout_s: float = 15.0) -> None:
     """The same for a condition that has to be asked for."""
     deadline = anyio.current_time() + timeout_s
     while not await predicate():
