@@ -6,14 +6,14 @@ figures["mesh_workflow_started_total", {"queue": "orders", "workflow": "app:gree
 
 from __future__ import annotations
 
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
 
 import anyio.to_thread
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.ports import free_ports
 
 
 class Figures:
@@ -62,20 +62,9 @@ async def scrape(address: str) -> Figures:
 
 def free_address() -> str:
     """An address of this machine on which nobody listens."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return free_addresses(1)[0]
 
 
 def free_addresses(count: int) -> list[str]:
     """Addresses with ports that follow each other, on which nobody listens."""
-    while True:
-        host, _, port = free_address().rpartition(":")
-        addresses = [f"{host}:{int(port) + i}" for i in range(count)]
-        with ExitStack() as stack:
-            try:
-                for i in range(1, count):
-                    stack.enter_context(closing(socket.socket())).bind((host, int(port) + i))
-            except (OSError, OverflowError):
-                continue
-        return addresses
+    return [f"127.0.0.1:{port}" for port in free_ports(count)]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from urllib.request import urlopen
 from deploy.make_accounts import JS_API_PREFIX, accounts_conf
 from deploy.make_secrets import make_secrets
 from mesh.connection import ConnectOptions
+from tests.ports import free_ports
 from tests.servers import nats_server_binary, tied_to_us
 
 SHIPPED = Path(__file__).parent.parent / "deploy" / "nats"
@@ -41,7 +41,7 @@ class SecuredServers:
         shutil.copy(SHIPPED / "nats-server.conf", directory)
         (directory / "accounts.conf").write_text(accounts_conf(queues))
         self.names = ("n1", "n2", "n3")
-        ports = _free_ports(9)
+        ports = free_ports(9)  # servers of a cluster have to know each other's before they start
         self._ports = dict(zip(self.names, (ports[:3], ports[3:6], ports[6:]), strict=True))
         self._verify = verify_clients
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -144,15 +144,3 @@ def secured_servers(
         yield servers
     finally:
         servers.stop()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago: servers of a cluster have to know each other's before they start."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

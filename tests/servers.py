@@ -15,7 +15,9 @@ from pathlib import Path
 
 import anyio
 
-START_TIMEOUT_S = 10.0
+from tests.ports import free_ports
+
+START_TIMEOUT_S = 30.0
 
 
 def nats_server_binary() -> str:
@@ -54,7 +56,7 @@ class ServerProcess:
         self, directory: Path, *, config: str = "", sync_interval: str | None = None, domain: str = ""
     ) -> None:
         self.directory = directory
-        self.port = -1
+        (self.port,) = free_ports(1)
         self.monitor_url = ""  # where it tells about itself, if its configuration has `http`
         self._ports_directory = directory / "ports"
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,7 +77,7 @@ class ServerProcess:
         return self._process.pid
 
     def start(self) -> ServerProcess:
-        """Start and return when clients can connect; after the first time on the same port and store."""
+        """Start and return when clients can connect; each time on the same port and store."""
         log = (self.directory / "server.log").open("ab")
         with log:
             self._process = subprocess.Popen(
@@ -98,7 +100,6 @@ class ServerProcess:
             except (FileNotFoundError, json.JSONDecodeError):
                 time.sleep(0.002)
                 continue
-            self.port = int(ports["nats"][0].rpartition(":")[2])
             self.monitor_url = next(iter(ports.get("monitoring", [])), "")
             return self
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from node.cli import main
 from tests.apps import a_mesh, write_app
 from tests.cluster import Finished, mesh_command
 from tests.conftest import ServerFactory
+from tests.ports import free_ports
 
 Command = Callable[..., Finished]
 
@@ -187,10 +187,7 @@ def test_settings_that_exclude_each_other_are_wrong_usage(command: Command) -> N
 async def test_a_mesh_in_another_domain_is_used_through_a_leaf_node(nats_server: ServerFactory, tmp_path: Path) -> None:
     """`--js-domain`, and a context that names one: for commands and for nodes."""
     app = write_app(tmp_path / "app", workflows={"greet": "return function(name) return 'hello ' .. name end"})
-    # A port for leaf nodes has to be known beforehand: the kernel gives one that is free.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        leaves = probe.getsockname()[1]
+    (leaves,) = free_ports(1)  # it has to be known beforehand
     hub = nats_server(domain="hub", config=f"server_name: hub\nleafnodes {{ listen: 127.0.0.1:{leaves} }}")
     leaf = nats_server(
         domain="leaf",

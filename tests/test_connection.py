@@ -9,7 +9,6 @@ import asyncio
 import logging
 import math
 import os
-import socket
 import stat
 import time
 from contextlib import AsyncExitStack
@@ -44,17 +43,11 @@ from mesh.errors import (
     Unreachable,
 )
 from tests.conftest import ServerFactory
+from tests.ports import free_ports
 from tests.waiting import wait_until
 
 QUICK = ConnectOptions(ping_interval_s=0.2)
 Message = tuple[str, str, bytes, bytes | None]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def publish_for_ever(conn: Connection, size: int = 400_000) -> None:
@@ -437,7 +430,7 @@ async def test_a_quiet_connection_stays_up(nats_server: ServerFactory) -> None:
 
 async def test_first_connect_fails_quickly_when_nobody_is_there() -> None:
     """[16] nats-py goes on trying for minutes, whatever it is told."""
-    url = f"nats://user:secret@127.0.0.1:{free_port()}"
+    url = f"nats://user:secret@127.0.0.1:{free_ports(1)[0]}"
     began = time.monotonic()
     with pytest.raises(Unreachable) as failure:
         async with connect(url, name="test"):
@@ -462,13 +455,13 @@ async def test_first_connect_can_be_patient(nats_server: ServerFactory) -> None:
 
 async def test_one_of_several_addresses_is_enough(nats_server: ServerFactory) -> None:
     server = nats_server()
-    async with connect(f"127.0.0.1:{free_port()}, {server.url}", name="test") as conn:
+    async with connect(f"127.0.0.1:{free_ports(1)[0]}, {server.url}", name="test") as conn:
         assert conn.address == server.url
         await conn.flush()
 
 
 async def test_other_servers_of_a_cluster_are_learnt_and_used(nats_server: ServerFactory) -> None:
-    routes = [free_port(), free_port()]
+    routes = free_ports(2)
     first, second = (
         nats_server(
             config=f"server_name: s{n}\ncluster {{ name: c, listen: 127.0.0.1:{routes[n]}, "

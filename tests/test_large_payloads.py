@@ -33,7 +33,7 @@ from node.workflows.retention import Retention
 from tests.apps import QUEUE, TIMEOUT_S, WORKER, Mesh, a_mesh, is_handled, key, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
-from tests.test_connection import free_port
+from tests.ports import free_ports
 from tests.test_export_import import imported, recorded
 from tests.waiting import wait_until, wait_until_async
 
@@ -352,7 +352,7 @@ async def is_sent(handle: WorkflowHandle, value: str) -> bool:
 async def test_three_servers_keep_three_copies_and_lose_nothing_with_one(
     nats_server: ServerFactory, tmp_path: Path
 ) -> None:
-    routes = [free_port() for _ in range(3)]
+    routes = free_ports(3)
     listed = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
     servers = [
         nats_server(

@@ -25,8 +25,8 @@ from node.node import NodeConfig, NodeIdInUse
 from tests.apps import write_app
 from tests.cluster import plain_environment
 from tests.conftest import ServerFactory
+from tests.ports import free_ports
 from tests.recovery import Fleet, a_fleet, checked_history
-from tests.test_connection import free_port
 from tests.waiting import wait_until
 
 COLLECTORS: Final = 10
@@ -175,7 +175,7 @@ async def test_a_node_that_is_started_while_a_cluster_has_no_leader_waits_for_on
 ) -> None:
     """As for a server that is not up yet (`--wait`): a node that goes instead has to be started by somebody again."""
     app = write_app(tmp_path, workflows={"answer": "return function() return 42 end"})
-    routes = [free_port(), free_port()]
+    routes = free_ports(2)
     first, second = (
         nats_server(
             config=f"server_name: s{n}\ncluster {{ name: c, listen: 127.0.0.1:{routes[n]}, "

@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -37,6 +36,7 @@ from mesh.groups import unwrapped
 from tests.chaos import clock
 from tests.chaos.hosts import Hosts, is_private, mount_small_disk, some_hosts, unmount
 from tests.cluster import plain_environment
+from tests.ports import free_ports
 from tests.servers import nats_server_binary
 from tests.waiting import wait_until, wait_until_async
 
@@ -401,7 +401,7 @@ async def _wait_for(process: Process, waiting: Any) -> None:
 
 async def _add_servers(fleet: Fleet, directory: Path, names: Sequence[str]) -> None:
     apart = fleet.hosts.are_apart
-    free = iter([] if apart else _free_ports(3 * len(names)))
+    free = iter([] if apart else free_ports(3 * len(names)))
     for name in names:
         ports = (4222, 6222, 8222) if apart else (next(free), next(free), next(free))
         disk = directory / "servers" / name if is_private() else None
@@ -444,15 +444,3 @@ def _add_node(fleet: Fleet, directory: Path, app: Path, name: str, node_command:
     fleet.nodes[name] = Node(
         name, fleet.hosts, command, directory / "logs" / f"{name}.log", environ, clock_file=clock_file
     )
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago: servers of a cluster have to know each other's before they start."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((("127.0.0.1"), 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
