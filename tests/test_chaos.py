@@ -220,10 +220,11 @@ def test_the_clock_of_a_process_jumps_while_it_runs_and_its_timeouts_do_not(tmp_
             said.append([float(text) for text in process.stdout.readline().split()])
         process.stdin.close()
     (first, _, _, begun), (second, *_), (third, *_, ended) = said
-    assert all(max(words[:3]) - min(words[:3]) < 0.5 for words in said), "all clocks say the same"
-    assert -3660.5 < second - first < -3655
-    assert 60 <= third - second < 65
-    assert 0 <= ended - begun < 5
+    # A machine that stands still in between makes these differ by seconds, a clock that does not jump by a minute.
+    assert all(max(words[:3]) - min(words[:3]) < 25 for words in said), "all clocks say the same"
+    assert -3660.5 < second - first < -3635
+    assert 60 <= third - second < 85
+    assert 0 <= ended - begun < 25
 
 
 def _pairs(actions: Sequence[Action]) -> list[tuple[Action, Action]]:
