@@ -16,21 +16,30 @@ import pytest
 from click.shell_completion import BashComplete
 
 import node.cli
+from node.cli import completing
 from node.cli.completion import SHELLS, source_for
 from tests.apps import WORKER, a_mesh, write_app
 from tests.cluster import mesh_command, plain_environment
 from tests.conftest import ServerFactory
 
-# What an answer may take with no server there, on a busy machine; a quiet one takes 0.2 s.
+# What an answer may take with no server there; a quiet machine takes 0.2 s.
 NO_SERVER_S = 1.0
+PATIENCE_S = 20.0
 
 
 @pytest.fixture
-def completing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def in_a_shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As in a shell that asks what may come next."""
     monkeypatch.setenv("_MESH_COMPLETE", "bash_complete")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("NATS_URL", raising=False)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As somebody who waits for the answers of a busy machine: what comes too late is left out, and nothing is said."""
+    monkeypatch.setattr(completing, "ANSWER_S", PATIENCE_S)
+    monkeypatch.setattr(completing, "CONNECT_S", PATIENCE_S)
 
 
 def completed(*words: str) -> list[str]:
@@ -41,7 +50,7 @@ def completed(*words: str) -> list[str]:
     ]
 
 
-def test_commands_and_options_are_completed(completing: None) -> None:
+def test_commands_and_options_are_completed(in_a_shell: None) -> None:
     assert completed("no") == ["node", "nodes"]
     assert completed("ps", "--no") == ["--node", "--no-context", "--no-tlsfirst"]
     assert completed("ps", "--order", "") == ["started", "newest", "mailbox"]
@@ -51,7 +60,9 @@ def test_commands_and_options_are_completed(completing: None) -> None:
     assert completed("schedule", "p") == ["pause"]
 
 
-async def test_values_are_asked_of_the_mesh(nats_server: ServerFactory, tmp_path: Path, completing: None) -> None:
+async def test_values_are_asked_of_the_mesh(
+    nats_server: ServerFactory, tmp_path: Path, in_a_shell: None, patient: None
+) -> None:
     """Ids, queues, types, hosts and nodes; of the server that the line itself names."""
     source = "return function() return process.inbox():receive() end"
     app = write_app(tmp_path / "app", workflows={"greet": source, "part": source})
@@ -88,13 +99,17 @@ async def test_values_are_asked_of_the_mesh(nats_server: ServerFactory, tmp_path
 
 
 def test_without_a_server_nothing_comes_and_nothing_is_said(
-    completing: None, capfd: pytest.CaptureFixture[str]
+    in_a_shell: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    began = time.perf_counter()
-    assert completed("show", "-s", "nats://127.0.0.1:1", "") == []
-    assert completed("show", "--context", "nowhere", "") == []
-    assert completed("show", "-s", "no address", "") == []
-    assert time.perf_counter() - began < NO_SERVER_S
+    took_s = []
+    for _ in range(3):
+        began = time.perf_counter()
+        assert completed("show", "-s", "nats://127.0.0.1:1", "") == []
+        assert completed("show", "--context", "nowhere", "") == []
+        assert completed("show", "-s", "no address", "") == []
+        took_s.append(time.perf_counter() - began)
+    # The quickest: a wait of ours is in each of them, what else the machine does is not.
+    assert min(took_s) < NO_SERVER_S
     assert capfd.readouterr() == ("", "")
 
 
@@ -124,7 +139,11 @@ async def test_a_real_bash_completes_names_with_colons(nats_server: ServerFactor
             done = await anyio.run_process([bash, "--norc", "-c", script], env=environ, stderr=subprocess.STDOUT)
             return done.stdout.decode().split()
 
-        assert await pressed_tab("mesh", "start", "app", ":", "gr") == ["greet", "grow"]
+        names: list[str] = []
+        with anyio.fail_after(PATIENCE_S):
+            while not names:  # what a busy machine does not find in time it leaves out
+                names = await pressed_tab("mesh", "start", "app", ":", "gr")
+        assert names == ["greet", "grow"]
         assert await pressed_tab("mesh", "star") == ["start"]
 
 
