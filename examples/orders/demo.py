@@ -44,7 +44,7 @@ SETTLE_S = 5  # how long the bank takes; 24h in earnest
 KILL_AFTER_S = 1.5  # into that sleep
 LOOK_S = 1.0  # how long a workflow is left waiting, so that one sees it wait
 ANSWER_S = 0.2  # to a question; then it is asked again
-WAIT_S = 20.0  # for any one thing
+WAIT_S = 40.0  # for any one thing, on a machine with much else to do
 LIMIT_S = 90.0
 
 ORDER = {"id": "order-1", "card": "4000-1111", "amount": 4990, "settle": f"{SETTLE_S}s", "approval": True}
