@@ -114,4 +114,8 @@ async def test_a_loop_that_stands_still_is_not_healthy() -> None:
             time.sleep(0.05)  # noqa: ASYNC251 - the loop must not turn meanwhile
         asking.join()
         assert seen == [(503, "the event loop has not turned for 0.1 s")] * len(PATHS)
-        assert await answers(url.removeprefix("http://"), "/healthz") == (200, "ok")
+
+        async def is_healthy_again() -> bool:
+            return await answers(url.removeprefix("http://"), "/healthz") == (200, "ok")
+
+        await wait_until_async(is_healthy_again)
