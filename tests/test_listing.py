@@ -167,6 +167,6 @@ async def test_who_may_not_read_the_streams_is_told_so(nats_server: ServerFactor
     """No node keeps a list, and what would be read instead is not allowed: nobody waits for ever."""
     permissions = 'permissions: {publish: {deny: ["$JS.API.STREAM.NAMES"]}}'
     server = nats_server(config=f"authorization {{ users: [{{user: u, password: p, {permissions}}}] }}")
-    done = await typed("ls", "--user", "u", "--password", "p", "--timeout", "0.3s", url=server.url)
+    done = await typed("ls", "--user", "u", "--password", "p", "--timeout", "10s", url=server.url)
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert "no node keeps a list of workflows, and this user may not read the streams instead" in done.err
