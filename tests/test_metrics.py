@@ -48,6 +48,8 @@ async def test_figures_are_exact_after_a_known_set_of_workflows(nats_server: Ser
             assert await node.run("greet", "Ada", id=f"g-{i}") == "hello Ada"
         assert (await node.failure("greet", "no", id="g-no")).message == "no"
         assert "broken" in await node.run("retries", id="r")
+        # A result is known before the owner of the run has been told of its end.
+        await wait_until(lambda: node.statistics()["resident"] == 0)
         for i in range(3):
             await node.start("sleeps", id=f"s-{i}")
         await wait_until(lambda: node.statistics()["evictions"] == 1)
@@ -110,6 +112,8 @@ async def test_a_replay_after_a_kill_counts_nothing_again(nats_server: ServerFac
             assert figures.of("mesh_step_seconds_count") == {}
             await handle.signal("go")
             assert await handle.result(timeout_s=20) == "hello ahello b"
+            # A result is known before the owner of the run has been told of its end.
+            await wait_until(lambda: node.statistics()["resident"] == 0)
             figures = await scrape(address)
         assert (
             figures("mesh_takeover_seconds_count", queue=QUEUE, how="lost")
