@@ -393,9 +393,9 @@ async def test_a_node_that_is_killed_in_a_sweep_has_another_one_finish_it(
     async with a_node(app, url, node_id="a") as a, a_mesh(url, app, node_id="b", settled=False) as mesh_:
         client, seen = mesh_.client, anyio.Event()
         waiting = [await mesh_.start("waits", id=f"open-{i}") for i in range(5)]
+        client.conn.subscribe_direct("mesh.note.*.*.purged", lambda *_: seen.set())
         for i in range(150):
             await mesh_.start("quick", id=f"quick-{i}")
-        client.conn.subscribe_direct("mesh.note.*.*.purged", lambda *_: seen.set())
         with anyio.fail_after(TIMEOUT_S):
             await seen.wait()
         a.kill()
