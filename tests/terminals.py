@@ -18,7 +18,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,6 +67,14 @@ class Terminal:
         screen = pyte.Screen(self._columns, LINES)
         pyte.Stream(screen).feed(self.seen.replace("\n", "\r\n"))
         return "\n".join(line.rstrip() for line in screen.display if line.strip())
+
+    def expect_screen(self, fits: Callable[[str], bool], timeout_s: float = TIMEOUT_S) -> None:
+        """Wait until the screen is as it should be: one that is being drawn has parts of what was and of what comes."""
+        deadline = time.monotonic() + timeout_s
+        while not fits(self.screen()):
+            if not self._read(deadline - time.monotonic()):
+                raise AssertionError(f"the screen did not become so; there is:\n{self.screen()}")
+        self._read_to = len(self.seen)
 
     def wait(self, timeout_s: float = TIMEOUT_S) -> int:
         """Wait for the end of the program; returns its exit status."""

@@ -99,22 +99,23 @@ async def test_a_list_is_drawn_again_in_place_until_q(nats_server: ServerFactory
             assert unit is not None
             unit.post("cancel", None, b"enough", b"")
             await wait_until(lambda: mesh.node.processes.running == 1)
-            seen = len(terminal.seen)
-            await anyio.to_thread.run_sync(terminal.expect, "PID")
-            await anyio.to_thread.run_sync(terminal.expect, second)
-            assert len(terminal.seen) > seen
-            headings, row = terminal.screen().splitlines()
-            assert headings.split()[:2] == ["PID", "ENTRY"]
-            assert row.split()[:2] == [second, "app:waits"]
+
+            def shows_the_second_alone(screen: str) -> bool:
+                rows = [line.split()[:2] for line in screen.splitlines()]
+                return rows == [["PID", "ENTRY"], [second, "app:waits"]]
+
+            await anyio.to_thread.run_sync(terminal.expect_screen, shows_the_second_alone)
             server.kill()
-            await anyio.to_thread.run_sync(terminal.expect, "trying again")
-            assert second in terminal.screen(), "what was seen last stays"
+            # What was seen last stays.
+            await anyio.to_thread.run_sync(
+                terminal.expect_screen, lambda screen: "trying again" in screen and second in screen
+            )
             server.start()
-            await anyio.to_thread.run_sync(terminal.expect, "PID")
-            await wait_until(lambda: mesh.client.conn.is_connected, timeout_s=10)
+            await wait_until(lambda: mesh.client.conn.is_connected)
             third = spawn()
-            await anyio.to_thread.run_sync(terminal.expect, third)
-            assert "trying again" not in terminal.screen()
+            await anyio.to_thread.run_sync(
+                terminal.expect_screen, lambda screen: third in screen and "trying again" not in screen
+            )
             terminal.type("q")
             assert await anyio.to_thread.run_sync(terminal.wait) == 0
         assert "\x1b[?25h" in terminal.seen, "the cursor is shown again"
