@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 
 from tests.cluster import PROJECT, mesh_command, plain_environment
 from tests.mesh_up import Up
@@ -64,6 +65,8 @@ def environment(url: str) -> Mapping[str, str]:
     return plain_environment({"NATS_URL": url, "COLUMNS": "200"})
 
 
+# Some thirty commands, each a process of its own, one after the other: minutes on a machine with much else to do.
+@pytest.mark.timeout(300)
 async def test_what_readme_shows_is_what_appears() -> None:
     first, *others = sessions(README)
     with the_example() as up:
