@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from node.workflows.slack import give_back
@@ -24,6 +25,15 @@ BYTECODE = Path(__file__).parent.parent / ".cache" / "bytecode"
 
 
 def pytest_configure() -> None:
+    """What holds for the whole run."""
+    _keep_bytecode()
+    # How long an example takes says nothing about the code on a machine that does other things: it may stand still for
+    # longer than hypothesis allows for one example. A test that hangs ends by the time limit of pytest.
+    settings.register_profile("moonmesh", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("moonmesh")
+
+
+def _keep_bytecode() -> None:
     """Have Python keep what it compiles, also where the environment says not to, but then away from the sources.
 
     A test run starts a thousand nodes and commands: compiling moonmesh was half of the start of each.
