@@ -41,7 +41,7 @@ from tests.servers import nats_server_binary
 from tests.waiting import wait_until, wait_until_async
 
 READY: Final = " is ready"
-READY_TIMEOUT_S: Final = 30.0
+READY_TIMEOUT_S: Final = 60.0
 # A node that leaves finishes the calls under way. Longer than that, and it does not leave at all.
 LEAVE_TIMEOUT_S: Final = 30.0
 ASK_TIMEOUT_S: Final = 2.0

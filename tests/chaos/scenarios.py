@@ -41,7 +41,7 @@ def killing(step: str, count: int, *, its_host: bool = False, after_s: float = 0
             effects = trial.record.effects()
             return [e for e in effects if e["what"] == "begin" and e["step"].startswith(step)]
 
-        await wait_until(lambda: len(begun()) >= count, 20)
+        await wait_until(lambda: len(begun()) >= count, 40)
         await anyio.sleep(after_s)
         victim = str(begun()[count - 1]["node"]) if its_host else min(trial.nodes)
         trial.kill(victim)

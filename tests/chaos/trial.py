@@ -25,7 +25,7 @@ from tests.chaos.plan import Shape
 from tests.chaos.record import APP, EFFECTS_ENVIRONMENT, Record, append
 from tests.cluster import NodeProcess, _end, _read_stdout, plain_environment
 
-READY_S = 30.0
+READY_S = 60.0  # several nodes at once, on a machine that has other things to do
 DRAIN_S = 30.0
 QUIET_S = 5.0
 
@@ -88,7 +88,10 @@ class Trial:
         meanwhile: Callable[[Trial], Awaitable[None]] | None = None,
         drain_s: float = DRAIN_S,
     ) -> bool:
-        """Run the load for so long while `meanwhile` does its worst, then drain; whether all came to an end."""
+        """Run the load for so long while `meanwhile` does its worst, then drain; whether all came to an end.
+
+        The load goes on until the worst is done, however long that takes here: a kill that is left out finds nothing.
+        """
         with unwrapped():
             async with anyio.create_task_group() as tasks:
                 stop = anyio.Event()
@@ -97,10 +100,10 @@ class Trial:
                     await load.run([self.url], self.record, seed, stop, shape=shape)
 
                 tasks.start_soon(run_load)
-                with anyio.move_on_after(seconds):
-                    if meanwhile is not None:
-                        await meanwhile(self)
-                    await anyio.sleep_forever()
+                ends = anyio.current_time() + seconds
+                if meanwhile is not None:
+                    await meanwhile(self)
+                await anyio.sleep_until(ends)
                 stop.set()
         return await load.drain([self.url], self.record, drain_s, quiet_s=QUIET_S)
 
