@@ -37,7 +37,7 @@ STREAM = {
 
 
 @asynccontextmanager
-async def jetstream(server: ServerProcess, *, timeout_s: float = 5.0) -> AsyncIterator[JetStream]:
+async def jetstream(server: ServerProcess, *, timeout_s: float = 20.0) -> AsyncIterator[JetStream]:
     async with connect(server.url, name="test") as conn:
         yield JetStream(conn, timeout_s=timeout_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import anyio
@@ -46,7 +47,7 @@ class Flushes(Pace):
 
 
 async def stored(conn: Connection) -> list[tuple[str, bytes]]:
-    return [(message.subject, message.data) for message in await JetStream(conn).batch_get("S")]
+    return [(message.subject, message.data) for message in await JetStream(conn, timeout_s=20).batch_get("S")]
 
 
 async def test_each_write_is_acknowledged_once_and_stored_in_order(nats_server: ServerFactory) -> None:
@@ -59,7 +60,7 @@ async def test_each_write_is_acknowledged_once_and_stored_in_order(nats_server: 
         assert outbox.pending_count == count
         assert outbox.statistics().unanswered == WINDOW
         assert acks == []
-        await outbox.flush(20)
+        await outbox.flush(45)
         assert acks == [Ack(n + 1) for n in range(count)]
         assert outbox.statistics() == (0, 0, 0, 0)
         assert [data for _, data in await stored(conn)] == [b"%d" % n for n in range(count)]
@@ -107,7 +108,7 @@ async def test_no_stream_is_believed_only_after_a_while(nats_server: ServerFacto
         outbox.write("s.a", b"early", on_ack=acks.append)
         await anyio.sleep(0.1)
         await JetStream(conn).ensure_stream(STREAM)
-        await outbox.flush(3)
+        await outbox.flush(15)
         assert acks == [Ack(1)]
 
 
@@ -130,26 +131,27 @@ async def test_no_stream_is_not_believed_while_the_server_knows_that_there_is_on
         await other.flush()
         acks: list[Ack] = []
         outbox.write("s.a", b"late", on_ack=acks.append)
-        await wait_until(lambda: len(asked) == 2)
+        await wait_until(lambda: len(asked) >= 2)
         assert (acks, set(asked)) == ([], {b'{"subject": "s.a"}'})
         await JetStream(other).ensure_stream(STREAM)
-        await outbox.flush(3)
+        await outbox.flush(15)
         assert acks == [Ack(1)]
 
 
 async def test_what_a_stream_cannot_store_now_is_written_once_it_can(nats_server: ServerFactory) -> None:
     """A disk that is full says the same as a limit that is reached, and for as long."""
     async with connect(nats_server().url, name="test") as conn, Outbox(conn, patience_s=0.1) as outbox:
-        js = JetStream(conn)
+        js = JetStream(conn, timeout_s=20)
         await js.ensure_stream(STREAM | {"max_msgs": 1, "discard": "new"})
         acks: list[Ack] = []
         outbox.write("s.a", b"1", on_ack=acks.append)
         outbox.write("s.a", b"2", on_ack=acks.append)
+        await wait_until(lambda: acks)
         with pytest.raises(RequestTimeout):
-            await outbox.flush(1)
+            await outbox.flush(0.5)
         assert acks == [Ack(1)]
         await js.purge("S")
-        await outbox.flush(3)
+        await outbox.flush(15)
         assert acks == [Ack(1), Ack(2)]
 
 
@@ -165,7 +167,7 @@ async def test_writes_made_while_disconnected_are_stored_after_it(nats_server: S
             await outbox.flush(0.1)
         assert outbox.pending_count == 3
         server.start()
-        await outbox.flush(5)
+        await outbox.flush(15)
         assert await stored(conn) == [("s.a", b"0"), ("s.a", b"1"), ("s.a", b"2")]
 
 
@@ -175,7 +177,7 @@ async def test_nothing_is_lost_when_the_server_is_killed_again_and_again(nats_se
     acks: dict[int, list[Ack]] = {}
     count = 3000
     async with connect(server.url, name="test") as conn, Outbox(conn) as outbox:
-        js = JetStream(conn)
+        js = JetStream(conn, timeout_s=20)
         await js.ensure_stream(STREAM)
 
         def write(n: int) -> None:
@@ -183,7 +185,7 @@ async def test_nothing_is_lost_when_the_server_is_killed_again_and_again(nats_se
             outbox.write("s.a", b"%d" % n, {"Nats-Msg-Id": str(n)}, acks[n].append)
 
         await written_while_killed(server, write, count)
-        await outbox.flush(20)
+        await outbox.flush(45)
         assert all(len(given) == 1 and given[0].error is None for given in acks.values())
         messages = {message.seq: message.data for message in await js.batch_get("S")}
         assert sorted(map(int, messages.values())) == list(range(count))
@@ -197,11 +199,11 @@ async def test_an_ack_that_was_lost_is_asked_for_again(nats_server: ServerFactor
         conn.subscribe_direct("deaf", lambda _s, reply, _d, _h: copies.append(reply))
         acks: list[Ack] = []
         outbox.write("deaf", b"", on_ack=acks.append)
-        await wait_until(lambda: len(copies) == 3)
+        await wait_until(lambda: len(copies) >= 3)
         assert len(set(copies)) == 1
         conn.publish_nowait(copies[0], b'{"stream":"X","seq":7}')
         conn.publish_nowait(copies[0], b'{"stream":"X","seq":8}')
-        await outbox.flush(1)
+        await outbox.flush(15)
         await conn.flush()
         assert acks == [Ack(7)]
         assert outbox.statistics().repeated >= 2
@@ -217,7 +219,7 @@ async def test_too_many_requests_is_not_an_error_but_repeated(nats_server: Serve
             conn.publish_nowait(reply, busy if len(copies) < 3 else b'{"stream":"X","seq":1}')
 
         conn.subscribe_direct("busy", answer)
-        with anyio.fail_after(3):
+        with anyio.fail_after(15):
             assert await outbox.write_acked("busy") == Ack(1)
         assert len(copies) == 3
 
@@ -228,7 +230,7 @@ async def test_an_answer_that_is_no_ack_is_an_error(nats_server: ServerFactory) 
             conn.subscribe_direct(f"j.{n}", lambda _s, reply, _d, _h, junk=junk: conn.publish_nowait(reply, junk))  # type: ignore[misc]
             acks: list[Ack] = []
             outbox.write(f"j.{n}", on_ack=acks.append)
-            await outbox.flush(1)
+            await outbox.flush(15)
             assert acks[0].error is not None
 
 
@@ -256,7 +258,7 @@ async def test_room_holds_up_whoever_writes_too_much(nats_server: ServerFactory)
             if n % 100 == 0:
                 await outbox.room()
         assert most <= 2 * WINDOW + 100
-        await outbox.flush(20)
+        await outbox.flush(45)
         assert (await JetStream(conn).stream_info("S")).messages == 40_000
 
 
@@ -289,7 +291,7 @@ async def test_what_is_written_together_is_stored_in_batches_in_its_order(nats_s
             # Now and then one that may not share the fate of others.
             headers = {"Nats-Msg-Id": str(n)} if n % 300 == 299 else {"Mesh-Node": "a"} if n % 2 else None
             outbox.write("mesh.wf.q.w.signal.s", b"%d" % n, headers, acks.append)
-        await outbox.flush(20)
+        await outbox.flush(45)
         assert [ack.seq for ack in acks] == list(range(1, count + 1))
         assert [data for _, data in await stored(conn)] == [b"%d" % n for n in range(count)]
         assert 4 <= outbox.statistics().batches <= 20
@@ -300,7 +302,7 @@ async def test_what_is_written_together_is_stored_in_batches_in_its_order(nats_s
         before = outbox.statistics().batches
         for n in range(BATCH_MIN - 1):
             outbox.write("mesh.wf.q.w.signal.s", b"%d" % n)
-        await outbox.flush(5)
+        await outbox.flush(15)
         assert outbox.statistics().batches == before, "too few for one"
 
 
@@ -313,7 +315,7 @@ async def test_writes_to_two_streams_are_two_batches(nats_server: ServerFactory)
             outbox.write("mesh.wf.q.w.start", b"%d" % n, None, acks.append)
             outbox.write("mesh.wf.t.w.start", b"%d" % n, None, acks.append)
         outbox.write("t", b"", None, acks.append)
-        await outbox.flush(5)
+        await outbox.flush(15)
         assert outbox.statistics().batches == 2
         assert sorted(ack.seq for ack in acks) == sorted([*range(1, 61), *range(1, 62)])
 
@@ -327,7 +329,7 @@ async def test_a_batch_that_is_refused_is_written_one_by_one(nats_server: Server
         await outbox.write_acked("mesh.wf.q.w7.start")
         for n in range(50):
             outbox.write(f"mesh.wf.q.w{n}.start", b"", first, lambda ack, n=n: acks.update({n: ack}))  # type: ignore[misc]
-        await outbox.flush(5)
+        await outbox.flush(15)
         assert {n for n, ack in acks.items() if isinstance(ack.error, Conflict)} == {7}
         assert len(acks) == 50
         subjects = [subject for subject, _ in await stored(conn)]
@@ -340,7 +342,7 @@ async def test_a_stream_that_takes_no_batches_gets_none(nats_server: ServerFacto
         await JetStream(conn).ensure_stream(QUEUE_STREAM | {"allow_atomic": False})
         for n in range(100):
             outbox.write("mesh.wf.q.w.start", b"%d" % n)
-        await outbox.flush(5)
+        await outbox.flush(15)
         assert [data for _, data in await stored(conn)] == [b"%d" % n for n in range(100)]
 
 
@@ -350,7 +352,7 @@ async def test_a_write_that_nobody_answers_holds_nobody_up(nats_server: ServerFa
         conn.subscribe_direct("deaf", lambda *_: None)
         outbox.write("deaf")
         for _ in range(5):
-            with anyio.fail_after(2):
+            with anyio.fail_after(15):
                 await outbox.write_acked("mesh.wf.q.w.start")
         assert outbox.pending_count == 1
 
@@ -363,7 +365,7 @@ async def test_a_subject_that_leaves_no_room_for_an_answer_ends_its_own_write_on
             outbox.write("mesh.wf.q.w.start", on_ack=acks.append)
         prefix = "mesh.wf.q.w.signal."
         outbox.write(prefix + "s" * (SUBJECT_BYTES_MAX - len(prefix)), on_ack=acks.append)
-        await outbox.flush(5)
+        await outbox.flush(15)
         refused = [ack for ack in acks if ack.error is not None]
         assert [type(ack.error) for ack in refused] == [InvalidName]
         assert len(acks) == BATCH_MIN + 1
@@ -391,11 +393,11 @@ async def test_what_is_too_large_for_a_message_holds_nobody_up(nats_server: Serv
         for size in (90_000, 200_000, 2 * conn.max_payload):
             payload = b"x" * size
             outbox.write("mesh.wf.q.w.signal.s", payload, None, lambda ack, size=size: acks.update({size: ack}))  # type: ignore[misc]
-        with anyio.fail_after(5):
+        with anyio.fail_after(15):
             for n in range(BATCH_MIN):
                 outbox.write("mesh.wf.q.w.signal.s", b"%d" % n)
             await outbox.write_acked("mesh.wf.q.w.signal.s", b"last")
-            await outbox.flush(5)
+            await outbox.flush(15)
         refused = [size for size, ack in sorted(acks.items()) if isinstance(ack.error, PayloadTooLarge)]
         assert len(acks) == 3
         assert refused == [200_000, 2 * conn.max_payload]
@@ -410,11 +412,14 @@ async def test_no_write_of_a_batch_is_lost_or_torn_when_the_server_is_killed_aga
     acks: dict[int, list[Ack]] = {}
     count = 6000
     async with connect(server.url, name="test") as conn, Outbox(conn, pace=Flushes()) as outbox:
-        js = JetStream(conn)
+        js = JetStream(conn, timeout_s=20)
         await js.ensure_stream(QUEUE_STREAM)
 
+        is_over = False
+
         async def write_all() -> None:
-            for n in range(count):
+            # Until the last kill: a batch has to be under way for each.
+            for n in itertools.takewhile(lambda n: n < count or not is_over, itertools.count()):
                 acks[n] = []
                 outbox.write("mesh.wf.q.w.start", b"%d" % n, None, acks[n].append)
                 if n % 60 == 0:
@@ -430,8 +435,9 @@ async def test_no_write_of_a_batch_is_lost_or_torn_when_the_server_is_killed_aga
                 server.kill()
                 await wait_until(lambda: not conn.is_connected)
                 server.start()
-        await outbox.flush(20)
+            is_over = True
+        await outbox.flush(45)
         assert all(len(given) == 1 and given[0].error is None for given in acks.values())
         messages = {message.seq: message.data for message in await js.batch_get("S")}
-        assert set(map(int, messages.values())) == set(range(count))
+        assert set(map(int, messages.values())) == set(acks)
         assert all(messages[given[0].seq] == b"%d" % n for n, given in acks.items())
