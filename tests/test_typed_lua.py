@@ -14,8 +14,9 @@ from hypothesis import example, given, note
 from hypothesis import strategies as st
 from lupa.lua54 import LuaRuntime
 
+from node.machine.descent import NESTING_LEVELS_MAX
 from node.machine.lua_tokens import TypedSyntaxError
-from node.machine.typed_lua import NESTING_LEVELS_MAX, erase
+from node.machine.typed_lua import erase
 
 # Typed syntax in tables and generated programs stands between these two; `«;` = a semicolon takes its first place.
 OPEN, CLOSE = "«", "»"

@@ -1,8 +1,9 @@
 """Erase type annotations from Lua source, so that plain Lua 5.4 can load it.
 
 Responsible for: finding every piece of typed syntax in a file and blanking it (`erase`); making every `..` a call, so
-that the machine can see how long texts get (`erase_for_machine`). Not responsible for: checking types, reading files,
-judging plain Lua (a wrong escape, an unknown label, a `break` outside a loop are left to Lua).
+that the machine can see how long texts get (`erase_for_machine`). Not responsible for: what a type looks like
+(`node.machine.type_grammar`), checking types, reading files, judging plain Lua (a wrong escape, an unknown label, a
+`break` outside a loop are left to Lua).
 
 Invariants:
 
@@ -11,7 +12,7 @@ Invariants:
   out as it is.
 * The only exception that leaves this module is `TypedSyntaxError`.
 * Time is linear in the length of the source: nothing is read twice to find out what it means; at most four tokens of
-  lookahead decide. Python's stack does not grow with the nesting of the source, see `_Eraser._walk`.
+  lookahead decide. Python's stack does not grow with the nesting of the source (`node.machine.descent`).
 
 How doubtful cases are decided. "Closed" means that no statement can begin after the expression: inside brackets, in the
 conditions of `if` and `while`, in the head of `for`, after `return`.
@@ -30,25 +31,13 @@ conditions of `if` and `while`, in the head of `for`, after `return`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import Final, NoReturn, TypeAlias
+from collections.abc import Generator
+from typing import Final
 
-from node.machine.lua_tokens import (
-    EOF,
-    LINE_BREAK,
-    LOOKAHEAD,
-    NAME,
-    NUMBER,
-    STRING,
-    TypedSyntaxError,
-    line_of,
-    tokenize,
-)
+from node.machine.descent import Walk
+from node.machine.lua_tokens import EOF, LOOKAHEAD, NAME, NUMBER, STRING
 from node.machine.source_edits import JOIN, Edits
-
-# Lua's own parser gives up at 200 (LUAI_MAXCCALLS) and counts at least what is counted here, minus the chunk itself.
-NESTING_LEVELS_MAX: Final = 201
-_EXCERPT_CHARS_MAX: Final = 40
+from node.machine.type_grammar import TYPE_BEGIN, TypeGrammar
 
 
 def erase_for_machine(source: str, name: str) -> str:
@@ -71,9 +60,6 @@ def erase(source: str, name: str) -> str:
     return _Eraser(source, name).run().text()
 
 
-# A walk reads one construct and yields the walks of the constructs nested in it, see `_Eraser._walk`.
-_Walk: TypeAlias = "Iterator[_Walk]"
-
 _BLOCK_END: Final = frozenset({"end", "else", "elseif", "until", EOF})
 _UNARY: Final = frozenset({"not", "-", "#", "~"})
 _ARITHMETIC: Final = frozenset({"+", "-", "*", "/", "//", "%", "^", "..", "<<", "&", "|", "~"})
@@ -82,80 +68,18 @@ _BINARY: Final = _ARITHMETIC | {"==", "~=", "<", "<=", ">", "and", "or"}
 _IN_JOIN: Final = frozenset({"+", "-", "*", "/", "//", "%", "^", ".."})
 _LITERALS: Final = frozenset({NUMBER, STRING, "nil", "true", "false", "..."})
 _CALL_BEGIN: Final = frozenset({"(", "{", STRING})
-_LITERAL_TYPES: Final = frozenset({NUMBER, STRING, "nil", "true", "false"})
-_TYPE_BEGIN: Final = _LITERAL_TYPES | {NAME, "(", "{", "-", "|", "&"}
 
 
-class _Eraser:
+class _Eraser(TypeGrammar):
     """Reads one file from the first token to the last and marks the tokens to erase."""
 
     def __init__(self, source: str, name: str) -> None:
-        self._source = source
-        self._name = name
-        self._kinds, self._starts, self._ends = tokenize(source, name)
-        self._at = 0
+        super().__init__(source, name)
         self._edits = Edits(source, self._starts, self._ends)
 
     def run(self) -> Edits:
         self._walk(self._chunk())
         return self._edits
-
-    def _walk(self, root: _Walk) -> None:
-        """Run a walk and all it yields, innermost first.
-
-        This is recursive descent with the call stack on the heap. Only expressions, blocks and types nest without
-        bound, so they are yielded and counted here; all else is `yield from`, of constant depth.
-        """
-        stack = [root]
-        while stack:
-            child = next(stack[-1], None)
-            if child is None:
-                stack.pop()
-            elif len(stack) >= NESTING_LEVELS_MAX:
-                self._fail(f"nested too deep: more than {NESTING_LEVELS_MAX} levels of blocks, expressions and types")
-            else:
-                stack.append(child)
-
-    # Tokens
-
-    def _fail(self, reason: str) -> NoReturn:
-        raise TypedSyntaxError(self._name, line_of(self._source, self._starts[self._at]), reason)
-
-    def _near(self) -> str:
-        if self._kinds[self._at] == EOF:
-            return "near the end of the file"
-        text = self._text(self._at)
-        return f"near {text if len(text) <= _EXCERPT_CHARS_MAX else text[:_EXCERPT_CHARS_MAX] + '...'!r}"
-
-    def _text(self, index: int) -> str:
-        return self._source[self._starts[index] : self._ends[index]]
-
-    def _is_word(self, word: str) -> bool:
-        return self._kinds[self._at] == NAME and self._text(self._at) == word
-
-    def _accept(self, kind: str) -> bool:
-        if self._kinds[self._at] != kind:
-            return False
-        self._at += 1
-        return True
-
-    def _expect(self, kind: str, where: str = "") -> None:
-        if not self._accept(kind):
-            wanted = "a name" if kind == NAME else repr(kind)
-            self._fail(f"{wanted} expected{where} {self._near()}")
-
-    def _expect_closing(self, kind: str, opener: int) -> None:
-        if self._kinds[self._at] == kind:
-            self._at += 1
-            return
-        line = line_of(self._source, self._starts[opener])
-        self._fail(f"{kind!r} expected to close {self._text(opener)!r} of line {line} {self._near()}")
-
-    def _touches_previous(self) -> bool:
-        return self._starts[self._at] == self._ends[self._at - 1]
-
-    def _is_on_line_of(self, index: int) -> bool:
-        return LINE_BREAK.search(self._source, self._ends[index], self._starts[self._at]) is None
 
     def _erase_from(self, first: int) -> None:
         self._edits.erase(first, self._at)
@@ -167,12 +91,12 @@ class _Eraser:
 
     # Statements
 
-    def _chunk(self) -> _Walk:
+    def _chunk(self) -> Walk:
         yield self._block()
         if self._kinds[self._at] != EOF:
             self._fail(f"unexpected {self._text(self._at)!r}: no block is open")
 
-    def _block(self) -> _Walk:
+    def _block(self) -> Walk:
         while (kind := self._kinds[self._at]) not in _BLOCK_END:
             if kind == ";":
                 self._at += 1
@@ -187,7 +111,7 @@ class _Eraser:
             else:
                 yield from self._statement(kind)
 
-    def _statement(self, kind: str) -> _Walk:
+    def _statement(self, kind: str) -> Walk:
         opener = self._at
         match kind:
             case "local":
@@ -248,7 +172,7 @@ class _Eraser:
         ahead = self._kinds[self._at : self._at + words + 1]
         return words if ahead == [NAME] * (words + 1) and self._text(self._at + words - 1) == "type" else 0
 
-    def _type_statement(self, first: int) -> _Walk:
+    def _type_statement(self, first: int) -> Walk:
         self._expect(NAME)
         if self._kinds[self._at] == "<":
             yield from self._type_parameters()
@@ -257,7 +181,7 @@ class _Eraser:
         self._erase_from(first)
         self._part_from_parenthesis(first)
 
-    def _local(self) -> _Walk:
+    def _local(self) -> Walk:
         opener = self._at
         if self._accept("function"):
             self._expect(NAME)
@@ -281,14 +205,14 @@ class _Eraser:
         self._expect(">")
         return True
 
-    def _annotation(self) -> _Walk:
+    def _annotation(self) -> Walk:
         """Erase `: T` if it is there."""
         first = self._at
         if self._accept(":"):
             yield self._type()
             self._erase_from(first)
 
-    def _for(self) -> _Walk:
+    def _for(self) -> Walk:
         opener = self._at
         self._at += 1
         yield from self._names()
@@ -299,14 +223,14 @@ class _Eraser:
         yield self._block()
         self._expect_closing("end", opener)
 
-    def _names(self) -> _Walk:
+    def _names(self) -> Walk:
         while True:
             self._expect(NAME)
             yield from self._annotation()
             if not self._accept(","):
                 return
 
-    def _function_body(self, opener: int) -> _Walk:
+    def _function_body(self, opener: int) -> Walk:
         first = self._at
         if self._kinds[self._at] == "<":
             yield from self._type_parameters()
@@ -326,7 +250,7 @@ class _Eraser:
         yield self._block()
         self._expect_closing("end", opener)
 
-    def _call_or_assignment(self) -> _Walk:
+    def _call_or_assignment(self) -> Walk:
         is_call = yield from self._suffixed()
         if self._kinds[self._at] in ("=", ","):
             while self._accept(","):
@@ -338,12 +262,12 @@ class _Eraser:
 
     # Expressions
 
-    def _expressions(self, *, closed: bool) -> _Walk:
+    def _expressions(self, *, closed: bool) -> Walk:
         yield self._expression(closed=closed)
         while self._accept(","):
             yield self._expression(closed=closed)
 
-    def _expression(self, *, closed: bool) -> _Walk:
+    def _expression(self, *, closed: bool) -> Walk:
         """Read operands and operators in a row; who binds tighter makes no difference to what is erased."""
         kinds = self._kinds
         chain = self._at
@@ -397,7 +321,7 @@ class _Eraser:
             return False
         if closed:
             return True
-        return second in _TYPE_BEGIN and (second not in _CALL_BEGIN or self._is_on_line_of(self._at - 1))
+        return second in TYPE_BEGIN and (second not in _CALL_BEGIN or self._is_on_line_of(self._at - 1))
 
     def _non_nil(self) -> None:
         first = self._at
@@ -406,7 +330,7 @@ class _Eraser:
             self._fail("'!=' is not an operator of Lua: write '~='")
         self._erase_from(first)
 
-    def _suffixed(self) -> Generator[_Walk, None, bool]:
+    def _suffixed(self) -> Generator[Walk, None, bool]:
         """Read a name or parenthesis and all that is attached to it; return whether the last of it is a call."""
         opener = self._at
         if self._accept("("):
@@ -445,7 +369,7 @@ class _Eraser:
             else:
                 return is_call
 
-    def _arguments(self) -> _Walk:
+    def _arguments(self) -> Walk:
         opener = self._at
         if self._accept("("):
             if self._kinds[self._at] != ")":
@@ -454,7 +378,7 @@ class _Eraser:
         elif not self._accept(STRING):
             yield from self._table()
 
-    def _table(self) -> _Walk:
+    def _table(self) -> Walk:
         opener = self._at
         self._expect("{")
         while self._kinds[self._at] != "}":
@@ -469,134 +393,3 @@ class _Eraser:
             if not self._accept(",") and not self._accept(";"):
                 break
         self._expect_closing("}", opener)
-
-    # Types. Nobody erases here: whoever asked for the type erases it with what introduced it.
-
-    def _type(self, *, may_be_many: bool = False) -> _Walk:
-        """Read a union or intersection; may_be_many: a list in parentheses or `...T` will do as well."""
-        if self._accept("..."):
-            if not may_be_many:
-                self._fail("'...' cannot begin a type here")
-            if self._kinds[self._at] not in _TYPE_BEGIN:
-                return
-        if not self._accept("|"):
-            self._accept("&")
-        while True:
-            yield from self._type_term(may_be_many=may_be_many)
-            while True:
-                opener = self._at
-                if self._accept("["):
-                    if self._kinds[self._at] != "]":
-                        yield self._type()
-                    self._expect_closing("]", opener)
-                elif self._accept("@"):
-                    self._expect(NAME)
-                    if self._kinds[self._at] == "(":
-                        yield from self._arguments()
-                elif not self._accept("?"):
-                    break
-            if not self._accept("|") and not self._accept("&"):
-                return
-
-    def _type_term(self, *, may_be_many: bool) -> _Walk:
-        kind = self._kinds[self._at]
-        if kind == NAME:
-            yield from self._named_type()
-        elif kind == "{":
-            yield from self._table_type()
-        elif kind == "(":
-            yield from self._parenthesised_type(may_be_many=may_be_many)
-        elif kind in _LITERAL_TYPES:
-            self._at += 1
-        elif kind == "-" and self._kinds[self._at + 1] == NUMBER:
-            self._at += 2
-        else:
-            self._fail(f"a type expected {self._near()}")
-
-    def _named_type(self) -> _Walk:
-        opener = self._at
-        self._at += 1
-        if self._kinds[self._at] == "(" and self._text(opener) == "typeof":
-            opener = self._at
-            self._at += 1
-            yield self._expression(closed=True)
-            self._expect_closing(")", opener)
-            return
-        while self._accept("."):
-            self._expect(NAME)
-        opener = self._at
-        if self._kinds[opener] == "<" and not (
-            self._kinds[opener + 2] == ">" and self._text(opener + 1) in ("const", "close")
-        ):
-            self._at += 1
-            yield self._type(may_be_many=True)
-            while self._accept(","):
-                yield self._type(may_be_many=True)
-            if not self._accept(">"):
-                self._fail(
-                    f"'>' expected to close the type arguments {self._near()} (a cast to compare needs parentheses)"
-                )
-
-    def _table_type(self) -> _Walk:
-        opener = self._at
-        self._at += 1
-        while self._kinds[self._at] != "}":
-            bracket = self._at
-            if self._accept("["):
-                yield self._type()
-                self._expect_closing("]", bracket)
-                self._expect(":")
-            else:
-                self._label()
-            yield self._type()
-            if not self._accept(",") and not self._accept(";"):
-                break
-        self._expect_closing("}", opener)
-
-    def _label(self) -> bool:
-        """Read `name:` or `name?:` before a type if it is there."""
-        ahead = self._kinds[self._at : self._at + 3]
-        length = 2 if ahead[:2] == [NAME, ":"] else 3 if ahead == [NAME, "?", ":"] else 0
-        self._at += length
-        return length > 0
-
-    def _parenthesised_type(self, *, may_be_many: bool) -> _Walk:
-        """Read `(T)`, `(T, U) -> R`, or `(T, U)` if may_be_many."""
-        opener = self._at
-        self._at += 1
-        is_one = True
-        count = 0
-        while self._kinds[self._at] != ")":
-            if self._label() or self._kinds[self._at] == "...":
-                is_one = False
-            count += 1
-            # `...: T` as in the parameters of a function, besides `...T`.
-            if self._kinds[self._at] == "..." and self._kinds[self._at + 1] == ":":
-                self._at += 2
-            yield self._type(may_be_many=True)
-            if not self._accept(","):
-                break
-        self._expect_closing(")", opener)
-        if self._accept("->"):
-            yield self._type(may_be_many=True)
-        elif not may_be_many and (count != 1 or not is_one):
-            self._fail(f"'->' expected after the parameters of a function type {self._near()}")
-
-    def _return_types(self) -> _Walk:
-        yield self._type(may_be_many=True)
-        while self._accept(","):
-            yield self._type(may_be_many=True)
-
-    def _type_parameters(self) -> _Walk:
-        """Read `<T, U: Bound, V = Default, P...>`."""
-        self._expect("<")
-        while True:
-            self._expect(NAME)
-            self._accept("...")
-            if self._accept(":"):
-                yield self._type()
-            if self._accept("="):
-                yield self._type(may_be_many=True)
-            if not self._accept(","):
-                break
-        self._expect(">", " to close the type parameters")
