@@ -1,10 +1,10 @@
-"""The one connection of a process to NATS: publish, subscribe, request, and staying connected.
+"""The one connection of a process to NATS: publish, subscribe, and staying connected.
 
-nats-py makes the handshake (`mesh.handshake`). Reading, writing, subscriptions, requests and reconnecting are here,
-because the client's own are slow (a queue, a task and a parsed message object per message) and have sharp edges in
-2.16: a PONG for a flush that gave up ends its reading for good, a callback that raises does the same, cancellation is
-swallowed, and what is published while it is disconnected is sent later. Every (re)connect is a new handshake, so
-nothing of a broken connection is carried over but the subscriptions.
+nats-py makes the handshake (`mesh.handshake`). Reading, writing, subscriptions and reconnecting are here, and requests
+in `mesh.requests`, because the client's own are slow (a queue, a task and a parsed message object per message) and have
+sharp edges in 2.16: a PONG for a flush that gave up ends its reading for good, a callback that raises does the same,
+cancellation is swallowed, and what is published while it is disconnected is sent later. Every (re)connect is a new
+handshake, so nothing of a broken connection is carried over but the subscriptions.
 
 Invariants:
 - Nothing is buffered while disconnected, and what had not been written when a connection broke is dropped: a write
@@ -17,8 +17,8 @@ Invariants:
 - Pending writes are bounded: past WRITE_BUFFER_BYTES_MAX a publish raises Disconnected (seen WRITE_NOW_BYTES and a
   message later at the latest). `drain_writes` waits for room.
 
-Not here: which servers there are and the way to one (`mesh.dialling`), JetStream (`mesh.jetstream`), writes that are
-repeated until acknowledged (`mesh.outbox`).
+Not here: which servers there are and the way to one (`mesh.dialling`), who waits for the answer to a request
+(`mesh.requests`), JetStream (`mesh.jetstream`), writes that are repeated until acknowledged (`mesh.outbox`).
 """
 
 from __future__ import annotations
@@ -27,40 +27,31 @@ import asyncio
 import json
 import logging
 import math
-import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 import anyio
 import anyio.lowlevel
 
 from mesh.dialling import Dialler, addresses_of
 from mesh.envelopes import ENCRYPTED, ENVELOPE, ENVELOPE_BYTES, Closed, Opened, answer_context, context_of
-from mesh.errors import (
-    Disconnected,
-    MeshError,
-    NoResponders,
-    NotFound,
-    NotPermitted,
-    PayloadTooLarge,
-    RequestTimeout,
-    Undecodable,
-)
+from mesh.errors import Disconnected, MeshError, NotFound, NotPermitted, PayloadTooLarge, Undecodable
 from mesh.handshake import READ_BYTES, ConnectOptions, Link
 from mesh.redaction import without_secrets
+from mesh.requests import Reply, Requests
 from mesh.wire import (
     CRLF,
     PING,
     PONG,
     SUBJECT_BYTES_MAX,
     Handler,
+    Headers,
     Parser,
     check_subject,
     denied_subject,
     encode_headers,
-    is_no_responders,
     parse_headers,
     status_of,
 )
@@ -78,9 +69,6 @@ __all__ = [
     "status_of",
 ]
 
-# Headers of a message: a mapping, or a block already made by `encode_headers` for what is sent more than once.
-Headers: TypeAlias = Mapping[str, str] | bytes
-
 # What the server has not taken yet. It is far more than a server that reads ever leaves, and little enough to hold.
 WRITE_BUFFER_BYTES_MAX = 64 * 1024 * 1024
 # `drain_writes` returns at once below this.
@@ -95,13 +83,6 @@ CLOSE_S = 1.0
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class Reply(NamedTuple):
-    """One answer to a request."""
-
-    data: bytes
-    raw_headers: bytes | None
 
 
 @asynccontextmanager
@@ -162,18 +143,11 @@ class Statistics(NamedTuple):
     pending_bytes: int
 
 
-class _Waiter(NamedTuple):
-    """Who waits for the replies to one request."""
-
-    subject: str
-    on_reply: Callable[[bytes, bytes | None], None]
-    on_error: Callable[[MeshError], None] | None
-
-
-class Connection:
+class Connection(Requests):
     """A connection that is made by `connect` and stays up or comes back until that block ends."""
 
     def __init__(self, dialler: Dialler, options: ConnectOptions) -> None:
+        super().__init__(options.inbox_prefix)
         self.name = dialler.name
         self.epoch = 0
         self.max_payload = 1024 * 1024
@@ -183,7 +157,6 @@ class Connection:
         self._dialler = dialler
         self._options = options
         self.codec = options.codec
-        self._loop = asyncio.get_running_loop()
         self._closed = False
         self._why_down = "it has not been connected yet"
         self._link: Link | None = None
@@ -198,13 +171,9 @@ class Connection:
         self._handlers: dict[bytes, Handler] = {}
         self._subscriptions: dict[bytes, DirectSubscription] = {}
         self._sid_last = 0
-        self._token_last = 0
-        self._waiters: dict[str, _Waiter] = {}
         self._state_listeners: list[Callable[[bool], None]] = []
         self._denied_listeners: list[Callable[[str], None]] = []
         self._denied_subscriptions: set[str] = set()
-        self._unanswerable: NotPermitted | None = None  # why no answer to a request can arrive
-        self._inbox = f"{self.new_inbox()}."
         self.subscribe_direct(f"{self._inbox}*", self._on_reply)
 
     # ---- state -----------------------------------------------------------------------------------------------------
@@ -353,11 +322,7 @@ class Connection:
         # The future stays in its place when we give up: its PONG comes all the same and must not answer another.
         await self._within(timeout_s, done, "PING")
 
-    # ---- subscribe and request -------------------------------------------------------------------------------------
-
-    def new_inbox(self) -> str:
-        """Return a subject nobody else uses; append tokens to it for a family of them."""
-        return f"{self._options.inbox_prefix}.{secrets.token_hex(11)}"
+    # ---- subscribe -------------------------------------------------------------------------------------------------
 
     def subscribe_direct(self, subject: str, handler: Handler, *, queue: str = "") -> DirectSubscription:
         """Call handler(subject, reply, data, raw_headers) for every message, from the read loop.
@@ -376,131 +341,13 @@ class Connection:
             self._send(_subscribe_line(subscription))
         return subscription
 
-    def request_nowait(
-        self,
-        subject: str,
-        payload: bytes,
-        on_reply: Callable[[bytes, bytes | None], None],
-        headers: Headers | None = None,
-        *,
-        on_error: Callable[[MeshError], None] | None = None,
-        context: str = "",
-        as_it_came: bool = False,
-    ) -> str:
-        """Send a request and call on_reply(data, raw_headers) for each reply until `forget(token)`; return the token.
-
-        on_error is called at most once, with Disconnected when the connection breaks or NotPermitted when the
-        request is not permitted; nothing comes after it. There is no time limit. Raises as `publish_nowait`, and
-        NotPermitted when this user may not hear answers.
-        """
-        if self._unanswerable is not None:
-            raise self._unanswerable
-        self._token_last += 1
-        token = str(self._token_last)
-        reply = f"{self._inbox}{token}"
-        self.publish_nowait(subject, payload, reply, headers, context=context, as_it_came=as_it_came)
-        self._waiters[token] = _Waiter(subject, on_reply, on_error)
-        return token
-
-    def forget(self, token: str) -> None:
-        """Take no more replies for a request. Repeating is harmless."""
-        self._waiters.pop(token, None)
-
-    async def request(
-        self,
-        subject: str,
-        payload: bytes = b"",
-        *,
-        timeout_s: float,
-        headers: Headers | None = None,
-        opens: bool = True,
-    ) -> Reply:
-        """Send a request and return the first reply, opened if that is wanted (but not if a stream has answered).
-
-        Raises NoResponders, RequestTimeout, Disconnected (before it was sent or after: see the epoch), PayloadTooLarge,
-        NotPermitted. After RequestTimeout and Disconnected it may have been carried out.
-        """
-        answer: asyncio.Future[Reply] = self._loop.create_future()
-
-        def on_reply(data: bytes, raw_headers: bytes | None) -> None:
-            if not answer.done():
-                if is_no_responders(data, raw_headers):
-                    answer.set_exception(NoResponders(subject))
-                else:
-                    answer.set_result(Reply(self._opened_answer(subject, data) if opens else data, raw_headers))
-
-        token = self.request_nowait(subject, payload, on_reply, headers, on_error=_failing(answer))
-        try:
-            return await self._within(timeout_s, answer, subject)
-        finally:
-            self.forget(token)
-
-    async def request_many(
-        self,
-        subject: str,
-        payload: bytes = b"",
-        *,
-        timeout_s: float,
-        stop: Callable[[Reply], bool] | None = None,
-        headers: Headers | None = None,
-        no_responders_ok: bool = True,
-    ) -> list[Reply]:
-        """Send a request and return the replies of timeout_s seconds, or up to the first that `stop` accepts (ADR-47).
-
-        Nobody listening gives no replies at once, or NoResponders if that is not ok. Raises Disconnected if the
-        connection breaks meanwhile.
-        """
-        replies: list[Reply] = []
-        done: asyncio.Future[None] = self._loop.create_future()
-
-        def on_reply(data: bytes, raw_headers: bytes | None) -> None:
-            if done.done():
-                return
-            if is_no_responders(data, raw_headers):
-                if no_responders_ok:
-                    done.set_result(None)
-                else:
-                    done.set_exception(NoResponders(subject))
-                return
-            reply = Reply(self._opened_answer(subject, data), raw_headers)
-            replies.append(reply)
-            if stop is not None and stop(reply):
-                done.set_result(None)
-
-        token = self.request_nowait(subject, payload, on_reply, headers, on_error=_failing(done))
-        try:
-            await self._within(timeout_s, done, subject)
-        except RequestTimeout:
-            pass
-        finally:
-            self.forget(token)
-        return replies
-
     def _opened_answer(self, subject: str, data: bytes) -> bytes:
         # What a stream answers with was bound to the subject it is stored under: see `mesh.stream_reads`.
         if data[:3] != ENCRYPTED or subject.startswith(("$", self.js_api_prefix)):
             return data
         return self.opened(answer_context(subject), data)
 
-    async def _within(self, timeout_s: float, future: asyncio.Future[T], subject: str) -> T:
-        """Wait for the future; raise RequestTimeout when the time is over."""
-
-        def expire() -> None:
-            if not future.done():
-                future.set_exception(RequestTimeout(subject, timeout_s))
-
-        timer = self._loop.call_later(timeout_s, expire)
-        try:
-            return await future
-        finally:
-            timer.cancel()
-
     # ---- the read loop's side --------------------------------------------------------------------------------------
-
-    def _on_reply(self, subject: str, _reply: str, data: bytes, raw_headers: bytes | None) -> None:
-        waiter = self._waiters.get(subject[len(self._inbox) :])
-        if waiter is not None:
-            waiter.on_reply(data, raw_headers)
 
     def _on_line(self, line: bytes) -> None:
         if line.startswith(b"PING"):
@@ -524,28 +371,20 @@ class Connection:
             return
         action, subject = denied
         if action == "publish":
-            concerned = [token for token, waiter in self._waiters.items() if waiter.subject == subject]
+            concerned = self._requests_to(subject)
             # Whoever waits for it says it; what nobody waits for would be lost without a word.
             level = logging.INFO if concerned else logging.ERROR
             _log.log(level, "the server %s does not permit a publish: %s", self.address, subject)
-            self._fail_all(concerned, NotPermitted(subject))
+            self._fail_requests(concerned, lambda: NotPermitted(subject))
             _call_all(self._denied_listeners, subject)
             return
         self._denied_subscriptions.add(subject)
         if subject.startswith(self._inbox):
             hint = "answers to requests would arrive there: pass the prefix of your role, such as "
-            self._unanswerable = NotPermitted(
-                subject, "subscribe", f"{hint}--inbox-prefix _INBOX_client (NATS_INBOX_PREFIX)"
-            )
-            self._fail_all(list(self._waiters), self._unanswerable)
+            hint += "--inbox-prefix _INBOX_client (NATS_INBOX_PREFIX)"
+            self._let_no_answer_come(NotPermitted(subject, "subscribe", hint))
         else:
             _log.error("the server %s does not permit a subscription: %s", self.address, subject)
-
-    def _fail_all(self, tokens: Iterable[str], error: MeshError) -> None:
-        for token in tokens:
-            waiter = self._waiters.pop(token, None)
-            if waiter is not None:
-                _fail(waiter, error)
 
     def _note_info(self, info: dict[str, object]) -> None:
         self.server_info = info
@@ -673,9 +512,7 @@ class Connection:
         for waiting in pongs:
             if waiting is not None and not waiting.done():
                 waiting.set_exception(self._disconnected())
-        waiters, self._waiters = self._waiters, {}
-        for waiter in waiters.values():
-            _fail(waiter, self._disconnected())
+        self._fail_requests(list(self._waiters), self._disconnected)
         _call_all(self._state_listeners, False)
 
     def _disconnected(self) -> Disconnected:
@@ -694,22 +531,6 @@ class Connection:
 
 def _subscribe_line(subscription: DirectSubscription) -> bytes:
     return b"SUB %s %s %s\r\n" % (subscription.subject.encode(), subscription.queue.encode(), subscription.sid)
-
-
-def _failing(future: asyncio.Future[Any]) -> Callable[[MeshError], None]:
-    def fail(error: MeshError) -> None:
-        if not future.done():
-            future.set_exception(error)
-
-    return fail
-
-
-def _fail(waiter: _Waiter, error: MeshError) -> None:
-    if waiter.on_error is not None:
-        try:
-            waiter.on_error(error)
-        except Exception:
-            _log.exception("an on_error callback failed, subject %s", waiter.subject)
 
 
 def _call_all(listeners: list[Callable[[T], None]], fact: T) -> None:

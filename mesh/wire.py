@@ -21,6 +21,9 @@ from mesh.errors import InvalidName, Undecodable
 # subject that are no UTF-8 are surrogates, as in the ids and topics that are read from it.
 Handler = Callable[[str, str, bytes, bytes | None], None]
 
+# Headers of a message: a mapping, or a block already made by `encode_headers` for what is sent more than once.
+Headers = Mapping[str, str] | bytes
+
 # The server's own limit for a control line is 4 KiB, but an INFO line with the addresses of a large cluster is longer.
 CONTROL_LINE_BYTES_MAX = 1024 * 1024
 
