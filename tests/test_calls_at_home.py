@@ -14,9 +14,9 @@ from mesh import codec
 from mesh.events import HEADER_NODE, HEADER_TOOK
 from mesh.subjects import claim_of_ret, function_request, stream_name
 from node.functions.at_home import REQUEST_BYTES_MAX, SHORT_S, TRIP_S, TURN_S, AtHome
+from node.functions.call_headers import HEADER_RUN_ONCE
 from node.functions.job import Function, Job
 from node.machine.code import CodeMissing
-from node.workflows.calls import HEADER_ONCE
 from tests.apps import QUEUE, WORKER, Mesh, a_mesh, key, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
@@ -135,7 +135,7 @@ async def test_a_claim_whose_acknowledgement_was_lost_is_still_the_host_s_own(
         counts = host.functions["app:short"].counts
         assert sum(counts.waits.counts) == sum(counts.completed.counts) == 1
         request = codec.encode([[1], None])
-        m.client.conn.publish_nowait(function_request("app:short"), request, ret, {HEADER_ONCE: "1"})
+        m.client.conn.publish_nowait(function_request("app:short"), request, ret, {HEADER_RUN_ONCE: "1"})
         await wait_until(lambda: sum(counts.waits.counts) == 2 and not host.jobs)
         assert sum(counts.completed.counts) == 1
 

@@ -11,6 +11,7 @@ from typing import Final
 from mesh.calls import HEADER_CALL, HEADER_FOR
 from node.functions.job import WORKFLOW_REPLY
 
+HEADER_RUN_ONCE: Final = "Mesh-Run-Once"
 HEADER_CLAIM: Final = "Mesh-Claim"
 CLAIM_LINE: Final = f"\r\n{HEADER_CLAIM}: ".encode()
 FOR_LINE: Final = f"\r\n{HEADER_FOR}: ".encode()

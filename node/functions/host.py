@@ -1,20 +1,17 @@
-"""The function host: takes the calls that arrive on `mesh.fn`, queues them, has them run and answers them.
-
-A call of a workflow has the outcome's subject as its reply, so the answer is a stored event: it is repeated until the
-server acknowledges it. A call that may run only once is claimed in the history first; who does not get the claim
-stays silent. A host that is full passes the call on to another one of the queue group.
+"""The function host: takes the calls that arrive on `mesh.fn`, queues them and has them run.
 
 A call begins when its function has a place and, if it is a workflow's, the limits of the function's worker allow it
-(`node.functions.limits`). How calls run: `lua_calls`, `python_calls`, `process_calls`; what of them is too large for a
-message: `large_calls`.
+(`node.functions.limits`). One that may run only once is claimed in the history first (`claims`); who does not get the
+claim stays silent. A host that is full passes the call on to another one of the queue group.
+
+How calls run: `lua_calls`, `python_calls`, `process_calls`. Whom it is told what they have come to: `answers`. What of
+them is too large for a message: `large_calls`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import secrets
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -27,27 +24,25 @@ import anyio.abc
 from mesh import codec
 from mesh.calls import HEADER_CALL, HEADER_FOR
 from mesh.connection import Connection, DirectSubscription
-from mesh.envelopes import ENCRYPTED, answer_context, outcome_context, request_context, why_closed
-from mesh.errors import Conflict, Disconnected, InvalidName, MeshError, NotPermitted, PayloadTooLarge, Undecodable
-from mesh.events import HEADER_NODE, HEADER_TOOK
+from mesh.envelopes import ENCRYPTED, answer_context, request_context, why_closed
+from mesh.errors import Disconnected, InvalidName, MeshError, PayloadTooLarge, Undecodable
 from mesh.failure import Failure, Kind
 from mesh.jetstream import JetStream
-from mesh.outbox import Ack, Outbox
+from mesh.outbox import Outbox
 from mesh.references import is_reference
-from mesh.stored_messages import StoredMessage
 from mesh.subjects import (
-    claim_of_ret,
     function_request,
     function_stop,
     function_who,
     may_be_answered,
     parse_workflow,
-    stream_name,
 )
 from mesh.tracecontext import read_context
-from mesh.wire import encode_headers, is_from_another_account
+from mesh.wire import is_from_another_account
+from node.functions.answers import Answers
 from node.functions.at_home import AtHome
-from node.functions.call_headers import CLAIM_LINE, FOR_LINE, HEADER_CLAIM, identity_in, value_of
+from node.functions.call_headers import FOR_LINE, HEADER_RUN_ONCE, identity_in, value_of
+from node.functions.claims import Claims
 from node.functions.job import WORKFLOW_REPLY, Function, Job, Runner
 from node.functions.large_calls import LargeCalls
 from node.functions.limits import WorkerLimit, worker_limits
@@ -62,23 +57,18 @@ from node.units.farewells import Farewells
 from node.units.live import LiveDriver
 from node.units.spawning import Spawning
 from node.units.table import UnitTable
-from node.workflows.background import insist
-from node.workflows.calls import HEADER_ONCE
-from node.workflows.outcomes import result_too_large
 
 if TYPE_CHECKING:
     from mesh.tracecontext import TraceContext
     from node.telemetry.tracing import Tracing
 
 HOPS_MAX: Final = 5  # how often a call is passed on before it waits where it is
-HEADER_HOPS: Final = b"Mesh-Hops: "
+HEADER_HOPS: Final = "Mesh-Hops"
+HOPS_LINE: Final = f"{HEADER_HOPS}: ".encode()
 PROCESS_CALLS_MAX: Final = 10_000  # calls that run as processes: a process is light
 BUFFER_OF_UNLIMITED: Final = 10_000  # calls that wait for the limit of a worker, of a function that has none itself
-UNRECORDED_KEPT_S: Final = 60.0  # as long as an owner may take to be found and to ask
 TIMER_S_MIN: Final = 0.001  # loops do not tell times apart that are closer
 OTHER_ACCOUNT: Final = "_R_."  # how that of a caller in another account of the server does
-
-# Where the outcome of a workflow's call goes: mesh.wf.<queue>.<id>.ret.<run>.<n>.<attempt>.<fp>
 
 _log = logging.getLogger(__name__)
 
@@ -104,21 +94,12 @@ class FunctionHost:
     ) -> None:
         self._tracing = tracing
         self._conn = conn
-        self._js = JetStream(conn)
         self._outbox = outbox
-        self._node_id = node_id
-        # The end of the block is the time, which each outcome has for itself.
-        self._outcome_headers = encode_headers({HEADER_NODE: node_id.replace("%", "%%"), HEADER_TOOK: "%.3f"})
         self._functions: dict[str, Function] = {}
         self._limits = worker_limits(code.registry)
         self._stop_timeouts_s = [worker.options.stop_timeout_s for worker in code.registry.workers().values()]
         self._jobs: dict[str, Job] = {}
         self._at_home = AtHome()
-        # Outcomes that their owner is to record, with their headers, by subject.
-        self._unrecorded: dict[str, tuple[bytes, bytes]] = {}
-        # What our claims are told by from those of a node of this name before it restarted, and from each other.
-        nonce = secrets.token_urlsafe(9)
-        self._claims = (f"{nonce}-{n}" for n in itertools.count(1))
         self._subscriptions: list[DirectSubscription] = []
         self._requests: list[DirectSubscription] = []
         self._draining = False
@@ -126,11 +107,30 @@ class FunctionHost:
         self._idle = anyio.Event()
         self._loop = asyncio.get_running_loop()
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._large = LargeCalls(self._js.objects)
-        self._lua = LuaCalls(code=code, live=live, units=units, answer=self._answer)
-        self._python = PythonCalls(tasks=lambda: self._group, answer=self._answer)
-        self._processes = ProcessCalls(units=units, spawning=spawning, answer=self._answer)
-        self._farewells = farewells
+        js = JetStream(conn)
+        self._large = LargeCalls(js.objects)
+        self._answers = Answers(
+            conn=conn,
+            outbox=outbox,
+            large=self._large,
+            farewells=farewells,
+            node_id=node_id,
+            tasks=lambda: self._group,
+            leave=self._leave,
+            forget=self._forget,
+        )
+        answer = self._answers.give
+        self._lua = LuaCalls(code=code, live=live, units=units, answer=answer)
+        self._python = PythonCalls(tasks=lambda: self._group, answer=answer)
+        self._processes = ProcessCalls(units=units, spawning=spawning, answer=answer)
+        self._claims = Claims(
+            js=js,
+            outbox=outbox,
+            node_id=node_id,
+            tasks=lambda: self._group,
+            won=self._start,
+            lost=self._leave_to_others,
+        )
         self.service = MicroService(
             conn,
             name="moonmesh",
@@ -274,11 +274,11 @@ class FunctionHost:
             return
         hops, once, identity = 0, False, reply
         if raw_headers is not None:
-            once = HEADER_ONCE.encode() in raw_headers
+            once = HEADER_RUN_ONCE.encode() in raw_headers
             identity = identity_in(raw_headers) or reply
-            at = raw_headers.find(HEADER_HOPS)
+            at = raw_headers.find(HOPS_LINE)
             if at >= 0:
-                digits = raw_headers[at + len(HEADER_HOPS) :].split(b"\r\n", 1)[0]
+                digits = raw_headers[at + len(HOPS_LINE) :].split(b"\r\n", 1)[0]
                 hops = int(digits) if digits.isdigit() else HOPS_MAX
         data = self._conn.opened(request_context(function_request(function.id), identity), data)
         if identity in self._jobs:
@@ -363,13 +363,13 @@ class FunctionHost:
             # The way back is the server's own, and a client may not name it as the reply of another request.
             failure = Failure(f"the node that was to run {job.function.id} leaves; call again", Kind.UNAVAILABLE, True)
             with suppress(Disconnected):
-                self._publish_outcome(job, codec.encode_failure(failure))
+                self._answers.publish(job, codec.encode_failure(failure))
             return
-        headers = {"Mesh-Hops": str(hops + 1)}
+        headers = {HEADER_HOPS: str(hops + 1)}
         if job.identity != job.reply:
             headers[HEADER_CALL] = job.identity
         if job.once:
-            headers[HEADER_ONCE] = "1"
+            headers[HEADER_RUN_ONCE] = "1"
         if job.serves:
             headers[HEADER_FOR] = job.serves
         if job.trace is not None:
@@ -390,11 +390,11 @@ class FunctionHost:
         if not reply or not isinstance(wanted, list) or not may_be_answered(reply, outcomes=False):
             self._refusals.note("a question after calls that cannot be read or answered is ignored (reply %r)", reply)
             return
-        now = time.monotonic()
+        now, unrecorded = time.monotonic(), self._answers.unrecorded
         mine: list[list[object]] = []
         for ret in wanted:
-            if isinstance(ret, str) and ret in self._unrecorded:
-                mine.append([ret, 0.0, *self._unrecorded[ret]])
+            if isinstance(ret, str) and ret in unrecorded:
+                mine.append([ret, 0.0, *unrecorded[ret]])
                 continue
             job = self._jobs.get(ret) if isinstance(ret, str) else None
             if job is not None:
@@ -433,7 +433,7 @@ class FunctionHost:
                 job.limit = None  # it was never counted there
             function.running += 1  # `_leave` takes it back
             job.begun_s = time.monotonic()
-            self._answer(job, codec.encode_failure(Failure("canceled", Kind.CANCELED, False)))
+            self._answers.give(job, codec.encode_failure(Failure("canceled", Kind.CANCELED, False)))
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -449,40 +449,10 @@ class FunctionHost:
             waits.observe_none()
         if self._tracing is not None:
             self._begin_span(self._tracing, job)
-        if not job.once or not job.reply.startswith(WORKFLOW_REPLY):
+        if job.once and job.reply.startswith(WORKFLOW_REPLY):
+            self._claims.make(job)
+        else:
             self._start(job)
-            return
-
-        claim = next(self._claims)
-
-        def on_ack(ack: Ack) -> None:
-            if ack.error is None:
-                self._start(job)
-            elif isinstance(ack.error, Conflict):
-                self._group.start_soon(self._look_whose, job, claim)
-            else:
-                self._leave_to_others(job, ack.error)
-
-        headers = {"Nats-Expected-Last-Subject-Sequence": "0", HEADER_CLAIM: claim}
-        self._outbox.write(claim_of_ret(job.reply), self._node_id.encode(), headers, on_ack)
-
-    async def _look_whose(self, job: Job, claim: str) -> None:
-        """There is a claim already: another host's, or our own, repeated because nobody acknowledged it in time."""
-        refusal: MeshError | None = None
-        try:
-            subject = claim_of_ret(job.reply)
-            stored = await insist(lambda: self._claim_stored(subject), f"claim {subject}", job.about())
-            if stored is not None and value_of(stored.raw_headers or b"", CLAIM_LINE) == claim:
-                self._start(job)
-                return
-        except MeshError as error:
-            refusal = error  # this host may only answer calls
-        self._leave_to_others(job, refusal)
-
-    async def _claim_stored(self, subject: str) -> StoredMessage | None:
-        _, _, queue, id_token, *kind_and_args = subject.split(".")
-        everywhere = f"mesh.log.{queue}.*.{id_token}.{'.'.join(kind_and_args)}"
-        return await self._js.get_last(stream_name(queue), everywhere, from_leader=True)
 
     def _leave_to_others(self, job: Job, reason: MeshError | None) -> None:
         _log.info("call %s is another host's%s", job.reply, f": {reason}" if reason else "", extra=job.about())
@@ -499,7 +469,7 @@ class FunctionHost:
         """Run a call whose arguments are in an object store, once they are here."""
         failure = await self._large.fetch_arguments(job)
         if failure is not None:
-            self._answer(job, codec.encode_failure(failure))
+            self._answers.give(job, codec.encode_failure(failure))
         elif not job.ended:
             job.function.runner.start(job)
 
@@ -512,69 +482,6 @@ class FunctionHost:
             attributes["mesh.workflow_id"] = key[0].id
         job.span = tracing.function(function, job.trace, attributes)
         job.trace = job.span.context
-
-    def _answer(self, job: Job, outcome: bytes) -> None:
-        if job.ended:
-            return
-        job.ended = True
-        if job.unit is not None:
-            self._farewells.ended(job.unit, outcome)
-        took_s, failed = time.monotonic() - job.begun_s, outcome[:3] == codec.FAILURE_PREFIX
-        if job.span is not None:
-            job.span.end(failure_text(outcome) if failed else None)
-        counts = job.function.counts
-        (counts.failed if failed else counts.completed).observe(took_s)
-        if function_endpoint := job.function.endpoint:
-            function_endpoint.note(took_s, failed=failed, outcome=outcome)
-        if job.reply.startswith(WORKFLOW_REPLY):
-            headers = self._outcome_headers % (took_s * 1e3)
-
-            def on_ack(ack: Ack) -> None:
-                if isinstance(ack.error, NotPermitted):
-                    # The server lets us answer what it has seen delivered to us, and after a reconnect it has seen
-                    # nothing. Whoever owns the workflow asks after the call in a second.
-                    self._unrecorded[job.reply] = outcome, headers
-                    self._loop.call_later(UNRECORDED_KEPT_S, self._unrecorded.pop, job.reply, None)
-                    _log.info("the outcome of %s waits for its owner to ask for it: %s", job.reply, ack.error)
-                elif isinstance(ack.error, PayloadTooLarge):
-                    self._outbox.write(job.reply, _too_large(ack.error), headers, lambda _ack: self._forget(job))
-                    return
-                elif ack.error is not None:
-                    _log.error("the outcome of %s is not recorded: %s", job.reply, ack.error, extra=job.about())
-                self._forget(job)
-
-            self._outbox.write(job.reply, outcome, headers, on_ack)
-            # Its place is free: what is still to be done is the server's. It is asked after here until that is done.
-            self._leave(job)
-            return
-        try:
-            try:
-                self._publish_outcome(job, outcome)
-            except PayloadTooLarge as error:
-                self._group.start_soon(self._answer_large, job, outcome, error)
-                return
-        except Disconnected:
-            self._log_unreached(job)
-        self._leave(job)
-        self._forget(job)
-
-    async def _answer_large(self, job: Job, outcome: bytes, refused: PayloadTooLarge) -> None:
-        """Answer whoever waits in an inbox with what is too large for a message."""
-        answer = await self._large.outcome_instead(job, outcome, refused)
-        try:
-            self._publish_outcome(job, answer)
-        except Disconnected:
-            self._log_unreached(job)
-        self._leave(job)
-        self._forget(job)
-
-    @staticmethod
-    def _log_unreached(job: Job) -> None:
-        _log.info("the caller of %s is not reached: the connection is down", job.function.id, extra=job.about())
-
-    def _publish_outcome(self, job: Job, outcome: bytes) -> None:
-        """Answer whoever waits in an inbox. Raises Disconnected, PayloadTooLarge."""
-        self._conn.publish_nowait(job.reply, outcome, context=outcome_context(job.identity))
 
     def _leave(self, job: Job) -> None:
         """A call runs no more: others may have its place."""
@@ -643,15 +550,3 @@ def _places(pool: PoolSpec) -> tuple[int, int]:
     if not pool.size_max:
         return sys.maxsize, pool.buffer or BUFFER_OF_UNLIMITED
     return pool.size_max, pool.buffer or pool.size_max * 64
-
-
-def failure_text(outcome: bytes) -> str:
-    """What a failed outcome says, for people."""
-    try:
-        return str(codec.decode_outcome(outcome)[1])
-    except Undecodable as error:
-        return str(error)
-
-
-def _too_large(error: PayloadTooLarge) -> bytes:
-    return codec.encode_failure(result_too_large(error))

@@ -13,7 +13,8 @@ from node.micro import Endpoint
 from node.telemetry.counts import FunctionCounts
 from node.units.unit import LiveUnit
 
-WORKFLOW_REPLY: Final = "mesh.wf."  # how the reply subject of a workflow's call begins
+# How the reply subject of a workflow's call begins: mesh.wf.<queue>.<id>.ret.<run>.<n>.<attempt>.<fp>.<seen>
+WORKFLOW_REPLY: Final = "mesh.wf."
 
 if TYPE_CHECKING:
     from mesh.tracecontext import TraceContext

@@ -51,10 +51,10 @@ from mesh.subjects import (
     function_request,
     function_stop,
     function_who,
-    stream_name,
     to_intake,
 )
-from node.functions.call_headers import CLAIM_LINE, HEADER_CLAIM, value_of
+from node.functions.call_headers import HEADER_CLAIM, HEADER_RUN_ONCE
+from node.functions.claims import is_claim_named
 from node.workflows.background import insist
 from node.workflows.call_failures import host_lost, nobody_offers, outcome_unknown, timed_out
 from node.workflows.call_options import DEFAULT_CALL_OPTIONS, CallOptions
@@ -76,7 +76,6 @@ NO_HOST_PATIENCE_S: Final = 5.0
 TICK_S: Final = 0.05
 TOGETHER_S: Final = 0.005  # after a takeover: calls that come up within this are asked after together
 ASK_AT_ONCE_MAX: Final = 500
-HEADER_ONCE: Final = "Mesh-Run-Once"
 
 _log = logging.getLogger(__name__)
 
@@ -284,7 +283,7 @@ class Calls:
             return
         headers = trace.headers if trace is not None else {}
         if once:
-            headers[HEADER_ONCE] = "1"
+            headers[HEADER_RUN_ONCE] = "1"
         self._conn.publish_nowait(function_request(op.target), payload, watch.ret, headers or None)
 
     async def _store_arguments(self, watch: Watch, refused: PayloadTooLarge) -> None:
@@ -326,10 +325,7 @@ class Calls:
             try:
                 await self._js.publish(subject, b"", headers={HEADER_CLAIM: mine}, expect_last_subject_seq=0)
             except Conflict:
-                stored = await self._js.get_last(
-                    stream_name(watch.key.queue), watch.key.stored("*", *subject.split(".")[4:]), from_leader=True
-                )
-                return stored is not None and value_of(stored.raw_headers or b"", CLAIM_LINE) == mine
+                return await is_claim_named(self._js, subject, mine)
             return True
 
         try:

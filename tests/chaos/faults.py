@@ -18,6 +18,7 @@ from mesh import codec
 from mesh.events import EndRecord, Event
 from mesh.outbox import Ack, Outbox
 from mesh.subjects import WorkflowKey
+from node.functions.answers import Answers
 from node.functions.host import FunctionHost
 from node.functions.job import Job
 from node.workflows import chain, loading, opening, run, timers
@@ -64,17 +65,17 @@ def _ack_before_write() -> None:
 
 def _outcome_dropped() -> None:
     """A host takes it that what it has sent has arrived: every fifth outcome has not."""
-    answer, numbers = FunctionHost._answer, itertools.count(1)
+    give, numbers = Answers.give, itertools.count(1)
 
-    def forgetful(self: FunctionHost, job: Job, outcome: bytes) -> None:
+    def forgetful(self: Answers, job: Job, outcome: bytes) -> None:
         if next(numbers) % 5 or not job.reply.startswith("mesh.wf."):
-            answer(self, job, outcome)
+            give(self, job, outcome)
         elif not job.ended:
             job.ended = True
             self._leave(job)
             self._forget(job)
 
-    _patch(FunctionHost, "_answer", forgetful)
+    _patch(Answers, "give", forgetful)
 
 
 def _last_outcome_wins() -> None:
