@@ -3,7 +3,7 @@
 local time = require("time")
 
 return function()
-  local short, long = time.after("10ms"), time.after("60ms")
+  local short, long = time.after("10ms"), time.after("1s")
   local r = channel.select{ long:case_receive(), short:case_receive() }
   check.is_true(r.channel == short)
   long:receive()
