@@ -209,7 +209,7 @@ async def test_the_app_of_the_kubernetes_example_runs_as_kubernetes_mounts_it(
         (tmp_path / name).symlink_to(Path("..data") / name)
     async with a_mesh(nats_server().url, tmp_path) as mesh:
         handle = await mesh.client.start("hello:greet", "Ada", host="hello:worker")
-        assert await handle.result(timeout_s=10) == "hello Ada"
+        assert await handle.result(timeout_s=30) == "hello Ada"
 
 
 def test_the_values_of_the_chart_name_the_secrets_of_the_example_and_keep_the_rules_of_the_servers() -> None:

@@ -478,7 +478,7 @@ async def test_the_program_prints_the_url_and_ends_in_good_order(tmp_path: Path,
         assert await find_running(tmp_path) == url
         await store_message(url, "one")
         program.send_signal(how)
-        with anyio.fail_after(10):
+        with anyio.fail_after(40):
             assert await program.wait() == 0
     assert is_gone(server_pid)
     assert "Server Exiting" in (tmp_path / "server.log").read_text()

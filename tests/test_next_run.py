@@ -104,7 +104,7 @@ async def test_workflow_whose_partition_is_lost_while_it_is_read_goes_on_when_th
     app = write_app(tmp_path, workflows={"w": "return function() return 'done' end"})
     async with a_mesh(nats_server().url, app) as m:
         handle = await m.start("w", id="w-1")
-        assert await handle.result(timeout_s=10) == "done"
+        assert await handle.result(timeout_s=30) == "done"
         engine = m.node.engines[QUEUE]
         history, instances = engine._loading._history, engine._instances
         last_run, looked, go_on = history.last_run, Counter[str](), anyio.Event()
@@ -127,7 +127,7 @@ async def test_workflow_whose_partition_is_lost_while_it_is_read_goes_on_when_th
         await wait_until(lambda: owns_everything(m.node))
         go_on.set()
 
-        assert await (await m.start("w", id="w-1")).result(timeout_s=10) == "done"
+        assert await (await m.start("w", id="w-1")).result(timeout_s=30) == "done"
 
 
 COUNTS_DOWN = """

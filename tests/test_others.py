@@ -41,7 +41,7 @@ async def test_a_new_owner_that_says_it_again_to_who_has_ended_on_it_hears_that_
             1, kind, host.pid("t"), "", codec.encode("hello"), options={"topic": "x"} if kind == "send" else {}
         )
         assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
-        assert await handle.result(timeout_s=5) == result
+        assert await handle.result(timeout_s=30) == result
         assert await others.perform(host, key("sender"), 7, op) == codec.encode_success(True)
         ok, failure = codec.decode_outcome(await others.perform(host, key("sender"), 8, op))
         assert (ok, failure.kind) == (False, Kind.NOT_FOUND)

@@ -56,7 +56,7 @@ async def test_two_accounts_with_the_same_names_do_not_meet(nats_server: ServerF
         }
         # What one does to the id that both have does nothing to the other's.
         await orders["acme"].signal("go", "goes")
-        assert await orders["acme"].result(timeout_s=10) == "acme goes"
+        assert await orders["acme"].result(timeout_s=30) == "acme goes"
         alone = await acmes.start("app:order", host=WORKER, id="only-acmes")
         with pytest.raises(MeshError):
             await bobs_client.find("only-acmes")
@@ -74,8 +74,8 @@ async def test_two_accounts_with_the_same_names_do_not_meet(nats_server: ServerF
         await JetStream(bobs_client.conn).purge("WF_orders")
         assert (await alone.describe()).status == "running"
         await alone.signal("go", "on")
-        assert await alone.result(timeout_s=10) == "acme on"
-        assert await (await acmes.start("app:quick", host=WORKER)).result(timeout_s=10) == "acme "
+        assert await alone.result(timeout_s=30) == "acme on"
+        assert await (await acmes.start("app:quick", host=WORKER)).result(timeout_s=30) == "acme "
 
         async def counted(client: mesh.client.Client) -> bool:
             answer = await client.ask("list")
