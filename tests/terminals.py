@@ -8,6 +8,7 @@ with on_terminal("run", str(app), "-x", "app:cli") as terminal:
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -46,6 +47,7 @@ class Terminal:
     def __init__(self, process: subprocess.Popen[bytes], side: int, columns: int = COLUMNS) -> None:
         self.process = process
         self.seen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may come in two pieces
         self._side = side
         self._columns = columns
         self._read_to = 0
@@ -89,7 +91,10 @@ class Terminal:
             data = os.read(self._side, 65536) if ready else b""
         except OSError:  # how Linux says that the other side is closed
             data = b""
-        self.seen += data.decode("utf-8", "replace").replace("\r\n", "\n")
+        text = self._decoder.decode(data)
+        if self.seen.endswith("\r") and text.startswith("\n"):  # and so may the end of a line
+            self.seen = self.seen[:-1]
+        self.seen += text.replace("\r\n", "\n")
         return bool(data)
 
 
