@@ -3,66 +3,77 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import anyio
 import pytest
 
 from node.service_manager import ServiceManager
 from tests.apps import write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
+from tests.waiting import wait_until
 
 UNITS = Path(__file__).parent.parent / "deploy" / "systemd"
 
 
-@pytest.fixture
-def told(tmp_path: Path) -> socket.socket:
-    """The socket of a service manager."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    listening.bind(str(tmp_path / "notify"))
-    listening.settimeout(10)
-    return listening
+@contextmanager
+def a_service_manager(address: Path) -> Iterator[list[dict[str, str]]]:
+    """Listen at an address; what was said so far. Read at once: ten messages wait, and the next one is lost."""
+    said: list[dict[str, str]] = []
+    over = threading.Event()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(address))
+        listening.settimeout(0.05)
+
+        def listen() -> None:
+            while True:
+                try:
+                    said.append(variables(listening.recv(4096)))
+                except TimeoutError:
+                    if over.is_set():
+                        return
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield said
+        finally:
+            over.set()
+            thread.join()
 
 
 def variables(message: bytes) -> dict[str, str]:
     return dict(line.split("=", 1) for line in message.decode().splitlines())
 
 
-async def test_a_node_says_that_it_is_ready_alive_and_leaving(
-    nats_server: ServerFactory, told: socket.socket, tmp_path: Path
-) -> None:
+async def test_a_node_says_that_it_is_ready_alive_and_leaving(nats_server: ServerFactory, tmp_path: Path) -> None:
     app = write_app(tmp_path / "app", functions={"hello": "return function() return 'hello' end"})
-    environ = {"NOTIFY_SOCKET": told.getsockname(), "WATCHDOG_USEC": "100000"}
-    async with a_node(app, nats_server().url, node_id="a", environ=environ) as node:
-        ready = variables(await anyio.to_thread.run_sync(told.recv, 4096))
-        assert ready == {"READY": "1", "STATUS": "node a, queues orders"}
-        for _ in range(3):
-            assert variables(await anyio.to_thread.run_sync(told.recv, 4096)) == {"WATCHDOG": "1"}
-        assert await node.terminate() == 0
-    told.setblocking(False)
-    rest = []
-    while True:
-        try:
-            rest.append(variables(told.recv(4096)))
-        except BlockingIOError:
-            break
-    assert [message for message in rest if "WATCHDOG" not in message] == [
+    environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000"}
+    with a_service_manager(tmp_path / "notify") as said:
+        async with a_node(app, nats_server().url, node_id="a", environ=environ) as node:
+            await wait_until(lambda: len(said) > 3)
+            assert await node.terminate() == 0
+    assert said[:4] == [{"READY": "1", "STATUS": "node a, queues orders"}, *[{"WATCHDOG": "1"}] * 3]
+    assert [message for message in said[4:] if "WATCHDOG" not in message] == [
         {"STOPPING": "1", "STATUS": "leaving the mesh"}
     ]
-    told.close()
 
 
 def test_a_socket_may_be_abstract() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(b"\0mesh-test-notify")
+        name = f"mesh-test-notify-{os.getpid()}"  # all of the machine share these names
+        listening.bind(f"\0{name}")
         listening.settimeout(5)
-        ServiceManager({"NOTIFY_SOCKET": "@mesh-test-notify"}).ready("up")
+        ServiceManager({"NOTIFY_SOCKET": f"@{name}"}).ready("up")
         assert variables(listening.recv(4096)) == {"READY": "1", "STATUS": "up"}
 
 
