@@ -105,7 +105,7 @@ class NatsCli:
 
     @asynccontextmanager
     async def watching(self, *arguments: str) -> AsyncIterator[Watched]:
-        """Collect what `nats sub` prints while the block runs; it listens when the block starts."""
+        """Collect what `nats sub` prints while the block runs; it is about to listen when the block starts."""
         watched = Watched()
         process = await anyio.open_process(
             [*self._prefix, "sub", *arguments],
@@ -167,6 +167,13 @@ async def test_nats_sub_shows_the_life_of_a_workflow(nats_server: ServerFactory,
     app = write_app(tmp_path, workflows={"wf": source}, functions={"double": "return function(n) return 2 * n end"})
     url = nats_server().url
     async with a_mesh(url, app) as mesh, NatsCli(url).watching("mesh.wf.>", "--subjects-only") as watched:
+
+        async def it_listens() -> bool:  # it says so before it does
+            mesh.client.conn.publish_nowait("mesh.wf.probe", b"")
+            await mesh.client.conn.flush()
+            return "mesh.wf.probe" in watched.text
+
+        await wait_until_async(it_listens)
         handle = await mesh.start("wf", 21, id="order-1")
         assert await handle.result(timeout_s=TIMEOUT_S) == 42
         run = handle.run
