@@ -19,12 +19,13 @@ from tests.cluster import Finished, a_node, mesh_command, plain_environment
 from tests.conftest import ServerFactory
 from tests.servers import tied_to_us
 from tests.terminals import CTRL_C, CTRL_D, on_terminal
+from tests.waiting import wait_until_async
 
 REGISTRY = """\
 version: "1.0"
 namespace: app
 entries:
-  - {name: terminal, kind: terminal.host, lifecycle: {stop_timeout: 300ms}}
+  - {name: terminal, kind: terminal.host, lifecycle: {stop_timeout: 20s}}
   - {name: cli, kind: process.lua, source: file://cli.lua, modules: [io, time, funcs]}
   - {name: broken, kind: process.lua, source: "error('no such luck')"}
   - {name: double, kind: function.lua, source: "return {main = function(n) return n * 2 end}", method: main}
@@ -220,7 +221,7 @@ async def test_what_cannot_be_run_is_said_in_one_line_with_the_way_out(app: Path
 
 
 async def test_the_host_is_chosen_when_there_are_several_and_built_in_when_there_is_none(app: Path) -> None:
-    one = "  - {name: terminal, kind: terminal.host, lifecycle: {stop_timeout: 300ms}}\n"
+    one = "  - {name: terminal, kind: terminal.host, lifecycle: {stop_timeout: 20s}}\n"
     write_files(app, {"_index.yaml": REGISTRY + one.replace("terminal,", "screen,")})
     done = await run(app, "args")
     assert sentence(done) == "the app has several terminal hosts: choose one with --host, from app:screen, app:terminal"
@@ -280,6 +281,7 @@ def test_ctrl_c_ends_the_wait_for_a_line(app: Path) -> None:
 
 
 def test_a_program_that_does_not_stop_in_time_is_killed(app: Path) -> None:
+    write_files(app, {"_index.yaml": REGISTRY.replace("stop_timeout: 20s", "stop_timeout: 300ms")})
     with on_terminal("run", str(app), "-x", "app:cli", "sleeps", directory=app.parent) as terminal:
         terminal.expect("ready")
         terminal.type(CTRL_C)
@@ -288,7 +290,7 @@ def test_a_program_that_does_not_stop_in_time_is_killed(app: Path) -> None:
 
 
 def test_a_second_ctrl_c_does_not_wait_for_that(app: Path) -> None:
-    registry = REGISTRY.replace("stop_timeout: 300ms", "stop_timeout: 1h")
+    registry = REGISTRY.replace("stop_timeout: 20s", "stop_timeout: 1h")
     write_files(app, {"_index.yaml": registry})
     with on_terminal("run", str(app), "-x", "app:cli", "sleeps", directory=app.parent) as terminal:
         terminal.expect("ready")
@@ -376,6 +378,14 @@ async def test_nodes_shows_processes_and_services(nats_server: ServerFactory, tm
     app = an_app_of_services(tmp_path, BROKEN % ", startup: optional")
     url = nats_server().url
     async with a_node(app, url, node_id="a"):
+
+        async def are_up() -> bool:
+            [record] = (await mesh_command("nodes", "--json", url=url)).records()
+            running = [service["id"] for service in record["services"] if service["state"] == "Running"]
+            errors = [service["id"] for service in record["services"] if service.get("last_error")]
+            return (running, errors) == (["app:a", "app:b", "app:c"], ["app:d"])
+
+        await wait_until_async(are_up)
         table = (await mesh_command("nodes", url=url)).out.splitlines()
         columns = dict(zip(table[0].split(), table[1].split(), strict=True))
         assert (columns["PROCESSES"], columns["SERVICES"]) == ("3", "3/4")
