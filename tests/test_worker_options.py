@@ -76,7 +76,7 @@ async def note(i: int) -> int:
 
 async def nap(i: int) -> int:
     """Take a while."""
-    await anyio.sleep(0.8)
+    await anyio.sleep(0.5)
     return i
 
 
@@ -154,10 +154,11 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_its_worker_takes_no_p
 ) -> None:
     source = """
     return function()
+      local inbox = process.inbox()
       local first, second = funcs.async("app:a", 1), funcs.async("app:a", 2)
-      time.sleep("100ms")
+      inbox:receive()
       second:cancel()
-      process.inbox():receive()
+      inbox:receive()
       return first:channel():receive():data(), funcs.call("app:a", 3)
     end"""
     app = write_app(
@@ -167,6 +168,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_its_worker_takes_no_p
     async with a_mesh(nats_server().url, app) as mesh:
         handle = await mesh.start("wf")
         await wait_until(lambda: waits(mesh.node, "a") == 1)
+        await handle.signal("cancel")
         await wait_until(lambda: waits(mesh.node, "a") == 0)
         assert seen.inside == 1
         seen.go_on.set()
@@ -182,9 +184,9 @@ async def test_the_time_an_attempt_may_take_begins_when_its_worker_lets_it(
     source = """
     return function()
       local sum, futures = 0, {}
-      local limited = funcs.new():with_options{ start_to_close_timeout = "1500ms", retry_policy = { maximum_attempts = 1 } }
-      for i = 1, 3 do futures[i] = limited:async("app:a", i) end
-      for i = 1, 3 do
+      local limited = funcs.new():with_options{ start_to_close_timeout = "2s", retry_policy = { maximum_attempts = 1 } }
+      for i = 1, 5 do futures[i] = limited:async("app:a", i) end
+      for i = 1, 5 do
         futures[i]:channel():receive()
         local p, err = futures[i]:result()
         if err then return tostring(err) end
@@ -197,7 +199,8 @@ async def test_the_time_an_attempt_may_take_begins_when_its_worker_lets_it(
         worker_options={"max_concurrent_activity_execution_size": 1},
     )  # fmt: skip
     async with a_mesh(nats_server().url, app) as mesh:
-        assert await mesh.run("wf") == 6
+        # All five take longer than one may, and each a quarter of that.
+        assert await mesh.run("wf") == 15
 
 
 # -- how many a second ---------------------------------------------------------------------------------------------
@@ -214,10 +217,17 @@ async def test_a_worker_begins_no_more_activities_in_a_second_than_it_may(
         assert await mesh.run("wf", 14, "app:a", "app:b") == 105
         # 2 begin together, as after every pause, the others 50 ms apart.
         assert seen.begun_s[-1] - seen.begun_s[0] >= 11 / 20
-        begun = time.monotonic()
-        for i in range(10):
-            assert await mesh.client.call("app:a", i) == i
-        assert time.monotonic() - begun < 0.4, "calls that are no workflow's do not wait"
+        # Calls that are no workflow's do not wait: a hundred would take nearly five seconds. A machine that does other
+        # things makes them slower, never quicker.
+        took_s = []
+        for _ in range(3):
+            begun = time.monotonic()
+            for i in range(100):
+                assert await mesh.client.call("app:a", i) == i
+            took_s.append(time.monotonic() - begun)
+            if took_s[-1] < 2:
+                break
+        assert min(took_s) < 2
 
 
 async def test_the_rate_of_a_queue_is_shared_between_the_nodes_and_falls_to_those_that_are_left(
@@ -300,7 +310,7 @@ async def test_a_quiet_run_leaves_the_memory_when_its_worker_says_and_its_replay
         handle = await mesh.start("wf")
         await wait_until(lambda: caplog.text.count("well begun") == 1)
         # By default it would stay for 5 s.
-        await wait_until(lambda: mesh.statistics()["resident"] == 0, timeout_s=3)
+        await wait_until(lambda: mesh.statistics()["resident"] == 0, timeout_s=4.5)
         await handle.signal("go", "on")
         assert await handle.result(timeout_s=20) == "on"
         assert caplog.text.count("well begun") == lines
