@@ -313,7 +313,7 @@ async def test_auto_ack_settles_before_the_handler_runs(
         await n.consume("app:undertaker")
         await wait_until(lambda: len(n.seen) >= 2)
         assert n.seen[:2] == ["x", "Invalid"]
-        assert await n.is_empty()
+        await wait_until_async(n.is_empty)  # the server handles acknowledgements when it comes to it
 
 
 async def test_a_full_queue_refuses_what_is_new(nats_server: ServerFactory, tmp_path: Path, driver: str) -> None:
@@ -491,7 +491,7 @@ async def test_a_message_whose_node_was_killed_comes_to_another_node(
 ) -> None:
     """While the node lives it says that it works on the message, for longer than ack_wait; then that ends."""
     server = nats_server()
-    async with node(server, tmp_path, "jetstream", node_id="n2", ack_wait="400ms") as survivor:
+    async with node(server, tmp_path, "jetstream", node_id="n2", ack_wait="1500ms") as survivor:
         command = tied_to_us(sys.executable, "-m", "tests.queue_victim", server.url, str(tmp_path))
         async with await anyio.open_process(command, cwd=Path(__file__).parent.parent, stderr=None) as victim:
             try:
@@ -503,8 +503,7 @@ async def test_a_message_whose_node_was_killed_comes_to_another_node(
                         said += await victim.stdout.receive()
                 assert said == b"got job\n"
                 await survivor.consume()
-                with anyio.move_on_after(1.0):
-                    await wait_until(lambda: survivor.seen, 2.0)
+                await anyio.sleep(2.5)
                 assert survivor.seen == []
             finally:
                 victim.kill()
@@ -538,13 +537,13 @@ async def test_consuming_goes_on_after_the_server_was_killed(nats_server: Server
         await n.publish("before")
         await wait_until_async(n.is_empty)
         server.restart()
-        await wait_until(lambda: n.conn.is_connected, 10.0)
+        await wait_until(lambda: n.conn.is_connected)
 
         async def published() -> bool:
             return await n.publish("after") is True
 
-        await wait_until_async(published, 10.0)
-        await wait_until(lambda: "after" in n.seen, 10.0)
+        await wait_until_async(published)
+        await wait_until(lambda: "after" in n.seen)
         await wait_until_async(n.is_empty)
 
 
@@ -555,7 +554,7 @@ async def test_consuming_goes_on_after_the_stream_was_deleted(nats_server: Serve
         await wait_until_async(n.is_empty)
         await JetStream(n.conn).delete_stream("MQ_app=3Atasks")
         assert await n.publish(2) is True
-        await wait_until(lambda: n.seen == [1, 2], 10.0)
+        await wait_until(lambda: n.seen == [1, 2])
 
 
 async def test_two_nodes_share_the_messages_of_a_jetstream_queue(nats_server: ServerFactory, tmp_path: Path) -> None:
