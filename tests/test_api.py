@@ -33,7 +33,7 @@ WORKFLOWS = {
 FUNCTIONS = {
     "upper": {"kind": "function.lua", "source": "return {main = function(x) return string.upper(x) end}"},
     "refuses": {"kind": "function.lua", "source": "return {main = function() return nil, 'not today' end}"},
-    "slow": {"kind": "function.lua", "source": "return {main = function() time.sleep('3s') end}"},
+    "slow": {"kind": "function.lua", "source": "return {main = function() time.sleep('60s') end}"},
 }
 
 
@@ -96,9 +96,11 @@ async def test_workflows_are_started_signalled_and_waited_for(nats_server: Serve
             mesh, "start",
             {"workflow": "app:waits", "id": "w", "host": WORKER, "memo": {"a": 1}, "attrs": {"customer": "c-1"}},
         )  # fmt: skip
+        waiting: list[Any] = []
+        while not waiting:  # its owner hears of the start after it was stored
+            waiting = (await told(mesh, "describe", {"id": "w"}))["waiting"]
         late = await ask(mesh, "result", {"id": "w", "timeout": "100ms"})
         assert (late.code, late.body["error"]["kind"]) == (408, "still-running")
-        waiting = (await told(mesh, "describe", {"id": "w"}))["waiting"]
         assert [(item["n"], item["kind"], item["due"][:4] >= "2026") for item in waiting] == [(1, "timer", True)]
         assert late.body["error"]["state"] == {
             "id": "w", "queue": QUEUE, "run": waits["run"], "status": "running", "waiting": waiting,
@@ -175,7 +177,8 @@ async def test_workflows_are_started_signalled_and_waited_for(nats_server: Serve
         assert (await refused(mesh, "processes", {"node": "b"}))[:2] == (404, "unknown-node")
 
         async def all_is_listed() -> bool:
-            return len((await told(mesh, "list", {"queue": QUEUE}))["workflows"]) == 4
+            listed = (await told(mesh, "list", {"queue": QUEUE}))["workflows"]
+            return [w["status"] == "running" for w in listed] == [False] * 4
 
         await wait_until_async(all_is_listed)
         page = await told(mesh, "list", {"status": ["terminated", "failed"], "where": 'attrs.customer = "c-1"'})

@@ -132,6 +132,14 @@ async def kept_outside(mesh: Mesh) -> list[str]:
     return sorted(message.subject.split(".")[5] for message in messages if is_reference(message.data))
 
 
+async def is_left_empty(mesh: Mesh, stream: str) -> bool:
+    return (await mesh.client.js.stream_info(stream)).messages == 0
+
+
+async def is_kept_outside(mesh: Mesh, expected: list[str]) -> bool:
+    return await kept_outside(mesh) == expected
+
+
 def the_retention(mesh: Mesh) -> Retention:
     """One that removes whatever has ended."""
     return Retention(
@@ -153,8 +161,9 @@ async def test_payloads_of_every_kind_go_through_the_object_store_and_come_back(
     async with a_mesh(server.url, app) as mesh:
         handle = await mesh.start("everything", TEXT, id="one")
         await handle.signal("data", TEXT + "ss")
-        await wait_until_async(lambda: has(mesh, "one", "exit"), TIMEOUT_S)
-        assert await kept_outside(mesh) == ["end", "exit", "ret", "signal", "start", "start"]
+        # A child tells its parent before it records its end.
+        stored_now = ["end", "exit", "ret", "signal", "start", "start"]
+        await wait_until_async(lambda: is_kept_outside(mesh, stored_now), TIMEOUT_S)
         child = [part for part in await stored(mesh) if not part.startswith("one ")]
         assert [part.split(" ")[1] for part in child] == ["end", "start"]
         await wait_until_async(lambda: is_stored(mesh, *child, "one exit", "one ret", "one signal", "one start"))
@@ -372,7 +381,8 @@ async def test_three_servers_keep_three_copies_and_lose_nothing_with_one(
         for value in (TEXT, "stop"):
             await wait_until_async(lambda value=value: is_sent(handle, value), 60.0)  # type: ignore[misc]
         assert (await handle.result(timeout_s=60.0))[:3] == [BIG, BIG, BIG]
-        assert await stored(mesh) == ["one signal", "one signal", "one start"]
+        # Whoever sends a signal again, not knowing whether it was stored, has an object for each time.
+        assert set(await stored(mesh)) == {"one signal", "one start"}
 
 
 async def test_calls_that_no_workflow_makes_may_be_large_and_leave_nothing(
@@ -388,9 +398,10 @@ async def test_calls_that_no_workflow_makes_may_be_large_and_leave_nothing(
         assert await client.call("app:relay", TEXT) == TEXT + "1"
         with pytest.raises(FunctionFailed, match=r"Internal: .*xxx"):
             await client.call("app:fail", TEXT)
+        await wait_until_async(lambda: is_left_empty(mesh, "OBJ_mesh"))
         used = await mesh.client.js.stream_info("OBJ_mesh")
         assert used.last_seq > 30
-        assert (used.messages, used.config["max_age"]) == (0, 3600 * 10**9)
+        assert used.config["max_age"] == 3600 * 10**9
     async with a_mesh(nats_server(config=SMALL).url, an_app(tmp_path / "plain")) as mesh:
         assert await mesh.client.call("app:relay", TEXT) == TEXT + "1"
 

@@ -287,8 +287,12 @@ async def test_a_reset_run_outlives_its_node_and_keeps_the_time_of_what_it_was_w
 
         await wait_until_async(has_called)
         subject = f"mesh.at.{QUEUE}.*.n.{done.run}.1"
-        timers = await mesh.client.js.multi_last("WF_orders", [subject])
-        assert [t.raw_headers is not None and b"Nats-Schedule" in t.raw_headers for t in timers] == [True]
+
+        async def is_set() -> bool:
+            timers = await mesh.client.js.multi_last("WF_orders", [subject])
+            return [t.raw_headers is not None and b"Nats-Schedule" in t.raw_headers for t in timers] == [True]
+
+        await wait_until_async(is_set)
         waiting = (await handle.describe()).detail["waiting"]
         assert [item["due_ns"] for item in waiting if item["kind"] == "timer"] == [began_ns + 3600 * 10**9]
     async with a_mesh(url, code) as mesh:
@@ -361,7 +365,7 @@ async def test_the_command_says_what_it_did_and_what_may_be_asked_next(
 
 async def test_a_workflow_whose_time_was_up_has_its_time_anew(nats_server: ServerFactory, tmp_path: Path) -> None:
     async with a_mesh(nats_server().url, app(tmp_path, "app", waits=WAITS)) as mesh:
-        handle = await mesh.start("waits", id="w", run_timeout_s=0.6)
+        handle = await mesh.start("waits", id="w", run_timeout_s=1.5)
         assert (await mesh.failed(handle)).status == "timed-out"
         with pytest.raises(NoSuchEvent, match=r"choose one from 1 to 1; event 2 has ended the run \(timeout\)"):
             await handle.reset(2)
