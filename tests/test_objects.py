@@ -131,7 +131,6 @@ async def test_what_a_cluster_calls_missing_is_asked_for_again(
             self.answers -= 1
             return {subject: count - 1 for subject, count in counts.items()}
 
-    monkeypatch.setattr(mesh.objects, "MISSING_S", 0.5)
     async with objects(nats_server()) as (js, store):
         data = os.urandom(2 * CHUNK_BYTES)
         whole = await store.put(QUEUE, "order-1", "ret", data)
@@ -140,6 +139,7 @@ async def test_what_a_cluster_calls_missing_is_asked_for_again(
         assert await asked.objects.get(QUEUE, whole) == data
         assert asked.answers == 0
         asked.answers = 1000
+        monkeypatch.setattr(mesh.objects, "MISSING_S", 0.5)
         with pytest.raises(ObjectMissing, match="1 of 2 chunks"):
             await asked.objects.get(QUEUE, whole)
 
