@@ -131,10 +131,10 @@ class _Round:
         begun = await mark(mesh.client)
         await start_many(mesh.client, "bench:paced", [STEPS_MAX, f"{self._plan.pace_ms}ms"], self._ids)
         await anyio.sleep(self._plan.under_way_s)
+        await self._wait_all_step(begun)
         victim = list(mesh.nodes.values())[self._number % len(mesh.nodes)]
         partitions = owners.of(victim.id)
         before = await self._steps(begun)
-        self._check_all_step(before)
         expected = {step.workflow for step in before if step.partition in partitions}
         # The server's clock is this machine's, too.
         lost_ns = time.time_ns()
@@ -182,12 +182,15 @@ class _Round:
             steps.append(Step(parts[4], int(parts[3]), int(parts[7]), int(parts[8]), succeeded, message.timestamp_ns))
         return steps
 
-    def _check_all_step(self, steps: list[Step]) -> None:
-        lazy = set(self._ids) - {step.workflow for step in steps}
-        if lazy:
-            raise BenchFailed(
-                f"{len(lazy)} of {len(self._ids)} workflows have not done a step within {self._plan.under_way_s:g} s"
-            )
+    async def _wait_all_step(self, begun: Mark) -> None:
+        """Only of a workflow that steps can be said how soon it goes on."""
+        deadline = anyio.current_time() + TIMEOUT_S
+        while lazy := set(self._ids) - {step.workflow for step in await self._steps(begun)}:
+            if anyio.current_time() > deadline:
+                raise BenchFailed(
+                    f"{len(lazy)} of {len(self._ids)} workflows have not done a step within {TIMEOUT_S:g} s"
+                )
+            await anyio.sleep(0.2)
 
     async def _end_workflows(self) -> None:
         async with ends(self._mesh.client) as heard, Outbox(self._mesh.client.conn) as outbox:

@@ -173,9 +173,14 @@ class SleepersBench:
         del self._mesh.nodes[old.id]
         self._add("takeover_ms", await self._wake_ms(self._draw(looks.struck)))
         await old.wait()
-        status = await self._mesh.status(fresh.id)
-        if status is None or status["partitions"] != PARTITIONS_DEFAULT:
-            raise BenchFailed(f"node {fresh.id} has not taken everything over: {status}")
+        # Those that were woken are at home again; the other partitions of the killed node may still be on their way.
+        status: dict[str, Any] | None = None
+        with anyio.move_on_after(WAKE_S):
+            while status is None or status["partitions"] != PARTITIONS_DEFAULT:
+                status = await self._mesh.status(fresh.id)
+                await anyio.sleep(0.1)
+            return
+        raise BenchFailed(f"node {fresh.id} has not taken everything over: {status}")
 
     async def _fresh_node(self, *, wait: bool = True) -> NodeProcess:
         node_id = f"sleep-{next(self._names)}"

@@ -382,12 +382,13 @@ class TestPeers:
     """The workload that all engines get runs here with the one engine that needs no installing: ours."""
 
     @pytest.mark.slow
+    @pytest.mark.timeout(180)
     async def test_our_own_variant_gives_every_figure(self) -> None:
         """The driver checks each result; a killed node's workflows all go on."""
         (variant,) = (v for v in VARIANTS if v.name == "moonmesh-relaxed")
         results = Results("peers", {}, FACTS)
         sizes = measuring.Sizes(
-            concurrency=3, warm_up_s=0.1, duration_s=0.5, sequential_steps=10, starts=3, signals=2
+            concurrency=3, warm_up_s=0.1, duration_s=1.5, sequential_steps=10, starts=3, signals=2
         )  # fmt: skip
         plan = measuring.Failover(paced=6, pace_ms=50, under_way_steps=3)
         await measuring.measure([variant], sizes, plan, results, lambda _text: None)
@@ -427,7 +428,7 @@ class TestMeasuring:
         plan = Plan(
             setups=[Setup(1, 1, "relaxed"), Setup(2, 3, "always")], sizes=sizes, timers=20,
             failovers=[(Setup(2), FailoverPlan(kills=1, open=12, pace_ms=20, under_way_s=0.5, observe_s=1.0))], asleep=30, residents=20,
-            looks=Looks(woken=3, steps=5, struck=4, settle_s=0.5, rest_s=0.1),
+            looks=Looks(woken=3, steps=5, struck=4, idle_s=60, settle_s=0.5, rest_s=0.1),
         )  # fmt: skip
         results = Results("suite", {}, FACTS)
         # Side by side, as most of the time goes by in waiting.
