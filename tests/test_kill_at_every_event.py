@@ -36,6 +36,7 @@ class Order:
         self.kill_at = ""
         self.kill_host = False
         self.killed = ""
+        self._struck = False
         self._child_ended = anyio.Event()
 
     async def run(self) -> dict[str, Any]:
@@ -66,9 +67,19 @@ class Order:
             self.labels.append(label)
         if label.startswith("exit"):
             self._child_ended.set()
-        if label == self.kill_at and not self.killed:
+        if label == self.kill_at and not self._struck:
+            self._struck = True
             self.killed = seen.event.data.decode() if self.kill_host else self.fleet.watch.owners[seen.partition]
-            self.fleet.kill(self.killed)
+            if self.killed in self.fleet.nodes:
+                self.fleet.kill(self.killed)
+            else:  # a partition between two owners, whose event came from outside: whoever takes it over
+                self.fleet.tasks.start_soon(self._kill_next_owner, seen.partition)
+
+    async def _kill_next_owner(self, partition: int) -> None:
+        owners = self.fleet.watch.owners
+        await wait_until(lambda: owners[partition] in self.fleet.nodes)
+        self.killed = owners[partition]
+        self.fleet.kill(self.killed)
 
     async def _check(self, run: int, result: dict[str, Any]) -> None:
         """The history is sound, and the functions did what the result says, with the key it says."""
