@@ -31,7 +31,7 @@ from tests.waiting import wait_until
 
 QUEUE = "orders"
 WORKER = "app:worker"
-TIMEOUT_S = 20.0
+TIMEOUT_S = 30.0
 # Fewer than by default: a test has a handful of workflows, and each partition costs a claim and a consumer at the start.
 PARTITIONS = 4
 WORKFLOW_MODULES = ("funcs", "time", "uuid", "workflow", "json", "ctx", "errors", "payload", "base64")

@@ -30,14 +30,18 @@ from mesh.groups import unwrapped
 
 START_TIMEOUT_S = 45.0  # a machine with much else to do, and nothing compiled yet
 STOP_TIMEOUT_S = 20.0
+# How long a command waits for answers of the mesh: on a machine with much else to do they may take longer than a person
+# should have to wait.
+ANSWER_TIMEOUT = "20s"
 PROJECT = Path(__file__).parent.parent
 
 
 def plain_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without anything that says where a mesh is, so that no test reaches one by accident."""
+    """The environment without anything that says where a mesh is, so that no test reaches one by accident; and patient."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("NATS_", "MESH_"))}
     path = os.pathsep.join(part for part in (str(PROJECT), kept.get("PYTHONPATH", "")) if part)
-    return kept | {"XDG_CONFIG_HOME": "/nonexistent", "PYTHONPATH": path} | dict(extra or {})
+    ours = {"XDG_CONFIG_HOME": "/nonexistent", "PYTHONPATH": path, "NATS_TIMEOUT": ANSWER_TIMEOUT}
+    return kept | ours | dict(extra or {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ import anyio.to_thread
 from click.testing import CliRunner
 
 from node.cli import main
-from tests.cluster import Finished
+from tests.cluster import ANSWER_TIMEOUT, Finished
 
 
 async def typed(*arguments: str, url: str | None = None, stdin: str = "", directory: Path | None = None) -> Finished:
     """Run `mesh` with these arguments in a thread with its own event loop. url: put into NATS_URL."""
     plain = dict.fromkeys(name for name in os.environ if name.startswith(("NATS_", "MESH_")))
-    env = {**plain, "XDG_CONFIG_HOME": "/nonexistent", "NATS_URL": url}
+    env = {**plain, "XDG_CONFIG_HOME": "/nonexistent", "NATS_TIMEOUT": ANSWER_TIMEOUT, "NATS_URL": url}
 
     def run() -> Finished:
         status: str | int | None = 0

@@ -33,7 +33,7 @@ from tests.apps import Mesh
 from tests.cluster import mesh_command
 
 _ENTRY_KINDS: Final = {"terminal": "process"}
-EXAMPLE_TIMEOUT_S: Final = 10.0
+EXAMPLE_TIMEOUT_S: Final = 30.0
 WEB_SERVER: Final = "http://shop.example"
 
 _BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^>]+?) -->\n)?^```lua\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)

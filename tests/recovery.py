@@ -212,7 +212,7 @@ class Fleet:
         node.kill()
         return node
 
-    async def settled(self, timeout_s: float = 20.0) -> None:
+    async def settled(self, timeout_s: float = 30.0) -> None:
         """Wait until exactly the living nodes own everything."""
         await wait_until(lambda: self.watch.is_settled(self.nodes), timeout_s)
 

@@ -26,7 +26,7 @@ from tests.ports import free_ports
 from tests.servers import nats_server_binary, tied_to_us
 
 SHIPPED = Path(__file__).parent.parent / "deploy" / "nats"
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 40.0
 HASH_ROUNDS = 4  # the least there is: each connection costs the server one
 
 

@@ -35,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         path = self.path.partition("?")[0]
         if path == "/slow":
-            self.server.released.wait(10)
+            self.server.released.wait(30)
         if path == "/meet":
             self.server.meeting.wait()
         if path == "/loop":
@@ -83,7 +83,7 @@ class WebServer(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.released = threading.Event()
-        self.meeting = threading.Barrier(3, timeout=10)
+        self.meeting = threading.Barrier(3, timeout=30)
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, *_args: object) -> None: ...
