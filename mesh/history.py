@@ -17,7 +17,7 @@ an event of the kind `unreadable` then, and whoever runs the workflow goes no fu
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -238,8 +238,43 @@ class History:
             messages, counts, unreadable = await self._last_of_each(key.stored(partition, ">"), at_least)
         except ServerRefused:
             return None
-        if unreadable:
-            return None
+        return await self._as_only_run(messages, counts) if not unreadable else None
+
+    async def only_runs(
+        self, keys: Sequence[WorkflowKey], partition: int, at_least: int | None = None
+    ) -> dict[WorkflowKey, tuple[OpenRun, list[Event]]]:
+        """The same of several workflows of a partition: those that can be read together, which nearly all can.
+
+        The others are missing: ask for each of them by itself. No more than one page of an answer is read at a time.
+        """
+        if not keys:
+            return {}
+        everything = [key.stored(partition, ">") for key in keys]
+        messages = await self._js.multi_last_at_once(self.stream, everything, at_least=at_least)
+        if messages is None:
+            half = len(keys) // 2
+            parts = [part for part in (keys[:half], keys[half:]) if half and part]
+            return {
+                key: run for part in parts for key, run in (await self.only_runs(part, partition, at_least)).items()
+            }
+        of_each: defaultdict[str, list[StoredMessage]] = defaultdict(list)
+        for message in messages:
+            of_each[message.subject.split(".", 5)[4]].append(message)
+        found = {}
+        counted = await self._js.counts_of_each(self.stream, everything)
+        for key, subjects, all_counts in zip(keys, everything, counted, strict=True):
+            own = of_each[subjects.split(".", 5)[4]]
+            counts = _nameable(all_counts)
+            if counts.keys() <= {message.subject for message in own}:
+                run = await self._as_only_run(own, counts)
+                if run is not None:
+                    found[key] = run
+        return found
+
+    async def _as_only_run(
+        self, messages: list[StoredMessage], counts: Mapping[str, int]
+    ) -> tuple[OpenRun, list[Event]] | None:
+        """The open run in the last messages of all subjects of a workflow, None when there may be more than one."""
         kinds = [message.subject.split(".", 6)[5] for message in messages]
         if kinds.count("start") != 1 or "end" in kinds:
             return None
@@ -307,8 +342,7 @@ class History:
 
     async def _nameable(self, everything: str) -> dict[str, int]:
         """How many messages each subject has; without those that are no events because of their subject."""
-        counts = await self._js.subject_counts(self.stream, everything)
-        return {subject: count for subject, count in counts.items() if can_be_named(subject)}
+        return _nameable(await self._js.subject_counts(self.stream, everything))
 
     async def _one_by_one(self, subjects: Iterable[str]) -> tuple[list[StoredMessage], list[str]]:
         """The last messages of subjects that the leader counts, and the subjects of which it cannot read it."""
@@ -353,6 +387,12 @@ class History:
             _, kind, *args = message.subject.split(".")[4:]
             if count == 1:
                 found.append(message)
+            elif kind in _EVERY_ONE and count == 2:
+                # The last one is here, and the first one is found through the index. A walk from one to the other would
+                # look at all that was stored between them: a write that is repeated comes thousands of messages later
+                # where very much is going on, and then there are very many of them.
+                earliest = await self._js.get_next(self.stream, first, message.subject)
+                found += [message] if earliest is None or earliest.seq >= message.seq else [earliest, message]
             elif kind in _EVERY_ONE:
                 # More than were counted, if there is news: what is beyond the horizon is left out below.
                 found += await self._js.batch_get(self.stream, from_seq=first, subject_filter=message.subject)
@@ -392,6 +432,10 @@ class History:
         if len(self._partitions) > PARTITIONS_CACHED_MAX:
             self._partitions.popitem(last=False)
         return partition
+
+
+def _nameable(counts: Mapping[str, int]) -> dict[str, int]:
+    return {subject: count for subject, count in counts.items() if can_be_named(subject)}
 
 
 def _events(messages: Iterable[StoredMessage]) -> list[Event]:

@@ -9,10 +9,11 @@ Not here: publishing, subscriptions and the connection that they go over (`mesh.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from mesh.errors import MeshError, NoResponders, NotPermitted, RequestTimeout
@@ -128,6 +129,36 @@ class Requests(ABC):
             return await self._within(timeout_s, answer, subject)
         finally:
             self.forget(token)
+
+    async def request_each(self, subject: str, payloads: Sequence[bytes], *, timeout_s: float) -> list[Reply]:
+        """Send requests side by side to one subject and return the first reply to each, in the order of the requests.
+
+        For what a server of NATS answers: nothing is opened. Raises as `request` does, when one of them does.
+        """
+        replies: dict[int, Reply] = {}
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def take(number: int, data: bytes, raw_headers: bytes | None) -> None:
+            if done.done():
+                return
+            if is_no_responders(data, raw_headers):
+                done.set_exception(NoResponders(subject))
+                return
+            replies.setdefault(number, Reply(data, raw_headers))
+            if len(replies) == len(payloads):
+                done.set_result(None)
+
+        tokens: list[str] = []
+        try:
+            for number, payload in enumerate(payloads):
+                on_reply = functools.partial(take, number)
+                tokens.append(self.request_nowait(subject, payload, on_reply, on_error=_failing(done)))
+            if payloads:
+                await self._within(timeout_s, done, subject)
+        finally:
+            for token in tokens:
+                self.forget(token)
+        return [replies[number] for number in range(len(payloads))]
 
     async def request_many(
         self,

@@ -24,7 +24,7 @@ import anyio
 from mesh.connection import Connection, Reply, status_of
 from mesh.envelopes import ENVELOPE, context_of
 from mesh.errors import NoResponders, NotFound, NotReady, RequestTimeout, ServerRefused
-from mesh.jetstream_api import TIMEOUT_S, Config, JetStreamApi, dump
+from mesh.jetstream_api import TIMEOUT_S, Config, JetStreamApi, dump, error_of, json_answer
 from mesh.references import ARRANGE, is_reference
 from mesh.stored_messages import StoredMessage, direct_message, leaders_message
 
@@ -107,6 +107,21 @@ class StreamReads(JetStreamApi, ABC):
             if not page or told >= answer.get("total", 0):
                 return counts
 
+    async def counts_of_each(self, stream: str, subject_filters: Sequence[str]) -> list[dict[str, int]]:
+        """The same for each of several filters, asked for side by side; what fits one of them must be few subjects.
+
+        Raises NotFound, NotReady, RequestTimeout, Disconnected.
+        """
+        request = f"{self.api_prefix}.STREAM.INFO.{stream}"
+        bodies = [dump({"subjects_filter": subject_filter}) for subject_filter in subject_filters]
+        found: list[dict[str, int]] = []
+        for reply in await self.conn.request_each(request, bodies, timeout_s=self.timeout_s):
+            answer = json_answer(request, reply.data)
+            if "error" in answer:
+                raise error_of(request, answer["error"])
+            found.append(answer["state"].get("subjects") or {})
+        return found
+
     @property
     def has_copies(self) -> bool:
         """Whether streams may have several copies, as the server is one of a cluster."""
@@ -187,11 +202,30 @@ class StreamReads(JetStreamApi, ABC):
         All as of one moment, before which all is seen that had a sequence of at_least; by default all that there was
         when this was called. The server refuses (ServerRefused) if more than 1,024 subjects fit. Raises NotReady.
         """
+        return await self._multi_last(stream, subjects, timeout_s, at_least)
+
+    async def multi_last_at_once(
+        self, stream: str, subjects: Sequence[str], *, at_least: int | None = None
+    ) -> list[StoredMessage] | None:
+        """The same in one page of an answer; None when they are too many for one, or too much (READ_BYTES)."""
+        try:
+            return await self._multi_last(stream, subjects, None, at_least, pages_max=1)
+        except (ServerRefused, _MorePages):
+            return None
+
+    async def _multi_last(
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        timeout_s: float | None,
+        at_least: int | None,
+        pages_max: int | None = None,
+    ) -> list[StoredMessage]:
         if self.has_copies and at_least is None:
             at_least = (await self.stream_info(stream)).last_seq
         tries = 0
         while True:
-            messages, up_to = await self._last_of_a_copy(stream, subjects, timeout_s)
+            messages, up_to = await self._last_of_a_copy(stream, subjects, timeout_s, pages_max)
             if not self.has_copies or up_to >= (at_least or 0):
                 return messages
             if not up_to and not await self._any_in_leader(stream, subjects):
@@ -199,25 +233,29 @@ class StreamReads(JetStreamApi, ABC):
             tries = await self._try_another_copy(stream, tries)
 
     async def _last_of_a_copy(
-        self, stream: str, subjects: Sequence[str], timeout_s: float | None
+        self, stream: str, subjects: Sequence[str], timeout_s: float | None, pages_max: int | None = None
     ) -> tuple[list[StoredMessage], int]:
         """The last messages as one copy of the stream has them, and how far it has come.
 
         0 = not said, none fits; -1 = they are not of one moment, as the rest came of a copy that is behind the first.
+        Raises _MorePages.
         """
         messages: list[StoredMessage] = []
         request: dict[str, object] = {"multi_last": list(subjects), "batch": BATCH_READS}
-        as_of, left = 0, None
+        as_of, left, pages = 0, None, 0
         while True:
             page, pending, up_to = await self._read_batch(stream, request, timeout_s)
             if left is not None and len(page) + pending != left and self.has_copies:
                 return messages, -1
             messages += page
             left = pending
+            pages += 1
             # With a limit the server says the limit: what the first page says is how far that copy had come.
             as_of = as_of or up_to
             if not page or pending == 0:
                 return messages, as_of
+            if pages == pages_max:
+                raise _MorePages
             request |= {"seq": page[-1].seq + 1, "up_to_seq": as_of}
 
     async def _any_in_leader(self, stream: str, subjects: Sequence[str]) -> bool:
@@ -299,6 +337,10 @@ class StreamReads(JetStreamApi, ABC):
             raise RequestTimeout(subject, timeout_s)
         opened = await self._opened([message for message, _ in page])
         return opened, pending, int(up_to[1]) if up_to else 0
+
+
+class _MorePages(Exception):
+    """Raised when an answer has more pages than were wanted."""
 
 
 def _ends_a_batch(reply: Reply) -> bool:

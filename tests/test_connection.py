@@ -173,6 +173,29 @@ async def test_request_many_collects_until_the_time_is_over_or_stop_accepts(nats
         assert replies[-1].data == b"2"
 
 
+async def test_request_each_gives_the_answers_in_the_order_of_the_requests(nats_server: ServerFactory) -> None:
+    """However they come in. One that has none fails all of them, as nobody could do anything with a part."""
+    async with connect(nats_server().url, name="test") as conn:
+        asked: list[tuple[str, bytes]] = []
+
+        def on_request(_subject: str, reply: str, data: bytes, _raw_headers: bytes | None) -> None:
+            asked.append((reply, data))
+            for reply_to, body in reversed(asked) if len(asked) == 3 else ():
+                conn.publish_nowait(reply_to, body.upper())
+                conn.publish_nowait(reply_to, b"once more")
+
+        conn.subscribe_direct("echo", on_request)
+
+        replies = await conn.request_each("echo", [b"a", b"b", b"c"], timeout_s=5)
+
+        assert [reply.data for reply in replies] == [b"A", b"B", b"C"]
+        assert await conn.request_each("echo", [], timeout_s=5) == []
+        with pytest.raises(NoResponders):
+            await conn.request_each("nobody", [b"a", b"b"], timeout_s=5)
+        with pytest.raises(RequestTimeout):
+            await conn.request_each("echo", [b"d"], timeout_s=0.05)
+
+
 async def test_slow_answers_do_not_hold_up_each_other(nats_server: ServerFactory) -> None:
     """[14] nats-py serves one message of a subscription at a time; our handlers hand over and return."""
     async with connect(nats_server().url, name="test") as conn, anyio.create_task_group() as tasks:

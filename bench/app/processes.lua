@@ -12,6 +12,11 @@ local function answerer()
     end
 end
 
+-- A call that is under way for as long as its node is.
+local function held()
+    process.inbox():receive()
+end
+
 -- Send a body and wait for it to come back, `count` times.
 local function bounce(to, count, body)
     local inbox = process.inbox()
@@ -143,6 +148,6 @@ local function run(id, ...)
 end
 
 return {
-    answerer = answerer, nobody = nobody, pair = pair, pair_by_name = pair_by_name, pair_with_table = pair_with_table,
+    answerer = answerer, held = held, nobody = nobody, pair = pair, pair_by_name = pair_by_name, pair_with_table = pair_with_table,
     crowd = crowd, short_lives = short_lives, watched_lives = watched_lives, calls = calls, run = run,
 }

@@ -42,6 +42,22 @@ local function waiter()
     return { woken = message:payload():data() }
 end
 
+-- Two steps, and then wait: for a call, in a sleep, or for a signal, and for another signal after it.
+local function begun(waits_for)
+    local done, err = steps(2)
+    if err then
+        return nil, err
+    end
+    if waits_for == "call" then
+        funcs.call("bench:held")
+    elseif waits_for == "sleep" then
+        local inbox, alarm = process.inbox(), time.after("24h")
+        local woken = channel.select({ inbox:case_receive(), alarm:case_receive() })
+        return { woken = woken.channel == inbox }
+    end
+    return waiter()
+end
+
 -- Sleep until a moment, which is the same for very many.
 local function alarm(due_ns)
     local left_ns = due_ns - time.now():unix_nano()
@@ -49,4 +65,4 @@ local function alarm(due_ns)
     return { left_ns = left_ns }
 end
 
-return { steps = steps, long = long, paced = paced, waiter = waiter, alarm = alarm }
+return { steps = steps, long = long, paced = paced, waiter = waiter, begun = begun, alarm = alarm }

@@ -86,6 +86,9 @@ LEASE_LOOK_S: Final = 0.05
 BATCH_EVENTS: Final = 128
 BATCH_S: Final = 0.02
 CHECKPOINT_EVERY_S: Final = 1.0
+# More events that wait, or writes without an acknowledgement, and no run is loaded that nothing happens to just now.
+BEHIND_EVENTS: Final = 64
+BEHIND_WRITES: Final = 128
 DESCRIBE_LOAD_S: Final = 5.0
 SUSPENDED_MAX: Final = 1000  # told at once: an answer is one message
 OPS_REPLAY_S: Final = 3.0  # for a table that is good to have; whoever wants a state may wait longer
@@ -99,9 +102,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What an engine is doing at the moment. purged: how many runs there were."""
+    """What an engine is doing at the moment. purged: how many runs there were.
+
+    catching_up: partitions that were claimed and of which is not known yet what needs attention.
+    attention: runs that need it after a takeover and are not loaded yet, as far as is known.
+    """
 
     partitions: int
+    catching_up: int
+    attention: int
     resident: int
     calls_in_flight: int
     replays: int
@@ -177,6 +186,7 @@ class Engine:
             js=reading, history=History(reading, stream.queue), instances=instances, vms=self._vms,
             ending=self._ending, effects=self._effects,
             background=background, clock=self._loop.time, feed=self._feed, take=self._take,
+            is_behind=lambda: len(self._inbox) > BEHIND_EVENTS or outbox.pending_count > BEHIND_WRITES,
             log_in_replay=options.log_in_replay, witness=witness, only_encrypted=host.encrypted,
         )  # fmt: skip
         self._long_histories = LongHistories(options.history_events_warn, options.history_bytes_warn)
@@ -202,8 +212,11 @@ class Engine:
         runs = [i.run for i in self._by_token.values() if i.run is not None]
         suspended = sum(1 for run in runs if run.suspended)
         calls = sum(run.ops.calls for run in runs)
+        partitions = self.partitions.values()
         return Statistics(
-            len(self.partitions), len(self._by_token), calls, self._loading.replays, self._loading.replayed_events,
+            len(partitions), sum(p.catchup is not None for p in partitions),
+            sum(len(p.attention) + p.loading for p in partitions), len(self._by_token), calls,
+            self._loading.replays, self._loading.replayed_events,
             self._instances.evictions, suspended, self._retention.purged,
         )  # fmt: skip
 

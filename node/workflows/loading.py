@@ -26,7 +26,7 @@ from mesh.envelopes import Opened, may_open_later, why_unread
 from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable, Unreadable
 from mesh.events import EndRecord, Event, StartSpec, decode_end
 from mesh.failure import Failure, Kind
-from mesh.history import History, RunOutcome
+from mesh.history import History, OpenRun, RunOutcome
 from mesh.imported import is_held
 from mesh.jetstream import JetStream
 from mesh.lineage import taken_over
@@ -51,7 +51,15 @@ REPLAY_SLICE_EVENTS: Final = 100
 REPLAY_SLICE_S: Final = 0.02
 LOADS_MAX: Final = 16
 LOAD_AGAIN_S: Final = 5.0
-ATTENTION_AT_ONCE: Final = 64  # runs of one partition that are loaded at a time after a takeover
+# After a takeover: how many runs of a partition are read together, how many such reads go on at a time, how many runs
+# are read that have to be by themselves, and for how long those that were read are replayed before the loop turns.
+ATTENTION_AT_ONCE: Final = 64
+BATCHES_MAX: Final = 2
+ATTENDED_MAX: Final = 8
+ATTENTION_SLICE_S: Final = 0.005
+# While the node is behind with what happens now, the next ones wait; not for long, as that may go on for hours.
+ATTENTION_LOOK_S: Final = 0.002
+ATTENTION_WAITS_S: Final = 0.5
 TROUBLE_PAUSE_S: Final = 1.0
 CAME_IN_PLAIN: Final = "came in plain, and its worker takes only what is encrypted"
 UNKNOWN_WORKFLOW: Final = "?"
@@ -65,6 +73,7 @@ class Loading:
     js: reads payloads out of an object store lazily, as history does.
     feed: applies an event to a loaded run. take: hands in an event as if it had just come.
     log_in_replay: whether what the code logged before is logged again when it is replayed.
+    is_behind: whether this node has much to do that has just come in, or that it waits for the server with.
     only_encrypted: whether the worker takes only starts that come encrypted.
     replays, replayed_events: how many there were.
     """
@@ -82,6 +91,7 @@ class Loading:
         clock: Callable[[], float],
         feed: Callable[[Instance, Run, Event], None],
         take: Callable[[Partition, Event], None],
+        is_behind: Callable[[], bool],
         witness: Witness,
         log_in_replay: bool = False,
         only_encrypted: bool = False,
@@ -98,10 +108,14 @@ class Loading:
         self._clock = clock
         self._feed = feed
         self._take = take
+        self._is_behind = is_behind
         self._witness = witness
         self._log_in_replay = log_in_replay
         self._only_encrypted = only_encrypted
+        # Those after a takeover have places of their own: what has news is not to wait behind thousands of them.
         self._limit = anyio.CapacityLimiter(LOADS_MAX)
+        self._attended = anyio.CapacityLimiter(ATTENDED_MAX)
+        self._batches = anyio.CapacityLimiter(BATCHES_MAX)
 
     # -- reasons -----------------------------------------------------------------------------------------------
 
@@ -111,17 +125,10 @@ class Loading:
         self._background.start_soon(self._load, instance, news)
 
     def attend(self, partition: Partition) -> None:
-        """Load the next runs that need attention, some at a time."""
-        while partition.attention and partition.loading < ATTENTION_AT_ONCE and not partition.stopped:
-            id_token = partition.attention.popleft()
-            if id_token not in self._instances.by_token:
-                instance = self._instances.add(id_token, partition)
-                partition.loading += 1
-                instance.loading = []
-                self._background.start_soon(self._load_attended, instance)
-        if partition.taken_s and not partition.attention and not partition.loading and partition.catchup is None:
-            self._witness.taken_over(self._clock() - partition.taken_s, handed_over=partition.handed_over)
-            partition.taken_s = 0.0
+        """Load the runs that need attention after a takeover, many at a time; a call while that goes on is harmless."""
+        if not partition.attended:
+            partition.attended = True
+            self._background.start_soon(self._attend, partition)
 
     def reload(self, instance: Instance) -> None:
         """Read the history again and redo what lacks an outcome."""
@@ -193,20 +200,84 @@ class Loading:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
+    async def _attend(self, partition: Partition) -> None:
+        try:
+            while partition.attention and not partition.stopped:
+                async with self._batches:
+                    with anyio.move_on_after(ATTENTION_WAITS_S):
+                        # What the runs do that were loaded comes back as events, among those of new work.
+                        while self._is_behind():  # noqa: ASYNC110 - nobody tells, and asking costs nothing
+                            await anyio.sleep(ATTENTION_LOOK_S)
+                    await self._load_batch(partition)
+        finally:
+            partition.attended = False
+        self._look_whether_done(partition)
+
+    async def _load_batch(self, partition: Partition) -> None:
+        """Load the next runs that need attention, their histories read together."""
+        batch: list[Instance] = []
+        while partition.attention and len(batch) < ATTENTION_AT_ONCE and not partition.stopped:
+            id_token = partition.attention.popleft()
+            if id_token not in self._instances.by_token:
+                instance = self._instances.add(id_token, partition)
+                instance.loading = []
+                batch.append(instance)
+        partition.loading += len(batch)
+        # What comes later comes to this owner, too, and waits until this is read.
+        at_least = partition.handled_seq
+        try:
+            found = await self._history.only_runs([i.key for i in batch], partition.number, at_least)
+        except Exception as error:
+            # Whatever is in the way of all of them, of some or of one: each finds out for itself.
+            _log.info("histories of partition %d are read one by one: %s", partition.number, error)
+            found = {}
+        slice_ends_s = time.perf_counter() + ATTENTION_SLICE_S
+        for instance in batch:
+            self._history.know_partition(instance.key, partition.number)
+            only = found.pop(instance.key, None)
+            if only is None or any(is_reference(event.data) for event in only[1]):
+                # By itself, as it may take long.
+                self._background.start_soon(self._load_attended, instance)
+                continue
+            try:
+                if self._instances.holds(instance) and instance.loading is not None and not partition.stopped:
+                    await self._load_read(instance, *only, at_least, None, partition.heard_seq)
+            except Exception as error:
+                _log.debug("workflow %r: %s; its history is read again", instance.key.id, error, extra=instance.about())
+                self._background.start_soon(self._load_attended, instance)
+                continue
+            partition.loading -= 1
+            if time.perf_counter() > slice_ends_s:
+                await anyio.lowlevel.checkpoint()
+                slice_ends_s = time.perf_counter() + ATTENTION_SLICE_S
+        self._instances.evict_surplus()
+
     async def _load_attended(self, instance: Instance) -> None:
         partition = instance.partition
         try:
-            await self._load(instance, None, heard_seq=partition.heard_seq)
+            await self._load(instance, None, heard_seq=partition.heard_seq, limit=self._attended)
         finally:
             partition.loading -= 1
         self._instances.evict_surplus()
-        self.attend(partition)
+        self._look_whether_done(partition)
 
-    async def _load(self, instance: Instance, news: Event | None, *, heard_seq: int | None = None) -> None:
+    def _look_whether_done(self, partition: Partition) -> None:
+        if partition.taken_s and not partition.attention and not partition.loading and partition.catchup is None:
+            self._witness.taken_over(self._clock() - partition.taken_s, handed_over=partition.handed_over)
+            partition.taken_s = 0.0
+
+    async def _load(
+        self,
+        instance: Instance,
+        news: Event | None,
+        *,
+        heard_seq: int | None = None,
+        limit: anyio.CapacityLimiter | None = None,
+    ) -> None:
         delay_s = 0.05
         while not instance.partition.stopped and self._instances.holds(instance):
             try:
-                async with self._limit:
+                async with limit or self._limit:
                     await self._load_once(instance, news, heard_seq)
             except TEMPORARY as error:
                 _log.warning("workflow %r: history not read yet: %s", instance.key.id, error, extra=instance.about())
@@ -236,6 +307,19 @@ class Loading:
         if opened is None:
             await self._go_on_chain(instance, news, seen_seq)
             return
+        await self._load_read(instance, opened, found[1] if found is not None else None, at_least, news, heard_seq)
+
+    async def _load_read(
+        self,
+        instance: Instance,
+        opened: OpenRun,
+        events: list[Event] | None,
+        at_least: int,
+        news: Event | None,
+        heard_seq: int | None,
+    ) -> None:
+        """Replay a run that is open. events: of its workflow, where that has had no other one; None = not read yet."""
+        key = instance.key
         if may_open_later(opened.start.data):
             events = await self._history.events(key, opened.run, at_least)
             if self._instances.holds(instance):
@@ -247,9 +331,7 @@ class Loading:
         except Undecodable as error:
             self._ending.refuse_start(instance, opened.run, error)
             return
-        if found is not None and not spec.since and spec.base is None:
-            events = found[1]
-        else:
+        if events is None or spec.since or spec.base is not None:
             events = await self._history.events(key, opened.run, at_least)
         if not self._instances.holds(instance):
             return

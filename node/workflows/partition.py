@@ -25,8 +25,8 @@ class Partition:
     """A partition that this node owns."""
 
     __slots__ = (
-        "attention", "catchup", "claim", "epoch", "handed_over", "handled_ns", "handled_seq", "heard_seq", "live_seq",
-        "loading", "lost", "number", "pending", "saved_busy", "saved_seq", "scope", "stopped", "taken_s",
+        "attended", "attention", "catchup", "claim", "epoch", "handed_over", "handled_ns", "handled_seq", "heard_seq",
+        "live_seq", "loading", "lost", "number", "pending", "saved_busy", "saved_seq", "scope", "stopped", "taken_s",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool) -> None:
@@ -41,6 +41,7 @@ class Partition:
         # crash its checkpoint is older than that.
         self.live_seq = claim.checkpoint if handed_over else None
         self.attention: deque[str] = deque()  # id tokens of the runs still to be loaded after the takeover
+        self.attended = False  # whether somebody is loading them
         # Up to here the owner before has handled everything: what came after it is counted by this one.
         self.heard_seq = claim.checkpoint
         self.handed_over = handed_over
