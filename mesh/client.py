@@ -14,7 +14,6 @@ Not here: how an end is waited for (`mesh.results`), what a workflow is doing (`
 
 from __future__ import annotations
 
-import difflib
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -43,6 +42,7 @@ from mesh.resetting import WasReset, reset_workflow
 from mesh.results import WorkflowFailed, WorkflowSuspended, wait_for_result
 from mesh.schedules import remove_schedule
 from mesh.scheduling import Schedules
+from mesh.spelling import proposal
 from mesh.starting import (
     ConflictPolicy,
     ReusePolicy,
@@ -96,8 +96,7 @@ class UnknownWorkflow(NotFound):
     code = "unknown-workflow"
 
     def __init__(self, workflow: str, host: HostRecord) -> None:
-        near = difflib.get_close_matches(workflow, host.workflows, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it offers {', '.join(host.workflows) or 'none'}"
+        hint = proposal(workflow, host.workflows, f"it offers {', '.join(host.workflows) or 'none'}")
         super().__init__(f"the host {host.worker} offers no workflow {workflow!r}; {hint}")
 
 

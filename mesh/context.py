@@ -10,7 +10,6 @@ Invariant: what a context asks for and we cannot do raises BadContext. Leaving i
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.errors import MeshError, NotFound
+from mesh.spelling import proposal
 
 DEFAULT_URL: Final = "nats://localhost:4222"
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
@@ -40,9 +40,7 @@ class UnknownContext(NotFound):
 
     def __init__(self, name: str, directory: Path, known: list[str]) -> None:
         self.name = name
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
-        super().__init__(f"no NATS context {name!r} in {directory}; {hint}")
+        super().__init__(f"no NATS context {name!r} in {directory}; {proposal(name, known)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ for each task queue, both good as the `host` of a start.
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import time
@@ -17,6 +16,7 @@ from typing import Final
 from mesh.buckets import Bucket
 from mesh.errors import MeshError, NotFound, NotReady, Undecodable
 from mesh.jetstream import JetStream
+from mesh.spelling import proposal
 from mesh.subjects import bucket_key, bucket_key_name
 
 BUCKET: Final = "mesh_hosts"
@@ -51,8 +51,7 @@ class UnknownHost(NotFound):
     def __init__(self, host: str, known: Iterable[str]) -> None:
         self.host = host
         hosts = sorted(known)
-        near = difflib.get_close_matches(host, hosts, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known hosts: {', '.join(hosts) or 'none; is a node running?'}"
+        hint = proposal(host, hosts, f"known hosts: {', '.join(hosts) or 'none; is a node running?'}")
         super().__init__(f"no node offers the host {host!r}; {hint}")
 
 
@@ -71,9 +70,7 @@ class NobodyOffers(NotFound):
     code = "unknown-workflow"
 
     def __init__(self, workflow: str, known: list[str]) -> None:
-        near = difflib.get_close_matches(workflow, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
-        super().__init__(f"no node offers a workflow {workflow!r}; {hint}")
+        super().__init__(f"no node offers a workflow {workflow!r}; {proposal(workflow, known)}")
 
 
 def only_one_offering(records: Iterable[HostRecord], workflow: str) -> HostRecord:

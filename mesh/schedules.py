@@ -12,7 +12,6 @@ is in both; then it fires, so it counts as not paused, and doing the same again 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from mesh.errors import Conflict, InvalidName, MeshError, NotFound, ServerRefuse
 from mesh.events import StartSpec, decode_start
 from mesh.instants import timestamp_ns_of
 from mesh.jetstream import JetStream
+from mesh.spelling import proposal
 from mesh.stored_messages import StoredMessage
 from mesh.subjects import WorkflowKey, stream_name, token, untoken
 from mesh.timers import EVERY, NS, cron_expression, cron_headers, cron_subject, either_subject, paused_subject
@@ -76,10 +76,7 @@ class NoSchedule(NotFound):
     code = "no-schedule"
 
     def __init__(self, schedule_id: str, known: Iterable[str]) -> None:
-        ids = sorted(known)
-        near = difflib.get_close_matches(schedule_id, ids, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(ids) or 'none'}"
-        super().__init__(f"no schedule {schedule_id!r}; {hint}")
+        super().__init__(f"no schedule {schedule_id!r}; {proposal(schedule_id, sorted(known))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +157,7 @@ def check_schedule(expression: str, timezone: str) -> None:
     _zone(timezone)
     if written.startswith("@"):
         if written not in _ALIASES:
-            near = difflib.get_close_matches(written, _ALIASES, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_ALIASES)} and @every 5m"
+            hint = proposal(written, _ALIASES, f"there are {', '.join(_ALIASES)} and @every 5m")
             raise BadSchedule(f"{expression!r} is no schedule; {hint}")
         return
     from cronsim import CronSimError
@@ -302,8 +298,7 @@ def _zone(name: str) -> Any:
     try:
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):  # also a name that is a directory, or no name of a file
-        near = difflib.get_close_matches(name, available_timezones(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "write one such as Europe/Paris, or UTC"
+        hint = proposal(name, available_timezones(), "write one such as Europe/Paris, or UTC")
         raise BadSchedule(f"there is no time zone {name!r}; {hint}") from None
 
 

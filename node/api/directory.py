@@ -6,7 +6,6 @@ nothing. Raises NotFound where no node has ever been up.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from mesh.errors import Disconnected, MeshError, NoResponders, NotFound, NotPerm
 from mesh.groups import unwrapped
 from mesh.instants import iso
 from mesh.roster import BUCKET
+from mesh.spelling import proposal
 from mesh.subjects import bucket_key_name, node_request
 
 if TYPE_CHECKING:
@@ -39,18 +39,14 @@ class UnknownNode(NotFound):
     code = "unknown-node"
 
     def __init__(self, node_id: str, known: Iterable[str]) -> None:
-        names = sorted(known)
-        near = difflib.get_close_matches(node_id, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}"
-        super().__init__(f"no node {node_id!r} is up; {hint}")
+        super().__init__(f"no node {node_id!r} is up; {proposal(node_id, sorted(known))}")
 
 
 class UnknownFunction(NotFound):
     """Raised when a function is called that nobody offers."""
 
     def __init__(self, function: str, known: Iterable[str], flags: str = "") -> None:
-        near = difflib.get_close_matches(function, sorted(known), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"see what there is with: mesh functions{flags}"
+        hint = proposal(function, sorted(known), f"see what there is with: mesh functions{flags}")
         super().__init__(f"no node offers a function {function!r}; {hint}")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Final
 
 from mesh.errors import MeshError, NotFound
 from mesh.hosts import only_one_offering
+from mesh.spelling import proposal
 
 if TYPE_CHECKING:
     from mesh.client import Client, WorkflowHandle
@@ -55,9 +55,7 @@ async def find(client: Client, url: str, workflow_id: str, queue: str | None, *,
     """
     queues = sorted({record.queue for record in await workers(client, url)})
     if queue is not None and queue not in queues:
-        near = difflib.get_close_matches(queue, queues, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(queues) or 'none'}"
-        raise NotFound(f"no queue {queue!r}; {hint}")
+        raise NotFound(f"no queue {queue!r}; {proposal(queue, queues)}")
     searched = [queue] if queue is not None else queues
     if queue is None:
         try:
@@ -72,9 +70,9 @@ async def find(client: Client, url: str, workflow_id: str, queue: str | None, *,
     for name in searched:
         if await is_scheduled(client, client.get(workflow_id, queue=name)):
             return client.get(workflow_id, queue=name)
-    near = difflib.get_close_matches(workflow_id, await _some_ids(client, searched), n=1, cutoff=0.75)
+    ids = await _some_ids(client, searched)
     where = f"queue {queue}" if queue is not None else f"any queue ({', '.join(queues) or 'there are none'})"
-    hint = f"did you mean {near[0]}?" if near else f"see what there is with: mesh ls{flags}"
+    hint = proposal(workflow_id, ids, f"see what there is with: mesh ls{flags}", alike=0.75)
     raise NotFound(f"no workflow {workflow_id!r} on {where}; {hint}")
 
 

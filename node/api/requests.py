@@ -5,7 +5,6 @@ What is not known is refused: a mistyped field would otherwise be a wish that no
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import Any, Final
 from mesh import codec
 from mesh.duration import SECOND, BadDuration, parse_duration_ns
 from mesh.errors import MeshError
+from mesh.spelling import proposal
 
 SHOWN_CHARACTERS_MAX: Final = 80
 
@@ -66,9 +66,7 @@ def read_request(fields: Iterable[Field], data: bytes) -> dict[str, Any]:
     given = _object(data)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
-            raise BadRequest(f"no field {_shown(name)}; {hint}")
+            raise BadRequest(f"no field {_shown(name)}; {proposal(name, known)}")
     missing = [field.name for field in known.values() if field.required and given.get(field.name) is None]
     if missing:
         raise BadRequest(f"the field {missing[0]} is missing: {known[missing[0]].about}")
@@ -113,8 +111,7 @@ def _checked(field: Field, value: Any) -> Any:
     elif not _fits(kind, value):
         raise BadRequest(f"the field {field.name} must be {_a(kind)}, not {_shown(value)}")
     if field.choices and value not in field.choices:
-        near = difflib.get_close_matches(str(value), field.choices, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"write one of {', '.join(field.choices)}"
+        hint = proposal(str(value), field.choices, f"write one of {', '.join(field.choices)}")
         raise BadRequest(f"the field {field.name} cannot be {_shown(value)}; {hint}")
     if kind in (Kind.INTEGER, Kind.DURATION) and not field.least <= value <= field.most:
         limits = f"at least {field.least:g}" if value < field.least else f"at most {field.most:g}"

@@ -97,11 +97,10 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command of a line. Raises UsageError with a proposal."""
-        import difflib
-
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+            from mesh.spelling import proposal
+
+            hint = proposal(args[0], COMMANDS, f"there are {', '.join(COMMANDS)}")
             ctx.fail(f"no command {args[0]!r}; {hint}")
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and any(arg.startswith(("--watch", "-w")) for arg in rest):

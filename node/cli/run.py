@@ -205,12 +205,12 @@ def _why_no_program(registry: Registry, entry: str) -> str:
     found = registry.get(entry)
     if found is not None:
         return f"{entry} is a {found.kind}; -x runs a process.lua{_proposals(registry)}"
-    import difflib
+    from mesh.spelling import nearest
 
     known = [str(entry_id) for entry_id in registry.processes()]
     same_name = [entry_id for entry_id in known if entry_id.partition(":")[2] == entry.rpartition(":")[2]]
-    near = same_name or difflib.get_close_matches(entry, known, n=1)
-    return f"no process {entry!r}" + (f"; did you mean {near[0]}?" if near else _proposals(registry))
+    near = same_name[0] if same_name else nearest(entry, known)
+    return f"no process {entry!r}" + (f"; did you mean {near}?" if near else _proposals(registry))
 
 
 def _proposals(registry: Registry) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 import click
 
 from mesh.instants import parse_iso_ns
+from mesh.spelling import proposal
 from node.cli.carrying_out import carried_out
 from node.cli.connecting import Server, connection_options, run
 from node.cli.live import ListView, show_list, watch_option
@@ -39,8 +39,7 @@ class _Verbs(click.Group):
         """Find the verb of a line. Raises UsageError with a proposal."""
         names = self.list_commands(ctx)
         if args and args[0] not in names and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+            hint = proposal(args[0], names, f"there are {', '.join(names)}")
             ctx.fail(f"no verb {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
 

@@ -5,10 +5,10 @@ Not responsible for reading files (`node.registry`) or for running anything (`no
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from mesh.errors import MeshError
+from mesh.spelling import proposal
 from node.machine.vm import LuaVM, UnitSpec
 from node.registry import CodeUnit, Registry
 
@@ -35,8 +35,7 @@ class Code:
         """The entry behind a workflow's type name or ID. Raises CodeMissing that knows what was meant."""
         entry_id = self._types.get(name)
         if entry_id is None:
-            near = difflib.get_close_matches(name, self._types, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(set(self._types))) or 'none'}"
+            hint = proposal(name, self._types, f"it has {', '.join(sorted(set(self._types))) or 'none'}")
             raise CodeMissing(f"this node's registry has no workflow {name!r}; {hint}")
         return entry_id
 

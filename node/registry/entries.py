@@ -7,7 +7,6 @@ Invariants: an entry never changes; an id is `namespace:name`, and only its firs
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import NewType
 
 from mesh.errors import MeshError
+from mesh.spelling import nearest
 from node.registry.documents import Document, FieldPath, Value
 
 EntryId = NewType("EntryId", str)
@@ -116,8 +116,8 @@ def name_fault(name: str) -> str | None:
 
 def did_you_mean(word: str, known: Iterable[str], *, alike: float = 0.8) -> str:
     """Return `; did you mean "x"?` if a known word is spelled much like this one, else an empty text."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=alike)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = nearest(word, known, alike=alike)
+    return f"; did you mean {close!r}?" if close is not None else ""
 
 
 def _below(path: Path, root: Path) -> str:
