@@ -35,7 +35,6 @@ class KvEntry(NamedTuple):
     key: str
     value: bytes
     revision: int
-    created_ns: int
 
 
 class Bucket:
@@ -112,7 +111,7 @@ class Bucket:
         return self._js.conn.js_keys_prefix + self._subject(key)
 
     def _entry(self, message: StoredMessage) -> KvEntry:
-        return KvEntry(message.subject[len(self.prefix) :], message.data, message.seq, message.timestamp_ns)
+        return KvEntry(message.subject[len(self.prefix) :], message.data, message.seq)
 
 
 def bucket_config(

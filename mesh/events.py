@@ -41,9 +41,6 @@ UNREADABLE: Final = "unreadable"
 # are decisions of the code.
 MARK_LOST: Final = "lost"
 MARK_STUCK: Final = "stuck"
-KINDS: Final = frozenset(
-    {"start", "signal", "ret", "claim", "tick", "exit", "mark", "attrs", "cancel", "kill", "monitor", "end"}
-)
 # How many subject tokens follow each kind; a signal's topic may have any number from one. Behind those of an outcome
 # stands what the code had seen when it asked for the op; not in histories that are older than that.
 _ARGS: Final = {

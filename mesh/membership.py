@@ -90,11 +90,6 @@ class Plan:
     keep: tuple[Claim, ...] = ()
     wait: tuple[Claim, ...] = ()
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing is left to do or to wait for."""
-        return not (self.claim or self.release or self.wait)
-
 
 def neighbour(members: Collection[Member], me: NodeId) -> NodeId | None:
     """Return the next member on the ring by id, the one that `me` pings; None when there is no other.

@@ -76,8 +76,6 @@ class EmbeddedServer:
         self._child = child
         self._policy = restarts
         self._deaths: list[float] = []
-        self._lost = anyio.Event()
-        self._failure: ServerFailed | None = None
 
     @property
     def url(self) -> str:
@@ -94,14 +92,6 @@ class EmbeddedServer:
         """How often the server has died, or failed to start again, so far."""
         return len(self._deaths)
 
-    async def wait_lost(self) -> NoReturn:
-        """Wait until the server is given up, then raise ServerFailed.
-
-        For tasks outside of the `async with` block of `embedded_server`; those inside are cancelled anyhow.
-        """
-        await self._lost.wait()
-        raise self._failure or ServerFailed("the embedded server has been stopped")
-
     async def _supervise(self) -> NoReturn:
         while True:
             code = await self._child.wait()
@@ -111,12 +101,10 @@ class EmbeddedServer:
                 self._deaths.append(now)
                 delay_s = self._policy.delay_s(self._deaths, now)
                 if delay_s is None:
-                    self._failure = ServerFailed(
+                    raise ServerFailed(
                         f"{problem}; gave up after {len(self._deaths)} deaths, too many within "
                         f"{self._policy.period_s:g} s; see {self._child.log_file}"
                     )
-                    self._lost.set()
-                    raise self._failure
                 _log.warning("%s; starting it again in %g s", problem, delay_s)
                 await anyio.sleep(delay_s)
                 try:
@@ -166,7 +154,6 @@ async def embedded_server(
                     tg.cancel_scope.cancel()
     finally:
         await child.stop()
-        server._lost.set()
         # Last of all: now the store is free for others.
         lock.close()
 

@@ -3,7 +3,7 @@
 A sweep walks the messages of a partition from the oldest on, up to the first one that is younger than the retention
 time, and asks of every workflow it meets: up to which sequence may all of its messages go (`verdict`)? Nearly always
 two facts tell: its newest start, and that run's end. Where its runs overlap with what is kept, all of its starts and
-ends are looked at (`expired_up_to`).
+ends are looked at (`removable_up_to`).
 
 Invariants:
   * a run that is open, or that ended within the retention time, keeps everything that its replay reads: its own events,
@@ -100,15 +100,10 @@ class _Run(NamedTuple):
     end: EndFact | None
 
 
-def expired_up_to(starts: Iterable[StartFact], ends: Iterable[EndFact], cutoff_ns: int) -> int:
-    """The same from all starts and ends of a workflow."""
-    return removable_up_to(starts, ends, lambda _start, end: end.at_ns < cutoff_ns)
-
-
 def removable_up_to(
     starts: Iterable[StartFact], ends: Iterable[EndFact], may_go: Callable[[StartFact | None, EndFact], bool]
 ) -> int:
-    """Up to which sequence the messages of a workflow may go when its oldest runs may, 0 for none.
+    """The same from all starts and ends of a workflow: up to where its messages may go when its oldest runs may.
 
     may_go: says so of a run that has ended; of an end that is that of no run, start is None.
     """

@@ -23,7 +23,7 @@ from mesh.subjects import untoken
 from node.registry import EntryId, load_registry
 from node.workflows.partition import Partition
 from node.workflows.retention import PAGE_MESSAGES, Retention
-from store.retention import EndFact, LookCloser, StartFact, Visited, expired_up_to, next_look_s, verdict
+from store.retention import EndFact, LookCloser, StartFact, Visited, next_look_s, removable_up_to, verdict
 from store.streams import ensure_queue
 from tests.apps import QUEUE, TIMEOUT_S, Mesh, a_mesh, key, write_app
 from tests.cluster import a_node
@@ -102,7 +102,7 @@ def test_two_facts_tell_what_may_go_of_a_workflow(
 )  # fmt: skip
 def test_runs_that_are_kept_keep_what_they_rest_on(starts: list[StartFact], ends: list[EndFact], expected: int) -> None:
     """An open run, and one that people may still look at, is replayed from all that it was given."""
-    assert expired_up_to(starts, ends, CUTOFF) == expected
+    assert removable_up_to(starts, ends, lambda _start, end: end.at_ns < CUTOFF) == expected
 
 
 @given(st.lists(st.tuples(st.sampled_from("se"), st.integers(0, 30), st.integers(0, 30), st.booleans()), max_size=12),
@@ -117,7 +117,7 @@ def test_nothing_young_and_nothing_open_ever_goes(told: list[tuple[str, int, int
         else:
             ends.append(EndFact(a, seq, at_ns, goes_on=flag))
     cutoff_ns = cutoff_seq * 10
-    up_to = expired_up_to(starts, ends, cutoff_ns)
+    up_to = removable_up_to(starts, ends, lambda _start, end: end.at_ns < cutoff_ns)
 
     open_run: StartFact | None = None
     kept: list[StartFact] = []
