@@ -97,7 +97,7 @@ class Instance:
         )
 
 
-# What is done when a write that a run rests on was refused for good: see `node.loading.Loading.in_trouble`.
+# What is done when a write that a run rests on was refused for good: see `node.workflows.loading.Loading.in_trouble`.
 InTrouble = Callable[[Instance, Run, MeshError], None]
 
 
