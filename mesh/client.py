@@ -109,6 +109,7 @@ class WorkflowHandle:
         self.run = run
         self.existing = existing
         self.was_seen = False  # whether it is known that there is such a workflow
+        self.last_run = run  # the one that its end was waited for last: that of the result
 
     @property
     def id(self) -> str:
@@ -165,22 +166,22 @@ class WorkflowHandle:
         self.run = done.run
         return done
 
-    async def describe(self, *, at: int | None = None) -> WorkflowState:
-        """What the workflow is doing, or how it ended. Raises NotFound.
+    async def describe(self, *, at: int | None = None, run: int = 0) -> WorkflowState:
+        """What the workflow is doing, or how it ended. Raises NotFound, NoSuchRun.
 
-        at: the number of an event of its newest run, from 1, or the event's stream sequence. Then it is as it was when
-        that event had happened, with where its Lua code stood and what variables held: `detail` has `tasks`,
-        `coroutines`, `globals`, `waiting`, `ops` (docs/debugging.md). Raises UnknownEvent, CannotLookBack.
+        run: an older run of it. at: the number of an event of that run, else of the newest one, from 1, or the event's
+        stream sequence. Then it is as it was when that event had happened, with where its Lua code stood and what
+        variables held: `detail` has `tasks`, `coroutines`, `globals`, `waiting`, `ops` (docs/debugging.md). Raises
+        UnknownEvent, CannotLookBack.
         """
         if at is not None:
-            return await look_back(self._client, self.key, at)
-        return await describe(self._client, self.key)
+            return await look_back(self._client, self.key, at, run)
+        return await describe(self._client, self.key, run)
 
-    async def history(self) -> list[Event]:
-        """All events of the newest run. Raises NotFound."""
-        history = self._client.history(self.key.queue)
-        run, _ = await history.newest_run(self.key)
-        return await history.events(self.key, run.run)
+    async def history(self, *, run: int = 0) -> list[Event]:
+        """All events of the newest run, or those of an older one. Raises NotFound, NoSuchRun."""
+        _, events = await self._client.history(self.key.queue).recorded(self.key, run)
+        return events
 
 
 class Client:

@@ -16,11 +16,12 @@ class UnknownEvent(NotFound):
 
     code = "no-such-event"
 
-    def __init__(self, workflow_id: str, wanted: int, events: int) -> None:
+    def __init__(self, workflow_id: str, wanted: int, events: int, run: int = 0) -> None:
         self.wanted = wanted
         self.events = events
         super().__init__(
-            f"workflow {workflow_id!r} has no event {wanted}; its newest run has events 1 to {events}, "
+            f"workflow {workflow_id!r} has no event {wanted}; its {f'run {run}' if run else 'newest run'} "
+            f"has events 1 to {events}, "
             "which may also be named by their stream sequences"
         )
 
@@ -32,9 +33,12 @@ def event_index(events: Sequence[Event], number: int) -> int | None:
     return next((i for i, event in enumerate(events) if event.seq == number), None)
 
 
-def event_number(workflow_id: str, events: Sequence[Event], wanted: int) -> int:
-    """The number of the event that a number or a stream sequence names. Raises UnknownEvent."""
+def event_number(workflow_id: str, events: Sequence[Event], wanted: int, run: int = 0) -> int:
+    """The number of the event that a number or a stream sequence names. Raises UnknownEvent.
+
+    run: the one whose events these are, 0 for the newest.
+    """
     index = event_index(events, wanted)
     if index is None:
-        raise UnknownEvent(workflow_id, wanted, len(events))
+        raise UnknownEvent(workflow_id, wanted, len(events), run)
     return index + 1

@@ -27,10 +27,10 @@ from mesh.errors import NotFound, NotPermitted, NotReady, ServerRefused, Undecod
 from mesh.events import Event, StartSpec, decode_end, decode_start, is_acknowledgement, parse, unreadable_event
 from mesh.imported import restored
 from mesh.jetstream import JetStream
-from mesh.lineage import arranged, reads_from
+from mesh.lineage import arranged, reads_from, up_to_end
 from mesh.references import is_reference
 from mesh.stored_messages import StoredMessage, stored_as
-from mesh.subjects import WorkflowKey, can_be_named, republished_ends, stream_name, sure_subject
+from mesh.subjects import WorkflowKey, can_be_named, parse_stored, republished_ends, stream_name, sure_subject
 from mesh.wire import parse_headers
 
 # A replica is behind by milliseconds; another one is asked when it is by more.
@@ -40,6 +40,7 @@ LAG_AGAIN_S: Final = 0.01
 SURE_TRIES: Final = 25
 SURE_AGAIN_S: Final = 0.2
 BATCH_MESSAGES: Final = 1000
+RUNS_NAMED_MAX: Final = 10  # in an error: a workflow may have gone on as thousands
 PARTITIONS_CACHED_MAX: Final = 10_000  # each takes 200 bytes, and a look-up saves a request
 # Of these every message counts; of all other kinds only the first of its subject. Of an outcome, too: an owner that
 # took a call for lost has written so, and then the host was heard after all. The failure was answered by a new attempt,
@@ -70,6 +71,23 @@ class RunOutcome(NamedTuple):
     def goes_on(self) -> bool:
         """Whether another run follows, of which the start may not be stored yet."""
         return bool(decode_end(self.data).next_start)
+
+
+class NoSuchRun(NotFound):
+    """Raised when a workflow has no run of that number. runs: those it has, the oldest first."""
+
+    code = "no-such-run"
+
+    def __init__(self, key: WorkflowKey, run: int, runs: Sequence[int]) -> None:
+        self.run = run
+        self.runs = runs
+        earlier = len(runs) - RUNS_NAMED_MAX
+        named = ", ".join(str(one) for one in runs[-RUNS_NAMED_MAX:])
+        super().__init__(
+            f"workflow {key.id!r} on queue {key.queue!r} has no run {run}; "
+            + (f"its run is {named}" if len(runs) == 1 else f"its runs are {named}, the newest last")
+            + (f", and {earlier} earlier ones" if earlier > 0 else "")
+        )
 
 
 class History:
@@ -144,6 +162,40 @@ class History:
         if found is None:
             raise NotFound(f"no workflow {key.id!r} on queue {key.queue!r}")
         return found
+
+    async def run_named(self, key: WorkflowKey, run: int = 0) -> tuple[OpenRun, RunOutcome | None]:
+        """The run of that number and its end; 0: the newest. Raises NotFound, NoSuchRun."""
+        if not run:
+            return await self.newest_run(key)
+        start = await self._js.get_seq(self.stream, run)
+        stored = parse_stored(start.subject) if start is not None else None
+        if start is None or stored is None or (stored.id, stored.kind) != (key.id, "start"):
+            raise NoSuchRun(key, run, await self.runs(key))
+        ended = await self.end_of(key, run)
+        if ended is None and (await self.newest_run(key))[0].run != run:
+            ended = await self.end_of(key, run)  # it may have been followed by the newest one just now
+            if ended is None:
+                raise NoSuchRun(key, run, await self.runs(key))  # a start that came while a run was open
+        return OpenRun(run, start), ended
+
+    async def recorded(self, key: WorkflowKey, run: int = 0) -> tuple[OpenRun, list[Event]]:
+        """The run of that number, and what has happened to it up to its end; 0: all that has happened to the newest.
+
+        Raises NotFound, NoSuchRun.
+        """
+        opened, ended = await self.run_named(key, run)
+        events = await self.events(key, opened.run)
+        return opened, up_to_end(opened.run, events, ended.seq) if run and ended is not None else events
+
+    async def runs(self, key: WorkflowKey, newest: int = 0) -> list[int]:
+        """The runs of a workflow, the oldest first: each but the newest has an end. Raises NotFound.
+
+        newest: the newest one, if the caller knows.
+        """
+        newest = newest or (await self.newest_run(key))[0].run
+        ends = await self._js.subject_counts(self.stream, key.stored("*", "end", "*"))
+        named = (subject.rpartition(".")[2] for subject in ends)
+        return sorted({newest, *(int(run) for run in named if run.isdecimal() and int(run) < newest)})
 
     async def _only_start_of_all(self, key: WorkflowKey) -> tuple[OpenRun, None] | None:
         """The start that a replica does not have yet, None when there is none. Raises Unreadable."""

@@ -37,13 +37,14 @@ from typing import IO, Any, Final
 
 from mesh import codec
 from mesh.envelopes import ENCRYPTED, ENVELOPE, PayloadCodec, context_of
-from mesh.errors import InvalidName, MeshError, NotFound, Undecodable
+from mesh.errors import InvalidName, MeshError, Undecodable
 from mesh.events import Event, decode_end, decode_start, parse
 from mesh.failure import Failure
-from mesh.history import History, OpenRun, RunOutcome
+from mesh.history import History
 from mesh.instants import iso, timestamp_ns_of
+from mesh.lineage import up_to_end
 from mesh.stored_messages import own_headers
-from mesh.subjects import WorkflowKey, parse_stored, token
+from mesh.subjects import WorkflowKey, token
 from mesh.wire import encode_headers, parse_headers
 
 FORMAT: Final = 1
@@ -425,7 +426,7 @@ def _context(header: HistoryHeader, event: Event) -> str:
 
 async def fetch_history(history: History, key: WorkflowKey, run: int = 0) -> RecordedHistory:
     """Read a history from the mesh: of the newest run, or of the one that is named. Raises NotFound."""
-    opened, ended = await _run_and_end(history, key, run)
+    opened, ended = await history.run_named(key, run)
     headers = parse_headers(opened.start.raw_headers)
     try:
         spec = decode_start(opened.start.data, headers)
@@ -434,22 +435,9 @@ async def fetch_history(history: History, key: WorkflowKey, run: int = 0) -> Rec
         workflow, host = headers.get("Mesh-Workflow", "?"), ""
     events = await history.events(key, opened.run)
     if ended is not None:
-        # What came later belongs to the run that followed, but for attributes that the last step has set.
-        events = [
-            event for event in events if event.seq <= ended.seq or (event.kind, event.run) == ("attrs", opened.run)
-        ]
+        events = up_to_end(opened.run, events, ended.seq)
     status = decode_end(ended.data).status if ended is not None else RUNNING
     header = header_of(
         key, opened.run, events, type=workflow, host=host, status=status, exported_ns=time.time_ns()
     )  # fmt: skip
     return RecordedHistory(header, events)
-
-
-async def _run_and_end(history: History, key: WorkflowKey, run: int) -> tuple[OpenRun, RunOutcome | None]:
-    if not run:
-        return await history.newest_run(key)
-    start = await history.message(run)
-    stored = parse_stored(start.subject) if start is not None else None
-    if start is None or stored is None or stored.id != key.id or stored.kind != "start":
-        raise NotFound(f"workflow {key.id!r} on queue {key.queue!r} has no run {run}; the number is that of its start")
-    return OpenRun(run, start), await history.end_of(key, run)

@@ -53,6 +53,14 @@ def arranged(run: int, events: Sequence[Event], starts: Mapping[int, StartSpec])
     return [start, *taken, *_but(spec.without, _still_counts(later, base.run, signals=base.signals)), *own]
 
 
+def up_to_end(run: int, events: Sequence[Event], end_seq: int) -> list[Event]:
+    """The history of a run that has ended without what came later, which belongs to the run that followed.
+
+    Attributes that its last step has set may be recorded after the end.
+    """
+    return [event for event in events if event.seq <= end_seq or (event.kind, event.run) == ("attrs", run)]
+
+
 def taken_over(run: int, spec: StartSpec, events: Sequence[Event]) -> int:
     """How many events at the beginning of a history, its start included, are as they were in the run it rests on."""
     if spec.base is None:

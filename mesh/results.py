@@ -55,10 +55,14 @@ class WorkflowSuspended(MeshError):
 
 
 class Awaited(Protocol):
-    """A workflow whose end is waited for. run: 0 for whichever is newest; was_seen: whether it is known to be there."""
+    """A workflow whose end is waited for. run: 0 for whichever is newest; was_seen: whether it is known to be there.
+
+    last_run: the run that its end was waited for last, and so whose end the result is.
+    """
 
     key: WorkflowKey
     run: int
+    last_run: int
     was_seen: bool
 
 
@@ -92,7 +96,7 @@ async def _wait(reach: Reach, awaited: Awaited) -> Any:
     notes = reach.conn.subscribe_direct(key.note("suspended"), news.on_suspended)
     try:
         run = awaited.run or (await history.newest_run(key))[0].run
-        awaited.was_seen = True
+        awaited.was_seen, awaited.last_run = True, run
         looks, asked = Looks(), False
         while True:
             if looks.pause_s and not await news.wait(looks.pause_s):
@@ -107,6 +111,7 @@ async def _wait(reach: Reach, awaited: Awaited) -> Any:
                 if not record.next_start:
                     return _result(key, record.status, record.value())
                 run, looks = await _run_after(history, key, ended), Looks()
+                awaited.last_run = run
                 continue
             if news.suspended is not None:
                 raise WorkflowSuspended(key.id, news.suspended)

@@ -54,9 +54,9 @@ class WorkflowState:
     detail: Mapping[str, Any]
 
 
-async def describe(reach: Reach, key: WorkflowKey) -> WorkflowState:
-    """What a workflow is doing, or how it ended. Raises NotFound."""
-    run, ended = await reach.history(key.queue).newest_run(key)
+async def describe(reach: Reach, key: WorkflowKey, run_id: int = 0) -> WorkflowState:
+    """What a workflow is doing, or how it ended; an older run of it, if one is named. Raises NotFound, NoSuchRun."""
+    run, ended = await reach.history(key.queue).run_named(key, run_id)
     name = workflow_name(run)
     if ended is not None:
         record = decode_end(ended.data)
@@ -65,15 +65,13 @@ async def describe(reach: Reach, key: WorkflowKey) -> WorkflowState:
     return WorkflowState(key, run.run, name, str(detail.get("status", "running")), None, detail)
 
 
-async def look_back(reach: Reach, key: WorkflowKey, at: int) -> WorkflowState:
-    """How the newest run of a workflow was at one of its events (`WorkflowHandle.describe`).
+async def look_back(reach: Reach, key: WorkflowKey, at: int, run_id: int = 0) -> WorkflowState:
+    """How a run of a workflow, by default the newest, was at one of its events (`WorkflowHandle.describe`).
 
-    Raises NotFound, UnknownEvent, CannotLookBack.
+    Raises NotFound, NoSuchRun, UnknownEvent, CannotLookBack.
     """
-    history = reach.history(key.queue)
-    run, _ = await history.newest_run(key)
-    events = await history.events(key, run.run)
-    number = event_number(key.id, events, at)
+    run, events = await reach.history(key.queue).recorded(key, run_id)
+    number = event_number(key.id, events, at, run_id)
     detail = await ask_owner_back(reach, key, run, events[number - 1].seq)
     return WorkflowState(key, run.run, workflow_name(run), str(detail["status"]), past_value(detail), detail)
 

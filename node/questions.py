@@ -17,7 +17,7 @@ from node.inventory import Inventory
 from node.workflows.engine import Engine
 
 # What is left out of a description that does not fit into a message, one after the other; at last open ops.
-SPARED: Final = (("ops",), ("globals", "coroutines"), ("stacks",), ("tasks",), ("children",))
+SPARED: Final = (("ops",), ("globals", "coroutines"), ("stacks",), ("tasks",), ("mailbox",), ("children",))
 
 
 class Questions:

@@ -371,3 +371,63 @@ def test_a_value_is_cut_however_its_bytes_are_made_up(leaf: str) -> None:
 def test_a_set_of_objects_is_shown_as_far_as_there_is_room() -> None:
     shown = held("t", "local t = {} for i = 1, 200 do t[channel.new(i)] = i end")
     assert shown.count("channel") > 10
+
+
+def mailbox(flow: Flow) -> dict[str, Any]:
+    assert flow.run.machine is not None, flow.run.finished
+    return flow.run.machine.mailbox()
+
+
+def test_a_mailbox_shows_what_is_listened_to_and_what_was_not_read() -> None:
+    source = """return function()
+  local approve, go = process.listen("approve"), process.listen("go")
+  local gone = process.listen("gone")
+  process.unlisten(gone)
+  local closed = process.listen("closed")
+  closed:close()
+  go:receive()
+  local inbox = process.inbox()
+  funcs.call("a:b")
+  go:receive()
+  return inbox:receive():topic()
+end"""
+    flow = Flow(source)
+    flow.start()
+    assert mailbox(flow) == {"listens": ["approve", "go"], "inbox": False, "unread": [], "cut": False}
+    for topic in ("aprove", "approve", "closed", "aprove"):
+        flow.signal(topic, 1)
+    assert mailbox(flow)["unread"] == [
+        {"topic": "aprove", "messages": 2, "held": "nobody"},
+        {"topic": "closed", "messages": 1, "held": "nobody"},
+        {"topic": "approve", "messages": 1, "held": "listener"},
+    ]
+    flow.signal("go", 1)
+    seen = mailbox(flow)
+    assert seen["inbox"]
+    assert [(item["topic"], item["held"]) for item in seen["unread"]] == [
+        ("aprove", "inbox"), ("closed", "inbox"), ("approve", "listener"),
+    ]  # fmt: skip
+    # A look has changed nothing.
+    assert mailbox(flow) == seen
+    flow.ok(1, None)
+    flow.signal("go", 2)
+    assert flow.result == "aprove"
+    assert flow.replay().result == "aprove"
+
+
+def test_a_look_at_a_mailbox_is_bounded() -> None:
+    source = """return function()
+  for i = 1, 150 do process.listen("l" .. i) end
+  local first = process.listen("go")
+  first:receive()
+end"""
+    flow = Flow(source)
+    flow.start()
+    assert len(mailbox(flow)["listens"]) == 100
+    assert mailbox(flow)["cut"]
+    flow = Flow("return function() process.listen('go'):receive() end")
+    flow.start()
+    for i in range(101):
+        flow.signal(f"t{i}", i)
+    seen = mailbox(flow)
+    assert (len(seen["unread"]), seen["cut"], seen["listens"]) == (100, True, ["go"])

@@ -14,12 +14,15 @@ import pytest
 from anyio.to_thread import run_sync
 
 from mesh import codec
+from mesh.asking import ApiError
 from mesh.encryption import Keyring
 from mesh.events import HEADER_FROM, EndRecord, Event, StartSpec, decode_end, parse
 from mesh.failure import Failure
+from mesh.history import NoSuchRun
 from mesh.subjects import WorkflowKey, token
 from mesh.wire import encode_headers
 from node.api.event_records import NOTHING_KNOWN, Known, event_records
+from node.api.topics import unread_records, why_unheard
 from node.cli.feed import Happening, ended_by, started_by
 from node.cli.state_view import outcome_lines, state_lines, waits_text
 from node.cli.timeline import COLUMNS, fitted, lasting, ns_of, row_of, rows_of, words
@@ -30,6 +33,7 @@ from tests.apps import a_mesh, write_app
 from tests.cluster import mesh_command
 from tests.conftest import ServerFactory
 from tests.terminals import on_terminal
+from tests.waiting import wait_until_async
 
 T0_NS = 1_700_000_000_000_000_000
 KEY = WorkflowKey("orders", "w-1")
@@ -222,7 +226,8 @@ def a_record(**fields: Any) -> dict[str, Any]:
     record |= {
         "id": "w-1", "queue": "orders", "run": 7, "type": "app:order", "status": "running", "attempt": 1, "memo": {},
         "attrs": {}, "waiting": [], "children": [], "cancel_requested": False, "stacks": [], "tasks": [], "tasks_total": 0, "coroutines": [],
-        "globals": [],
+        "globals": [], "runs": [7], "runs_total": 1, "listens": [], "inbox": False,
+        "unread": [],
     }  # fmt: skip
     return record | fields
 
@@ -268,6 +273,57 @@ def test_facts_that_are_not_always_there_are_shown_when_they_are() -> None:
         "globals:",
         "  count = 1",
     ]
+
+
+def test_the_other_runs_of_a_workflow_are_named_and_of_very_many_the_newest() -> None:
+    assert "other runs: 3, 12; mesh show w-1 --run RUN" in texts(a_record(runs=[3, 7, 12], runs_total=3))
+    many = a_record(run=1200, runs=list(range(1101, 1201)), runs_total=1200)
+    assert "other runs: 1195, 1196, 1197, 1198, 1199 and 1194 earlier; mesh show w-1 --run RUN" in texts(many)
+    assert not any("other runs" in line for line in texts(a_record()))
+
+
+def test_what_was_not_read_stands_beside_what_is_listened_to() -> None:
+    unread = unread_records({
+        "listens": ["approve", "stop"],
+        "unread": [
+            {"topic": "aprove", "messages": 2, "held": "nobody"},
+            {"topic": "\x1b[1mx", "messages": 1, "held": "inbox"},
+            {"topic": "stop", "messages": 3, "held": "listener"},
+        ],
+    })  # fmt: skip
+    lines = texts(a_record(unread=unread, listens=["approve", "stop"], inbox=True))
+    at = lines.index("unread messages:")
+    assert lines[at + 1 : at + 5] == [
+        "  aprove  2, it does not listen to that; did you mean approve?",
+        "  \\x1b[1mx  1, in its inbox",
+        "  stop  3, not received yet",
+        "  it listens to: approve, stop, all others in its inbox",
+    ]
+    many = [{"topic": f"t{i}", "messages": 1, "held": "nobody", "near": None} for i in range(30)]
+    lines = texts(a_record(unread=many, listens=[f"l{i}" for i in range(30)]))
+    assert "  and 10 more topics, see --json" in lines
+    assert lines[lines.index("  and 10 more topics, see --json") + 1].endswith("l19, 10 more")
+    assert "  it listens to: nothing yet" in texts(a_record(unread=many))
+    assert "unread messages:" not in texts(a_record(status="completed", unread=many, value=None))
+
+
+@pytest.mark.parametrize(
+    ("topic", "mailbox", "note"),
+    [
+        ("approve", {"listens": ["approve"]}, None),
+        ("aprove", {"listens": ["approve"]}, "w-1 listens to approve and not to aprove: did you mean approve? It was sent all the same"),
+        ("APPROVE", {"listens": ["approve"], "inbox": True}, "w-1 listens to approve and not to APPROVE: did you mean approve? It was sent all the same"),
+        ("pay", {"listens": ["approve", "stop"]}, "w-1 does not listen to pay now, but to approve, stop; the signal waits until it listens to its topic, or reads its inbox"),
+        ("pay", {"listens": ["approve"], "inbox": True}, None),
+        ("pay", {"listens": ["approve"], "cut": True}, None),
+        ("pay", {"listens": []}, None),
+        ("pay", {}, None),
+    ],
+)  # fmt: skip
+def test_who_has_mistyped_a_topic_is_told_and_who_comes_early_is_not(
+    topic: str, mailbox: dict[str, Any], note: str | None
+) -> None:
+    assert why_unheard("w-1", topic, mailbox) == note
 
 
 def test_of_very_many_tasks_some_are_shown() -> None:
@@ -369,3 +425,124 @@ async def test_the_state_now_and_at_an_event(nats_server: ServerFactory, tmp_pat
     assert (record["status"], record["at"]["n"], record["node"]) == ("running", 2, None)
     assert record["tasks"][0]["frames"][0]["locals"][1] == ["receipt", "7"]
     assert [op["kind"] for op in record["ops"]] == ["call"]
+
+
+async def test_a_signal_with_a_mistyped_topic_is_pointed_out(nats_server: ServerFactory, tmp_path: Path) -> None:
+    url = nats_server().url
+    source = "return function() return (process.listen('approve'):receive()) end"
+    async with a_mesh(url, write_app(tmp_path / "app", workflows={"waits": source})) as mesh:
+        handle = await mesh.start("waits", id="w-1")
+
+        async def sees() -> dict[str, Any]:
+            return dict((await handle.describe()).detail.get("mailbox") or {})
+
+        async def listens() -> bool:
+            return (await sees()).get("listens") == ["approve"]
+
+        sent = 0
+
+        async def is_pointed_out() -> bool:
+            # An owner that has much else to do does not answer in time, and nothing is said.
+            nonlocal sent
+            sent += 1
+            done = await mesh_command("signal", "w-1", "aprove", "1", url=url)
+            assert (done.status, "signal aprove for w-1 is stored" in done.err) == (0, True), done
+            return "note: w-1 listens to approve and not to aprove: did you mean approve?" in done.err
+
+        await wait_until_async(listens)
+        await wait_until_async(is_pointed_out, 30)
+
+        async def are_there() -> bool:
+            return [item["messages"] for item in (await sees()).get("unread") or ()] == [sent]
+
+        await wait_until_async(are_there)
+        record = await mesh.client.ask("describe", id="w-1")
+        assert record["unread"] == [{"topic": "aprove", "messages": sent, "held": "nobody", "near": "approve"}]
+        assert (record["listens"], record["inbox"]) == (["approve"], False)
+        shown = (await mesh_command("show", "w-1", url=url)).out
+        assert f"  aprove  {sent}, it does not listen to that; did you mean approve?" in shown
+        assert "  it listens to: approve\n" in shown
+        heard = await mesh_command("signal", "w-1", "approve", '"yes"', url=url)
+        assert (heard.status, "note:" in heard.err) == (0, False), heard
+        assert await handle.result(timeout_s=10) == "yes"
+        late = await mesh_command("signal", "w-1", "approve", url=url)
+        assert "has ended (completed); nobody would read the signal" in late.err
+
+
+AGAIN = """return function(n)
+  if n == 0 then
+    return (process.listen("go"):receive())
+  end
+  process.upgrade(nil, n - 1)
+end"""
+
+
+async def test_an_older_run_is_shown_and_waited_for_by_its_number(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """A chain of two runs ends, and the workflow is started once more: three runs of one id."""
+    url = nats_server().url
+    app = write_app(tmp_path / "app", workflows={"again": AGAIN})
+    async with a_mesh(url, app) as mesh:
+        first = (await mesh.start("again", 1, id="f-1")).run
+        handle = mesh.get("f-1")
+
+        async def has_gone_on() -> bool:
+            return (await handle.describe()).run > first
+
+        await wait_until_async(has_gone_on)
+        second = (await handle.describe()).run
+        await handle.signal("go", "the first")
+        assert await handle.result(timeout_s=10) == "the first"
+        third = (await mesh.start("again", 0, id="f-1")).run
+        assert first < second < third
+
+        shown = await mesh_command("show", "f-1", url=url)
+        assert f"other runs: {first}, {second}; mesh show f-1 --run RUN" in shown.out
+        older = json.loads((await mesh_command("show", "f-1", "--run", str(second), "--json", url=url)).out)
+        assert (older["run"], older["runs"], older["runs_total"]) == (second, [first, second, third], 3)
+        assert (older["status"], older["value"]) == ("completed", "the first")
+        # The start and whatever else is of the third run is no part of it.
+        assert [event["kind"] for event in older["events"]] == ["start", "signal", "end"]
+        done = await mesh_command("result", "f-1", "--run", str(first), "--json", url=url)
+        told = json.loads(done.out)
+        assert (done.status, told["value"], told["run"]) == (0, "the first", second)
+        both = await mesh_command("show", "f-1", "--run", str(first), "--watch", url=url)
+        assert both.status == 2
+
+        assert len(await handle.history(run=first)) == 2
+        assert (await handle.describe(run=second, at=1)).status == "running"
+        assert (await handle.describe(run=second)).value == "the first"
+        ask = mesh.client.ask
+        assert (await ask("result", id="f-1", run=first))["run"] == second
+        began = await ask("describe", id="f-1", run=first)
+        assert (began["status"], [event["kind"] for event in began["events"]]) == ("continued", ["start", "end"])
+        assert (await ask("describe", id="f-1", run=third))["status"] == "running"
+        page = await ask("history", id="f-1", run=second)
+        assert (page["run"], page["events_total"]) == (second, 3)
+        with pytest.raises(ApiError, match=f"has no event 9; its run {first} has events 1 to 2"):
+            await ask("describe", id="f-1", run=first, at=9)
+
+        # A start that came while a run was open has begun none.
+        ignored = (await mesh.client.js.publish(handle.key.start(), b"", headers={"Mesh-Workflow": "app:again"})).seq
+        named = f"its runs are {first}, {second}, {third}, the newest last"
+        for unknown in (99_999, ignored, second + 1):
+            text = f"workflow 'f-1' on queue 'orders' has no run {unknown}; {named}"
+            for verb in ("describe", "history", "result"):
+                with pytest.raises(ApiError, match=text) as error:
+                    await ask(verb, id="f-1", run=unknown)
+                assert (error.value.status, error.value.error["kind"]) == (404, "no-such-run")
+            with pytest.raises(NoSuchRun) as none:
+                await handle.history(run=unknown)
+            assert none.value.runs == [first, second, third]
+        for verb in ("show", "result", "export"):
+            refused = await mesh_command(verb, "f-1", "--run", str(ignored), url=url)
+            assert (refused.status, refused.out) == (1, ""), (verb, refused)
+            assert named in refused.err, (verb, refused)
+
+
+def test_a_workflow_of_very_many_runs_names_the_newest_of_them() -> None:
+    error = NoSuchRun(KEY, 5000, list(range(1, 101)))
+    assert (
+        "has no run 5000; its runs are 91, 92, 93, 94, 95, 96, 97, 98, 99, 100, the newest last, and 90 earlier ones"
+        in str(error)
+    )
+    assert str(NoSuchRun(KEY, 3, [7])).endswith("has no run 3; its run is 7")

@@ -13,24 +13,36 @@ from typing import Any, Final
 
 from mesh import codec
 from mesh.client import Client
-from mesh.errors import CannotLookBack, NotFound, Undecodable
+from mesh.errors import CannotLookBack, Undecodable
 from mesh.event_numbers import event_number
 from mesh.events import EndRecord, Event, StartSpec, decode_attrs, decode_end, decode_start
 from mesh.failure import Failure
 from mesh.history import OpenRun
 from mesh.instants import iso
+from mesh.lineage import up_to_end
 from mesh.states import ask_owner, ask_owner_back, past_value, workflow_name
 from mesh.subjects import WorkflowKey
 from mesh.wire import parse_headers
 from node.api.directory import offered
 from node.api.event_records import SECOND_NS, Known, event_records
+from node.api.topics import listened, unread_records
 from node.workflows.looking_back import LookingBack
 from node.workflows.op_table import OpRow, op_of
 from node.workflows.ops import fingerprint
 
 Record = dict[str, Any]
 
-_LEFT_OUT: Final = {"waiting": "what it waits for", "ops": "the steps", "tasks": "its tasks", "stacks": "their stacks"}
+# A workflow may have gone on as very many runs; `mesh ls --all-runs` has them all.
+RUNS_TOLD_MAX: Final = 100
+
+_LEFT_OUT: Final = {
+    "waiting": "what it waits for",
+    "ops": "the steps",
+    "tasks": "its tasks",
+    "stacks": "their stacks",
+    "mailbox": "its unread messages",
+    "unread": "its unread messages",
+}
 
 
 async def describe(
@@ -39,12 +51,16 @@ async def describe(
     """Describe a run of a workflow, the newest by default, or how it was at one of its events.
 
     at: an event's number or stream sequence. code: an app's, asked instead of the mesh's nodes. Raises NotFound,
-    UnknownEvent, and CannotLookBack when `at` is given and nobody can say.
+    NoSuchRun, UnknownEvent, and CannotLookBack when `at` is given and nobody can say.
     """
     history = client.history(key.queue)
-    opened, ended = await _run_of(client, key, run)
+    opened, outcome = await history.run_named(key, run)
+    ended = decode_end(outcome.data) if outcome is not None else None
+    runs = await history.runs(key, 0 if run else opened.run)
     events = await history.events(key, opened.run)
-    number = event_number(key.id, events, at) if at is not None else len(events)
+    if outcome is not None and opened.run != runs[-1]:
+        events = up_to_end(opened.run, events, outcome.seq)
+    number = event_number(key.id, events, at, run) if at is not None else len(events)
     detail: Mapping[str, Any]
     if at is not None:
         detail = await _past(client, key, opened, events, events[number - 1].seq, code)
@@ -55,19 +71,7 @@ async def describe(
     else:
         detail = await _ops_of_ended(client, key, opened)
     known = await _known(client, events, detail)
-    return described(key, opened, events[:number], detail, known, ended=ended, is_past=at is not None)
-
-
-async def _run_of(client: Client, key: WorkflowKey, run: int) -> tuple[OpenRun, EndRecord | None]:
-    history = client.history(key.queue)
-    if not run:
-        newest, ended = await history.newest_run(key)
-        return newest, decode_end(ended.data) if ended is not None else None
-    opened = await history.start_after(key, run - 1)
-    if opened is None or opened.run != run:
-        raise NotFound(f"workflow {key.id!r} has no run {run}")
-    outcome = await history.end_of(key, run)
-    return opened, decode_end(outcome.data) if outcome is not None else None
+    return described(key, opened, events[:number], detail, known, ended=ended, is_past=at is not None, runs=runs)
 
 
 async def _past(
@@ -110,8 +114,12 @@ def described(
     *,
     ended: EndRecord | None,
     is_past: bool,
+    runs: Sequence[int] = (),
 ) -> Record:
-    """The record of a run from its events (up to the wanted one), what was said of it, and how it ended."""
+    """The record of a run from its events (up to the wanted one), what was said of it, and how it ended.
+
+    runs: those that its workflow has, the oldest first.
+    """
     spec = _spec(opened)
     if is_past or (ended is None and "status" in detail):
         status, value = str(detail["status"]), past_value(detail)
@@ -128,12 +136,15 @@ def described(
     numbers = {event.seq: number for number, event in enumerate(events, 1)}
     last = events[-1] if events else None
     attrs, memo = _attributes(spec, events, detail)
+    mailbox = detail.get("mailbox") or {}
     suspended_at = numbers.get(detail.get("suspended_seq") or 0) if status == "suspended" else None
     expected, got = _mismatch(events[suspended_at - 1], known) if suspended_at else (None, None)
     return {
         "id": key.id,
         "queue": key.queue,
         "run": opened.run,
+        "runs": list(runs[-RUNS_TOLD_MAX:]) or [opened.run],
+        "runs_total": len(runs) or 1,
         "type": spec.workflow if spec else workflow_name(opened),
         "workflow": workflow_name(opened),
         "status": status,
@@ -154,6 +165,9 @@ def described(
         "expected": expected,
         "got": got,
         "waiting": [waiting_record(item) for item in detail.get("waiting") or ()],
+        "listens": listened(mailbox),
+        "inbox": bool(mailbox.get("inbox")),
+        "unread": unread_records(mailbox),
         "children": list(detail.get("children") or ()),
         "cancel_requested": bool(detail.get("cancel_requested")),
         "delayed_until": _iso_or_none(detail.get("delayed_until_ns")),
@@ -189,7 +203,7 @@ def _without(names: Sequence[str]) -> str:
 def fitted(record: Record, bytes_max: int) -> Record:
     """A record without the details that do not fit into so many bytes of JSON; `note` says which those are."""
     left_out: list[str] = []
-    for name in ("ops", "globals", "coroutines", "stacks", "tasks", "children", *["waiting"] * 20):
+    for name in ("ops", "globals", "coroutines", "stacks", "tasks", "unread", "children", *["waiting"] * 20):
         if len(codec.to_json(record).encode(errors="replace")) <= bytes_max:
             break
         if record[name]:

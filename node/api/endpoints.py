@@ -47,6 +47,7 @@ class EndpointSpec:
 
 ID: Final = Field("id", Kind.TEXT, "id of the workflow", required=True)
 QUEUE: Final = Field("queue", Kind.TEXT, "queue of the workflow, where an id is on several")
+RUN: Final = Field("run", Kind.INTEGER, "an older run of it, by the number of its start", least=0)
 ARGS: Final = Field("args", Kind.LIST, "arguments, a list")
 _EVENT: Final = Field("event", Kind.INTEGER, "number of the event, from 1, or its stream sequence", required=True)
 _CONFLICT: Final = ("use_existing", "fail", "terminate_existing")
@@ -100,8 +101,13 @@ ENDPOINTS: Final = (
     EndpointSpec(
         "describe", "node.api.verbs:describe", "What a workflow is doing, or how it ended.",
         "as `mesh show --json` prints",
-        (ID, QUEUE, Field("at", Kind.INTEGER, "how it was at this event: its number, or its stream sequence", least=1),
-         Field("last", Kind.INTEGER, "how many events, the newest; 0 for all, 200 by default", least=0)),
+        (
+            ID,
+            QUEUE,
+            RUN,
+            Field("at", Kind.INTEGER, "how it was at this event: its number, or its stream sequence", least=1),
+            Field("last", Kind.INTEGER, "how many events, the newest; 0 for all, 200 by default", least=0),
+        ),
     ),
     EndpointSpec(
         "list", "node.api.listing:list_workflows", "List and search workflows. Served by nodes that keep a projection.",
@@ -134,6 +140,7 @@ ENDPOINTS: Final = (
         (
             ID,
             QUEUE,
+            RUN,
             Field("after", Kind.INTEGER, "begin after the event of this number", least=0),
             Field("limit", Kind.INTEGER, "how many, 200 by default", least=1, most=PAGE_EVENTS_MAX),
         ),

@@ -7,10 +7,13 @@ signalling, results and stopping need no node: they go to the streams.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from mesh.errors import NotFound, RequestTimeout
+import anyio
+
+from mesh.errors import MeshError, NotFound, RequestTimeout
 from mesh.failure import Failure, Kind
 from node.api.directory import UnknownFunction, offered
 from node.api.locating import find, host_of, is_scheduled
@@ -21,10 +24,12 @@ if TYPE_CHECKING:
     from mesh.client import Client, WorkflowHandle
     from mesh.history import OpenRun, RunOutcome
     from mesh.starting import ConflictPolicy, ReusePolicy
+    from mesh.subjects import WorkflowKey
 
 # `nats req` waits 5 s for an answer: with this it hears that there is no result yet.
 RESULT_TIMEOUT_S: Final = 4.0
 CALL_TIMEOUT_S: Final = 4.0
+UNHEARD_TIMEOUT_S: Final = 0.5
 HISTORY_EVENTS_DEFAULT: Final = 200
 
 Record = dict[str, Any]
@@ -123,6 +128,19 @@ async def signal(asker: Asker, *, id: str, topic: str, value: Any = None, queue:
     return {"id": id, "queue": handle.key.queue, "topic": topic, "seq": seq}
 
 
+async def why_unheard(client: Client, key: WorkflowKey, topic: str) -> str | None:
+    """What to tell somebody whose signal the workflow does not listen to, as far as its owner says so soon; else None.
+
+    For people, after the signal is stored: what they have mistyped waits in its mailbox for ever.
+    """
+    from mesh.states import describe as state_of
+    from node.api.topics import why_unheard as unheard
+
+    with anyio.move_on_after(UNHEARD_TIMEOUT_S), suppress(MeshError):
+        return unheard(key.id, topic, (await state_of(client, key)).detail.get("mailbox") or {})
+    return None
+
+
 async def result(
     asker: Asker,
     *,
@@ -131,11 +149,14 @@ async def result(
     run: int = 0,
     timeout_s: float | None = RESULT_TIMEOUT_S,
 ) -> Record:
-    """Wait for the end of a workflow: {id, queue, run, status, value, error}. Raises NotFound, StillRunning.
+    """Wait for the end of a workflow: {id, queue, run, status, value, error}. Raises NotFound, NoSuchRun, StillRunning.
 
     run: the one whose chain is waited for, 0 for the newest. timeout_s: None = for ever.
     """
-    return await result_of(asker, await asker.find(id, queue), run=run, timeout_s=timeout_s)
+    handle = await asker.find(id, queue)
+    if run:
+        await asker.client.history(handle.key.queue).run_named(handle.key, run)
+    return await result_of(asker, handle, run=run, timeout_s=timeout_s)
 
 
 async def result_of(asker: Asker, handle: WorkflowHandle, *, run: int = 0, timeout_s: float | None) -> Record:
@@ -152,11 +173,10 @@ async def result_of(asker: Asker, handle: WorkflowHandle, *, run: int = 0, timeo
         status, failure = failed.status, failed.failure
     except WorkflowSuspended as suspended:
         status, failure = "suspended", Failure(suspended.reason)
-    found = await asker.client.history(handle.key.queue).last_run(handle.key)
     return {
         "id": handle.id,
         "queue": handle.key.queue,
-        "run": found[0].run if found is not None else handle.run,
+        "run": handle.last_run,
         "status": status,
         "value": value,
         "error": failure.to_wire() if failure is not None else None,
@@ -223,40 +243,52 @@ async def call(asker: Asker, *, function: str, args: Sequence[Any] = (), timeout
 
 
 async def describe(
-    asker: Asker, *, id: str, queue: str | None = None, at: int | None = None, last: int = HISTORY_EVENTS_DEFAULT
+    asker: Asker,
+    *,
+    id: str,
+    queue: str | None = None,
+    run: int = 0,
+    at: int | None = None,
+    last: int = HISTORY_EVENTS_DEFAULT,
 ) -> Record:
     """What a workflow is doing, or how it ended, with its newest events (0 = all), now or at one of its events.
 
-    Raises NotFound, UnknownEvent, CannotLookBack.
+    run: an older run of it. Raises NotFound, NoSuchRun, UnknownEvent, CannotLookBack.
     """
     from node.api.describing import describe as described
     from node.api.describing import fitted
 
     handle = await asker.find(id, queue)
-    record = await described(asker.client, handle.key, at=at)
+    record = await described(asker.client, handle.key, run=run, at=at)
     record = {**record, "events": record["events"][-last:]} if last else record
     return fitted(record, asker.client.conn.message_bytes_max)
 
 
 async def history(
-    asker: Asker, *, id: str, queue: str | None = None, after: int = 0, limit: int = HISTORY_EVENTS_DEFAULT
+    asker: Asker,
+    *,
+    id: str,
+    queue: str | None = None,
+    run: int = 0,
+    after: int = 0,
+    limit: int = HISTORY_EVENTS_DEFAULT,
 ) -> Record:
-    """The events of a workflow's newest run: {id, queue, run, events_total, events, next}. Raises NotFound.
+    """The events of a workflow's newest run: {id, queue, run, events_total, events, next}. Raises NotFound, NoSuchRun.
 
-    after: number of the event after which to begin. next: what to give as `after` for more, null at the end.
+    run: an older one instead. after: number of the event after which to begin. next: what to give as `after` for more,
+    null at the end.
     """
     from node.api.event_records import event_records
 
     handle = await asker.find(id, queue)
-    found = await asker.client.history(handle.key.queue).last_run(handle.key)
-    if found is None:
+    history = asker.client.history(handle.key.queue)
+    if await history.partition_of(handle.key) is None:
         raise NotFound(f"workflow {id!r} has not started yet")
-    run = found[0].run
-    events = await asker.client.history(handle.key.queue).events(handle.key, run)
+    opened, events = await history.recorded(handle.key, run)
     return {
         "id": id,
         "queue": handle.key.queue,
-        "run": run,
+        "run": opened.run,
         "events_total": len(events),
         "events": event_records(events)[after : after + limit],
         "next": after + limit if after + limit < len(events) else None,

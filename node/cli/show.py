@@ -18,7 +18,7 @@ from node.cli.apps import APP
 from node.cli.connecting import Server, connection_options, run
 from node.cli.live import show_live, until_enough, watch_option
 from node.cli.printing import no_color, one_line, print_json, print_table, say, shortened, table_of
-from node.cli.workflows import queue_option
+from node.cli.workflows import queue_option, run_option
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -41,6 +41,7 @@ HANG: Final = 3
 @click.command()
 @click.argument("workflow_id", metavar="ID")
 @queue_option
+@run_option
 @click.option(
     "--at",
     type=click.IntRange(1),
@@ -64,15 +65,17 @@ HANG: Final = 3
     "--json",
     "as_json",
     is_flag=True,
-    help="Print {id, queue, run, type, status, started, ended, duration_s, parent, attempt, memo, attrs, at, value, "
-    "error, args, node, reason, suspended_at, expected, got, waiting, children, stacks, tasks, tasks_total, "
-    "coroutines, globals, ops, history_warning, note, events_total, events: [{n, seq, time, since_s, kind, ...}]}.",
+    help="Print {id, queue, run, runs, runs_total, type, status, started, ended, duration_s, parent, attempt, memo, "
+    "attrs, at, value, error, args, node, reason, suspended_at, expected, got, waiting, "
+    "listens, inbox, unread, children, stacks, tasks, tasks_total, coroutines, globals, ops, history_warning, note, "
+    "events_total, events: [{n, seq, time, since_s, kind, ...}]}.",
 )
 @connection_options
 def show(
     workflow_id: str,
     *,
     queue: str | None,
+    run_number: int | None,
     at: int | None,
     app: Path | None,
     with_locals: bool,
@@ -85,6 +88,8 @@ def show(
 ) -> None:
     """Show the workflow ID: its state, what it is waiting for, and the history of its newest run.
 
+    One that goes on as a new run, is retried, reset or started once more has several; --run shows an older one.
+
     For each operation that is open: its attempt, the last error and when the next attempt is due. For each task of
     its Lua code: what it waits for, and at which line.
 
@@ -93,6 +98,8 @@ def show(
     """
     if watch and at is not None:
         raise click.UsageError("--watch and --at exclude each other: what is past does not change")
+    if watch and run_number:
+        raise click.UsageError("--watch and --run exclude each other: an older run does not change; leave --run out")
 
     async def main() -> None:
         from mesh.errors import NotFound
@@ -102,7 +109,7 @@ def show(
             with server.deadline("the workflow"):
                 handle = await find(client, server.url, workflow_id, queue, flags=server.hint)
             view = View(
-                client, handle, server, app=app, at=at, with_locals=with_locals or at is not None,
+                client, handle, server, app=app, run=run_number or 0, at=at, with_locals=with_locals or at is not None,
                 with_events=with_events, last=last,
             )  # fmt: skip
             try:
@@ -169,6 +176,7 @@ class View:
         server: Server,
         *,
         app: Path | None = None,
+        run: int = 0,
         at: int | None = None,
         with_locals: bool = False,
         with_events: bool = True,
@@ -178,6 +186,7 @@ class View:
         self.handle = handle
         self.with_locals = with_locals
         self._server = server
+        self._run = run
         self._at = at
         self._with_events = with_events
         self._last = last
@@ -198,12 +207,13 @@ class View:
             self._code = looking_back_with(self._app, os.environ)
         try:
             with self._server.deadline("the workflow"):
-                return await describe(self.client, self.handle.key, at=self._at, code=self._code)
+                return await describe(self.client, self.handle.key, run=self._run, at=self._at, code=self._code)
         except CannotLookBack as error:
             # Without the keys the code in a directory cannot read the history either.
             if self._app is not None or isinstance(error.__cause__, Unopened):
                 raise
-            command = f"mesh show {self.handle.key.id} --at {self._at} --app APP{self._server.hint}"
+            of_run = f" --run {self._run}" if self._run else ""
+            command = f"mesh show {self.handle.key.id}{of_run} --at {self._at} --app APP{self._server.hint}"
             raise CannotLookBack(
                 f"{error}; `{command}` replays it with the code in the directory APP, which needs no node"
             ) from error

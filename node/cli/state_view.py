@@ -21,6 +21,8 @@ STATUS_STYLES: Final = {
 NEW_NS: Final = 1_000_000
 TASKS_SHOWN_MAX: Final = 20
 WAITING_SHOWN_MAX: Final = 100
+RUNS_SHOWN_MAX: Final = 5
+TOPICS_SHOWN_MAX: Final = 20
 OPEN: Final = ("running", "suspended")
 
 
@@ -31,16 +33,17 @@ def line(*parts: str | tuple[str, str]) -> Line:
 
 def state_lines(record: Mapping[str, Any], *, with_locals: bool, hint: str = "") -> list[Line]:
     """The whole state. with_locals: what variables hold. hint: the flags that lead to the same mesh."""
-    lines = head_lines(record)
+    lines = head_lines(record, hint=hint)
     lines += outcome_lines(record)
     lines += waiting_lines(record)
+    lines += unread_lines(record)
     lines += task_lines(record, with_locals=with_locals)
     if record["tasks"] and not with_locals and record["at"] is None:
         lines.append(line((f"variables: mesh show {record['id']} --locals{hint}", "dim")))
     return lines
 
 
-def head_lines(record: Mapping[str, Any]) -> list[Line]:
+def head_lines(record: Mapping[str, Any], *, hint: str = "") -> list[Line]:
     """Who it is, when it began and ended, and what it was given on its way."""
     now_ns = time.time_ns()
     lines = [
@@ -73,6 +76,12 @@ def head_lines(record: Mapping[str, Any]) -> list[Line]:
     facts += [f"{name} {_json(record[name])}" for name in ("memo", "attrs") if record[name]]
     if facts:
         lines.append(line(", ".join(facts)))
+    others = [run for run in record["runs"] if run != record["run"]]
+    if others:
+        told = ", ".join(str(run) for run in others[-RUNS_SHOWN_MAX:])
+        hidden = record["runs_total"] - 1 - min(len(others), RUNS_SHOWN_MAX)
+        more = f" and {hidden} earlier" if hidden else ""
+        lines.append(line((f"other runs: {told}{more}; mesh show {record['id']} --run RUN{hint}", "dim")))
     if record.get("history_warning"):
         lines.append(line((f"warning: {record['history_warning']}", "yellow")))
     return lines
@@ -122,6 +131,29 @@ def waiting_lines(record: Mapping[str, Any]) -> list[Line]:
     if lines:
         return [line(("waiting for:", "bold")), *lines]
     return [] if record["status"] == "suspended" else [line("waiting for: a signal or message")]
+
+
+def unread_lines(record: Mapping[str, Any]) -> list[Line]:
+    """What an open run has been sent and has not read, beside what it listens to."""
+    if record["status"] not in OPEN or not record["unread"]:
+        return []
+    lines = [line(("unread messages:", "bold"))]
+    for item in record["unread"][:TOPICS_SHOWN_MAX]:
+        meant = f"; did you mean {item['near']}?" if item["near"] else ""
+        style = "yellow" if meant or item["held"] == "nobody" else ""
+        held = {"listener": "not received yet", "inbox": "in its inbox"}.get(item["held"], "it does not listen to that")
+        lines.append(line("  ", (f"{item['topic']}  {item['messages']}, {held}{meant}", style)))
+    if len(record["unread"]) > TOPICS_SHOWN_MAX:
+        lines.append(line((f"  and {len(record['unread']) - TOPICS_SHOWN_MAX} more topics, see --json", "dim")))
+    listens = [*_some_of(record["listens"]), *(["all others in its inbox"] if record["inbox"] else [])]
+    lines.append(line(f"  it listens to: {', '.join(listens) or 'nothing yet'}"))
+    return lines
+
+
+def _some_of(topics: Sequence[str]) -> list[str]:
+    """The first of the topics, and how many there are more."""
+    rest = len(topics) - TOPICS_SHOWN_MAX
+    return [*topics[:TOPICS_SHOWN_MAX], *([f"{rest} more"] if rest > 0 else [])]
 
 
 def _waiting_line(item: Mapping[str, Any], now_ns: int) -> Line:

@@ -139,7 +139,7 @@ class _Told:
         if self._as_json:
             return
         if first:
-            print_lines(head_lines(record))
+            print_lines(head_lines(record, hint=self._hint))
             hidden = record["events_total"] - EVENTS_FIRST
             if hidden > 0:
                 self._events = hidden

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -24,6 +25,10 @@ REUSE: Final = ("allow_duplicate", "allow_duplicate_failed_only", "reject_duplic
 
 
 queue_option = click.option("--queue", metavar="NAME", help="Queue of the workflow, where an id is on several.")
+run_option = click.option(
+    "--run", "run_number", type=click.IntRange(1), metavar="RUN",
+    help="An older run of the ID, by the number of its start; `mesh show ID` and `mesh ls --all-runs` have them.",
+)  # fmt: skip
 # What says how a workflow is started, now (`mesh start`) or regularly (`mesh schedule add`).
 host_option = click.option(
     "--host", metavar="NAME", help="Worker or task queue to run on; needed when several offer the workflow."
@@ -136,22 +141,28 @@ def start(
 def signal_one(workflow_id: str, topic: str, *, value: Any, queue: str | None, as_json: bool, server: Server) -> None:
     """Send a signal to the running workflow ID.
 
-    It is stored when this returns: it reaches the workflow whether a node is up at the moment or not.
+    It is stored when this returns: it reaches the workflow whether a node is up at the moment or not. When the workflow
+    does not listen to TOPIC at the moment, and its owner says so at once, a line says what it listens to.
 
     \b
       mesh signal order-1 approve '{"approved": true}'
     """  # noqa: D301 - click reads the control character
 
     async def main() -> None:
+        from mesh.subjects import WorkflowKey
         from node.api import verbs
 
         async with server.client() as client:
             with server.deadline("the signal"):
                 record = await verbs.signal(server.asker(client), id=workflow_id, topic=topic, value=value, queue=queue)
-        if as_json:
-            print_json(record)
-        else:
-            say(f"signal {topic} for {workflow_id} is stored, sequence {record['seq']}")
+            if as_json:
+                print_json(record)
+            else:
+                say(f"signal {topic} for {workflow_id} is stored, sequence {record['seq']}")
+            sys.stdout.flush()
+            unheard = await verbs.why_unheard(client, WorkflowKey(record["queue"], workflow_id), topic)
+            if unheard is not None:
+                say(f"note: {unheard}; see: mesh show {short_id(workflow_id)}{server.hint}")
 
     run(main)
 
@@ -159,6 +170,7 @@ def signal_one(workflow_id: str, topic: str, *, value: Any, queue: str | None, a
 @click.command()
 @click.argument("workflow_id", metavar="ID")
 @queue_option
+@run_option
 @click.option(
     "--json",
     "as_json",
@@ -166,8 +178,11 @@ def signal_one(workflow_id: str, topic: str, *, value: Any, queue: str | None, a
     help="Print {id, queue, run, status, value, error}; error is {message, kind, ...} or null.",
 )
 @connection_options(timeout=None)
-def result(workflow_id: str, *, queue: str | None, as_json: bool, server: Server) -> None:
+def result(workflow_id: str, *, queue: str | None, run_number: int | None, as_json: bool, server: Server) -> None:
     """Wait for the end of the workflow ID and print its result as JSON.
+
+    With --run the end of what that run has begun, through retries, continued and reset runs: mostly one that has ended
+    before the workflow was started once more.
 
     Exit status 1 when it failed, was canceled or terminated, is suspended, or has not ended within --timeout. Without
     --timeout it waits for as long as it takes.
@@ -178,7 +193,9 @@ def result(workflow_id: str, *, queue: str | None, as_json: bool, server: Server
             asker = server.asker(client)
             with server.answer_deadline("the workflow"):
                 handle = await asker.find(workflow_id, queue)
-            await _print_result(asker, handle, server.timeout_s, as_json=as_json)
+                if run_number:
+                    await client.history(handle.key.queue).run_named(handle.key, run_number)
+            await _print_result(asker, handle, server.timeout_s, run=run_number or 0, as_json=as_json)
 
     run(main)
 

@@ -357,6 +357,11 @@ function K.channel_facts(ch)
   return ch[LAST] - ch[FIRST] + 1, ch[SIZE], ch[CLOSED]
 end
 
+--- The values that wait in a channel's buffer: a list of which first to last are filled. Not to be changed.
+function K.channel_held(ch)
+  return ch[BUF], ch[FIRST], ch[LAST]
+end
+
 --- What a task that waits for channels stands at: a list of {channel, "send" or "receive", value}; `on` is its `task.on`.
 function K.waited_for(on)
   if on.ch then

@@ -229,6 +229,16 @@ function A.inspect(handle, with_values)
   return found
 end
 
+--- What a unit listens to and has not read (K.mailbox_facts), as msgpack; nil when there is no memory left to look in.
+function A.mailbox(handle)
+  local ok, found = raw.pcall(function() return K.encode(K.mailbox_facts(units[handle])) end)
+  if not ok then
+    collectgarbage()
+    return nil
+  end
+  return found
+end
+
 --- Kilobytes in use by the whole VM.
 function A.memory()
   return collectgarbage("count")

@@ -5,6 +5,9 @@
 local K = ...
 local raw = K.raw
 
+-- Limits of one look (`K.mailbox_facts`).
+local TOPICS_MAX, MESSAGES_MAX = 100, 10000
+
 -- A message that nobody listens for waits in `unit.mailbox` until a listener of its topic or the inbox exists.
 local function route(unit, message)
   local topic = K.message_parts(message)
@@ -114,6 +117,59 @@ function K.unread(unit)
     list[i] = { topic = topic, from = from, body = K.encode_bodies(n, raw.table.unpack(bodies, 1, n)) }
   end
   return list
+end
+
+--- What a unit listens to and has not read, for those who look; nothing is changed: {listens: topics, inbox, unread:
+--- {{topic, messages, held}}, cut}. held: by the "listener" of the topic, by the "inbox", or by "nobody". cut: there is more.
+function K.mailbox_facts(unit)
+  local listens, unread, known, looked = {}, {}, { listener = {}, inbox = {}, nobody = {} }, 0
+  local cut = false
+  local function count(held, topic, n)
+    local entry = known[held][topic]
+    if entry then
+      entry.messages = entry.messages + n
+    elseif #unread >= TOPICS_MAX then
+      cut = true
+    elseif n > 0 then
+      entry = { topic = topic, messages = n, held = held }
+      known[held][topic], unread[#unread + 1] = entry, entry
+    end
+  end
+  local function walk(held, list, first, last)
+    for i = first, last do
+      looked = looked + 1
+      if looked > MESSAGES_MAX then
+        cut = true
+        return
+      end
+      local topic = K.message_parts(list[i])
+      if raw.string.byte(topic, 1) ~= 64 then
+        count(held, topic, 1)
+      end
+    end
+  end
+  local mailbox = unit.mailbox or {}
+  walk("nobody", mailbox, 1, #mailbox)
+  if unit.inbox then
+    walk("inbox", K.channel_held(unit.inbox))
+  end
+  local topics = {}
+  for topic, listener in raw.next, unit.listeners or {} do
+    if raw.string.byte(topic, 1) ~= 64 and not K.channel_closed(listener.channel) then
+      topics[#topics + 1] = topic
+    end
+  end
+  raw.table.sort(topics)
+  for i, topic in raw.ipairs(topics) do
+    if i > TOPICS_MAX then
+      cut = true
+      break
+    end
+    listens[i] = topic
+    local listener = unit.listeners[topic]
+    count("listener", topic, K.channel_length(listener.channel) + (listener.held and 1 or 0))
+  end
+  return { listens = listens, inbox = unit.inbox ~= nil and not K.channel_closed(unit.inbox), unread = unread, cut = cut }
 end
 
 --- The lifecycle events that were never read.

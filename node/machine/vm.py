@@ -122,6 +122,10 @@ class Machine(Protocol):
         """What every task waits for and where it stands, with what its variables hold."""
         ...
 
+    def mailbox(self) -> dict[str, Any]:
+        """What the unit listens to, and what it has been sent and has not read."""
+        ...
+
     def close(self) -> None:
         """Forget the unit."""
         ...
@@ -351,6 +355,22 @@ class LuaMachine:
             return _nothing_seen(str(error))
         if isinstance(found, tuple):
             return _nothing_seen(found[1].decode("utf-8", "replace"))
+        seen: dict[str, Any] = msgpack.unpackb(found, raw=False, unicode_errors="replace")
+        return seen
+
+    def mailbox(self) -> dict[str, Any]:
+        """What the unit listens to and has not read; a look like `inspect`.
+
+        {listens: [topic], inbox: whether it takes what nobody listens to, unread: [{topic, messages, held}], cut:
+        whether there is more}. held: by the `listener` of the topic, by the `inbox`, or by `nobody` so far. Empty when
+        the VM has no memory left to look in.
+        """
+        try:
+            found = self._vm._guard(self._vm._api[b"mailbox"], self._handle)
+        except OutOfMemory:
+            found = None
+        if found is None:
+            return {}
         seen: dict[str, Any] = msgpack.unpackb(found, raw=False, unicode_errors="replace")
         return seen
 

@@ -25,7 +25,14 @@ def described(run: Run) -> dict[str, Any]:
         "started_ns": run.started_ns, "attempt": run.spec.attempt, "delayed_until_ns": run.delayed_until_ns,
         "deadline_ns": run.deadline_ns, "memo": run.memo, "attrs": run.attrs,
         "cancel_requested": run.cancel_requested, "events": run.length,
+        "mailbox": _mailbox(machine) if machine is not None and not run.suspended else {},
     }  # fmt: skip
+
+
+def _mailbox(machine: Machine) -> dict[str, Any]:
+    """What the code listens to and has not read; empty when that is nothing."""
+    seen = machine.mailbox()
+    return seen if any(seen.values()) else {}
 
 
 def _waiting(op: OpState) -> dict[str, Any]:
