@@ -132,8 +132,8 @@ class WorkflowHandle:
     async def terminate(self, *, force: bool = False) -> None:
         """End the workflow now, without asking it; a cron schedule of this id ends too.
 
-        force: also when not even its start can be read, as its key is lost: nobody knows then which parent waits for
-        it, and none is told.
+        force: also when not even its start can be read, as its key is lost. Its parent hears of it; children of its own
+        go on, as nobody knows them.
         """
         await remove_schedule(self._client.js, self.key)
         await self._tell("kill", {HEADER_FORCE: "1"} if force else {})

@@ -18,8 +18,8 @@ from mesh import codec
 from mesh.envelopes import may_open_later, why_closed
 from mesh.errors import Undecodable
 from mesh.failure import Failure, Kind
-from mesh.imported import Origin, read_origin
-from mesh.subjects import CACHED_NAMES_MAX, WorkflowKey, can_be_named, is_canonical, untoken
+from mesh.imported import HEADER_ORIGIN, Origin, read_origin
+from mesh.subjects import CACHED_NAMES_MAX, WorkflowKey, can_be_named, is_canonical, token, untoken
 from mesh.wire import parse_headers
 
 # Headers a plain `nats pub` may use, and those our own writers set.
@@ -29,6 +29,8 @@ HEADER_FROM: Final = "Mesh-From"
 HEADER_ONCE: Final = "Mesh-Once"
 # A node has set it in the start of somebody who may not write into the stream (`node.intake`).
 HEADER_INTAKE: Final = "Mesh-Intake"
+# On the start of a child: its parent, in plain, for whoever ends it without being able to read it.
+HEADER_CHILD_OF: Final = "Mesh-Child-Of"
 # On a kill: end the run although not even its start can be read.
 HEADER_FORCE: Final = "Mesh-Force"
 # What our function hosts say in an outcome: which node ran the call, and for how many milliseconds.
@@ -96,6 +98,7 @@ _INTEGER_MAX: Final = 2**63 - 1
 _NOT_ENDED: Final = frozenset({"running", "suspended"})
 # How a run has ended whose end cannot be opened here.
 ENDED: Final = "ended"
+_NUMBER: Final = re.compile(r"\d{1,19}", re.ASCII)
 _NAMES_RUN: Final = frozenset({"ret", "claim", "tick", "exit", "mark", "attrs", "end"})
 
 
@@ -177,6 +180,30 @@ class Parent:
     def key(self) -> WorkflowKey:
         """The parent's key."""
         return WorkflowKey(self.queue, self.id)
+
+
+def parent_headers(parent: Parent | None) -> dict[str, str]:
+    """What the start of a child says of its parent in its headers, beside its body.
+
+    The parent's history says as much in plain: there the child's end is stored under run and op, with who has sent it.
+    """
+    if parent is None:
+        return {}
+    return {HEADER_CHILD_OF: f"{token(parent.queue)} {token(parent.id)} {parent.run} {parent.n}"}
+
+
+def parent_in_headers(headers: Mapping[str, str]) -> Parent | None:
+    """The parent that the headers of a start name: for a start that cannot be read. None when nobody is to be told.
+
+    Nobody vouches for a header. But who may write one into a stream may also write the end of a child into it, and what
+    comes from outside, or from another mesh, has no parent here.
+    """
+    parts = headers.get(HEADER_CHILD_OF, "").split(" ")
+    if HEADER_INTAKE in headers or HEADER_ORIGIN in headers or len(parts) != 4 or not all(parts):
+        return None
+    if not (all(map(is_canonical, parts[:2])) and all(map(_NUMBER.fullmatch, parts[2:]))):
+        return None
+    return Parent(untoken(parts[0]), untoken(parts[1]), int(parts[2]), int(parts[3]))
 
 
 @dataclass(frozen=True, slots=True)

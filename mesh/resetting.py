@@ -21,7 +21,7 @@ import anyio
 from mesh import codec
 from mesh.errors import Conflict, MeshError, NotFound, OutcomeUnknown, Undecodable
 from mesh.event_numbers import event_index
-from mesh.events import Base, Event, StartSpec, reset_of, start_spec_of
+from mesh.events import Base, Event, StartSpec, parent_headers, reset_of, start_spec_of
 from mesh.history import History, OpenRun, RunOutcome
 from mesh.jetstream import JetStream
 from mesh.starting import TERMINATE_WAIT_S, TRIES, publish_until_acked
@@ -275,7 +275,8 @@ async def _start(js: JetStream, history: History, key: WorkflowKey, run: int, sp
         raise Conflict(key.start(), run, "the workflow was started anew")
     for _ in range(TRIES):
         try:
-            ack = await js.publish(key.start(), payload, expect_last_subject_seq=last.run)
+            headers = parent_headers(spec.parent) or None
+            ack = await js.publish(key.start(), payload, headers=headers, expect_last_subject_seq=last.run)
         except OutcomeUnknown:
             continue  # repeated with the same expectation: if it is there, the conflict shows it
         except Conflict:

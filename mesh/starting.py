@@ -14,7 +14,7 @@ import anyio
 
 from mesh import codec
 from mesh.errors import Conflict, MeshError, OutcomeUnknown, Undecodable
-from mesh.events import HEADER_FROM, StartSpec, decode_end, decode_start
+from mesh.events import HEADER_FROM, StartSpec, decode_end, decode_start, parent_headers
 from mesh.history import History, OpenRun, RunOutcome
 from mesh.jetstream import JetStream
 from mesh.schedules import put_schedule
@@ -94,11 +94,11 @@ async def start_workflow(
     history = History(js, key.queue)
     payload = spec.encode()
     context = trace or current_context()
-    headers = context.headers if context is not None else None
+    headers = (context.headers if context is not None else {}) | parent_headers(spec.parent)
     expected = 0
     for _ in range(TRIES):
         try:
-            ack = await js.publish(key.start(), payload, headers=headers, expect_last_subject_seq=expected)
+            ack = await js.publish(key.start(), payload, headers=headers or None, expect_last_subject_seq=expected)
         except OutcomeUnknown:
             continue  # repeated with the same expectation: if it is there, the conflict shows it
         except Conflict:

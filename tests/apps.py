@@ -55,11 +55,13 @@ def write_app(
     processes: Mapping[str, str | Mapping[str, Any]] | None = None,
     entries: Sequence[Mapping[str, Any]] = (),
     worker_options: Mapping[str, Any] | None = None,
+    workers: Mapping[str, str] | None = None,
 ) -> Path:
     """Write an app and return its directory.
 
     workflows: Lua sources by name. functions, processes: by name a Lua source, or the entry's fields for any other
-    kind; in both, `source` is the code itself, kept in a file so that errors name it. entries: any others.
+    kind; in both, `source` is the code itself, kept in a file so that errors name it. entries: any others. workers: of
+    the workflows that are another worker's, by name.
     """
     files: dict[str, str] = {}
     written: list[Mapping[str, Any]] = [
@@ -73,7 +75,7 @@ def write_app(
     ]  # fmt: skip
     for name, source in (workflows or {}).items():
         files[f"{name}.lua"] = source
-        meta = {"mesh.workflow.worker": WORKER}
+        meta = {"mesh.workflow.worker": (workers or {}).get(name, WORKER)}
         written.append({
             "name": name, "kind": "workflow.lua", "source": f"file://{name}.lua", "modules": list(WORKFLOW_MODULES), "meta": meta,
         })  # fmt: skip

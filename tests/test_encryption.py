@@ -18,8 +18,9 @@ from mesh.asking import ApiError
 from mesh.buckets import Bucket
 from mesh.client import Client, NeedsKeys, WorkflowFailed, WorkflowHandle, WorkflowSuspended
 from mesh.connection import Connection, ConnectOptions, connect
-from mesh.encryption import Keyring
+from mesh.encryption import Keyring, Keys
 from mesh.envelopes import ENCRYPTED, read_encrypted
+from mesh.errors import NotFound
 from mesh.jetstream import JetStream
 from mesh.key_files import KeyFile, KeyFileContent, write_key_file
 from mesh.subjects import WorkflowKey, function_request
@@ -293,6 +294,60 @@ async def test_what_was_said_of_a_lost_key_counts_though_the_start_can_be_read(
         async with a_mesh(url, app, node_id="b", options=one) as there:
             with pytest.raises(WorkflowFailed, match="terminated"):
                 await there.get("lost").result(timeout_s=20)
+
+
+async def test_a_parent_hears_of_a_child_that_is_ended_by_force(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """The key of the children's worker is lost: of one child the start, of the other one a decision of its code."""
+    parent = """
+    return function()
+      assert(process.spawn_monitored("app:kept", "app:vault"))
+      return tostring(process.events():receive().result.error)
+    end
+    """
+    kept = """
+    return function()
+      local go = process.listen("go")
+      go:receive()
+      workflow.version("first", 1, 2)
+      go:receive()
+    end
+    """
+    vault: dict[str, Any] = {
+        "name": "vault", "kind": "mesh.worker", "client": "app:client", "task_queue": "vault", "lifecycle": {"auto_start": True},
+    }  # fmt: skip
+    app = write_app(
+        tmp_path, workflows={"parent": parent, "kept": kept}, entries=[vault], workers={"kept": "app:vault"}
+    )
+    url, one = nats_server().url, Keyring({"one": KEY_OF["one"]}, "one")
+    of_vault = Keyring(KEY_OF, "two")
+    async with a_mesh(url, app, options=ConnectOptions(codec=Keys(one, {"vault": of_vault}))) as there:
+        children = []
+        for name, primary in (("start-lost", "two"), ("mark-lost", "one")):
+            of_vault.replace(KEY_OF, primary)
+            run = (await there.start("parent", id=name)).run
+            children.append(there.client.get(f"{name}_{run}_1", queue="vault"))
+            await wait_until_async(partial(has_history, there.get(name), ["start", "ret"]))
+            await wait_until_async(partial(has_history, children[-1], ["start"]))
+        of_vault.replace(KEY_OF, "two")
+        await children[1].signal("go")
+        await wait_until_async(partial(has_history, children[1], ["start", "signal", "mark"]))
+    async with a_mesh(url, app, node_id="b", options=ConnectOptions(codec=one)) as there:
+        for child, what in zip(children, ("its start", "a mark of its history"), strict=True):
+            lost = there.client.get(child.id, queue="vault")
+            await wait_until_async(partial(is_suspended, lost), 20)
+            assert f"{what} is encrypted with key two" in (await lost.describe()).detail["reason"]
+            assert await there.kinds(child.id.split("_")[0]) == ["start", "ret"]
+            await lost.terminate(force=True)
+            assert "workflow terminated" in await there.get(child.id.split("_")[0]).result(timeout_s=20)
+            with pytest.raises(WorkflowFailed, match="terminated"):
+                await lost.result(timeout_s=20)
+
+
+async def has_history(handle: WorkflowHandle, kinds: list[str]) -> bool:
+    try:
+        return [event.kind for event in await handle.history()] == kinds
+    except NotFound:
+        return False
 
 
 async def is_not_suspended(handle: WorkflowHandle) -> bool:

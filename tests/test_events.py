@@ -11,10 +11,25 @@ from hypothesis import strategies as st
 
 from mesh import codec
 from mesh.errors import Undecodable
-from mesh.events import Base, EndRecord, Event, Parent, StartSpec, decode_end, decode_start, next_attempt, parse
+from mesh.events import (
+    HEADER_CHILD_OF,
+    HEADER_INTAKE,
+    Base,
+    EndRecord,
+    Event,
+    Parent,
+    StartSpec,
+    decode_end,
+    decode_start,
+    next_attempt,
+    parent_headers,
+    parent_in_headers,
+    parse,
+)
 from mesh.failure import Failure, Kind
 from mesh.imported import HEADER_ORIGIN, Origin
 from mesh.subjects import WorkflowKey
+from mesh.wire import encode_headers, parse_headers
 
 KEY = WorkflowKey("orders", "o-1")
 
@@ -238,3 +253,22 @@ def test_an_imported_start_says_where_it_comes_from_in_a_header() -> None:
     assert spec.encode() == replace(FULL, since=0, base=None).encode()
     for unreadable in ("", "orders order 17", "orders order x 9"):
         assert decode_start(FULL.encode(), {HEADER_ORIGIN: unreadable}).origin is None
+
+
+@pytest.mark.parametrize("parent", [Parent("orders", "p-1", 7, 3), Parent("a.b c", "täglich *>/ %", 2**62, 1)])
+def test_the_start_of_a_child_names_its_parent_in_its_headers_too(parent: Parent) -> None:
+    headers = parse_headers(encode_headers(parent_headers(parent)))
+    assert parent_in_headers(headers) == parent
+    # Nobody outside has a child here, and who waits for the end of an imported one waits elsewhere.
+    assert parent_in_headers({**headers, HEADER_INTAKE: "1"}) is None
+    assert parent_in_headers({**headers, HEADER_ORIGIN: "orders o-1 3 3"}) is None
+    assert parent_headers(None) == {}
+    assert parent_in_headers({}) is None
+
+
+@pytest.mark.parametrize(
+    "value", ["", "orders p-1 7", "orders p-1 7 3 4", "orders  7 3", "orders p-1 7 x", "orders p-1 -7 3", "orders p-1 7 ٣",
+              "orders p.1 7 3", "orders %7a 7 3", f"orders {'x' * 600} 7 3", "orders p-1 7 99999999999999999999"],
+)  # fmt: skip
+def test_a_header_that_names_no_parent_names_none(value: str) -> None:
+    assert parent_in_headers({HEADER_CHILD_OF: value}) is None

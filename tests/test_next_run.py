@@ -18,6 +18,7 @@ from mesh.history import History
 from mesh.jetstream import JetStream
 from mesh.objects import Objects
 from mesh.subjects import WorkflowKey
+from mesh.wire import parse_headers
 from node.workflows.ending import Ending
 from store.streams import ensure_queue
 from tests.apps import QUEUE, Mesh, a_mesh, key, owns_everything, write_app
@@ -222,3 +223,36 @@ async def test_start_of_which_one_look_knows_and_another_does_not_is_begun(
         await m.start("w", id="w-1")
         await wait_until_async(lambda: is_over(m))
         assert hidden["w-1"] == 2
+
+
+async def test_every_run_of_a_child_names_the_parent_in_its_headers(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """The first one, one that goes on, and one that was reset, whoever starts it."""
+    parent = """return function()
+      local pid = assert(process.spawn_monitored("app:child", "app:worker", 1))
+      return process.events():receive().result.value
+    end"""
+    child = """return function(n)
+      if n > 0 then process.upgrade(nil, n - 1) end
+      return (process.listen("go"):receive())
+    end"""
+    app = write_app(tmp_path, workflows={"parent": parent, "child": child})
+    async with a_mesh(nats_server().url, app) as mesh:
+        run = (await mesh.start("parent", id="p-1")).run
+        handle = mesh.get(f"p-1_{run}_1")
+
+        async def starts() -> list[dict[str, str]]:
+            found = await mesh.client.js.batch_get("WF_orders", subject_filter=handle.key.stored("*", "start"))
+            return [parse_headers(start.raw_headers) for start in found]
+
+        async def has_gone_on() -> bool:
+            return len(await starts()) == 2
+
+        await wait_until_async(has_gone_on)
+        await handle.reset(1)
+        told = await starts()
+        assert [headers["Mesh-Child-Of"] for headers in told] == [f"orders p-1 {run} 1"] * 3
+        await handle.signal("go", "told")
+        assert await mesh.get("p-1").result(timeout_s=20) == "told"
+        # Its parent has been told, so nobody is to be told of what comes of another reset.
+        await handle.reset(1)
+        assert "Mesh-Child-Of" not in (await starts())[-1]

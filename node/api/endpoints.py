@@ -149,7 +149,7 @@ ENDPOINTS: Final = (
     EndpointSpec(
         "terminate", "node.api.verbs:terminate", "End a workflow without asking it, and a schedule of its id.",
         "{id, queue, run}",
-        (ID, QUEUE, Field("force", Kind.FLAG, "also when its start cannot be read; no parent hears of it then")),
+        (ID, QUEUE, Field("force", Kind.FLAG, "also when its start cannot be read; its own children go on then")),
     ),
     EndpointSpec(
         "reset", "node.api.verbs:reset", "Run a workflow anew from one of its events.",

@@ -214,7 +214,9 @@ def cancel(workflow_id: str, *, queue: str | None, as_json: bool, server: Server
 @click.command()
 @click.argument("workflow_id", metavar="ID")
 @queue_option
-@click.option("--force", is_flag=True, help="End it although its start cannot be read (a lost key). Tells no parent.")
+@click.option(
+    "--force", is_flag=True, help="End it although its start cannot be read (a lost key). Its children go on."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print {id, queue, run}.")
 @connection_options
 def terminate(workflow_id: str, *, queue: str | None, force: bool, as_json: bool, server: Server) -> None:

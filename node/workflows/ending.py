@@ -13,7 +13,7 @@ import logging
 
 from mesh import codec
 from mesh.errors import Conflict, InvalidName, MeshError, NotFound, PayloadTooLarge, Undecodable
-from mesh.events import HEADER_FROM, EndRecord
+from mesh.events import HEADER_FROM, EndRecord, decode_start, parent_headers
 from mesh.failure import Failure, Kind
 from mesh.history import History
 from mesh.hosts import HostRecord
@@ -106,10 +106,12 @@ class Ending:
         if last.seq > first_end.seq:
             return False
         try:
-            headers = None
+            headers = _parent_headers(record.next_start) if run is None or run.spec.parent is not None else {}
             if run is not None and isinstance(run.trace, RunTrace):
-                headers = {HEADER_FOLLOWS: run.trace.root.text}
-            await self._js.publish(key.start(), record.next_start, headers=headers, expect_last_subject_seq=last.seq)
+                headers[HEADER_FOLLOWS] = run.trace.root.text
+            await self._js.publish(
+                key.start(), record.next_start, headers=headers or None, expect_last_subject_seq=last.seq
+            )
         except Conflict:
             return False
         return True
@@ -163,6 +165,13 @@ class Ending:
             await self._outbox.write_acked(key.end(run.run), record.encode())
         except PayloadTooLarge as error:
             await self._outbox.write_acked(key.end(run.run), _too_large(error).encode())
+
+
+def _parent_headers(next_start: bytes) -> dict[str, str]:
+    try:
+        return parent_headers(decode_start(next_start, {}).parent)
+    except (Undecodable, InvalidName):
+        return {}  # whoever loads it says so
 
 
 def _too_large(error: PayloadTooLarge) -> EndRecord:

@@ -33,7 +33,7 @@ import anyio.abc
 from mesh.connection import Connection
 from mesh.envelopes import Opened, may_open_later, why_unread
 from mesh.errors import CannotLookBack, MeshError, Undecodable
-from mesh.events import Event, decode_end, decode_start, parse
+from mesh.events import Event, decode_end, decode_start, parent_in_headers, parse
 from mesh.follower import Delivered
 from mesh.history import History
 from mesh.hosts import HostRecord, Hosts
@@ -470,7 +470,8 @@ class Engine:
 
     def _begin(self, instance: Instance, event: Event) -> None:
         if may_open_later(event.data):
-            self._loading.wait_for_key(instance, event.seq, f"its start is {why_unread(event.data)}")
+            parent = parent_in_headers(event.headers)
+            self._loading.wait_for_key(instance, event.seq, f"its start is {why_unread(event.data)}", parent=parent)
             return
         try:
             spec = decode_start(event.data, parse_headers(event.raw_headers) if event.raw_headers else {})

@@ -24,7 +24,7 @@ import anyio.lowlevel
 from mesh import codec
 from mesh.envelopes import Opened, may_open_later, why_unread
 from mesh.errors import TEMPORARY, MeshError, NotFound, Undecodable, Unreadable
-from mesh.events import EndRecord, Event, StartSpec, decode_end
+from mesh.events import EndRecord, Event, Parent, StartSpec, decode_end, parent_in_headers
 from mesh.failure import Failure, Kind
 from mesh.history import History, OpenRun, RunOutcome
 from mesh.imported import is_held
@@ -32,6 +32,7 @@ from mesh.jetstream import JetStream
 from mesh.lineage import taken_over
 from mesh.references import is_reference
 from mesh.subjects import WorkflowKey
+from mesh.wire import parse_headers
 from node.machine.vm import OutOfMemory
 from node.telemetry.run_trace import RunTrace
 from node.telemetry.witness import Witness
@@ -150,13 +151,16 @@ class Loading:
         _log.error("workflow %r: %s; its history is read again", instance.key.id, error, extra=instance.about())
         self._background.start_soon(self._reload_later, instance, run)
 
-    def wait_for_key(self, instance: Instance, run: int, reason: str, *, seen_seq: int = 0) -> None:
+    def wait_for_key(
+        self, instance: Instance, run: int, reason: str, *, parent: Parent | None, workflow: str = UNKNOWN_WORKFLOW,
+        seen_seq: int = 0,
+    ) -> None:  # fmt: skip
         """Suspend a workflow of which nothing is known but that its history is encrypted with a key we do not have.
 
         Whatever happens to it meanwhile stays in its history. It is read again when there are other keys, or another
-        start. seen_seq: up to which event nothing is news.
+        start. parent: is told should it be ended by force. seen_seq: up to which event nothing is news.
         """
-        unread = self._vms.new_run(instance, run, StartSpec(workflow=UNKNOWN_WORKFLOW), {})
+        unread = self._vms.new_run(instance, run, StartSpec(workflow=workflow, parent=parent), {})
         unread.last_seq = seen_seq
         unread.suspended, unread.waits_for_key, unread.is_unread = reason, True, True
         self._go_live(instance, unread)
@@ -323,7 +327,8 @@ class Loading:
         if may_open_later(opened.start.data):
             events = await self._history.events(key, opened.run, at_least)
             if self._instances.holds(instance):
-                self.wait_for_key(instance, opened.run, f"its start is {why_unread(opened.start.data)}")
+                parent = parent_in_headers(parse_headers(opened.start.raw_headers))
+                self.wait_for_key(instance, opened.run, f"its start is {why_unread(opened.start.data)}", parent=parent)
                 self._end_if_forced(instance, opened.run, events)
             return
         try:
@@ -347,7 +352,8 @@ class Loading:
                 self._stand_still(instance, opened.run, spec, f"its start {CAME_IN_PLAIN}")
             return
         if mark := closed_mark(opened.run, events):
-            self.wait_for_key(instance, opened.run, f"a mark of its history is {why_unread(mark.data)}")
+            reason = f"a mark of its history is {why_unread(mark.data)}"
+            self.wait_for_key(instance, opened.run, reason, parent=spec.parent, workflow=spec.workflow)
             self._end_if_forced(instance, opened.run, events)
             return
         run = self._vms.new_run(instance, opened.run, spec, recorded_marks(opened.run, events))
@@ -464,7 +470,9 @@ class Loading:
             record = decode_end(last[1].data) if last is not None and last[1] is not None else None
             if last is not None and record is not None and record.closed:
                 reason = f"its end is {record.closed}; whether it goes on is not known"
-                self.wait_for_key(instance, last[0].run, reason, seen_seq=last[1].seq if last[1] is not None else 0)
+                parent = parent_in_headers(parse_headers(last[0].start.raw_headers))
+                ended_seq = last[1].seq if last[1] is not None else 0
+                self.wait_for_key(instance, last[0].run, reason, parent=parent, seen_seq=ended_seq)
                 return
             if last is not None and record is not None and record.next_start:
                 await self._go_on(instance.key, last[0].run, record)
