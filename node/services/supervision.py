@@ -1,6 +1,7 @@
 """When one supervised thing is started, stopped and started again (contract 2.2). Pure: an event in, actions out.
 
-Not here: the order among several things (`node.registry.dependencies`), carrying the actions out (`node.services.services`).
+Not here: the order among several things (`node.registry.dependencies`), carrying the actions out
+(`node.services.services`).
 
     Unknown ──StartAsked──> Starting ──Started──> Running ──Ended: nothing to repair──> Exited
                                │                    │  └────StopAsked──> Stopping ──Ended──> Stopped
