@@ -74,12 +74,12 @@ entries:
 async def test_a_command_that_proposes_another_does_not_repeat_a_password() -> None:
     address = f"nats://user:{PLANTED}@127.0.0.1:1"
     for command in (["ls"], ["doctor"], ["nodes"], ["show", "x"], ["start", "app:x"]):
-        ran = await typed(*command, "-s", address, "--timeout", "300ms")
+        ran = await typed(*command, "-s", address, "--timeout", "5s")
         assert ran.status != 0
         assert "127.0.0.1:1" in ran.out + ran.err
         assert PLANTED not in ran.out + ran.err
     for character in "/#?[,":  # as passwords that are made by chance have them, and addresses may not
-        ran = await typed("ls", "-s", f"nats://user:{PLANTED}{character}{PLANTED}@127.0.0.1:1", "--timeout", "300ms")
+        ran = await typed("ls", "-s", f"nats://user:{PLANTED}{character}{PLANTED}@127.0.0.1:1", "--timeout", "5s")
         assert ran.status != 0
         assert PLANTED not in ran.out + ran.err, ran
         assert "as %2F" in ran.err, ran
