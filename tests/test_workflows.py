@@ -914,8 +914,8 @@ async def test_repeated_signals_of_one_topic_load_right_after_eviction_and_resta
             expected.append(f"{'ab'[i % 2]}{i}")
             for workflow_id in ("one", "two"):
                 await mesh.get(workflow_id).signal("ab"[i % 2], i)
-            await anyio.sleep(0.02)
-        assert mesh.statistics()["evictions"] >= 2
+            await anyio.sleep(0.05)  # an engine looks for what it may let go four times a second
+        await wait_until(lambda: mesh.statistics()["evictions"] >= 2)
     async with a_mesh(url, app, node_id="b") as mesh:
         for workflow_id in ("one", "two"):
             await mesh.get(workflow_id).signal("a", 20)
