@@ -76,8 +76,8 @@ PRELUDE = """
 local time = require("time")
 local HOST = "app:processes"
 local function receive(ch, what)
-  local r = channel.select{ ch:case_receive(), time.after("5s"):case_receive() }
-  if r.channel ~= ch then error("no " .. what .. " within 5 s", 2) end
+  local r = channel.select{ ch:case_receive(), time.after("20s"):case_receive() }
+  if r.channel ~= ch then error("no " .. what .. " within 20 s", 2) end
   return r.value
 end
 """

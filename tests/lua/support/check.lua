@@ -8,16 +8,16 @@
 --   check.error_is(err, kind, pattern[, retryable])    an Error of that kind; retryable true, false or "unsaid"
 --   check.fails(kind, pattern, fn(...))       the call gave nil (or false) and such an Error; gives back the Error
 --   check.raises(fn, pattern, ...)            fn(...) raises; gives back what it raised
---   check.receive(ch[, dur])                  one value from a channel, at most 5 s; gives value, ok
+--   check.receive(ch[, dur])                  one value from a channel, at most 20 s; gives value, ok
 --   check.closed(ch[, dur])                   the channel is closed and empty
 --   check.nothing(ch[, dur])                  nothing comes for so long, 50 ms if not said
---   check.eventually(fn[, what])              fn() comes true within 5 s; gives back what it gave
+--   check.eventually(fn[, what])              fn() comes true within 20 s; gives back what it gave
 --   check.unique(text)                        the text with something new behind it, for names and workflow ids
 --   check.fail(text)                          it is wrong
 local time = require("time")
 local uuid = require("uuid")
 
-local WAIT = "5s"
+local WAIT = "20s"
 local check = {}
 
 local function shown(v, seen)
@@ -175,12 +175,12 @@ function check.nothing(ch, dur)
 end
 
 function check.eventually(fn, what)
-  for _ = 1, 500 do
+  for _ = 1, 2000 do
     local got = fn()
     if got then return got end
     time.sleep("10ms")
   end
-  fail("it has not come true within 5 s", what)
+  fail("it has not come true within 20 s", what)
 end
 
 function check.unique(text)
