@@ -76,6 +76,11 @@ def told(lines: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return [(line["node"], line["level"], line["event"], line.get("workflow")) for line in lines]
 
 
+def ours(lines: list[dict[str, Any]]) -> list[str]:
+    """What we have logged ourselves: a node may have something to say at any time."""
+    return [line["event"] for line in lines if line.get("logger") == log.name]
+
+
 async def test_lines_of_all_nodes_come_in_one_stream_and_are_found_by_workflow(
     nats_server: ServerFactory, tmp_path: Path
 ) -> None:
@@ -130,15 +135,22 @@ async def test_lines_of_all_nodes_come_in_one_stream_and_are_found_by_workflow(
 async def test_the_error_of_a_workflow_has_its_stack_and_its_names(nats_server: ServerFactory, tmp_path: Path) -> None:
     url = nats_server().url
     async with a_mesh(url, app_of(tmp_path), node_id="a") as m:
-        await (await m.start("trips", id="t-1")).result(timeout_s=10)
+        await (await m.start("trips", id="t-1")).result(timeout_s=20)
         shown = await typed("logs", "t-1", "--json", url=url)
         [line] = [json.loads(text) for text in shown.out.splitlines()]
         assert line["event"].startswith("app:trip failed: Internal: TypeError: ")
         where = trip.__code__.co_firstlineno + 1
         assert (line["level"], line["stack"]) == ("error", f"test_live_logs.py:{where}: in trip")
         await m.failure("broken", id="b-1")
-        reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=5)
-        (line,) = filter(Wanted(workflow="b-1"), decode_lines(reply.data))
+        found: list[dict[str, Any]] = []
+
+        async def is_said() -> bool:
+            reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=15)
+            found[:] = filter(Wanted(workflow="b-1"), decode_lines(reply.data))
+            return found != []
+
+        await wait_until_async(is_said)  # the end may be heard of before its owner has said anything
+        (line,) = found
         assert line["event"].startswith("workflow failed: ")
         assert "broken.lua:1" in line["stack"]
         assert line["pid"] == "{app:client@app:worker|b-1}"
@@ -151,7 +163,7 @@ async def test_what_a_node_says_of_a_workflow_names_it_in_fields(nats_server: Se
         found: list[dict[str, Any]] = []
 
         async def is_said() -> bool:
-            reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=5)
+            reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=15)
             found[:] = filter(Wanted(workflow="s-1"), decode_lines(reply.data))
             return found != []
 
@@ -175,7 +187,7 @@ async def test_logging_never_waits_and_says_what_it_left_out(nats_server: Server
         thread = threading.Thread(target=lambda: log.warning("from a thread"))
         thread.start()
         thread.join()
-        await wait_until(lambda: [line["event"] for line in heard] == ["from a thread"])
+        await wait_until(lambda: "from a thread" in [line["event"] for line in heard])
 
         server.kill()
         await wait_until(lambda: not m.node.conn.is_connected)
@@ -189,7 +201,7 @@ async def test_logging_never_waits_and_says_what_it_left_out(nats_server: Server
         log.warning("again")
         await wait_until(lambda: any(line["event"] == "again" for line in heard), timeout_s=20)
         # Said as soon as the node has its connection back: who came back later finds it among the last lines.
-        reply = await listener.conn.request(node_request("a", "logs"), b"", timeout_s=5)
+        reply = await listener.conn.request(node_request("a", "logs"), b"", timeout_s=15)
         kept = decode_lines(reply.data)
         assert [line["event"] for line in kept if "log lines were not published" in line["event"]]
         assert [line["event"] for line in kept if line["event"].startswith("line ")][
@@ -197,9 +209,9 @@ async def test_logging_never_waits_and_says_what_it_left_out(nats_server: Server
         ] == f"line {WAITING_LINES_MAX + 499}"
         for i in range(KEPT_LINES_MAX + 100):
             log.info("%d %s", i, "x" * 500)
-        reply = await listener.conn.request(node_request("a", "logs"), b"", timeout_s=5)
+        reply = await listener.conn.request(node_request("a", "logs"), b"", timeout_s=15)
         assert len(reply.data) <= KEPT_BYTES_MAX
-        assert any(line["event"].startswith(f"{KEPT_LINES_MAX + 99} ") for line in decode_lines(reply.data)[-2:])
+        assert any(line["event"].startswith(f"{KEPT_LINES_MAX + 99} ") for line in decode_lines(reply.data)[-20:])
 
 
 async def test_a_line_that_the_server_does_not_take_holds_up_no_other(
@@ -213,10 +225,10 @@ async def test_a_line_that_the_server_does_not_take_holds_up_no_other(
         log.warning("short")
         log.warning("long", extra={"parts": ["x" * 1000] * 25})
         log.warning("short again")
-        await wait_until(lambda: [line["event"] for line in heard] == ["short", "short again"])
+        await wait_until(lambda: ours(heard) == ["short", "short again"])
         assert m.node.telemetry.live_logs.dropped == 1
-        reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=5)
-        assert [line["event"] for line in decode_lines(reply.data)][-2:] == ["short", "short again"]
+        reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=15)
+        assert ours(decode_lines(reply.data)) == ["short", "short again"]
 
 
 async def test_a_server_that_forbids_log_lines_is_not_asked_again(nats_server: ServerFactory, tmp_path: Path) -> None:
@@ -229,7 +241,7 @@ async def test_a_server_that_forbids_log_lines_is_not_asked_again(nats_server: S
         await wait_until(lambda: m.node.telemetry.live_logs._forbidden)
         log.warning("two")
         await m.node.conn.flush()
-        reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=5)
+        reply = await m.client.conn.request(node_request("a", "logs"), b"", timeout_s=15)
         events = [line["event"] for line in decode_lines(reply.data)]
         assert [event for event in events if event in ("one", "two")] == ["one", "two"]
         assert sum("does not permit a publish: mesh.logs.a" in event for event in events) <= 2
