@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,15 @@ async def test_signals_of_any_bytes_arrive(nats_server: ServerFactory, tmp_path:
         await goes_on(mesh, "one", [*(["x", value] for _, value in bodies), ["a.b", 1]])
 
 
+released = threading.Event()
+
+
+def slow() -> str:
+    """A function that takes until it is released."""
+    released.wait(30)
+    return "done"
+
+
 @pytest.mark.parametrize("data", JUNK[:2])
 async def test_an_outcome_nobody_can_read_is_a_failed_attempt(
     nats_server: ServerFactory, tmp_path: Path, data: bytes
@@ -119,14 +129,16 @@ async def test_an_outcome_nobody_can_read_is_a_failed_attempt(
     app = write_app(
         tmp_path,
         workflows={"wf": source},
-        functions={"slow": "return function() time.sleep('150ms') return 'done' end"},
+        functions={"slow": PYTHON | {"source": "tests.test_bad_input:slow"}},
     )
+    released.clear()
     async with a_mesh(nats_server().url, app) as mesh:
         handle = await mesh.start("wf", id="one")
         await wait_until(lambda: mesh.node.functions is not None and mesh.node.functions.running == 1)
         described = (await handle.describe()).detail["waiting"][0]
         fp = fingerprint(described["kind"], described["target"])
         await publish(mesh, key("one").ret(handle.run, 1, 1, fp), data)
+        released.set()
         result = await handle.result(timeout_s=TIMEOUT_S)
         # What does not claim to be ours is the answer of a foreign service: its bytes are the value.
         assert result == (["done", "nil"] if data == BROKEN else [data, "nil"])
@@ -443,7 +455,7 @@ async def test_a_runaway_workflow_fails_and_takes_nobody_with_it(nats_server: Se
             assert (failure.kind, failure.retryable) == ("Internal", retryable)
             assert reason in failure.message
             await mesh.get("bystander").signal("n", i)
-            reply = await mesh.client.conn.request(node_request("a", "ping"), b"", timeout_s=2)
+            reply = await mesh.client.conn.request(node_request("a", "ping"), b"", timeout_s=15)
             assert reply.data
         await goes_on(mesh, "bystander", [["n", i] for i in range(5)])
 

@@ -242,21 +242,24 @@ async def test_faults_planted_in_a_real_mesh_are_found(nats_server: ServerFactor
         consumer = {"stream_name": "WF_orders", "config": {"durable_name": "forgotten", "ack_policy": "explicit"}}
         await client.js.api("CONSUMER.CREATE.WF_orders.forgotten", {**consumer, "action": "create"})
         await client.start("app:order", host=WORKER, id="o-1")
-        assert await mesh.get("o-1").result(timeout_s=10) == 4
+        assert await mesh.get("o-1").result(timeout_s=20) == 4
         found = await found_by(client)
         assert found.keys() == {"streams", "consumers"}
         assert "WF_orders > forgotten" in found["consumers"].text
 
         async with a_node(app, url, node_id="b") as other:
-            await wait_until(lambda: not owns_everything(mesh.node), timeout_s=10)
-            other.stop()
-            try:
-                silent = (await found_by(client)).get("nodes")
-            finally:
-                other.cont()
-            assert silent is not None
+            silent = None
+            # It is a member for three seconds after it was stopped: on a slow machine it may be none any more when asked.
+            while silent is None:
+                await wait_until(lambda: not owns_everything(mesh.node))
+                other.stop()
+                try:
+                    silent = (await found_by(client)).get("nodes")
+                finally:
+                    other.cont()
             assert silent.text == "node b is a member and does not answer"
             assert str(other.pid) in silent.fix
+        await wait_until(lambda: owns_everything(mesh.node))  # again
 
         done = await typed("doctor", "--quiet", url=url)
         assert done.status == 1
@@ -275,7 +278,7 @@ async def test_a_suspended_workflow_is_a_problem(nats_server: ServerFactory, tmp
         async def is_found() -> bool:
             return "workflows" in await found_by(mesh.client)
 
-        await wait_until_async(is_found, timeout_s=10)
+        await wait_until_async(is_found)
         finding = (await found_by(mesh.client))["workflows"]
         assert finding.state is State.PROBLEM
         assert finding.text.startswith("1 suspended: o-1 (this node's registry has no workflow 'app:odrer'")

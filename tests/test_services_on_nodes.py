@@ -60,7 +60,7 @@ async def two_nodes(app: Path, url: str) -> AsyncIterator[tuple[Client, dict[str
 async def runs_on(client: Client, node_id: str) -> bool:
     """Whether the service `s` is found on a node. A question that went to a node just before it died is never answered."""
     try:
-        found = await client.call("app:whois", "s", timeout_s=0.3)
+        found = await client.call("app:whois", "s", timeout_s=0.5)
     except RequestTimeout:
         return False
     return found is not None and found.startswith("{" + node_id + "@")
@@ -108,7 +108,7 @@ async def test_a_service_that_was_stopped_by_its_limits_is_started_again(
     async with a_mesh(nats_server().url, app) as mesh:
         first = await mesh.client.call("app:whois", "s")
         await mesh.client.call("app:tell", "s", "fail")
-        await wait_until(lambda: mesh.node.services.statistics()[0].starts == 2, 20)
+        await wait_until(lambda: mesh.node.services.statistics()[0].starts == 2, 30)
         await wait_until(lambda: mesh.node.services.statistics()[0].state is State.RUNNING)
         assert await mesh.client.call("app:whois", "s") not in (None, first)
         await mesh.node.services.stop("app:s")
@@ -132,14 +132,21 @@ async def test_a_service_with_placement_one_runs_once_and_moves_when_its_node_is
         tmp_path, processes={"single": SINGLE}, functions=FUNCTIONS, entries=[service("s", placement="one")]
     )
     async with two_nodes(app, nats_server().url) as (client, nodes):
-        pid = await client.call("app:whois", "s")
+        pid = ""
+
+        async def is_there() -> bool:
+            nonlocal pid
+            pid = await client.call("app:whois", "s") or ""
+            return pid != ""
+
+        await wait_until_async(is_there)
         holder = pid[1:].partition("@")[0]
         if how == "dies":
             nodes[holder].kill()
         else:
             assert await nodes[holder].terminate() == 0
 
-        await wait_until_async(lambda: runs_on(client, "b" if holder == "a" else "a"), timeout_s=3.0)
+        await wait_until_async(lambda: runs_on(client, "b" if holder == "a" else "a"))
 
 
 async def test_a_service_with_placement_each_runs_on_both_nodes(tmp_path: Path, nats_server: ServerFactory) -> None:
@@ -148,5 +155,8 @@ async def test_a_service_with_placement_each_runs_on_both_nodes(tmp_path: Path, 
     )
     app = write_app(tmp_path, processes={"single": local}, functions=FUNCTIONS, entries=[service("s")])
     async with two_nodes(app, nats_server().url) as (client, _):
-        on_a, on_b = await client.call("app:whois", "sa"), await client.call("app:whois", "sb")
-        assert (on_a[:3], on_b[:3]) == ("{a@", "{b@")
+
+        async def run_on_both() -> bool:
+            return [str(await client.call("app:whois", name))[:3] for name in ("sa", "sb")] == ["{a@", "{b@"]
+
+        await wait_until_async(run_on_both)
