@@ -48,8 +48,8 @@ async def test_a_client_hears_soon_that_the_node_with_its_call_was_killed(
             async with a_node(app, url, node_id="b") if others else nullcontext():
                 a.kill()
                 killed_s = time.monotonic()
-                await wait_until(lambda: failures, 5)
-                assert time.monotonic() - killed_s < 4
+                await wait_until(lambda: failures)
+                assert time.monotonic() - killed_s < 8  # it would be waited for for a minute
     assert failures == [Failure("the host that ran app:sleeps is gone", HOST_LOST, retryable=True)]
 
 
@@ -72,7 +72,7 @@ async def test_a_call_that_was_lost_with_its_node_is_made_again_at_once(
         await wait_until(lambda: "it has begun" in a.log())
         async with a_node(app, url, node_id="b", arguments=only) as b:
             a.kill()
-            await wait_until(lambda: "it has begun" in b.log(), 10)
+            await wait_until(lambda: "it has begun" in b.log(), 20)
 
 
 async def test_a_long_call_is_waited_for_and_given_up_when_its_time_is_over(
@@ -142,7 +142,7 @@ async def test_a_service_is_asked_no_more_often_than_may_be_when_the_owner_of_it
                 dues.update(due_s for due_s, *_ in watches._heap)
                 return len(dues) > 2
 
-            await wait_until(has_looked_twice, 10)
+            await wait_until(has_looked_twice)
             await client.conn.flush()
             assert len(replies) == asked
             client.conn.publish_nowait(replies[0], b"42")

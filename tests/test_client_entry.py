@@ -94,7 +94,7 @@ async def test_a_node_joins_the_server_that_its_app_names(tmp_path: Path, nats_s
     seen = ""
     assert process.stdout is not None
     try:
-        with anyio.fail_after(20):
+        with anyio.fail_after(45):
             async for text in TextReceiveStream(process.stdout):
                 seen += text
                 if " is ready" in seen:

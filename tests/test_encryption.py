@@ -193,7 +193,7 @@ async def test_a_broker_sees_no_value_of_any_user(nats_server: ServerFactory, tm
             entry = await Bucket(client.js, "carts").get("consumed")
             return entry is not None and SECRET.encode() in entry.value
 
-        await wait_until_async(was_consumed, 10)
+        await wait_until_async(was_consumed)
         await broker.flush()
         stored = await everything_stored(broker)
         assert len(stored) > 30
@@ -242,11 +242,11 @@ async def test_keys_rotate_while_nodes_die_and_what_lacks_a_key_waits_for_it(
         # What was encrypted with the old key goes on all the same.
         keys.replace(KEY_OF, "one")
         await handles[2].signal("go", "with the old key")
-        assert await handles[2].result(timeout_s=10) == ["text 2", "with the old key"]
+        assert await handles[2].result(timeout_s=20) == ["text 2", "with the old key"]
         a_key_file(of_b, "one", "two")
         os.kill(b.pid, signal.SIGHUP)
         for handle in (handles[0], handles[1], unread):
-            await wait_until_async(partial(is_not_suspended, handle), 10)
+            await wait_until_async(partial(is_not_suspended, handle), 20)
         assert await handles[0].result(timeout_s=20) == ["text 0", "with the new key"]
         assert await handles[1].result(timeout_s=20) == ["text 1", "with the new key"]
         await unread.signal("go", "late")
@@ -386,25 +386,25 @@ async def test_what_was_tampered_with_suspends_the_workflow_and_no_more(
         await JetStream(broker).publish(handles[3].key.signal("go"), sealed[:-1] + bytes((sealed[-1] ^ 1,)))
         await JetStream(broker).publish(handles[4].key.signal("go"), ENCRYPTED + b"junk")
         await JetStream(broker).publish(handles[0].key.signal("go"), sealed)
-        assert await handles[0].result(timeout_s=10) == [0, "good"]
+        assert await handles[0].result(timeout_s=20) == [0, "good"]
         for handle in handles[1:4]:
-            await wait_until_async(partial(is_suspended, handle), 10)
+            await wait_until_async(partial(is_suspended, handle), 20)
             assert "does not open: it was changed" in (await handle.describe()).detail["reason"]
         # What was sent in earnest is not lost with it.
         await handles[1].signal("go", "in earnest")
         await handles[1].reset(1, without=[2])
-        assert await handles[1].result(timeout_s=10) == [1, "in earnest"]
+        assert await handles[1].result(timeout_s=20) == [1, "in earnest"]
         for handle in handles[2:4]:
             await handle.terminate()
             with pytest.raises(WorkflowFailed, match="terminated"):
-                await handle.result(timeout_s=10)
+                await handle.result(timeout_s=20)
         for _ in range(50):
             broker.publish_nowait(function_request("app:echo"), sealed, "_INBOX.nobody")
         await broker.flush()
         assert await client.call("app:echo", "after them") == "after them"
         assert 0 < a.log().count("a call of app:echo is encrypted with key one") < 20
         # What was never an envelope of anybody is bytes that somebody has sent, as before.
-        assert (await handles[4].result(timeout_s=10))[0] == 4
+        assert (await handles[4].result(timeout_s=20))[0] == 4
         assert "Traceback" not in a.log()
 
 
@@ -441,7 +441,7 @@ async def test_a_worker_that_requires_encryption_takes_nothing_that_comes_in_pla
         # An owner that finds it there, as a node that has just started may, cannot know if it was begun when that was
         # possible, and lets it stand.
         with pytest.raises((WorkflowFailed, WorkflowSuspended), match="came in plain"):
-            await client.get("plain", queue=QUEUE).result(timeout_s=10)
+            await client.get("plain", queue=QUEUE).result(timeout_s=20)
         waits = await client.start("app:waits", "secret", host=WORKER, id="waits")
         # A node would encrypt what it is asked for in plain.
         asked: list[tuple[str, dict[str, Any]]] = [
@@ -456,10 +456,10 @@ async def test_a_worker_that_requires_encryption_takes_nothing_that_comes_in_pla
             assert refused.value.status == 403, refused.value
         await stranger.get("waits", queue=QUEUE).signal("go", "by a stranger")
         await waits.signal("go", "by a friend")
-        assert await waits.result(timeout_s=10) == ["secret", "by a friend"]
+        assert await waits.result(timeout_s=20) == ["secret", "by a friend"]
         assert "came in plain, and the run takes only what is encrypted" in a.log()
         asks = await client.start("app:asks", "secret", host=WORKER)
-        assert "cannot read what has to be encrypted" in await asks.result(timeout_s=10)
+        assert "cannot read what has to be encrypted" in await asks.result(timeout_s=20)
 
 
 async def test_histories_in_files_stay_encrypted_and_are_read_with_the_keys(
@@ -475,7 +475,7 @@ async def test_histories_in_files_stay_encrypted_and_are_read_with_the_keys(
     ):
         waits = await client.start("app:waits", SECRET, host=WORKER, id="waits")
         await waits.signal("go", SECRET)
-        assert await waits.result(timeout_s=10) == [SECRET, SECRET]
+        assert await waits.result(timeout_s=20) == [SECRET, SECRET]
         assert (await mesh_command("export", "waits", "-o", file, *with_keys, url=url)).status == 0
         assert SECRET not in await anyio.Path(file).read_text()
         assert (await mesh_command("replay", file, str(app), *with_keys)).status == 0
@@ -488,5 +488,5 @@ async def test_histories_in_files_stay_encrypted_and_are_read_with_the_keys(
         assert "encrypted with key one; import it with --keys FILE" in refused.err
         assert (await mesh_command("import", file, "--as", "copy", *with_keys, url=url)).status == 0
         copy = client.get("copy", queue=QUEUE)
-        assert await copy.result(timeout_s=10) == [SECRET, SECRET]
+        assert await copy.result(timeout_s=20) == [SECRET, SECRET]
         await is_written_with(client, copy.key, "one")

@@ -243,5 +243,5 @@ def test_what_the_host_returns_into_a_full_vm_is_refused_before_the_node_would_h
         except OutOfMemory:
             print("refused")
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
     assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr

@@ -202,7 +202,7 @@ async def test_a_unit_that_is_stopped_in_a_long_statement_of_a_transaction_lets_
         assert stopped.cancelled_caught
         begun = time.monotonic()
         assert await units.run(f"return function() {DB}{T} return db:begin():commit() end") is True
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 20  # by itself it would never end
 
 
 @pytest.mark.parametrize("name", ["app:db", "mem"])
@@ -394,8 +394,8 @@ async def test_the_loop_is_not_blocked_by_a_statement(tmp_path: Path) -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(tick)
-            series = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 1000000) SELECT count(*) AS n FROM c"
-            assert await units.run(f"return function() {DB} return db:query('{series}')[1].n end") == 1_000_000
+            series = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 3000000) SELECT count(*) AS n FROM c"
+            assert await units.run(f"return function() {DB} return db:query('{series}')[1].n end") == 3_000_000
             tasks.cancel_scope.cancel()
         assert ticks > 3
 
