@@ -10,8 +10,10 @@ The long runs, with networks, servers and clocks that fail, are those of `python
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -19,11 +21,16 @@ from itertools import count
 import anyio
 import anyio.abc
 
+import mesh.client
+from mesh.buckets import Bucket
+from mesh.client import Client
 from mesh.groups import unwrapped
+from mesh.roster import BUCKET
 from tests.chaos import load
 from tests.chaos.plan import Shape
 from tests.chaos.record import APP, EFFECTS_ENVIRONMENT, Record, append
 from tests.cluster import NodeProcess, _end, _read_stdout, plain_environment
+from tests.waiting import wait_until_async
 
 READY_S = 60.0  # several nodes at once, on a machine that has other things to do
 DRAIN_S = 30.0
@@ -110,12 +117,24 @@ class Trial:
 
 @asynccontextmanager
 async def a_trial(url: str, record: Record, *, nodes: int = 2, fault: str = "none") -> AsyncIterator[Trial]:
-    """So many nodes while the block runs, all with the same planted fault."""
+    """So many nodes while the block runs, all with the same planted fault; each owns its part when it starts."""
     with unwrapped():
         async with anyio.create_task_group() as tasks:
             trial = Trial(url, record, fault, tasks)
             async with anyio.create_task_group() as starting:
                 for _ in range(nodes):
                     starting.start_soon(trial.add)
+            async with mesh.client.connect(url) as client:
+                await wait_until_async(lambda: _is_shared(client, nodes), READY_S)
             yield trial
             tasks.cancel_scope.cancel()
+
+
+async def _is_shared(client: Client, nodes: int) -> bool:
+    """Whether so many nodes own the partitions, none of them far less than the others.
+
+    Otherwise the one that was ready first has almost all of them still: to kill another one is to kill nothing.
+    """
+    claims = await Bucket(client.js, BUCKET).entries("claim.>")
+    owned = Counter(json.loads(claim.value).get("node") for claim in claims)
+    return len(owned) == nodes and min(owned.values()) > len(claims) / (2 * nodes)
