@@ -26,7 +26,7 @@ from mesh.buckets import Bucket
 from mesh.client import Client
 from mesh.groups import unwrapped
 from mesh.roster import BUCKET
-from tests.chaos import load
+from tests.chaos import collecting, load
 from tests.chaos.plan import Shape
 from tests.chaos.record import APP, EFFECTS_ENVIRONMENT, Record, append
 from tests.cluster import NodeProcess, _end, _read_stdout, plain_environment
@@ -34,7 +34,7 @@ from tests.waiting import wait_until_async
 
 READY_S = 60.0  # several nodes at once, on a machine that has other things to do
 DRAIN_S = 30.0
-QUIET_S = 5.0
+QUIET_S = 5.0  # with a planted fault something may be left for good
 
 
 class Trial:
@@ -74,6 +74,10 @@ class Trial:
                 task_status.started(node)
                 await process.wait()
                 tasks.cancel_scope.cancel()
+                if node_id in self.nodes:  # nobody has killed it
+                    raise AssertionError(
+                        f"node {node_id} ended by itself, with status {process.returncode}; it wrote:\n{node.log()}"
+                    )
         finally:
             self.nodes.pop(node_id, None)
             with anyio.CancelScope(shield=True):
@@ -112,7 +116,8 @@ class Trial:
                     await meanwhile(self)
                 await anyio.sleep_until(ends)
                 stop.set()
-        return await load.drain([self.url], self.record, drain_s, quiet_s=QUIET_S)
+        quiet_s = collecting.QUIET_S if self.fault == "none" else QUIET_S
+        return await load.drain([self.url], self.record, drain_s, quiet_s=quiet_s)
 
 
 @asynccontextmanager
