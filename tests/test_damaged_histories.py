@@ -23,6 +23,7 @@ from store.streams import ensure_queue
 from tests.apps import QUEUE, Mesh, a_mesh, is_handled, key, write_app
 from tests.conftest import ServerFactory
 from tests.flows import Flow
+from tests.ports import free_ports
 from tests.waiting import wait_until_async
 
 STREAM = "WF_orders"
@@ -305,9 +306,9 @@ async def test_a_tail_that_is_gone_suspends_whoever_had_seen_it_on_every_node(
     store = tmp_path / "store"
     stopped, damaged = asyncio.Event(), asyncio.Event()
 
-    async def first_server(use: Callable[[str, int], object]) -> None:
-        async with embedded_server(store, port=0) as server:
-            use(server.url, int(server.url.rpartition(":")[2]))
+    async def first_server(use: Callable[[str], object]) -> None:
+        async with embedded_server(store, port=port) as server:
+            use(server.url)
             await stopped.wait()
         if index_is_left:
             cut(store, b"planted")  # the server knows that something is missing
@@ -316,9 +317,10 @@ async def test_a_tail_that_is_gone_suspends_whoever_had_seen_it_on_every_node(
             forget_index(store)
         damaged.set()
 
-    found: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(first_server(lambda url, port: found.set_result((url, port))))
-    url, port = await found
+    (port,) = free_ports(1)
+    found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(first_server(found.set_result))
+    url = await found
     try:
         async with a_mesh(url, app) as mesh:
             await a_waiting_order(mesh, "older")
