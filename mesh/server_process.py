@@ -37,8 +37,8 @@ READY_INTERVAL_S = 0.01
 # The store of a million sleeping workflows takes 8 s to open; from then on the log says that we still wait.
 SLOW_START_S = 10.0
 LOG_BYTES_MAX = 64 * 1024 * 1024
-# What the server holds for a client before it hangs up; by default 64 MB. A node has a consumer for each partition,
-# each of which may have 32 MB on the way, and reads them while it runs workflows.
+# What the server holds for a client before it hangs up; by default 64 MB. A node that takes partitions over has
+# a consumer for each, each of which may have 32 MB on the way, and reads them while it runs workflows.
 PENDING_BYTES_MAX = 512 * 1024 * 1024
 
 # Run by a fresh interpreter that then turns into the server. Doing this between fork and exec of our own process

@@ -164,7 +164,7 @@ class Engine:
         self._refusals = Refusals(_log)
         self._following = Following(
             conn=conn, js=js, roster=roster, queue=stream.queue, instances=instances, background=background,
-            wake=self._wake, reload=self._reload,
+            wake=self._wake, reload=self._reload, clock=self._loop.time,
         )  # fmt: skip
         others = Others(js, hosts, code, switchboard, naming)
         timers = Timers(js, outbox, stream.queue, background=background, in_trouble=self._in_trouble)
@@ -232,9 +232,16 @@ class Engine:
         return sum(instance.loading is not None for instance in self._by_token.values())
 
     def lags(self) -> dict[int, int]:
-        """Events that are stored and not handled yet, by partition, as far as this node knows."""
-        waiting = Counter(partition.number for partition, _, message in self._inbox if message is not None)
-        return {number: max(p.pending, waiting[number]) for number, p in self.partitions.items()}
+        """Events that are stored and not handled yet, by partition, as far as this node knows.
+
+        What the server has not sent yet of partitions that are followed together is taken to be of all alike.
+        """
+        came = [partition for partition, _, message in self._inbox if message is not None]
+        waiting, together = Counter(p.number for p in came), Counter(p.together for p in came)
+        return {
+            number: waiting[number] + max(0, p.together.pending - together[p.together]) // len(p.together.members)
+            for number, p in self.partitions.items()
+        }
 
     def suspended(self) -> list[dict[str, Any]]:
         """The runs that cannot go on, and why; at most SUSPENDED_MAX.
@@ -375,7 +382,7 @@ class Engine:
 
     def _handle(self, partition: Partition, message: Delivered) -> None:
         partition.handled_seq, partition.handled_ns = message.seq, message.timestamp_ns
-        partition.pending = message.pending
+        partition.together.pending = message.pending
         event = parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
         if event is None:
             self._refusals.note(
@@ -519,6 +526,7 @@ class Engine:
             self._instances.evict_idle()
             # What was busy when the last message came: perhaps no other comes for hours.
             self._instances.evict_surplus()
+            self._following.gather()
             await self._following.save_checkpoints()
             await self._slack.give_back(self._instances.evictions, self._loop.time())
 
