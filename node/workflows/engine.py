@@ -86,7 +86,7 @@ LEASE_LOOK_S: Final = 0.05
 BATCH_EVENTS: Final = 128
 BATCH_S: Final = 0.02
 CHECKPOINT_EVERY_S: Final = 1.0
-# More events that wait, or writes without an acknowledgement, and no run is loaded that nothing happens to just now.
+# With more events that wait, or writes without an acknowledgement, this node is behind with what is new.
 BEHIND_EVENTS: Final = 64
 BEHIND_WRITES: Final = 128
 DESCRIBE_LOAD_S: Final = 5.0

@@ -58,9 +58,11 @@ ATTENTION_AT_ONCE: Final = 64
 BATCHES_MAX: Final = 2
 ATTENDED_MAX: Final = 8
 ATTENTION_SLICE_S: Final = 0.005
-# While the node is behind with what happens now, the next ones wait; not for long, as that may go on for hours.
+# Where no more than these are left in a partition, they wait for nothing. Before more than these, new work goes first,
+# but not for long at a time: there may be no end to it.
+FEW: Final = 8
 ATTENTION_LOOK_S: Final = 0.002
-ATTENTION_WAITS_S: Final = 0.5
+ATTENTION_WAITS_S: Final = 0.1
 TROUBLE_PAUSE_S: Final = 1.0
 CAME_IN_PLAIN: Final = "came in plain, and its worker takes only what is encrypted"
 UNKNOWN_WORKFLOW: Final = "?"
@@ -116,7 +118,8 @@ class Loading:
         # Those after a takeover have places of their own: what has news is not to wait behind thousands of them.
         self._limit = anyio.CapacityLimiter(LOADS_MAX)
         self._attended = anyio.CapacityLimiter(ATTENDED_MAX)
-        self._batches = anyio.CapacityLimiter(BATCHES_MAX)
+        self._limit_of_few = anyio.CapacityLimiter(LOADS_MAX)
+        self._limit_of_many = anyio.CapacityLimiter(BATCHES_MAX)
 
     # -- reasons -----------------------------------------------------------------------------------------------
 
@@ -207,15 +210,22 @@ class Loading:
     async def _attend(self, partition: Partition) -> None:
         try:
             while partition.attention and not partition.stopped:
-                async with self._batches:
-                    with anyio.move_on_after(ATTENTION_WAITS_S):
-                        # What the runs do that were loaded comes back as events, among those of new work.
-                        while self._is_behind():  # noqa: ASYNC110 - nobody tells, and asking costs nothing
-                            await anyio.sleep(ATTENTION_LOOK_S)
-                    await self._load_batch(partition)
+                if len(partition.attention) <= FEW:
+                    async with self._limit_of_few:
+                        await self._load_batch(partition)
+                else:
+                    async with self._limit_of_many:
+                        await self._let_new_work_pass()
+                        await self._load_batch(partition)
         finally:
             partition.attended = False
         self._look_whether_done(partition)
+
+    async def _let_new_work_pass(self) -> None:
+        """Wait while this node is behind: what the runs do that are loaded comes back as events, among the others."""
+        with anyio.move_on_after(ATTENTION_WAITS_S):
+            while self._is_behind():  # noqa: ASYNC110 - nobody tells, and asking costs nothing
+                await anyio.sleep(ATTENTION_LOOK_S)
 
     async def _load_batch(self, partition: Partition) -> None:
         """Load the next runs that need attention, their histories read together."""
