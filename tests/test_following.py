@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from mesh import codec
 from mesh.follower import Delivered, Follower, StreamRegressed
 from mesh.membership import Claim
 from mesh.subjects import stream_name
@@ -226,3 +227,29 @@ async def test_runs_that_still_wait_to_be_loaded_are_handed_on(nats_server: Serv
 
         assert handed_on is not None
         assert handed_on[2] == waiting
+
+
+async def test_few_events_with_much_in_them_fill_the_inbox(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of them may wait there: if each is as large as a message may be, that is gigabytes."""
+    monkeypatch.setattr("node.workflows.following.INBOX_BYTES_MAX", 100_000)
+    source = "return function(n) for i = 1, n do process.inbox():receive() end return n end"
+    async with a_mesh(nats_server().url, write_app(tmp_path, workflows={"hears": source}), partitions=1) as mesh:
+        handle = await mesh.start("hears", 200)
+        await wait_until(lambda: mesh.statistics()["resident"] == 1)
+        engine = mesh.node.engines[QUEUE]
+        following, payload = engine._following, codec.encode("x" * 10_000)
+        # As while the lease is over: what comes in stays there.
+        monkeypatch.setattr(type(engine._roster), "may_act", lambda _self: False)
+        for _ in range(200):
+            mesh.client.conn.publish_nowait(handle.key.signal("go"), payload)
+        await wait_until(lambda: following.paused)
+        await mesh.client.conn.flush()
+
+        assert 100_000 < following.inbox_bytes < 100_000 + 2 * len(payload)
+        assert following.inbox_bytes == sum(len(message.data) for _, _, message in following.inbox if message)
+
+        monkeypatch.undo()
+        assert await handle.result(timeout_s=20) == 200
+        await wait_until(lambda: following.inbox_bytes == 0)

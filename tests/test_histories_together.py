@@ -19,6 +19,7 @@ from mesh.jetstream import JetStream
 from mesh.stored_messages import StoredMessage
 from mesh.stream_reads import READ_BYTES
 from mesh.subjects import WorkflowKey, stream_name
+from node.workflows.loading import FEW
 from store.streams import ensure_queue
 from tests.apps import QUEUE, Mesh, a_mesh, write_app
 from tests.conftest import ServerFactory
@@ -265,3 +266,32 @@ async def test_what_has_news_does_not_wait_behind_what_needs_attention(
         may_read.set()
         await wait_until(lambda: attended(mesh))
         assert mesh.statistics()["calls_in_flight"] == len(ids)
+
+
+async def test_many_that_need_attention_let_new_work_pass_and_few_wait_for_nothing(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What thousands of runs do once they are loaded comes in before what is new; what a handful does is no matter."""
+    monkeypatch.setattr("node.workflows.loading.ATTENTION_WAITS_S", 3600.0)
+    async with a_mesh(nats_server().url, held_app(tmp_path), partitions=1) as mesh:
+        for i in range(FEW):
+            await mesh.start("held", id=f"held-{i}")
+        await wait_until(lambda: mesh.statistics()["calls_in_flight"] == FEW)
+        monkeypatch.setattr("node.workflows.engine.BEHIND_EVENTS", -1)  # there is always something new
+
+        take_over_anew(mesh)
+        await wait_until(lambda: attended(mesh))
+        assert mesh.statistics()["calls_in_flight"] == FEW
+
+        await mesh.start("held", id="one-more")
+        await wait_until(lambda: mesh.statistics()["calls_in_flight"] == FEW + 1)
+        take_over_anew(mesh)
+        await wait_until(lambda: mesh.statistics()["catching_up"] == 0)
+        waiter = await mesh.start("waiter", id="new")
+        await waiter.signal("go", "on")
+        assert await waiter.result(timeout_s=20) == "on"
+        assert mesh.statistics()["attention"] == FEW + 1
+
+        monkeypatch.setattr("node.workflows.engine.BEHIND_EVENTS", 1_000_000)
+        await wait_until(lambda: attended(mesh))
+        assert mesh.statistics()["calls_in_flight"] == FEW + 1

@@ -59,7 +59,7 @@ from node.workflows.describing import described, looked_at
 from node.workflows.effects import Effects
 from node.workflows.ending import Ending
 from node.workflows.fetching import Fetching
-from node.workflows.following import INBOX_EVENTS_MAX, Following
+from node.workflows.following import Following
 from node.workflows.instances import LARGE_PAYLOAD_BYTES, Instance, Instances
 from node.workflows.loading import CAME_IN_PLAIN, Loading
 from node.workflows.long_histories import LongHistories
@@ -356,7 +356,7 @@ class Engine:
             self._failed.set()
 
     def _handle_batch(self) -> None:
-        inbox = self._inbox
+        inbox, following = self._inbox, self._following
         if not self._roster.may_act():
             # Others may own what this node thinks it owns. What came in is kept until that is settled.
             if not self._scheduled:
@@ -366,6 +366,8 @@ class Engine:
         ends_s = perf_counter() + BATCH_S
         for _ in range(min(BATCH_EVENTS, len(inbox))):
             partition, epoch, message = inbox.popleft()
+            if message is not None:
+                following.inbox_bytes -= len(message.data)
             if partition.stopped or epoch != partition.epoch:
                 continue
             if message is None:
@@ -375,8 +377,8 @@ class Engine:
             if perf_counter() > ends_s:
                 break
         self._instances.evict_surplus()
-        if self._following.paused and len(inbox) < INBOX_EVENTS_MAX // 2:
-            self._following.resume()
+        if following.paused:
+            following.resume()
         if inbox:
             self._wake()
 

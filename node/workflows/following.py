@@ -35,7 +35,9 @@ from node.workflows.instances import Instance, Instances
 from node.workflows.partition import Lost, Partition, Together, to_gather
 from store.catchup import BUSY_MAX, CatchUp
 
+# What came in and was not handled yet: more events, or more in their payloads, and followers wait.
 INBOX_EVENTS_MAX: Final = 4096
+INBOX_BYTES_MAX: Final = 16 * 1024 * 1024
 FOLLOW_AGAIN_S: Final = 0.5
 # How long nothing must have been taken or dropped: partitions come and go by the dozen.
 GATHER_AFTER_S: Final = 1.0
@@ -48,7 +50,8 @@ class Following:
 
     reload: reads the history of an instance again.
 
-    partitions: by number. inbox: partition, its epoch, and an event or None for "caught up".
+    partitions: by number. inbox: partition, its epoch, and an event or None for "caught up". inbox_bytes: what is in
+    their payloads; whoever takes an event out takes its part off.
     paused: followers that wait because the inbox was full; `resume` lets them go on.
     """
 
@@ -67,6 +70,7 @@ class Following:
     ) -> None:
         self.partitions: dict[int, Partition] = {}
         self.inbox: deque[tuple[Partition, int, Delivered | None]] = deque()
+        self.inbox_bytes = 0
         self.paused: list[Follower] = []
         self._conn = conn
         self._js = js
@@ -109,7 +113,9 @@ class Following:
         return partition.claim, handled, busy
 
     def resume(self) -> None:
-        """There is room in the inbox again."""
+        """Let those go on that wait, if there is room in the inbox again."""
+        if len(self.inbox) >= INBOX_EVENTS_MAX // 2 or self.inbox_bytes >= INBOX_BYTES_MAX // 2:
+            return
         paused, self.paused = self.paused, []
         for follower in paused:
             follower.resume()
@@ -202,7 +208,8 @@ class Following:
                 return
             partition.came_seq = message.seq
             inbox.append((partition, epoch, message))
-            if len(inbox) > INBOX_EVENTS_MAX:
+            self.inbox_bytes += len(message.data)
+            if len(inbox) > INBOX_EVENTS_MAX or self.inbox_bytes > INBOX_BYTES_MAX:
                 follower.pause()
                 self.paused.append(follower)
             wake()
