@@ -9,12 +9,26 @@ A checkpoint that is old or missing costs time, never correctness.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mesh.events import Event, decode_end
 
-# A checkpoint with more busy runs than this is not worth its bytes: the older one stays good.
-BUSY_MAX = 1000
+# A checkpoint with more busy runs than this, or with more in their ids, is not worth its bytes, or is more than a
+# server takes: the older one stays good.
+BUSY_MAX = 10_000
+BUSY_BYTES_MAX = 512 * 1024
+# So many busy runs are written a second for one partition: every node hears of them.
+BUSY_PER_S = 1000
+
+
+def is_worth_saving(busy: Sequence[str]) -> bool:
+    """Whether a checkpoint with these busy runs (id tokens) may be saved."""
+    return len(busy) <= BUSY_MAX and sum(map(len, busy)) <= BUSY_BYTES_MAX
+
+
+def rest_s(busy: Sequence[str]) -> float:
+    """How long to wait after such a checkpoint before the partition's next one."""
+    return len(busy) / BUSY_PER_S
 
 
 class CatchUp:

@@ -16,6 +16,7 @@ from mesh.subjects import stream_name
 from node.workflows import following
 from node.workflows.engine import Engine
 from node.workflows.partition import TOGETHER_MESSAGES_MAX, Partition, Together, to_gather
+from store.catchup import is_worth_saving, rest_s
 from tests.apps import PARTITIONS, QUEUE, Mesh, a_mesh, write_app
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until, wait_until_async
@@ -227,6 +228,61 @@ async def test_runs_that_still_wait_to_be_loaded_are_handed_on(nats_server: Serv
 
         assert handed_on is not None
         assert handed_on[2] == waiting
+
+
+@pytest.mark.parametrize(
+    ("busy", "worth", "rest"),
+    [
+        ((), True, 0.0),
+        (("x" * 20,) * 1000, True, 1.0),
+        (("x" * 20,) * 10_000, True, 10.0),
+        (("x" * 20,) * 10_001, False, 10.001),
+        (("x" * 1024,) * 512, True, 0.512),
+        (("x" * 1024,) * 513, False, 0.513),
+    ],
+)
+def test_checkpoint_with_many_busy_runs_is_saved_the_more_seldom(
+    busy: tuple[str, ...], worth: bool, rest: float
+) -> None:
+    """Every node hears of it, and a server takes no more than a megabyte."""
+    assert is_worth_saving(busy) == worth
+    assert rest_s(busy) == pytest.approx(rest)
+
+
+async def test_checkpoint_moves_though_thousands_of_runs_are_busy(nats_server: ServerFactory, tmp_path: Path) -> None:
+    """One that stays where it was has the next owner read hours of events, and load all that they have touched."""
+    app = write_app(tmp_path, workflows={"nothing": "return function() end"})
+    async with a_mesh(nats_server().url, app, partitions=1) as mesh:
+        engine = mesh.node.engines[QUEUE]
+        partition = engine.partitions[0]
+        busy = tuple(f"busy-{i}" for i in range(5000))
+        partition.attention.extend(busy)
+
+        last = (await (await mesh.start("nothing")).history())[0].seq
+
+        await wait_until(lambda: partition.claim.checkpoint >= last)
+        assert engine._roster.busy(partition.claim) == busy
+        # The next one is not due for seconds.
+        assert partition.save_after_s > anyio.current_time()
+
+
+async def test_checkpoint_that_the_server_does_not_take_harms_nobody(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """The older one stays good, and the workflows of this node go on."""
+    app = write_app(tmp_path, workflows={"echo": "return function(text) return text end"})
+    async with a_mesh(nats_server(config="max_payload: 20000").url, app, partitions=1) as mesh:
+        partition = mesh.node.engines[QUEUE].partitions[0]
+        await mesh.run("echo", "before")
+        await wait_until(lambda: partition.saved_seq == partition.handled_seq)
+        saved = partition.saved_seq
+        partition.attention.extend(f"busy-{i}" for i in range(5000))
+
+        assert await mesh.run("echo", "while") == "while"
+        await mesh.node.engines[QUEUE]._following.save_checkpoints()
+
+        assert await mesh.run("echo", "after") == "after"
+        assert partition.claim.checkpoint == saved
 
 
 async def test_few_events_with_much_in_them_fill_the_inbox(

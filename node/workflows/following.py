@@ -23,7 +23,7 @@ from typing import Final
 import anyio
 
 from mesh.connection import Connection
-from mesh.errors import TEMPORARY
+from mesh.errors import TEMPORARY, PayloadTooLarge
 from mesh.follower import Delivered, Follower, StreamRegressed
 from mesh.groups import unwrapped
 from mesh.jetstream import JetStream
@@ -33,7 +33,7 @@ from mesh.subjects import partition_filter, stream_name
 from node.workflows.background import Background, insist
 from node.workflows.instances import Instance, Instances
 from node.workflows.partition import Lost, Partition, Together, to_gather
-from store.catchup import BUSY_MAX, CatchUp
+from store.catchup import CatchUp, is_worth_saving, rest_s
 
 # What came in and was not handled yet: more events, or more in their payloads, and followers wait.
 INBOX_EVENTS_MAX: Final = 4096
@@ -105,7 +105,7 @@ class Following:
         partition.stopped = True
         self._changed_s = self._clock()
         partition.together.leave(partition)
-        if len(busy) > BUSY_MAX:
+        if not is_worth_saving(busy):
             # Too many to list: the older checkpoint stays good, the next owner reads more.
             claim = partition.claim
             handled, busy = (claim.checkpoint, claim.checkpoint_ns), self._roster.busy(claim)
@@ -123,10 +123,13 @@ class Following:
     async def save_checkpoints(self) -> None:
         """Save how far each partition was handled, and with which runs busy, where that has changed."""
         # What was busy may have become quiet without an event.
+        now_s = anyio.current_time()
         doubted = [
             partition
             for partition in self.partitions.values()
-            if partition.catchup is None and (partition.handled_seq != partition.saved_seq or partition.saved_busy)
+            if partition.catchup is None
+            and now_s >= partition.save_after_s
+            and (partition.handled_seq != partition.saved_seq or partition.saved_busy)
         ]
         if not doubted:
             return
@@ -134,14 +137,15 @@ class Following:
         busy_now = self._busy()
         positions = [(p, p.handled_seq, p.handled_ns, tuple(busy_now.get(p.number, ()))) for p in doubted]
         for partition, seq, at_ns, busy in positions:
-            if partition.stopped or len(busy) > BUSY_MAX or not self._roster.may_act():
+            if partition.stopped or not is_worth_saving(busy) or not self._roster.may_act():
                 continue
             if (seq, busy) == (partition.saved_seq, partition.saved_busy):
                 continue
             try:
                 claim = await self._roster.save_checkpoint(partition.claim, seq, busy, at_ns)
-            except TEMPORARY:
-                continue
+            except (*TEMPORARY, PayloadTooLarge):
+                continue  # the older one stays good
+            partition.save_after_s = now_s + rest_s(busy)
             if partition.stopped:
                 continue
             if claim is not None:

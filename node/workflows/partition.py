@@ -32,8 +32,8 @@ class Partition:
 
     __slots__ = (
         "attended", "attention", "came_seq", "catchup", "claim", "epoch", "handed_over", "handled_ns", "handled_seq",
-        "heard_seq", "live_seq", "loading", "lost", "number", "saved_busy", "saved_seq", "stopped", "taken_s",
-        "together",
+        "heard_seq", "live_seq", "loading", "lost", "number", "save_after_s", "saved_busy", "saved_seq", "stopped",
+        "taken_s", "together",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool) -> None:
@@ -43,6 +43,7 @@ class Partition:
         self.saved_seq, self.saved_busy = claim.checkpoint, busy  # as the claim has it
         self.catchup: CatchUp | None = CatchUp(busy)
         self.came_seq = claim.checkpoint  # the newest message that came; what is not newer came by another consumer
+        self.save_after_s = 0.0  # the next checkpoint is not due before, by the loop's clock
         self.stopped = False
         # What came after this was first seen by this owner. One that handed over says where it had come to; after a
         # crash its checkpoint is older than that.
