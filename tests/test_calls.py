@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import anyio
 import pytest
 
 import mesh.client
+from mesh import codec
 from mesh.client import FunctionFailed
 from mesh.connection import Reply
 from mesh.errors import NoResponders, RequestTimeout
 from mesh.failure import HOST_LOST, Failure
+from mesh.subjects import function_who
+from node.workflows.calls import ask_again_s
 from tests.apps import QUEUE, a_mesh, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
@@ -51,6 +55,38 @@ async def test_a_client_hears_soon_that_the_node_with_its_call_was_killed(
                 await wait_until(lambda: failures)
                 assert time.monotonic() - killed_s < 8  # it would be waited for for a minute
     assert failures == [Failure("the host that ran app:sleeps is gone", HOST_LOST, retryable=True)]
+
+
+async def test_calls_that_somebody_has_are_asked_after_the_more_seldom_the_more_there_are(
+    tmp_path: Path, nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking every second after all of 40,000 took more than half of a node that had nothing else to do."""
+    assert [ask_again_s(calls) for calls in (1, 5000, 50_000)] == [1.0, 1.0, 10.0]
+    monkeypatch.setattr("node.workflows.calls.ASK_AFTER_S", 0.02)
+    monkeypatch.setattr("node.workflows.calls.ASKED_PER_S", 1 / 3600)  # one is asked after again in an hour
+    app = write_app(
+        tmp_path,
+        workflows={"waits": "return function() return funcs.call('app:lasting') end"},
+        processes={"lasting": {"source": "return {main = function() process.inbox():receive() end}",
+                               "method": "main", "meta": {"default_host": "app:processes"}}},
+    )  # fmt: skip
+    async with a_mesh(nats_server().url, app, partitions=1) as mesh:
+        asked: Counter[str] = Counter()
+        mesh.client.conn.subscribe_direct(
+            function_who("app:lasting"), lambda _subject, _reply, data, _headers: asked.update(codec.decode(data))
+        )
+        await mesh.client.conn.flush()
+        for n in range(10):
+            await mesh.start("waits", id=f"w-{n}")
+        await wait_until(lambda: len(asked) == 10)
+        before = asked.copy()
+        await anyio.sleep(0.5)  # as long as 10 looks at each of them, if there were any
+
+        # One may have been alone when it was found, and is asked after once more.
+        assert asked.total() - before.total() <= 2
+        before = asked.copy()
+        mesh.node.engines[QUEUE].node_gone()
+        await wait_until(lambda: all(asked[ret] > before[ret] for ret in before))
 
 
 async def test_a_call_that_was_lost_with_its_node_is_made_again_at_once(

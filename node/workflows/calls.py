@@ -7,7 +7,7 @@ dropped without further ado.
 
     published ── 1 s without outcome ──> "who has this call?" asked of all hosts of the function
                  or a node is gone
-        somebody has it  ──> leave it, ask again in a second
+        somebody has it  ──> leave it, ask again in a second; later where there are very many
         nobody has it    ──> the attempt has failed (`HostLost`) and the retry policy decides; a call that may run only
                              once is published again if no host has claimed it, else its outcome is unknown for ever
         no host at all   ──> the attempt has failed (`NotFound`)
@@ -76,6 +76,8 @@ NO_HOST_PATIENCE_S: Final = 5.0
 TICK_S: Final = 0.05
 TOGETHER_S: Final = 0.005  # after a takeover: calls that come up within this are asked after together
 ASK_AT_ONCE_MAX: Final = 500
+# Calls that somebody has are asked after again; so many a second, however many there are. When a node is gone, all are.
+ASKED_PER_S: Final = 5000
 
 _log = logging.getLogger(__name__)
 
@@ -481,7 +483,7 @@ class Calls:
             self.stop(watch.run, watch.op)  # an owner before us was asked to do so
         watch.no_host_since_s = 0.0
         if not self._failed_to_start(watch):
-            self._push(watch, _next_look_s(watch, now))
+            self._push(watch, _next_look_s(watch, now, ask_again_s(len(self._heap))))
 
     def _failed_to_start(self, watch: Watch) -> bool:
         limit_ns = watch.run.call_options(watch.op.n).schedule_to_start_ns
@@ -581,10 +583,18 @@ def _read_answer(data: bytes) -> list[tuple[str, float, tuple[bytes, bytes] | No
     return calls
 
 
-def _next_look_s(watch: Watch, now: float) -> float:
-    """When to look after a call again (monotonic): in a second, or earlier where one of its limits ends."""
+def ask_again_s(calls: int) -> float:
+    """How long to leave a call alone that somebody has, where so many are in flight."""
+    return max(ASK_AFTER_S, calls / ASKED_PER_S)
+
+
+def _next_look_s(watch: Watch, now: float, again_s: float | None = None) -> float:
+    """When to look after a call again (monotonic): in a second, or earlier where one of its limits ends.
+
+    again_s: instead of that second.
+    """
     options = watch.run.call_options(watch.op.n)
-    looks = [now + _ask_every_s(options)]
+    looks = [now + _ask_every_s(options, ASK_AFTER_S if again_s is None else again_s)]
     if watch.close_by_s:
         looks.append(watch.close_by_s)
     since_issued_s = (time.time_ns() - watch.op.issued_ns) / 1e9
@@ -595,10 +605,10 @@ def _next_look_s(watch: Watch, now: float) -> float:
     return min(looks)
 
 
-def _ask_every_s(options: CallOptions) -> float:
+def _ask_every_s(options: CallOptions, again_s: float) -> float:
     """How often it is asked who has a call. That somebody has it is its heartbeat."""
     if not options.heartbeat_ns:
-        return ASK_AFTER_S
+        return again_s
     return min(ASK_AFTER_S, max(TICK_S, options.heartbeat_ns / 2e9))
 
 
