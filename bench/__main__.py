@@ -8,6 +8,7 @@
     python -m bench processes          processes: 10,000 of them, and how quickly they talk
     python -m bench sleepers           100,000 workflows asleep
     python -m bench failover           nodes killed under load
+    python -m bench recovery           a node lost with 24,000 workflows open, most of them waiting for something
     python -m bench projection         a million workflows in a list
     python -m bench report             tables and plots for the documents, from the results that were saved
 
@@ -37,6 +38,7 @@ from bench import documents, suite
 from bench import failover as failover_bench
 from bench import growth as growth_bench
 from bench import projection as projection_bench
+from bench import recovery as recovery_bench
 from bench import sleepers as sleepers_bench
 from bench.machine import Watch
 from bench.peers import measuring
@@ -176,6 +178,22 @@ def failover(
     setup = Setup(nodes, int(replicas), cast("Sync", sync))
     results = suite.new_results("failover", kills=kills, open=open_count, pace_ms=pace_ms)
     _bench(results, output, failover_bench.measure, setup, plan, results, progress)
+
+
+@main.command()
+@_sync
+@_replicas
+@click.option(
+    "--open", "open_count", type=click.IntRange(3), default=24_000, show_default=True, help="Workflows that are open."
+)
+@click.option("--how", type=click.Choice(recovery_bench.HOWS), multiple=True, help="Lost in this way only; repeatable.")
+@_output(15)
+def recovery(sync: str, replicas: str, open_count: int, how: tuple[recovery_bench.How, ...], output: Output) -> None:
+    """A node lost with very many workflows open: how soon another one has attended to all, and starts new ones."""
+    plan = recovery_bench.RecoveryPlan(open_count, how or recovery_bench.HOWS)
+    setup = Setup(1, int(replicas), cast("Sync", sync))
+    results = suite.new_results("recovery", open=open_count, how=list(plan.hows))
+    _bench(results, output, recovery_bench.measure, setup, plan, results, progress)
 
 
 @main.command()

@@ -58,6 +58,20 @@ def _percentiles(name: str, what: str) -> dict[str, Figure]:
     return {f"{name}_{which}_ms": Figure(f"{what}: {says[which]}", "ms") for which in PERCENTILES}
 
 
+def _recovery(how: str, what: str) -> dict[str, Figure]:
+    return {
+        f"{how}_owned_s": Figure(f"{what}: another one has all partitions", "s"),
+        f"{how}_first_new_s": Figure("... the first new workflow has ended", "s"),
+        f"{how}_attended_s": Figure("... all that need attention have it", "s"),
+        f"{how}_loaded": Figure("... so many they are", "workflows"),
+        f"{how}_loaded_per_s": Figure("... of them", "workflows/s"),
+        f"{how}_node_us": Figure("... CPU time of the node for one", "us"),
+        f"{how}_server_us": Figure("... of the server", "us"),
+        f"{how}_rss_mb": Figure("... memory of the node, at most", "MB"),
+        **_percentiles(f"{how}_new", "... start to result of new ones meanwhile"),
+    }
+
+
 FIGURES: Final[Mapping[str, Figure]] = {
     "messages_per_s": Figure("the server alone: messages stored, none read", "messages/s"),
     "steps_per_s": Figure("steps, of workflows of 5", "steps/s"),
@@ -102,6 +116,10 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "fresh_node_rss_mb": Figure("... its memory", "MB"),
     **_percentiles("fresh_node_wake", "a fresh node: signal to end"),
     "takeover_ms": Figure("SIGKILL of one of two nodes, to the last of 64 sleepers woken just then", "ms"),
+    **_recovery("settled", "SIGKILL of the only node, all waiting"),
+    **_recovery("burst", "SIGKILL of the only node, most just started"),
+    **_recovery("paused", "SIGSTOP of the only node, all waiting"),
+    "paused_back_s": Figure("... it goes on, and both have what is theirs", "s"),
     **_percentiles("standstill", "a workflow of a killed worker stands still"),
     "crowd_s": Figure("10,000 processes on one node: each started, asked and heard", "s"),
     "crowd_rss_mb": Figure("... memory of the node, all of them there", "MB"),

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from bench import actors, growth, suite
+from bench import actors, growth, recovery, suite
 from bench.__main__ import main as command
 from bench.documents import UnknownBlock, filled, lacking, rewrite, saved_results, stale
 from bench.engine import Sizes
@@ -28,7 +28,7 @@ from bench.peers.setups import VARIANTS
 from bench.plots import draw
 from bench.projection import measure as measure_projection
 from bench.report import print_results
-from bench.results import Measured, Results, Setup, load, percentiles, save
+from bench.results import PERCENTILES, Measured, Results, Setup, load, percentiles, save
 from bench.servers import BenchFailed
 from bench.sleepers import Looks
 from bench.suite import Plan
@@ -493,6 +493,30 @@ class TestMeasuring:
         }  # fmt: skip
         assert all(m.value > 0 for m in results.measured)
         assert {m.name for m in results.measured} <= set(FIGURES)
+
+    @pytest.mark.slow
+    async def test_recovery_gives_every_figure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is counted as attended to goes on: each workflow ends when it is told to, and each call is under way."""
+        monkeypatch.setattr("bench.recovery.SETTLE_S", 1.5)
+        results = Results("recovery", {}, FACTS)
+        async with anyio.create_task_group() as tasks:
+            for how in recovery.HOWS:
+                plan = recovery.RecoveryPlan(open=12, hows=[how])
+                tasks.start_soon(recovery.measure, Setup(), plan, results, lambda _text: None)
+        expected = {
+            f"{how}_{figure}"
+            for how in recovery.HOWS
+            for figure in (
+                "owned_s", "first_new_s", "attended_s", "loaded", "loaded_per_s", "node_us", "server_us", "rss_mb",
+                *(f"new_{which}_ms" for which in PERCENTILES),
+            )
+        }  # fmt: skip
+        assert {m.name for m in results.measured} == expected | {"paused_back_s"} <= set(FIGURES)
+        assert all(m.value > 0 for m in results.measured if m.name.endswith(("_loaded", "_rss_mb", "_ms")))
+        # A third of them wait for a call; the first new one may come before the new owner.
+        loaded = results.find("settled_loaded")
+        assert loaded is not None
+        assert 4 <= loaded.value <= 5
 
     def test_projection_gives_every_figure(self) -> None:
         """Every query is answered; that a page has what it should is asserted elsewhere."""
