@@ -17,6 +17,7 @@ Invariants: `seal` and `open` never raise; no key gets into a text, a log line o
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections import OrderedDict
@@ -44,6 +45,7 @@ KEY_BYTES: Final = 32
 MESSAGES_PER_SALT: Final = 2**28
 # Ciphers kept for opening: one for each salt, that is for each process that has written.
 CIPHERS_MAX: Final = 4096
+FINGERPRINT_DIGITS: Final = 8
 _INFO: Final = b"moonmesh payload 1"
 
 
@@ -82,6 +84,11 @@ class Keyring:
     def key_ids(self) -> list[str]:
         """The names of the keys."""
         return sorted(self._keys)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What tells two keys of one name apart, by name; it says nothing of a key."""
+        return {key_id: fingerprint(secret) for key_id, secret in sorted(self._keys.items())}
 
     @property
     def primary(self) -> str | None:
@@ -204,6 +211,11 @@ class Keys:
 
 def _cipher(secret: bytes, salt: bytes) -> AESGCM:
     return AESGCM(HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=_INFO).derive(secret))
+
+
+def fingerprint(secret: bytes) -> str:
+    """What two people compare to see that they have the same key; it says nothing of the key."""
+    return hashlib.sha256(b"moonmesh key fingerprint" + secret).hexdigest()[:FINGERPRINT_DIGITS]
 
 
 def check_keys(where: str, keys: Mapping[str, bytes], primary: str | None) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -32,7 +31,6 @@ from mesh.encryption import KEY_BYTES, BadKeys, Keyring, check_keys
 
 LOOK_EVERY_S: Final = 1.0
 FILE_BYTES_MAX: Final = 1024 * 1024
-FINGERPRINT_DIGITS: Final = 8
 _OTHERS_MAY_READ: Final = stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH
 
 _log = logging.getLogger(__name__)
@@ -150,11 +148,6 @@ def new_key_id() -> str:
     Two keys of one name on two machines could not be told apart from ciphertext that was changed.
     """
     return f"{datetime.now(UTC):%Y-%m-%d}-{secrets.token_hex(3)}"
-
-
-def fingerprint(secret: bytes) -> str:
-    """What two people compare to see that they have the same key; it says nothing of the key."""
-    return hashlib.sha256(b"moonmesh key fingerprint" + secret).hexdigest()[:FINGERPRINT_DIGITS]
 
 
 def _parsed(where: str, data: bytes) -> dict[str, Any]:

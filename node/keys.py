@@ -7,7 +7,7 @@ worker's queue takes the node's keys or, if it was given none, those of the firs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -82,6 +82,25 @@ def key_files_of(codec: PayloadCodec | None) -> list[KeyFile]:
     from mesh.key_files import KeyFile
 
     return [ring for ring in _rings_of(codec) if isinstance(ring, KeyFile)]
+
+
+def told_keys(codec: PayloadCodec | None, queue: str = "") -> dict[str, Any] | None:
+    """What may be said of the keys for a queue, else of those for what is of no queue, to anybody who asks.
+
+    {primary, keys: {name: fingerprint}}: which one encrypts, and all that can be opened with. None: there are no keys;
+    {own: true}: a codec of somebody's own, of which nothing is known.
+    """
+    if codec is None:
+        return None
+    from mesh.encryption import Keyring, Keys
+
+    if not isinstance(codec, Keyring | Keys):
+        return {"own": True}
+    writes = codec.ring_of_queue(token(queue) if queue else "") if isinstance(codec, Keys) else codec
+    known: dict[str, str] = {}
+    for ring in (*_rings_of(codec), *([writes] if writes is not None else [])):
+        known |= ring.fingerprints
+    return {"primary": writes.primary if writes is not None else None, "keys": known}
 
 
 def _rings_of(codec: PayloadCodec) -> list[Keyring]:

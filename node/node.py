@@ -44,7 +44,7 @@ from node.api.service import ControlApi
 from node.functions.host import FunctionHost
 from node.intake import Intake
 from node.inventory import Inventory, memory_bytes
-from node.keys import keys_of, watch_keys
+from node.keys import keys_of, told_keys, watch_keys
 from node.leaving import leave
 from node.machine.code import Code
 from node.members import Members
@@ -403,6 +403,8 @@ class Node:
                 {
                     "worker": record.worker, "queue": record.queue, "workflows": list(record.workflows),
                     "durability": str(self._options_of(record).durability),
+                    "encryption": str(self._options_of(record).encryption),
+                    "keys": told_keys(self.conn.codec, record.queue),
                 }
                 for record in self._workers
             ],
@@ -410,6 +412,7 @@ class Node:
             "functions": self.functions.offered if self.functions is not None else [],
             "processes": self.processes.running,
             "services": [self._told(statistics) for statistics in self.services.statistics()],
+            "keys": told_keys(self.conn.codec),
             "metrics": self.metrics_at or None,
             "projection": self.projecting.lag().to_wire() if self.projecting is not None else None,
         }  # fmt: skip

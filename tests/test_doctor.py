@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from mesh.buckets import Bucket
 from mesh.client import Client, connect
 from mesh.connection import ConnectOptions
+from mesh.encryption import Keyring, fingerprint
 from mesh.hosts import HostRecord
+from mesh.key_files import KeyFile, KeyFileContent, write_key_file
 from mesh.membership import Claim
 from mesh.rendezvous import NodeId
 from mesh.server import embedded_server
@@ -170,6 +173,104 @@ def test_nodes_of_one_worker_that_offer_different_workflows_are_named() -> None:
     more = [{"worker": WORKER, "queue": QUEUE, "workflows": ["app:order", "app:refund"]}]
     finding = only(replace(HEALTHY, nodes={"a": an_answer(), "b": an_answer(workers=more, registry="q")}))
     assert finding.text == f"the nodes of worker {WORKER} offer different workflows: a lacks app:refund"
+
+
+ONE, TWO = {"one": "11111111"}, {"two": "22222222"}
+BOTH = ONE | TWO
+
+
+def keys(primary: str | None, held: Mapping[str, str]) -> dict[str, Any] | None:
+    return {"primary": primary, "keys": dict(held)} if held else None
+
+
+def encrypting(*held: dict[str, Any] | None, mode: str = "preferred", own: dict[str, Any] | None = None) -> Facts:
+    """A mesh of nodes a, b, ... with these keys, asked by a command with keys of its own."""
+    nodes = {}
+    for name, told in zip("abcd", held, strict=False):
+        worker = {"worker": WORKER, "queue": QUEUE, "workflows": ["app:order"], "encryption": mode, "keys": told}
+        nodes[name] = an_answer(workers=[worker], keys=told)
+    return replace(HEALTHY, nodes=nodes, keys=own)
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        (encrypting(None, None), "no node has keys: payloads are stored in plain"),
+        (encrypting(keys("one", ONE), keys("one", ONE), own=keys("one", ONE)), "queue orders: encrypted with key one (11111111) by a, b"),
+        (encrypting(keys("two", BOTH), keys("two", BOTH), own=keys("two", BOTH), mode="required"), "queue orders: encrypted with key two (22222222) by a, b, one can be read too, and only what is encrypted is taken"),
+        (encrypting(keys(None, ONE), keys(None, ONE)), "queue orders: written in plain by a, b, though one can be read"),
+        (encrypting({"own": True}, {"own": True}), "by a codec of somebody's own, of which nothing is known here"),
+    ],
+)  # fmt: skip
+def test_how_a_queue_is_encrypted_is_told(facts: Facts, text: str) -> None:
+    assert unwell(facts) == []
+    assert [finding.text for finding in diagnose(facts) if finding.check == "encryption"] == [text]
+
+
+@pytest.mark.parametrize(
+    ("facts", "state", "text"),
+    [
+        (encrypting(keys("one", ONE), None, own=keys("one", ONE)), "problem", "queue orders: node b has no keys at all, so not key one, with which a encrypts"),
+        (encrypting(keys("two", BOTH), keys("two", BOTH), keys("one", ONE), own=keys("one", BOTH)), "problem", "queue orders: node c lacks key two, with which a, b encrypt"),
+        (encrypting(keys("one", ONE), keys("one", {"one": "33333333"}), own=keys("one", ONE)), "problem", "queue orders: nodes have different keys of the name one: 11111111 on a; 33333333 on b"),
+        (encrypting(keys("two", BOTH), keys("one", BOTH), own=keys("one", BOTH)), "warning", "queue orders: nodes encrypt with different keys: key one on b; key two on a"),
+        (encrypting(keys("one", ONE), keys(None, ONE), own=keys("one", ONE)), "warning", "queue orders: nodes encrypt with different keys: key one on a; none on b"),
+        (encrypting(keys("one", ONE)), "warning", "this command has no keys: what it starts and signals is stored in plain, and values are hidden from it"),
+        (encrypting(keys("one", ONE), mode="required"), "warning", "is stored in plain; queue orders takes no such thing, and"),
+        (encrypting(None, own=keys("one", ONE)), "warning", "this command encrypts with key one, and no node has keys: what it starts is suspended"),
+        (encrypting(keys("one", ONE), own=keys("one", {"one": "33333333"})), "warning", "this command has another key of the name one than nodes have"),
+        (encrypting(keys("two", BOTH), own=keys("one", ONE)), "warning", "this command lacks key two, with which nodes encrypt"),
+        (encrypting(keys("one", ONE), own=keys("two", BOTH)), "warning", "this command encrypts with key two, which a cannot read"),
+    ],
+)  # fmt: skip
+def test_who_cannot_read_what_others_write_is_named(facts: Facts, state: str, text: str) -> None:
+    finding = only(facts)
+    assert (finding.check, finding.state) == ("encryption", state)
+    assert text in finding.text
+
+
+def test_keys_of_what_is_of_no_queue_are_compared_where_those_of_the_queues_are_alike() -> None:
+    facts = encrypting(keys("one", ONE), keys("one", ONE), own=keys("one", ONE))
+    nodes = {**facts.nodes, "f": {"pid": 1, "version": "1", "registry": "r", "keys": None}}
+    assert only(replace(facts, nodes=nodes)).text.startswith("what is of no worker's queue: node f has no keys at all")
+
+
+async def test_nodes_with_different_keys_are_found_and_no_key_is_shown(
+    nats_server: ServerFactory, app: Path, tmp_path: Path
+) -> None:
+    url, secrets = nats_server().url, {"one": b"1" * 32, "two": b"2" * 32}
+    file = tmp_path / "keys.yaml"
+    write_key_file(file, KeyFileContent(secrets, "two"), new=True)
+    alike = ConnectOptions(codec=KeyFile(file))
+    async with a_mesh(url, app, options=alike) as mesh:
+        facts = await examine(mesh.client)
+        assert facts.keys == {"primary": "two", "keys": {name: fingerprint(key) for name, key in secrets.items()}}
+        [told] = [finding for finding in diagnose(facts) if finding.check == "encryption"]
+        two = fingerprint(secrets["two"])
+        assert (told.state, told.text) == (
+            "ok",
+            f"queue orders: encrypted with key two ({two}) by a, one can be read too",
+        )
+        with_keys = await typed("doctor", "--json", "--keys", str(file), url=url)
+        assert told.text in with_keys.out
+        bare = await typed("doctor", url=url)
+        assert (bare.status, "this command has no keys" in bare.out) == (0, True), bare
+        # Another file is given to a second node: the key of one name is another one, and that of the other is missing.
+        wrong = ConnectOptions(codec=Keyring({"one": b"3" * 32}, "one"))
+        async with a_mesh(url, app, node_id="b", settled=False, options=wrong):
+
+            async def are_found() -> bool:
+                found = [f.text for f in unwell(await examine(mesh.client)) if f.check == "encryption"]
+                return any("nodes have different keys of the name one" in text for text in found) and any(
+                    "node b lacks key two, with which a encrypts" in text for text in found
+                )
+
+            await wait_until_async(are_found)
+            done = await typed("doctor", "--json", "--keys", str(file), url=url)
+            assert done.status == 1
+        for key in (*secrets.values(), b"3" * 32):
+            for shown in (key.decode(), base64.b64encode(key).decode(), key.hex()):
+                assert shown not in done.out + with_keys.out + bare.out
 
 
 def test_a_queue_without_nodes_waits_and_so_do_its_schedules() -> None:

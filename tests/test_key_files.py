@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mesh.encryption import BadKeys, Keyring, Keys
+from mesh.encryption import BadKeys, Keyring, Keys, fingerprint
 from mesh.envelopes import Closed, read_encrypted
-from mesh.key_files import LOOK_EVERY_S, KeyFile, KeyFileContent, fingerprint, read_key_file, write_key_file
+from mesh.key_files import LOOK_EVERY_S, KeyFile, KeyFileContent, read_key_file, write_key_file
 from node.cli import mesh as command
 from node.keys import NoKeys, keys_of
 from node.registry import load_registry

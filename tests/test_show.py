@@ -31,6 +31,7 @@ from node.workflows.op_table import OpRow
 from node.workflows.ops import fingerprint
 from tests.apps import a_mesh, write_app
 from tests.cluster import mesh_command
+from tests.commands import typed
 from tests.conftest import ServerFactory
 from tests.terminals import on_terminal
 from tests.waiting import wait_until_async
@@ -445,7 +446,7 @@ async def test_a_signal_with_a_mistyped_topic_is_pointed_out(nats_server: Server
             # An owner that has much else to do does not answer in time, and nothing is said.
             nonlocal sent
             sent += 1
-            done = await mesh_command("signal", "w-1", "aprove", "1", url=url)
+            done = await typed("signal", "w-1", "aprove", "1", url=url)
             assert (done.status, "signal aprove for w-1 is stored" in done.err) == (0, True), done
             return "note: w-1 listens to approve and not to aprove: did you mean approve?" in done.err
 
@@ -459,13 +460,13 @@ async def test_a_signal_with_a_mistyped_topic_is_pointed_out(nats_server: Server
         record = await mesh.client.ask("describe", id="w-1")
         assert record["unread"] == [{"topic": "aprove", "messages": sent, "held": "nobody", "near": "approve"}]
         assert (record["listens"], record["inbox"]) == (["approve"], False)
-        shown = (await mesh_command("show", "w-1", url=url)).out
+        shown = (await typed("show", "w-1", url=url)).out
         assert f"  aprove  {sent}, it does not listen to that; did you mean approve?" in shown
         assert "  it listens to: approve\n" in shown
-        heard = await mesh_command("signal", "w-1", "approve", '"yes"', url=url)
+        heard = await typed("signal", "w-1", "approve", '"yes"', url=url)
         assert (heard.status, "note:" in heard.err) == (0, False), heard
         assert await handle.result(timeout_s=10) == "yes"
-        late = await mesh_command("signal", "w-1", "approve", url=url)
+        late = await typed("signal", "w-1", "approve", url=url)
         assert "has ended (completed); nobody would read the signal" in late.err
 
 
@@ -495,17 +496,17 @@ async def test_an_older_run_is_shown_and_waited_for_by_its_number(nats_server: S
         third = (await mesh.start("again", 0, id="f-1")).run
         assert first < second < third
 
-        shown = await mesh_command("show", "f-1", url=url)
+        shown = await typed("show", "f-1", url=url)
         assert f"other runs: {first}, {second}; mesh show f-1 --run RUN" in shown.out
-        older = json.loads((await mesh_command("show", "f-1", "--run", str(second), "--json", url=url)).out)
+        older = json.loads((await typed("show", "f-1", "--run", str(second), "--json", url=url)).out)
         assert (older["run"], older["runs"], older["runs_total"]) == (second, [first, second, third], 3)
         assert (older["status"], older["value"]) == ("completed", "the first")
         # The start and whatever else is of the third run is no part of it.
         assert [event["kind"] for event in older["events"]] == ["start", "signal", "end"]
-        done = await mesh_command("result", "f-1", "--run", str(first), "--json", url=url)
+        done = await typed("result", "f-1", "--run", str(first), "--json", url=url)
         told = json.loads(done.out)
         assert (done.status, told["value"], told["run"]) == (0, "the first", second)
-        both = await mesh_command("show", "f-1", "--run", str(first), "--watch", url=url)
+        both = await typed("show", "f-1", "--run", str(first), "--watch", url=url)
         assert both.status == 2
 
         assert len(await handle.history(run=first)) == 2
@@ -534,7 +535,7 @@ async def test_an_older_run_is_shown_and_waited_for_by_its_number(nats_server: S
                 await handle.history(run=unknown)
             assert none.value.runs == [first, second, third]
         for verb in ("show", "result", "export"):
-            refused = await mesh_command(verb, "f-1", "--run", str(ignored), url=url)
+            refused = await typed(verb, "f-1", "--run", str(ignored), url=url)
             assert (refused.status, refused.out) == (1, ""), (verb, refused)
             assert named in refused.err, (verb, refused)
 

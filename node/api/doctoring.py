@@ -25,6 +25,7 @@ from mesh.subjects import bucket_key_name, partition_filter, token
 from mesh.version import VERSION
 from node.api import directory
 from node.api.findings import Facts, Finding, Last, queue_of
+from node.api.key_checks import check_keys
 from node.api.mesh_checks import (
     check_consumers,
     check_functions,
@@ -34,6 +35,7 @@ from node.api.mesh_checks import (
     check_workflows,
 )
 from node.api.server_checks import BUCKETS, check_permissions, check_server, check_streams
+from node.keys import told_keys
 from store.streams import METADATA_PARTITIONS, PARTITIONS_DEFAULT
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def diagnose(facts: Facts) -> list[Finding]:
     findings = [*check_server(facts), *check_permissions(facts)]
     if facts.account is not None:
         findings += [*check_streams(facts), *check_nodes(facts), *check_queues(facts), *check_functions(facts)]
-        findings += [*check_workflows(facts), *check_consumers(facts), *check_unasked(facts)]
+        findings += [*check_keys(facts), *check_workflows(facts), *check_consumers(facts), *check_unasked(facts)]
     return findings
 
 
@@ -117,6 +119,7 @@ async def examine(client: Client, *, stores: Sequence[Path] = ()) -> Facts:
         functions=found.get("functions") or (),
         now_ns=time.time_ns() + round(server_ahead_s * 1e9),
         sync=found.get("sync"),
+        keys=told_keys(conn.codec),
         faults=faults,
     )
 

@@ -51,6 +51,7 @@ class Facts:
     server: what it says of itself when one connects. account, user: `$JS.API.INFO` and `$SYS.REQ.USER.INFO`.
     streams: by name, the answers to STREAM.INFO. clocks_ahead_s: how far other clocks are ahead of ours, by whose.
     ends: the last event of each partition. now_ns: by the server's clock. sync: of an embedded server of ours.
+    keys: of whoever asks, as nodes say it of theirs (`node.keys.told_keys`).
     """
 
     version: str = ""
@@ -69,6 +70,7 @@ class Facts:
     functions: Sequence[Mapping[str, Any]] = ()
     now_ns: int = 0
     sync: str | None = None
+    keys: Mapping[str, Any] | None = None
     faults: Mapping[str, str] = field(default_factory=dict)
 
     @property

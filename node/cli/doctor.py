@@ -32,7 +32,8 @@ def doctor(*, quiet: bool, as_json: bool, server: Server) -> None:
 
     The server: its version, JetStream and its limits, how far away it is, clocks, what this user may do. The mesh:
     settings and copies of its streams, nodes that are silent or differ, partitions without an owner or behind, workers
-    and functions that nobody has, suspended workflows, leftovers. It asks and changes nothing.
+    and functions that nobody has, keys that nodes or this command lack, suspended workflows, leftovers. It asks and
+    changes nothing. Of keys only names and fingerprints are known and shown.
 
     Exit status 1 when something is a problem, 0 when there are warnings at most.
     """

@@ -83,7 +83,8 @@ def rotate(file: Path, key_id: str | None, *, prepare: bool, primary: str | None
 @FILE()
 def ls(file: Path) -> None:
     """List the keys of FILE: name, fingerprint, and which one encrypts. The fingerprint tells nothing of the key."""
-    from mesh.key_files import fingerprint, read_key_file
+    from mesh.encryption import fingerprint
+    from mesh.key_files import read_key_file
 
     content = read_key_file(file)
     for key_id, secret in content.keys.items():
