@@ -15,7 +15,7 @@ import anyio
 from mesh import codec
 from mesh.connection import Connection
 from mesh.envelopes import Unopened
-from mesh.errors import Disconnected, MeshError, NotFound, RequestTimeout, Undecodable
+from mesh.errors import Disconnected, MeshError, NotFound, NotReady, RequestTimeout, Undecodable
 from mesh.events import decode_end
 from mesh.failure import Failure
 from mesh.history import History, RunOutcome
@@ -70,16 +70,17 @@ async def wait_for_result(reach: Reach, awaited: Awaited) -> Any:
     """Wait for a workflow's end; see `WorkflowHandle.result`. A server that goes away is waited for, too."""
     doubted_since_s: float | None = None
     while True:
-        epoch = reach.conn.epoch
+        epoch, begun_s = reach.conn.epoch, anyio.current_time()
         try:
             return await _wait(reach, awaited)
         except (Disconnected, RequestTimeout):
             await reach.conn.wait_connected()
-        except NotFound:
-            # While a cluster elects a leader, a stream looks as if it was not there. That of a run that we have
-            # seen is there.
+        except (NotFound, NotReady):
+            # While a cluster elects a leader, a stream looks as if it was not there, or its server says that it cannot
+            # serve it. That of a run that we have seen is there.
             now_s = anyio.current_time()
-            doubted_since_s = now_s if doubted_since_s is None or epoch != reach.conn.epoch else doubted_since_s
+            if doubted_since_s is None or epoch != reach.conn.epoch or now_s - begun_s > STREAM_PATIENCE_S:
+                doubted_since_s = now_s  # it was there since the last doubt: this is another election
             if not awaited.was_seen or now_s - doubted_since_s > STREAM_PATIENCE_S:
                 raise
             await anyio.sleep(STREAM_AGAIN_S)

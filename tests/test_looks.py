@@ -7,6 +7,7 @@ import pytest
 
 from mesh import codec
 from mesh.client import Client, WorkflowHandle, connect
+from mesh.errors import NotReady
 from mesh.events import EndRecord, StartSpec
 from mesh.history import History, RunOutcome
 from mesh.looks import LONG_S, LOOKS_AT_ONCE, PAUSE_FIRST_S, PAUSE_MAX_S, STORED_SOON_S, Looks
@@ -126,6 +127,41 @@ async def test_the_servers_word_that_an_end_is_stored_is_the_result(nats_server:
         await waiting.until_it_listens()
         await client.js.publish(KEY.end(run), ended("first"))
         await wait_until(lambda: waiting.result == "first")
+
+
+class Leaderless(History):
+    """A stream whose cluster elects a leader: as often as is said here it cannot be read."""
+
+    elections = 3
+    seen = 0
+
+    async def end_of(self, key: WorkflowKey, run: int) -> RunOutcome | None:
+        if self.seen < self.elections:
+            self.seen += 1
+            raise NotReady("STREAM.MSG.GET.WF_orders", 10008, "JetStream system temporarily unavailable")
+        return await super().end_of(key, run)
+
+
+async def test_a_result_is_waited_for_while_a_cluster_elects_a_leader(
+    nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect(nats_server().url) as client:
+        await ensure_queue(client.js, "orders")
+        run = await started(client)
+        await client.js.publish(KEY.end(run), ended("first"))
+        history = client._histories["orders"] = Leaderless(client.js, "orders")
+        assert await WorkflowHandle(client, KEY, run).result(timeout_s=10) == "first"
+        assert history.seen == history.elections
+        # Not for ever: a server that stays so is unwell, and whoever waits is told.
+        monkeypatch.setattr("mesh.results.STREAM_PATIENCE_S", 1.0)
+        history.elections = 1_000_000
+        with pytest.raises(NotReady):
+            await WorkflowHandle(client, KEY, run).result(timeout_s=30)
+        # Nor for somebody who has not seen it.
+        seen = history.seen
+        with pytest.raises(NotReady):
+            await WorkflowHandle(client, KEY).result(timeout_s=10)
+        assert history.seen == seen + 1
 
 
 async def test_only_the_servers_word_counts_and_only_for_the_first_end(nats_server: ServerFactory) -> None:
