@@ -47,7 +47,9 @@ METRICS: Final[dict[str, Metric]] = {
     "mesh_partitions": Metric("gauge", ("queue",), "Partitions that a queue has; each should have an owner."),
     "mesh_partitions_owned": Metric("gauge", ("queue",), "Partitions that this node runs."),
     "mesh_partition_lag_messages": Metric(
-        "gauge", ("queue", "partition"), "Events of an owned partition that are stored and not handled yet."
+        "gauge", ("queue", "partition"),
+        "Events of an owned partition that are stored and not handled yet. What the server has not sent yet of "
+        "partitions that are followed together is divided among them.",
     ),
     "mesh_takeover_seconds": Metric(
         "histogram", ("queue", "how"),
