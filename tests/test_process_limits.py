@@ -91,6 +91,7 @@ async def test_a_node_whose_vms_are_full_refuses_to_spawn(
         assert await mesh.client.call("app:t") == "Unavailable"
 
 
+@pytest.mark.timeout(180)
 async def test_a_fork_bomb_leaves_the_node_answering(tmp_path: Path, nats_server: ServerFactory) -> None:
     body = "process.spawn('app:bomb', HOST, HOST) return 'thrown'"
     app = write_app(
