@@ -35,7 +35,8 @@ HEADER_CALL: Final = "Mesh-Call"
 HEADER_FOR: Final = "Mesh-For"
 WORKFLOW_SUBJECTS: Final = "mesh.wf."
 TAKE_BACK_S: Final = 1.0
-ANSWERS_S: Final = (0.3, 0.7)  # how long answers are waited for, time after time: a host may be busy for a moment
+# How long answers are waited for, time after time: a host may be swamped. Together as long as owners of workflows wait.
+ANSWERS_S: Final = (0.3, 0.7, 1.0)
 
 
 async def call_function(

@@ -14,10 +14,10 @@ import pytest
 import mesh.client
 from mesh import codec
 from mesh.client import FunctionFailed
-from mesh.connection import Reply
+from mesh.connection import Reply, connect
 from mesh.errors import NoResponders, RequestTimeout
 from mesh.failure import HOST_LOST, Failure
-from mesh.subjects import function_who
+from mesh.subjects import function_request, function_who
 from node.workflows.calls import ask_again_s
 from tests.apps import QUEUE, a_mesh, write_app
 from tests.cluster import a_node
@@ -87,6 +87,28 @@ async def test_calls_that_somebody_has_are_asked_after_the_more_seldom_the_more_
         before = asked.copy()
         mesh.node.engines[QUEUE].node_gone()
         await wait_until(lambda: all(asked[ret] > before[ret] for ret in before))
+
+
+async def test_a_host_that_is_swamped_for_longer_than_a_second_has_its_call_still(nats_server: ServerFactory) -> None:
+    """A machine that is busy with other things is no reason to tell a caller that its call is lost."""
+    url = nats_server().url
+    async with mesh.client.connect(url) as client, connect(url, name="host") as host:
+        calls: list[str] = []
+        questions: list[str] = []
+
+        def on_question(_subject: str, reply: str, _data: bytes, _headers: bytes | None) -> None:
+            questions.append(reply)
+            if len(questions) > 2:
+                host.publish_nowait(reply, codec.encode(True))
+                host.publish_nowait(calls[0], codec.encode_success(7))
+
+        host.subscribe_direct(
+            function_request("app:slow"), lambda _subject, reply, _data, _headers: calls.append(reply)
+        )
+        host.subscribe_direct(function_who("app:slow"), on_question)
+        await host.flush()
+        assert await client.call("app:slow") == 7
+        assert len(calls) == 1
 
 
 async def test_a_call_that_was_lost_with_its_node_is_made_again_at_once(
