@@ -64,6 +64,15 @@ class Terminal:
                 raise AssertionError(f"{text!r} did not appear; there is:\n{self.seen}")
         self._read_to = at + len(text)
 
+    def expect_all(self, *texts: str) -> None:
+        """Wait until all of these appear after what was expected before, in any order."""
+        before, ends = self._read_to, []
+        for text in texts:
+            self._read_to = before
+            self.expect(text)
+            ends.append(self._read_to)
+        self._read_to = max(ends)
+
     def screen(self) -> str:
         """What stands on the screen by now, without blank lines and what is behind the last letter of a line."""
         screen = pyte.Screen(self._columns, LINES)

@@ -124,8 +124,8 @@ async def test_lines_of_all_nodes_come_in_one_stream_and_are_found_by_workflow(
             await anyio.to_thread.run_sync(terminal.expect, "posting to Bob")
             name = "Cy"
             await (await client.start("app:order", name, host=WORKER, id="o-Cy")).result(timeout_s=20)
-            for text in ("order taken", "card is slow", "posting to Cy"):
-                await anyio.to_thread.run_sync(terminal.expect, text)
+            # Lines of two nodes, each of which sends its own.
+            await anyio.to_thread.run_sync(terminal.expect_all, "order taken", "card is slow", "posting to Cy")
             assert "\x1b[" in terminal.seen, "a terminal has colours"
             assert "Ada" not in terminal.seen
             terminal.type(CTRL_C)
