@@ -84,6 +84,7 @@ class Roster:
         self._written: dict[tuple[str, int], Claim] = {}
         self._checkpoints: dict[tuple[str, int], tuple[str, ...]] = {}
         self._left = False
+        self._has_joined = anyio.Event()
         self._member_seq = 0
         # Whoever writes the member key expects it as the write before left it, so the next waits for its answer.
         self._member_lock = anyio.Lock()
@@ -130,7 +131,7 @@ class Roster:
     # -- life --------------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Join, and stay a member until cancelled. Ready once this node is a member and has seen all claims."""
+        """Join, and stay a member until cancelled. Ready once this node has seen all claims and itself as a member."""
         await self._bucket.ensure(
             description="Members of the mesh and the claims on its partitions", replicas=self._replicas
         )
@@ -149,6 +150,7 @@ class Roster:
             await self._join()
             tasks.start_soon(self._renew_for_ever)
             tasks.start_soon(self._ping_for_ever)
+            await self._has_joined.wait()
             task_status.started()
 
     async def leave(self) -> None:
@@ -325,6 +327,8 @@ class Roster:
             bool(value.get("leaving")),
         )
         self._member_details[node_id] = _details(value)
+        if (node_id, self._members[node_id].incarnation) == (self.me.node_id, self.me.incarnation):
+            self._has_joined.set()
 
     def _see_claim(self, queue: str, partition: int, value: dict[str, Any], seq: int) -> bool:
         """Take note of a claim as it stands; return whether its holder is another one than before."""

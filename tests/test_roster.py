@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
+from typing import Any
 
 import anyio
+import pytest
 
 from mesh.buckets import Bucket
 from mesh.connection import connect
+from mesh.follower import Follower
 from mesh.jetstream import JetStream
 from mesh.membership import Claim
 from mesh.roster import BUCKET, Roster
@@ -40,6 +44,18 @@ async def a_roster(
             await tasks.start(roster.run)
             yield roster, js
             tasks.cancel_scope.cancel()
+
+
+async def test_a_node_that_has_joined_knows_itself(nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who runs a service is one of the members that offer it: it would have none to begin with, and say so."""
+    take = Follower._on_message
+
+    def take_late(follower: Follower, *message: Any) -> None:
+        asyncio.get_running_loop().call_later(0.2, take, follower, *message)
+
+    monkeypatch.setattr(Follower, "_on_message", take_late)
+    async with a_roster(nats_server) as (roster, _):
+        assert [member.node_id for member in roster.members()] == [NODE]
 
 
 async def test_a_node_that_renews_twice_at_once_is_not_lost_to_itself(nats_server: ServerFactory) -> None:
