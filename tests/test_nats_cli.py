@@ -222,14 +222,14 @@ async def test_a_start_by_nats_pub_that_is_wrong_says_what_is_wrong(nats_server:
         assert "a start needs the workflow's name in the header Mesh-Workflow" in error.failure.message
         await nats("pub", "-H", "Mesh-Workflow:app:colector", "mesh.wf.orders.misspelt.start", "{}")
 
-        async def is_suspended() -> bool:
-            return (await mesh.get("misspelt").describe()).status == "suspended"
+        async def is_now(status: str) -> bool:
+            return (await mesh.get("misspelt").describe()).status == status
 
-        await wait_until_async(is_suspended)
+        await wait_until_async(lambda: is_now("suspended"))
         reason = (await mesh.get("misspelt").describe()).detail["reason"]
         assert reason == "this node's registry has no workflow 'app:colector'; did you mean app:collector?"
         await nats("pub", "mesh.wf.orders.misspelt.kill", "")
-        assert (await mesh.failed(mesh.get("misspelt"))).status == "terminated"
+        await wait_until_async(lambda: is_now("terminated"))
 
 
 async def test_a_workflow_is_cancelled_and_killed_by_nats_pub(nats_server: ServerFactory, tmp_path: Path) -> None:

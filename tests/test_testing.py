@@ -715,7 +715,7 @@ SIDE_BY_SIDE = {
     "calls": "return function() local a, b = funcs.async('app:echo', 1), funcs.async('app:echo', 2) return { (b:channel():receive()):data(), (a:channel():receive()):data() } end",
     "fails": "return function() return funcs.new():with_options{retry_policy = {initial_interval = '10ms', maximum_attempts = 3}}:call('app:refuses') end",
     "sleeps": "return function() local t = time.timer('1h') time.sleep('30ms') return t:stop() end",
-    "family": "return function() local out = {} for i = 1, 3 do process.spawn('app:child', 'app:worker', i) end for i = 1, 3 do out[i] = process.events():receive().result.value end return out end",
+    "family": "return function() local out = {} for i = 1, 3 do process.spawn('app:child', 'app:worker', i) end for i = 1, 3 do out[i] = process.events():receive().result.value end table.sort(out) return out end",
     "child": "return function(n) return funcs.call('app:echo', n * 10) end",
     "versions": "return function() local v = workflow.version('x', 1, 2) return { v, funcs.call('app:echo', v) } end",
     "goes_on": "return function(n) if n < 3 then process.upgrade(nil, n + 1) end return n end",
