@@ -22,6 +22,8 @@ from tests.cluster import a_node
 from tests.conftest import ServerFactory
 from tests.waiting import wait_until, wait_until_async
 
+pytestmark = pytest.mark.timeout(180)  # many commands and nodes, each a process to start
+
 WORKFLOWS = {
     "many": """return function(count)
       local sum = 0

@@ -34,6 +34,8 @@ from tests.scraping import free_addresses, http_get
 from tests.servers import tied_to_us
 from tests.waiting import wait_until_async
 
+pytestmark = pytest.mark.timeout(180)  # many commands and nodes, each a process to start
+
 REGISTRY = """\
 version: "1.0"
 namespace: shop

@@ -28,6 +28,8 @@ from tests.credentials import write_credentials
 from tests.secured import SecuredServers, secured_servers
 from tests.waiting import wait_until_async
 
+pytestmark = pytest.mark.timeout(180)  # many commands and nodes, each a process to start
+
 STEPS = 8
 WORKFLOWS = 6
 ADD_UP = f"""

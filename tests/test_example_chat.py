@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.cluster import PROJECT, mesh_command
 from tests.terminals import CTRL_C, CTRL_D, on_terminal
+
+pytestmark = pytest.mark.timeout(180)  # many commands and nodes, each a process to start
 
 CHAT = str(PROJECT / "examples" / "chat")
 

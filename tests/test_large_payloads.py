@@ -37,6 +37,8 @@ from tests.ports import free_ports
 from tests.test_export_import import imported, recorded
 from tests.waiting import wait_until, wait_until_async
 
+pytestmark = pytest.mark.timeout(180)  # many commands and nodes, each a process to start
+
 SMALL = "max_payload: 65536"
 BIG = 200_000  # several chunks under that limit
 BUCKET = "OBJ_mesh_orders"

@@ -21,6 +21,8 @@ from tests.servers import tied_to_us
 from tests.terminals import CTRL_C, CTRL_D, on_terminal
 from tests.waiting import wait_until_async
 
+pytestmark = pytest.mark.timeout(180)  # many commands and nodes, each a process to start
+
 REGISTRY = """\
 version: "1.0"
 namespace: app

@@ -10,6 +10,7 @@ from urllib.request import urlopen
 
 import anyio.to_thread
 import nkeys
+import pytest
 
 import mesh.client
 from mesh.connection import Connection, ConnectOptions
@@ -22,6 +23,8 @@ from tests.conftest import ServerFactory
 from tests.test_traces import a_collector
 from tests.waiting import wait_until
 from tests.web_server import a_web_server
+
+pytestmark = pytest.mark.timeout(180)  # many commands and nodes, each a process to start
 
 PASSWORD: Final = "pl4nted-password"
 SEED: Final = bytes(nkeys.encode_seed(b"s" * 32, nkeys.PREFIX_BYTE_USER)).decode()

@@ -36,6 +36,8 @@ from tests.conftest import ServerFactory
 from tests.terminals import on_terminal
 from tests.waiting import wait_until_async
 
+pytestmark = pytest.mark.timeout(180)  # many commands and nodes, each a process to start
+
 T0_NS = 1_700_000_000_000_000_000
 KEY = WorkflowKey("orders", "w-1")
 

@@ -22,6 +22,8 @@ from tests.cluster import a_node, mesh_command, plain_environment
 from tests.conftest import ServerFactory
 from tests.terminals import Terminal, on_terminal
 
+pytestmark = pytest.mark.timeout(180)  # many commands and nodes, each a process to start
+
 WORKFLOWS = {
     "gate": "return function(x) local go = process.listen('go') local got = funcs.call('app:inc', x) go:receive() return got end",
     "chain": "return function(n) process.listen('go'):receive() if n > 0 then process.upgrade(nil, n - 1) end return 'done' end",
