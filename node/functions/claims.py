@@ -3,8 +3,8 @@
 The claim is written where none must be yet, so of all hosts that a call comes to one gets it. It holds a number of its
 own: a claim that was stored, and not acknowledged in time, is written again, and what then stands in the way is ours.
 
-Not here: what a host does with a call that is another's (`node.functions.host`), claims of calls to services outside of
-the mesh (`node.workflows.calls`).
+Not here: what a host does with a call that is another's (`node.functions.host`), when services outside of the mesh are
+asked (`node.workflows.foreign_calls`).
 """
 
 from __future__ import annotations

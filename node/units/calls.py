@@ -26,10 +26,10 @@ from mesh.errors import (
 )
 from mesh.failure import Kind
 from mesh.tracecontext import TraceContext
+from node.functions.requests import foreign_body
 from node.machine.vm import Op
 from node.units.outcomes import failed
 from node.units.retry_option import decode_retry, merged_retry
-from node.workflows.calls import encode_foreign
 from node.workflows.outcomes import service_error_kind
 
 Foreign = Callable[[str], tuple[str, str] | None]
@@ -103,11 +103,9 @@ class LiveCalls:
 
     async def _call_foreign(self, foreign: tuple[str, str], request: bytes, trace: TraceContext | None) -> bytes:
         subject, encoding = foreign
-        args, _context = codec.decode(request)
-        value = args[0] if len(args) == 1 else (args or None)
         try:
             reply = await self._client.conn.request(
-                subject, encode_foreign(value, encoding), timeout_s=600.0,
+                subject, foreign_body(request, encoding), timeout_s=600.0,
                 headers=trace.headers if trace is not None else None,
             )  # fmt: skip
         except NoResponders:

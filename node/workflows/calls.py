@@ -14,6 +14,8 @@ dropped without further ado.
 
 After a takeover the question comes before the first dispatch. Of a call with a `heartbeat_timeout` it is asked more
 often, and when nobody has it any more it has timed out: that a host says it has the call is the call's heartbeat.
+
+Services outside of the mesh cannot be asked: `node.workflows.foreign_calls`.
 """
 
 from __future__ import annotations
@@ -21,11 +23,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import secrets
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
@@ -35,7 +35,6 @@ from mesh import codec
 from mesh.connection import Connection
 from mesh.envelopes import request_context
 from mesh.errors import (
-    Conflict,
     Disconnected,
     InvalidName,
     MeshError,
@@ -47,17 +46,16 @@ from mesh.failure import Failure, Kind
 from mesh.jetstream import JetStream
 from mesh.subjects import (
     WorkflowKey,
-    claim_of_ret,
     function_request,
     function_stop,
     function_who,
-    to_intake,
 )
-from node.functions.call_headers import HEADER_CLAIM, HEADER_RUN_ONCE
-from node.functions.claims import is_claim_named
+from node.functions.call_headers import HEADER_RUN_ONCE
 from node.workflows.background import insist
 from node.workflows.call_failures import host_lost, nobody_offers, outcome_unknown, timed_out
 from node.workflows.call_options import DEFAULT_CALL_OPTIONS, CallOptions
+from node.workflows.call_watch import Watch
+from node.workflows.foreign_calls import ForeignCalls
 from node.workflows.ops import OpState
 from node.workflows.retry import LOST
 from node.workflows.run import Run
@@ -80,32 +78,6 @@ ASK_AT_ONCE_MAX: Final = 500
 ASKED_PER_S: Final = 5000
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Watch:
-    """A call to look after. Times are monotonic seconds; 0 = no limit."""
-
-    key: WorkflowKey
-    run: Run
-    op: OpState
-    attempt: int
-    published: bool
-    begun_s: float
-    close_by_s: float
-    due_s: float = 0.0
-    no_host_since_s: float = 0.0
-    waits: bool = False  # a retry that is not due yet
-    storing: bool = False  # its arguments are too large for a message and become an object
-    stored: bytes = b""  # the reference to that object
-    waits_to_start: bool = True  # no host has said yet that it runs
-    claiming: bool = False  # that a service is asked is being written into the history, as it may be once only
-    claimed: bool = False  # it was: by this owner
-
-    @property
-    def ret(self) -> str:
-        """The subject of the outcome."""
-        return self.run.ret_subject(self.op, self.attempt)
 
 
 Failed = Callable[[WorkflowKey, Run, OpState, Failure], None]
@@ -147,6 +119,15 @@ class Calls:
         self._js = js
         self._take = take or _take_none
         self._foreign_ids = foreign
+        self._foreign = ForeignCalls(
+            conn,
+            js,
+            foreign,
+            is_due=lambda watch: may_act() and is_open(watch.run, watch.op),
+            publish=self._publish,
+            fail=self._fail,
+            tasks=lambda: self._group,
+        )
         self._hosts_of = hosts_of
         self._failed = failed
         self._record = record
@@ -248,14 +229,8 @@ class Calls:
         if watch.storing or watch.claiming:
             return True
         try:
-            foreign = self._foreign_ids.get(op.target)
-            if foreign is not None:
-                if _may_run_once_only(watch) and not watch.claimed:
-                    watch.claiming, watch.published = True, False
-                    self._group.start_soon(self._claim, watch)
-                    return True
-                self._publish_foreign(watch, *foreign)
-                watch.published = True
+            if op.target in self._foreign_ids:
+                self._foreign.request(watch)
                 return True
             self._publish_request(watch, watch.stored or op.payload)
         except Disconnected:
@@ -279,7 +254,7 @@ class Calls:
 
     def _publish_request(self, watch: Watch, payload: bytes) -> None:
         op = watch.op
-        once = watch.run.call_options(op.n).policy.at_most_once
+        once = watch.once_only
         trace = watch.run.trace.step(op.n, watch.attempt) if watch.run.trace is not None else None
         if not watch.stored and self._take(op.target, watch.ret, payload, trace, once=once):
             return
@@ -314,57 +289,6 @@ class Calls:
     async def _drop_arguments(self, watch: Watch) -> None:
         """Remove the object of a call that needs it no more. What is left behind goes with the run."""
         await self._js.objects.take_back(watch.ret, watch.stored)
-
-    async def _claim(self, watch: Watch) -> None:
-        """Write into the history that a service is asked which may be asked once, as hosts do it for themselves.
-
-        Nobody can find out whether it has the call. So who finds the claim of another owner there waits for the answer,
-        which is stored whoever has asked, until the time for it is over.
-        """
-        subject, mine = claim_of_ret(watch.ret), secrets.token_hex(8)
-
-        async def claim() -> bool:
-            try:
-                await self._js.publish(subject, b"", headers={HEADER_CLAIM: mine}, expect_last_subject_seq=0)
-            except Conflict:
-                return await is_claim_named(self._js, subject, mine)
-            return True
-
-        try:
-            watch.claimed = await insist(claim, f"claim {subject}", watch.run.about())
-        except MeshError as error:
-            self._fail(watch, Failure(f"the call cannot be claimed: {error}", Kind.UNAVAILABLE, True))
-            return
-        finally:
-            watch.claiming = False
-        watch.published = not watch.claimed
-        if watch.claimed and self._may_act() and self._is_open(watch.run, watch.op):
-            self._publish(watch)  # else it is looked after once it is clear who owns what
-
-    def _publish_foreign(self, watch: Watch, subject: str, encoding: str) -> None:
-        """A service that knows nothing of us: one argument as its body, several as a list.
-
-        It answers into the intake (`node.intake`): a header of its answer could delete the stream, or have the server
-        write anything. Whether anybody listens is told by the server to a subscription of the reply subject only, so
-        there is one for the first message that comes.
-        """
-        if watch.run.spec.encrypted:
-            text = f"{watch.op.target} is a service outside of the mesh, which cannot read what has to be encrypted"
-            self._fail(watch, Failure(text, Kind.INVALID, False))
-            return
-        args, _context = codec.decode(watch.op.payload)
-        value = args[0] if len(args) == 1 else (args or None)
-        reply = to_intake(watch.ret)
-
-        def on_first(_subject: str, _reply: str, data: bytes, raw_headers: bytes | None) -> None:
-            subscription.unsubscribe()
-            if not data and raw_headers is not None and raw_headers.startswith(b"NATS/1.0 503"):
-                self._fail(watch, Failure(f"nobody serves {subject}", Kind.UNAVAILABLE, True))
-
-        trace = watch.run.trace
-        headers = trace.step(watch.op.n, watch.attempt).headers if trace is not None else None
-        subscription = self._conn.subscribe_direct(reply, on_first)
-        self._conn.publish_nowait(subject, encode_foreign(value, encoding), reply, headers)
 
     def _fail(self, watch: Watch, failure: Failure) -> None:
         if watch.stored:
@@ -503,7 +427,7 @@ class Calls:
     def _no_host(self, watch: Watch, now: float) -> None:
         if self._failed_to_start(watch) or self._heart_stopped(watch, begun=not watch.waits_to_start):
             return
-        once = watch.run.call_options(watch.op.n).policy.at_most_once
+        once = watch.once_only
         if once and watch.op.claimed:
             self._fail(watch, outcome_unknown(watch.op.target))
             return
@@ -539,10 +463,6 @@ class Calls:
         return self._tasks
 
 
-def _may_run_once_only(watch: Watch) -> bool:
-    return watch.run.call_options(watch.op.n).policy.at_most_once
-
-
 def _too_large(error: PayloadTooLarge) -> Failure:
     return Failure(f"the arguments are too large: {error}", Kind.INVALID, False)
 
@@ -550,19 +470,6 @@ def _too_large(error: PayloadTooLarge) -> Failure:
 def _take_none(_function_id: str, _ret: str, _request: bytes, _trace: TraceContext | None, *, once: bool) -> bool:
     """Where no function host is."""
     return False
-
-
-def encode_foreign(value: object, encoding: str) -> bytes:
-    """The body for a service outside of the mesh: json (default), text or msgpack."""
-    if encoding == "msgpack":
-        return codec.pack(value)
-    if encoding == "text":
-        if isinstance(value, bytes):
-            return value
-        return value.encode() if isinstance(value, str) else codec.to_json(value).encode()
-    if value is None:
-        return b""
-    return codec.to_json(value).encode("utf-8", "replace")
 
 
 def _read_answer(data: bytes) -> list[tuple[str, float, tuple[bytes, bytes] | None]]:
