@@ -332,7 +332,8 @@ def check_replay(live: Live, length: int, vm: LuaVM | None = None) -> None:
         assert again.run.finished == flow.run.finished
         assert again.run.suspended == flow.run.suspended
         assert again.run.closed == flow.run.closed
-        assert (again.run.attrs, again.run.memo) == (flow.run.attrs, flow.run.memo)
+        ours, replayed = flow.run.attributes, again.run.attributes
+        assert (replayed.search, replayed.memo) == (ours.search, ours.memo)
         assert (again.run.length, again.run.size, again.run.now_ns) == (flow.run.length, flow.run.size, flow.run.now_ns)
         assert again.run.quiet() == flow.run.quiet()
 

@@ -203,8 +203,8 @@ def test_attributes_and_memo_are_kept_with_the_run() -> None:
         spec=replace(SPEC, attrs={"a": 1}),
     )
     assert flow.start() == ["attrs", "end completed Invalid"]
-    assert flow.run.attrs == {"a": 1, "customer": "c1"}
-    assert flow.run.memo == {"note": [1, 2]}
+    assert flow.run.attributes.search == {"a": 1, "customer": "c1"}
+    assert flow.run.attributes.memo == {"note": [1, 2]}
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ class Engine:
         if run.closed:
             record = instance.runs[-1]
             record.end, record.ended_ns = decode_end(event.data), event.at_ns
-            record.attrs, record.memo = run.attrs, run.memo
+            record.attrs, record.memo = run.attributes.search, run.attributes.memo
             instance.run = instance.vm = None
             if not record.end.next_start:
                 for told in self._watchers.pop(key, ()):
@@ -460,7 +460,7 @@ class Engine:
 
     def _write_attrs(self, instance: Instance, run: Run) -> None:
         """Record what attributes and memo are now; of a run the newest record is kept."""
-        record = run.attrs_record()
+        record = run.attributes.record()
         said = self.stream.newest(instance.key, "attrs", str(run.run))
         if said is None or said.data != record:
             self.publish(instance.key, "attrs", str(run.run), data=record)

@@ -41,8 +41,9 @@ def standing(run: Run, now_ns: int) -> list[str]:
 def position(run: Run, now_ns: int) -> list[str]:
     """Where a run stands, and what else has to be the same when it is replayed: what it says of itself, its stacks."""
     told = standing(run, now_ns)
-    if run.attrs or run.memo:
-        told.append(f"attrs {_shown(run.attrs)} memo {_shown(run.memo)}")
+    attributes = run.attributes
+    if attributes.search or attributes.memo:
+        told.append(f"attrs {_shown(attributes.search)} memo {_shown(attributes.memo)}")
     if run.machine is not None and not run.suspended:
         told += [f"at {' < '.join(stack.splitlines())}" for stack in sorted(run.machine.stacks()) if stack]
     return told

@@ -68,13 +68,13 @@ class Workflow:
     def memo(self) -> Mapping[str, Any]:
         """Its memo: as it was started, and as its code has changed it since."""
         run = self._instance.run
-        return dict(run.memo if run is not None else self._last.memo)
+        return dict(run.attributes.memo if run is not None else self._last.memo)
 
     @property
     def attrs(self) -> Mapping[str, Any]:
         """Its search attributes."""
         run = self._instance.run
-        return dict(run.attrs if run is not None else self._last.attrs)
+        return dict(run.attributes.search if run is not None else self._last.attrs)
 
     def signal(
         self, topic: str, value: Any = None, *, at: str | float | None = None, after: str | float = 0, sender: str = ""

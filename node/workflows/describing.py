@@ -23,7 +23,7 @@ def described(run: Run) -> dict[str, Any]:
         "children": [child_pid(op) for op in run.children.by_n.values()],
         "stacks": machine.stacks() if machine is not None and not run.suspended else [],
         "started_ns": run.started_ns, "attempt": run.spec.attempt, "delayed_until_ns": run.delayed_until_ns,
-        "deadline_ns": run.deadline_ns, "memo": run.memo, "attrs": run.attrs,
+        "deadline_ns": run.deadline_ns, "memo": run.attributes.memo, "attrs": run.attributes.search,
         "cancel_requested": run.cancel_requested, "events": run.length,
         "mailbox": _mailbox(machine) if machine is not None and not run.suspended else {},
     }  # fmt: skip

@@ -282,7 +282,7 @@ class Effects:
     async def _say_attrs(self, instance: Instance, run: Run) -> None:
         subject, said = instance.key.attrs(run.run), b""
         try:
-            while (record := run.attrs_record()) != said:
+            while (record := run.attributes.record()) != said:
                 await self._outbox.write_acked(subject, record, {"Nats-Rollup": "sub"})
                 said = record
         except MeshError as error:

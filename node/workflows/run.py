@@ -51,6 +51,7 @@ from node.workflows.attempts import (
     verdict_mark,
     verdict_recorded,
 )
+from node.workflows.attributes import Attributes
 from node.workflows.call_options import CallOptions
 from node.workflows.chain import AtEnd, deadline_ns, end_record, retry_state
 from node.workflows.children import Children, child_pid
@@ -152,10 +153,7 @@ class Run:
         self.killed_early = False
         # Told of the machine when the run ends, before it is closed: for a look at where the code stood.
         self.on_end: Callable[[Machine], None] | None = None
-        self.attrs = dict(spec.attrs)
-        self.memo = dict(spec.memo)
-        # The newest record of the two, None while there is only the start's.
-        self._recorded_attrs: bytes | None = None
+        self.attributes = Attributes(spec.attrs, spec.memo)
         self._unrecorded: dict[str, bytes] = {}
         self._messages = Messages(spec.heard)
         self._open_machine = open_machine
@@ -401,7 +399,7 @@ class Run:
 
     def _on_attrs(self, event: Event, _more: bool) -> list[Effect]:
         if event.run == self.run:
-            self._recorded_attrs = event.data
+            self.attributes.recorded(event.data)
         return []
 
     def _on_signal(self, event: Event, more: bool) -> list[Effect]:
@@ -516,12 +514,7 @@ class Run:
             self._unrecorded[name] = payload
             effects.append(WriteMark(name, payload))
         elif kind == "attrs":
-            values = codec.unpack(op.payload or b"\x80")
-            before = self.attrs_record()
-            if isinstance(values, Mapping):  # an empty Lua table arrives as an empty list
-                self.attrs.update(values.get("search") or {})
-                self.memo.update(values.get("memo") or {})
-            if self.attrs_record() != before:
+            if self.attributes.set(op.payload or b"\x80"):
                 effects.append(WriteAttrs())
         elif kind == "log":
             effects.append(Log(str(op.target), op.payload or b"", op.options))
@@ -546,7 +539,7 @@ class Run:
     def _machine_ended(self, verb: str, payload: bytes, options: bytes | None) -> list[Effect]:
         at_end = AtEnd(
             self.spec, self._begun_ns, max(self.now_ns, self._begun_ns), self._given_up_to(),
-            self._messages.undelivered(), self._messages.heard(), self.memo, self.attrs,
+            self._messages.undelivered(), self._messages.heard(), self.attributes.memo, self.attributes.search,
         )  # fmt: skip
         effects = self._finish(end_record(at_end, verb, payload, options))
         if verb in ("raised", "doomed"):  # doomed: stopped by its limits
@@ -598,7 +591,7 @@ class Run:
             return [Suspend(self.suspended)]
         if self.closed:
             return []
-        unsaid: list[Effect] = [WriteAttrs()] if self._attrs_unrecorded() else []
+        unsaid: list[Effect] = [] if self.attributes.are_recorded else [WriteAttrs()]
         if self.finished is not None:
             return [*unsaid, self.finished]
         if self._in_base:
@@ -607,16 +600,6 @@ class Run:
             WriteMark(name, payload) for name, payload in self._unrecorded.items() if name not in self.marks
         ]
         return effects + unsaid + self._own_timers() + self.ops.outstanding()
-
-    def attrs_record(self) -> bytes:
-        """The body of the event that says what search attributes and memo are now."""
-        return codec.encode({"search": self.attrs, "memo": self.memo})
-
-    def _attrs_unrecorded(self) -> bool:
-        """Whether whoever reads the history's start and its newest record of attributes knows others than there are."""
-        if self._recorded_attrs is not None:
-            return self._recorded_attrs != self.attrs_record()
-        return self.attrs != self.spec.attrs or self.memo != self.spec.memo
 
     def mark_recorded(self, name: str) -> None:
         """The engine has the acknowledgement of a mark."""
