@@ -328,26 +328,7 @@ class Node:
             await tasks.start(self.names.run)
             await tasks.start(self.modules.run)
             for record in self._workers:
-                engine = Engine(
-                    conn=self.conn,
-                    js=js,
-                    outbox=self.outbox,
-                    roster=self.roster,
-                    hosts=self.client.hosts,
-                    host=record,
-                    options=self._options_of(record),
-                    stream=streams[record.queue],
-                    code=self.code,
-                    call_defaults=self.call_defaults,
-                    foreign=self._foreign,
-                    hosts_of=self.members.hosts_of,
-                    switchboard=self.switchboard,
-                    naming=self.naming,
-                    resident_max=self.config.resident_max,
-                    tracing=self.config.tracing,
-                    take_call=self.functions.take if self.functions is not None else None,
-                )
-                self.engines[record.queue] = engine
+                engine = self.engines[record.queue] = self._engine(record, streams[record.queue])
                 await tasks.start(engine.run)
                 tasks.start_soon(questions.serve_owner, engine)
             if self.functions is not None:
@@ -371,6 +352,28 @@ class Node:
             self.state = "up"
             task_status.started()
             _log.info("node %s is up", self.id)
+
+    def _engine(self, record: HostRecord, stream: QueueStream) -> Engine:
+        """What runs the workflows of a queue here."""
+        return Engine(
+            conn=self.conn,
+            js=self.client.js,
+            outbox=self.outbox,
+            roster=self.roster,
+            hosts=self.client.hosts,
+            host=record,
+            options=self._options_of(record),
+            stream=stream,
+            code=self.code,
+            call_defaults=self.call_defaults,
+            foreign=self._foreign,
+            hosts_of=self.members.hosts_of,
+            switchboard=self.switchboard,
+            naming=self.naming,
+            resident_max=self.config.resident_max,
+            tracing=self.config.tracing,
+            take_call=self.functions.take if self.functions is not None else None,
+        )
 
     async def _serve_functions(self, presence: Presence, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Serve functions and nothing else. Ready when calls arrive."""
