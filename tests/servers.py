@@ -45,6 +45,17 @@ def tied_to_us(*command: str) -> list[str]:
     return [*_tie(), *command]
 
 
+def clustered(count: int) -> list[str]:
+    """The lines of the configuration of each server of a cluster; they are called s0, s1 and so on."""
+    routes = free_ports(count)
+    configs = []
+    for number, port in enumerate(routes):
+        others = ", ".join(f"nats://127.0.0.1:{other}" for other in routes if other != port)
+        cluster = f"cluster {{ name: c, listen: 127.0.0.1:{port}, routes: [{others}] }}"
+        configs.append(f"server_name: s{number}\n{cluster}")
+    return configs
+
+
 class ServerProcess:
     """One nats-server with JetStream, on a port of its own and with its store below `directory`.
 

@@ -44,6 +44,7 @@ from mesh.errors import (
 )
 from tests.conftest import ServerFactory
 from tests.ports import free_ports
+from tests.servers import clustered
 from tests.waiting import wait_until
 
 QUICK = ConnectOptions(ping_interval_s=0.2)
@@ -488,14 +489,7 @@ async def test_one_of_several_addresses_is_enough(nats_server: ServerFactory) ->
 
 
 async def test_other_servers_of_a_cluster_are_learnt_and_used(nats_server: ServerFactory) -> None:
-    routes = free_ports(2)
-    first, second = (
-        nats_server(
-            config=f"server_name: s{n}\ncluster {{ name: c, listen: 127.0.0.1:{routes[n]}, "
-            f"routes: [nats://127.0.0.1:{routes[1 - n]}] }}"
-        )
-        for n in range(2)
-    )
+    first, second = (nats_server(config=config) for config in clustered(2))
     async with connect(first.url, name="test") as conn:
         await wait_until(lambda: len(conn._dialler.candidates()) > 1)
         first.kill()

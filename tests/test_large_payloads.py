@@ -33,7 +33,7 @@ from node.workflows.retention import Retention
 from tests.apps import QUEUE, TIMEOUT_S, WORKER, Mesh, a_mesh, is_handled, key, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
-from tests.ports import free_ports
+from tests.servers import clustered
 from tests.test_export_import import imported, recorded
 from tests.waiting import wait_until, wait_until_async
 
@@ -363,14 +363,7 @@ async def is_sent(handle: WorkflowHandle, value: str) -> bool:
 async def test_three_servers_keep_three_copies_and_lose_nothing_with_one(
     nats_server: ServerFactory, tmp_path: Path
 ) -> None:
-    routes = free_ports(3)
-    listed = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
-    servers = [
-        nats_server(
-            config=f"{SMALL}\nserver_name: s{n}\ncluster {{ name: c, listen: 127.0.0.1:{routes[n]}, routes: [{listed}] }}"
-        )
-        for n in range(3)
-    ]
+    servers = [nats_server(config=f"{SMALL}\n{config}") for config in clustered(3)]
     url, app = ",".join(server.url for server in servers), an_app(tmp_path)
     async with mesh_client(servers[0].url) as client:
         await wait_until_async(lambda: has_leader(client), 60.0)

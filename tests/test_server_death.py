@@ -26,8 +26,8 @@ from node.node import NodeConfig, NodeIdInUse
 from tests.apps import write_app
 from tests.cluster import plain_environment
 from tests.conftest import ServerFactory
-from tests.ports import free_ports
 from tests.recovery import QUEUE, Fleet, a_fleet, checked_history
+from tests.servers import clustered
 from tests.waiting import wait_until, wait_until_async
 
 COLLECTORS: Final = 10
@@ -180,14 +180,7 @@ async def test_a_node_that_is_started_while_a_cluster_has_no_leader_waits_for_on
 ) -> None:
     """As for a server that is not up yet (`--wait`): a node that goes instead has to be started by somebody again."""
     app = write_app(tmp_path, workflows={"answer": "return function() return 42 end"})
-    routes = free_ports(2)
-    first, second = (
-        nats_server(
-            config=f"server_name: s{n}\ncluster {{ name: c, listen: 127.0.0.1:{routes[n]}, "
-            f"routes: [nats://127.0.0.1:{routes[1 - n]}] }}"
-        )
-        for n in range(2)
-    )
+    first, second = (nats_server(config=config) for config in clustered(2))
     second.kill()
     command = [sys.executable, "-m", "node", "node", str(app), "--nats", first.url, "--id", "a", "--with-parent"]
     log_file = tmp_path / "node.log"
