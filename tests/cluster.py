@@ -126,7 +126,13 @@ class NodeProcess:
 
 @asynccontextmanager
 async def a_node(
-    app: Path, url: str, *, node_id: str, arguments: tuple[str, ...] = (), environ: Mapping[str, str] | None = None
+    app: Path,
+    url: str,
+    *,
+    node_id: str,
+    arguments: tuple[str, ...] = (),
+    environ: Mapping[str, str] | None = None,
+    start_timeout_s: float = START_TIMEOUT_S,
 ) -> AsyncIterator[NodeProcess]:
     """Run `mesh node APP` as a process while the block runs; it is ready when the block starts.
 
@@ -149,7 +155,7 @@ async def a_node(
             # The error of the block leaves as itself, not wrapped into the group of our own task.
             with unwrapped():
                 async with anyio.create_task_group() as tasks:
-                    with anyio.move_on_after(START_TIMEOUT_S) as waiting:
+                    with anyio.move_on_after(start_timeout_s) as waiting:
                         await tasks.start(_read_stdout, process)
                     if waiting.cancelled_caught or process.returncode is not None:
                         pytest.fail(f"node {node_id} did not become ready; it wrote:\n{node.log()}")

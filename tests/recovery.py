@@ -39,7 +39,7 @@ from node.machine.code import Code
 from node.machine.vm import LuaVM, Machine, UnitIdentity
 from node.registry import Registry, load_registry
 from node.workflows.run import Run
-from tests.cluster import NodeProcess, a_node
+from tests.cluster import START_TIMEOUT_S, NodeProcess, a_node
 from tests.waiting import wait_until
 
 APP: Final = Path(__file__).parent / "recovery_app"
@@ -188,6 +188,7 @@ class Fleet:
     app: Path = APP
     watch: Watch = field(default_factory=Watch)
     nodes: dict[str, NodeProcess] = field(default_factory=dict)
+    start_timeout_s: float = START_TIMEOUT_S
     _names: Iterable[int] = field(default_factory=lambda: count(1))
 
     async def add(self) -> NodeProcess:
@@ -201,7 +202,14 @@ class Fleet:
     async def _run(self, node_id: str, *, task_status: anyio.abc.TaskStatus[NodeProcess]) -> None:
         environ = {"RECOVERY_EFFECTS": str(self.effects.file)}
         arguments = ("--log-format", "text")
-        async with a_node(self.app, self.url, node_id=node_id, environ=environ, arguments=arguments) as node:
+        async with a_node(
+            self.app,
+            self.url,
+            node_id=node_id,
+            environ=environ,
+            arguments=arguments,
+            start_timeout_s=self.start_timeout_s,
+        ) as node:
             task_status.started(node)
             await node.wait(NEVER_S)
             self.nodes.pop(node_id, None)
@@ -223,7 +231,13 @@ class Fleet:
 
 @asynccontextmanager
 async def a_fleet(
-    url: str, directory: Path, *, nodes: int, app: Path = APP, queue: str = QUEUE
+    url: str,
+    directory: Path,
+    *,
+    nodes: int,
+    app: Path = APP,
+    queue: str = QUEUE,
+    start_timeout_s: float = START_TIMEOUT_S,
 ) -> AsyncIterator[Fleet]:
     """Run so many nodes as processes while the block runs; they are ready and own everything when it starts.
 
@@ -231,7 +245,8 @@ async def a_fleet(
     """
     with unwrapped():
         async with mesh.client.connect(url) as client, anyio.create_task_group() as tasks:
-            fleet = Fleet(url, client, Effects(directory / "effects.jsonl"), tasks, app, Watch(queue))
+            effects = Effects(directory / "effects.jsonl")
+            fleet = Fleet(url, client, effects, tasks, app, Watch(queue), start_timeout_s=start_timeout_s)
             async with anyio.create_task_group() as starting:
                 for _ in range(nodes):
                     starting.start_soon(fleet.add)

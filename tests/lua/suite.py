@@ -60,6 +60,8 @@ TIMEOUT_S: Final = 30.0  # of one behaviour; those that wait give up much earlie
 KILLED_TIMEOUT_S: Final = 60.0
 # The first item of a mode waits for its nodes, and the first of those with a kill for the others of its kind.
 ITEM_TIMEOUT_S: Final = 600.0
+# Several start at once, each with all behaviours, and hundreds of items have nothing without them.
+START_TIMEOUT_S: Final = 240.0
 CLOSE_TIMEOUT_S: Final = 30.0
 AT_ONCE: Final = 3  # kills under way at the same time
 NODES: Final = 5  # of which so many are killed at the same time, and at least one is left
@@ -136,7 +138,8 @@ async def run_stage(
     async with AsyncExitStack() as stack:
         running = []
         for name, options in nodes.items():
-            node = a_node(app, url, node_id=name, arguments=("--log-format", "text", *options), environ=environ)
+            arguments = ("--log-format", "text", *options)
+            node = a_node(app, url, node_id=name, arguments=arguments, environ=environ, start_timeout_s=START_TIMEOUT_S)
             try:
                 running.append(await stack.enter_async_context(node))
             except pytest.fail.Exception as error:
@@ -307,7 +310,9 @@ class Stages:
         server, app = self._server(), self._written_app()
         try:
             with tempfile.TemporaryDirectory(prefix="mesh-lua-") as directory, unwrapped():
-                async with a_fleet(server.url, Path(directory), nodes=NODES, app=app, queue=QUEUE) as fleet:
+                async with a_fleet(
+                    server.url, Path(directory), nodes=NODES, app=app, queue=QUEUE, start_timeout_s=START_TIMEOUT_S
+                ) as fleet:
                     outcomes = await Killing(fleet).run(self.to_kill)
                     for node_id in list(fleet.nodes):  # nothing is left that would be worth handing over
                         fleet.kill(node_id)
