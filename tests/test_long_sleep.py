@@ -138,6 +138,7 @@ async def test_sleep_goes_on_across_the_death_of_its_owner(nats_server: ServerFa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)  # nodes start twice, one after the other
 async def test_timer_that_fired_while_no_node_was_up_is_taken_with_the_time_it_fired(
     nats_server: ServerFactory, tmp_path: Path
 ) -> None:
