@@ -632,6 +632,7 @@ async def test_a_header_with_a_number_that_is_none_stops_neither_a_node_nor_its_
         await wait_until_async(listed)
 
 
+@pytest.mark.timeout(120)
 async def test_ids_of_any_characters(nats_server: ServerFactory, tmp_path: Path) -> None:
     """Each is a workflow of its own that can be signalled, described, sent to, and started by another workflow."""
     parent = """

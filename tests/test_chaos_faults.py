@@ -43,7 +43,7 @@ def assert_sound(outcome: Outcome) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(180 * ROUNDS)
 async def test_run_with_kills_is_sound(nats_server: ServerFactory, tmp_path: Path) -> None:
     """All five sorts of workflows, three nodes, and SIGKILL to one of them again and again: the checker has nothing to say."""
     for number in range(ROUNDS):
@@ -62,14 +62,14 @@ async def test_run_with_kills_is_sound(nats_server: ServerFactory, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 async def test_faults_that_show_in_peace_are_found(nats_server: ServerFactory, tmp_path: Path) -> None:
     outcome = await carry_out(nats_server().url, tmp_path, CALM, fault="+".join(IN_PEACE), replays=False)
     assert_found(outcome, *IN_PEACE)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 async def test_faults_that_show_when_a_history_is_read_again_are_found(
     nats_server: ServerFactory, tmp_path: Path
 ) -> None:

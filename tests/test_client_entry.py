@@ -84,6 +84,7 @@ def test_tls_is_taken_over(tmp_path: Path) -> None:
     assert Path(options.tls_key or "").read_text() == "secret"
 
 
+@pytest.mark.timeout(90)
 async def test_a_node_joins_the_server_that_its_app_names(tmp_path: Path, nats_server: ServerFactory) -> None:
     server = nats_server(config='authorization { token: "t0p" }')
     client = f"name: c, address: '{server.url}', auth: {{ type: api_key, api_key_env: SECRET }}"
@@ -94,7 +95,7 @@ async def test_a_node_joins_the_server_that_its_app_names(tmp_path: Path, nats_s
     seen = ""
     assert process.stdout is not None
     try:
-        with anyio.fail_after(45):
+        with anyio.fail_after(75):
             async for text in TextReceiveStream(process.stdout):
                 seen += text
                 if " is ready" in seen:

@@ -138,6 +138,7 @@ async def everything_stored(conn: Connection) -> list[tuple[str, bytes]]:
     return found
 
 
+@pytest.mark.timeout(120)
 async def test_a_broker_sees_no_value_of_any_user(nats_server: ServerFactory, tmp_path: Path) -> None:
     """Orders, failures, children, signals, runs that continue, processes, queues, stores, events, logs, schedules."""
     url, app = nats_server().url, an_app(tmp_path / "app")
@@ -205,6 +206,7 @@ async def test_a_broker_sees_no_value_of_any_user(nats_server: ServerFactory, tm
             assert "1111111" not in node.log()
 
 
+@pytest.mark.timeout(120)
 async def test_keys_rotate_while_nodes_die_and_what_lacks_a_key_waits_for_it(
     nats_server: ServerFactory, tmp_path: Path
 ) -> None:

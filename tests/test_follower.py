@@ -261,6 +261,7 @@ async def test_after_a_restart_of_the_server_it_goes_on_within_a_second(nats_ser
         assert follower.statistics().consumers == 4
 
 
+@pytest.mark.timeout(120)
 async def test_kills_under_load_make_no_gap_and_no_repetition(nats_server: ServerFactory) -> None:
     server = nats_server(sync_interval="always")
     async with bench(server) as b, Outbox(b.conn) as outbox:

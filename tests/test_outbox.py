@@ -171,6 +171,7 @@ async def test_writes_made_while_disconnected_are_stored_after_it(nats_server: S
         assert await stored(conn) == [("s.a", b"0"), ("s.a", b"1"), ("s.a", b"2")]
 
 
+@pytest.mark.timeout(120)
 async def test_nothing_is_lost_when_the_server_is_killed_again_and_again(nats_server: ServerFactory) -> None:
     """Each write is acknowledged once, with the sequence where it is; what is stored twice has a known second copy."""
     server = nats_server(sync_interval="always")
@@ -404,6 +405,7 @@ async def test_what_is_too_large_for_a_message_holds_nobody_up(nats_server: Serv
         assert len(await stored(conn)) == BATCH_MIN + 2
 
 
+@pytest.mark.timeout(120)
 async def test_no_write_of_a_batch_is_lost_or_torn_when_the_server_is_killed_again_and_again(
     nats_server: ServerFactory,
 ) -> None:

@@ -141,6 +141,7 @@ def test_a_chunk_that_yields_fails_the_spawn() -> None:
     assert failure is not None
 
 
+@pytest.mark.timeout(120)
 def test_processes_that_fill_a_vm_together_do_not_take_it_with_them() -> None:
     """Each holds less than a process may; the one for which nothing is left fails."""
     host = Host()
