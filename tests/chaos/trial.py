@@ -68,8 +68,10 @@ class Trial:
         node = NodeProcess(node_id, process, log_file)
         try:
             async with anyio.create_task_group() as tasks:
-                with anyio.fail_after(READY_S):
+                with anyio.move_on_after(READY_S) as waiting:
                     await tasks.start(_read_stdout, process)
+                if waiting.cancelled_caught:
+                    raise AssertionError(f"node {node_id} is not ready after {READY_S:g} s; it wrote:\n{node.log()}")
                 self.nodes[node_id] = node
                 task_status.started(node)
                 await process.wait()
