@@ -613,9 +613,9 @@ def test_the_linear_matcher_gives_the_answers_of_the_c_library(pattern: str, sub
 )
 def test_patterns_that_would_hold_the_node_take_linear_time(lua: Units, pattern: str, subject: str) -> None:
     """Each of these takes the C library from many seconds to years."""
-    begin = time.perf_counter()
+    begin = time.process_time()  # of the processor's time: others may use it, too
     lua.user(f"local s = {subject} return string.find(s, '{pattern}'), string.gsub(s, '{pattern}', '')")
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 def test_common_patterns_go_to_c(lua: Units) -> None:

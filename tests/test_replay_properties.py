@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
+import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
@@ -338,6 +339,7 @@ def check_replay(live: Live, length: int, vm: LuaVM | None = None) -> None:
         assert again.run.quiet() == flow.run.quiet()
 
 
+@pytest.mark.timeout(240)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.randoms(use_true_random=False))
 def test_replay_from_any_prefix_gives_what_the_live_run_gave(random: Random) -> None:
@@ -377,6 +379,7 @@ def check_without_dropped(live: Live, length: int, vm: LuaVM | None = None) -> N
         assert (again.run.length, again.run.size, again.run.now_ns) == (flow.run.length, flow.run.size, flow.run.now_ns)
 
 
+@pytest.mark.timeout(240)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.randoms(use_true_random=False))
 def test_a_new_owner_goes_on_as_the_old_one_would_have(random: Random) -> None:
