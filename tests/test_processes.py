@@ -29,7 +29,7 @@ PROCESSES = {
         return { main = function()
           local kept, time = {}, require("time")
           while true do
-            for i = 1, 40000 do kept[#kept + 1] = { i, tostring(i) .. string.rep("x", 100) } end
+            for i = 1, 4000 do kept[#kept + 1] = { i, tostring(i) .. string.rep("x", 100) } end
             time.sleep("1ms")
           end
         end }""",
