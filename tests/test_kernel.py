@@ -558,3 +558,37 @@ def test_a_vm_that_has_failed_is_gone_with_its_error() -> None:
         machine.feed("request", 1, codec.encode([[], None]), b"p")
     del vm, machine, caught
     assert left() is None
+
+
+KEEPER = """
+local kept = {}
+return function(what, mb)
+  local made = {}
+  for i = 1, mb * 64 do made[i] = string.rep("x", 16384) .. i end
+  if what == "keep" then kept[#kept + 1] = made end
+end
+"""
+
+
+@pytest.mark.parametrize("held_mb", [5, 60])
+def test_garbage_gathers_before_it_is_collected_and_no_more_than_it_may(held_mb: int) -> None:
+    """Each cycle goes through all that is in use: not often where that is little, nor ever later where it is much."""
+    vm = LuaVM()
+    assert vm.compile("keeper", KEEPER, "keeper.lua") is None
+    machine = vm.open(UnitSpec("function", "app:keeper", "keeper"))
+
+    def request(what: str, mb: float) -> None:
+        ops = machine.feed("request", 0, codec.encode([[what, mb], {}]), b"{n|app:keeper|0x1}")
+        assert ops[-1].target == "ok"
+
+    for _ in range(held_mb // 5):
+        request("keep", 5)
+    used_mb = []
+    for _ in range(800):
+        request("drop", 0.25)
+        used_mb.append(vm._memory_used() / 1024 / 1024)
+
+    in_use_mb = held_mb + 2
+    used_mb = used_mb[400:]
+    assert max(used_mb) < in_use_mb + max(40.0, 1.2 * in_use_mb)
+    assert max(used_mb) - min(used_mb) > 15, "it was collected all the time"

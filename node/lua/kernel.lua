@@ -12,11 +12,6 @@ local K = ...
 local raw = K.raw
 local collectgarbage, turns = raw.collectgarbage, K.turns
 
--- How the collector works: it begins again when 1.8 times as much is in use as after its last cycle, and does a little for
--- each kilobyte that is taken. With Lua's own figures it would do the cycle of a small heap in a few goes of hundreds of
--- microseconds, of a large one in some of milliseconds, each in the middle of somebody's step.
-collectgarbage("incremental", 180, 4, 10)
-
 local NONE = {}
 local units = {} -- handle -> unit
 local specs = {} -- number -> what units of one entry have in common
