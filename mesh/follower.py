@@ -8,7 +8,8 @@ reader is slow.
 Invariants:
 - `deliver` is called in stream order, without a gap and without a repetition, from the start sequence on.
 - The server is told to go on (flow control) only after what came before has been handed over, so a paused follower
-  holds at most the server's window (32 MB) in memory.
+  holds at most the server's window (32 MB) in memory. One that is to hold less (`held_bytes_max`) lets go of all of it
+  instead, and of its consumer, and reads it again when it goes on.
 - What is delivered is opened (`mesh.envelopes`), as far as the connection's codec can.
 - A user who may not make consumers gets the same by reading on from the stream's leader, a little later.
 - A stream that ends before what was delivered already, or has another message in the place of the last one that was,
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -47,6 +49,8 @@ from mesh.errors import (
 from mesh.jetstream import JetStream
 
 IDLE_HEARTBEAT_S = 0.5
+# What a message that is held takes beside its payload.
+HELD_EACH_BYTES = 512
 # A consumer whose follower is gone without saying so goes after this.
 INACTIVE_S = 5.0
 POLL_S = 0.25
@@ -106,6 +110,7 @@ class Follower:
 
     filter_subjects: as stored, wildcards allowed; none = all. headers_only: without payloads.
     before_ns: the timestamp of the message before start_seq, which was delivered once; 0 = not known.
+    held_bytes_max: what it may hold while it is paused; None = what the server sends.
     """
 
     def __init__(
@@ -122,6 +127,7 @@ class Follower:
         idle_heartbeat_s: float = IDLE_HEARTBEAT_S,
         consumer_prefix: str = "follow",
         on_renewed: Callable[[], None] = lambda: None,
+        held_bytes_max: int | None = None,
     ) -> None:
         self._conn = conn
         self._js = js
@@ -146,7 +152,13 @@ class Follower:
         self._failure: Exception | None = None
         # Messages and flow control replies in their order, while paused.
         self._held: deque[Delivered | str] = deque()
+        self._held_bytes = 0
+        self._held_bytes_max = math.inf if held_bytes_max is None else held_bytes_max
         self._paused = False
+        self._let_go = False  # there was too much to hold, and there is no consumer
+        self._missed = False  # something else than that has cost it its consumer
+        # Sequence and timestamp of the last message that was delivered.
+        self._handed = (self._seq, before_ns)
         self._checking = False  # whether the tail of the stream is being looked at; nothing is delivered meanwhile
         self._ended = False
         # What was in the stream when the consumer began, as a number of its messages; None = not known yet.
@@ -174,7 +186,10 @@ class Follower:
             if isinstance(item, str):
                 self._tell_to_go_on(item)
             else:
+                self._held_bytes -= _held_bytes(item)
                 self._hand_over(item)
+        if self._let_go and not self._paused:
+            self._wake.set()
 
     async def catch_up(self, timeout_s: float) -> None:
         """Wait until all that was in the stream when it began has been delivered. Raises RequestTimeout."""
@@ -202,9 +217,14 @@ class Follower:
                 await self._until_something_is_missing()
                 if self._failure is not None:
                     raise self._failure
+                if self._let_go and self._paused:
+                    self._wake = anyio.Event()  # it was another connection, which is of no use yet
+                    continue
+                self._let_go = False
                 await self._begin(first=False)
         finally:
             self._ended = True
+            self._held_bytes = 0
             self._held.clear()  # whoever deliver belongs to may know this follower for longer
             remove()
             self._drop_consumer()
@@ -221,13 +241,13 @@ class Follower:
         def look() -> None:
             nonlocal silent, timer
             # However long our own loop was blocked, that is one interval, and what came meanwhile is read in the next.
-            silent = 0 if self._heard else silent + 1
+            silent = 0 if self._heard or self._let_go else silent + 1
             self._heard = False
             if silent < 2:
                 timer = loop.call_later(self._heartbeat_s, look)
                 return
             _log.warning("no heartbeat of consumer %s of stream %s", self._consumer, self._stream)
-            self._wake.set()
+            self._miss()
 
         self._heard = False
         timer = loop.call_later(self._heartbeat_s, look)
@@ -238,7 +258,11 @@ class Follower:
 
     def _on_state(self, connected: bool) -> None:
         if connected:
-            self._wake.set()
+            self._miss()
+
+    def _miss(self) -> None:
+        self._missed = True
+        self._wake.set()
 
     # ---- making a consumer -----------------------------------------------------------------------------------------
 
@@ -288,13 +312,15 @@ class Follower:
             self._drop_consumer()
             self._seq, self._known = seq, known
             while len(self._held) > held:
-                self._held.pop()
+                item = self._held.pop()
+                self._held_bytes -= 0 if isinstance(item, str) else _held_bytes(item)
             raise
         finally:
             self._checking = False
         self._consumers += 1
-        if self._consumers > 1:
+        if self._missed and self._consumers > 1:
             self._on_renewed()
+        self._missed = False
         if not self._paused:
             self.resume()
         self._check_caught_up()
@@ -468,9 +494,20 @@ class Follower:
             data = self._js.opened(subject, data)
         message = Delivered(subject, seq, timestamp_ns, data, raw_headers, pending)
         if self._paused or self._held or self._checking:
-            self._held.append(message)
+            self._hold(message)
         else:
             self._hand_over(message)
+
+    def _hold(self, message: Delivered) -> None:
+        self._held.append(message)
+        self._held_bytes += _held_bytes(message)
+        if self._paused and not self._checking and self._held_bytes > self._held_bytes_max:
+            self._held.clear()
+            self._held_bytes = 0
+            self._seq = self._handed[0]
+            self._known = self._handed if self._handed[1] else (0, 0)
+            self._let_go = True
+            self._drop_consumer()
 
     def _on_control(self, reply: str, raw_headers: bytes | None) -> None:
         """Answer flow control in its turn; compare a heartbeat's number with ours."""
@@ -508,11 +545,12 @@ class Follower:
         self._has_gap = True
         if not self._wake.is_set():
             _log.warning("stream %s, consumer %s: %s did not come", self._stream, self._consumer, missing)
-            self._wake.set()
+            self._miss()
 
     def _hand_over(self, message: Delivered) -> None:
         if self._failure is not None or self._ended:
             return
+        self._handed = (message.seq, message.timestamp_ns)
         try:
             self._deliver(message)
         except Exception as error:
@@ -528,6 +566,10 @@ class Follower:
         is_all = self._backlog is not None and self._consumer_seq >= self._backlog
         if is_all and not self._held and not self._checking:
             self.caught_up.set()
+
+
+def _held_bytes(message: Delivered) -> int:
+    return len(message.data) + HELD_EACH_BYTES
 
 
 def position_of(reply: str) -> tuple[int, int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,7 @@ from tests.conftest import ServerFactory
 from tests.servers import ServerProcess, written_while_killed
 from tests.waiting import wait_until, wait_until_async
 
+HELD_BYTES = 2 * 1024 * 1024
 STREAM = {"name": "S", "subjects": ["s.>"], "storage": "file", "allow_direct": True}
 
 
@@ -73,6 +75,8 @@ class Bench:
         deliver: Callable[[Delivered], None] | None = None,
         headers_only: bool = False,
         idle_heartbeat_s: float = 0.5,
+        on_renewed: Callable[[], None] = lambda: None,
+        held_bytes_max: int | None = None,
     ) -> Follower:
         follower = Follower(
             self.conn,
@@ -83,6 +87,8 @@ class Bench:
             deliver or self.got.append,
             headers_only=headers_only,
             idle_heartbeat_s=idle_heartbeat_s,
+            on_renewed=on_renewed,
+            held_bytes_max=held_bytes_max,
         )
         await self.tasks.start(follower.run)
         return follower
@@ -203,6 +209,69 @@ async def test_a_paused_follower_loses_nothing_and_delivers_nothing(nats_server:
         await wait_until(lambda: len(b.got) == 40_000, 40)
         assert b.seqs == list(range(1, 40_001))
         assert follower.statistics().consumers == 1
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_paused_follower_does_not_hold_what_it_can_read_again(
+    nats_server: ServerFactory, restart: bool
+) -> None:
+    """A node has one for each partition: 32 times the server's window would be a gigabyte.
+
+    That there is another connection meanwhile is no reason to begin again.
+    """
+    server = nats_server()
+    async with bench(server) as b:
+        await b.publish("s.a", b"first")
+        renewed: list[str] = []
+        follower = await b.follow(held_bytes_max=HELD_BYTES, on_renewed=lambda: renewed.append("the server was away"))
+        await wait_until(lambda: b.data == [b"first"])
+        follower.pause()
+        most = 0
+
+        async def has_let_go() -> bool:
+            nonlocal most
+            most = max(most, follower.statistics().held)
+            return not await b.consumers()
+
+        await b.publish("s.a", *([b"x" * 20_000] * 1000))
+        await wait_until_async(has_let_go)
+        assert follower.statistics()[1:] == (1, 0)
+        assert most <= HELD_BYTES // 20_000
+        if restart:
+            epoch = b.conn.epoch
+            server.kill()
+            server.start()
+            await wait_until(lambda: b.conn.epoch > epoch and b.conn.is_connected)
+        await b.publish("s.a", b"last")
+        assert await b.consumers() == []
+        assert b.data == [b"first"]
+
+        follower.resume()
+        await wait_until(lambda: len(b.got) == 1002)
+
+        assert b.seqs == list(range(1, 1003))
+        assert follower.statistics()[1:] == (2, 0)
+        assert len(renewed) == restart
+
+
+async def test_one_that_is_paused_again_and_again_comes_to_the_end(nats_server: ServerFactory) -> None:
+    """It lets go of much each time, and delivers at least what it needs to be paused again."""
+    async with bench(nats_server()) as b:
+        await b.publish("s.a", *([b"x" * 50_000] * 200))
+        followers: list[Follower] = []
+
+        def three_at_a_time(message: Delivered) -> None:
+            b.got.append(message)
+            if len(b.got) % 3 == 0:
+                followers[0].pause()
+                asyncio.get_running_loop().call_later(0.02, followers[0].resume)
+
+        follower = Follower(b.conn, b.js, "S", [], 1, three_at_a_time, held_bytes_max=HELD_BYTES)
+        followers.append(follower)
+        await b.tasks.start(follower.run)
+        await wait_until(lambda: len(b.got) == 200, 40)
+        assert b.seqs == list(range(1, 201))
+        assert follower.statistics().consumers > 1
 
 
 async def test_a_follower_that_has_ended_holds_nothing(nats_server: ServerFactory) -> None:

@@ -38,6 +38,9 @@ from store.catchup import CatchUp, is_worth_saving, rest_s
 # What came in and was not handled yet: more events, or more in their payloads, and followers wait.
 INBOX_EVENTS_MAX: Final = 4096
 INBOX_BYTES_MAX: Final = 16 * 1024 * 1024
+# What waits behind it of a partition that is followed by itself: there are dozens of those after a takeover. Of those
+# that are followed together it is what the server sends, 32 MB.
+HELD_ALONE_BYTES_MAX: Final = 2 * 1024 * 1024
 FOLLOW_AGAIN_S: Final = 0.5
 # How long nothing must have been taken or dropped: partitions come and go by the dozen.
 GATHER_AFTER_S: Final = 1.0
@@ -226,6 +229,7 @@ class Following:
             self._conn, self._js, stream_name(self._queue), filters, together.seq + 1, deliver,
             before_ns=together.at_ns, on_renewed=on_renewed,
             consumer_prefix=f"{together.name}-{self._roster.me.node_id}",
+            held_bytes_max=HELD_ALONE_BYTES_MAX if len(filters) == 1 else None,
         )  # fmt: skip
         with unwrapped():
             async with anyio.create_task_group() as tasks:
