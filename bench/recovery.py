@@ -114,6 +114,8 @@ class _Round:
         if self._how == "paused":
             await self._go_on(lost, heir)
         await self._check()
+        for node in mesh.nodes.values():
+            node.send(signal.SIGKILL)  # one that leaves waits for its calls, and these are never over
         return seen
 
     async def _wait_settled(self, begun: Mark) -> None:
