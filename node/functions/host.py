@@ -43,6 +43,7 @@ from node.functions.answers import Answers
 from node.functions.at_home import AtHome
 from node.functions.call_headers import FOR_LINE, HEADER_RUN_ONCE, identity_in, value_of
 from node.functions.claims import Claims
+from node.functions.held_calls import HeldCall, encode_held
 from node.functions.job import WORKFLOW_REPLY, Function, Job, Runner
 from node.functions.large_calls import LargeCalls
 from node.functions.limits import WorkerLimit, worker_limits
@@ -391,17 +392,17 @@ class FunctionHost:
             self._refusals.note("a question after calls that cannot be read or answered is ignored (reply %r)", reply)
             return
         now, unrecorded = time.monotonic(), self._answers.unrecorded
-        mine: list[list[object]] = []
+        mine: list[HeldCall] = []
         for ret in wanted:
             if isinstance(ret, str) and ret in unrecorded:
-                mine.append([ret, 0.0, *unrecorded[ret]])
+                mine.append(HeldCall(ret, 0.0, unrecorded[ret]))
                 continue
             job = self._jobs.get(ret) if isinstance(ret, str) else None
             if job is not None:
-                mine.append([ret, now - job.begun_s if job.begun_s else 0.0])
+                mine.append(HeldCall(ret, now - job.begun_s if job.begun_s else 0.0))
         try:
             # Among them may be outcomes.
-            self._conn.publish_nowait(reply, codec.encode(mine), context=answer_context(subject))
+            self._conn.publish_nowait(reply, encode_held(mine), context=answer_context(subject))
         except Disconnected:
             return
 

@@ -40,7 +40,6 @@ from mesh.errors import (
     MeshError,
     NoResponders,
     PayloadTooLarge,
-    Undecodable,
 )
 from mesh.failure import Failure, Kind
 from mesh.jetstream import JetStream
@@ -51,6 +50,7 @@ from mesh.subjects import (
     function_who,
 )
 from node.functions.call_headers import HEADER_RUN_ONCE
+from node.functions.held_calls import decode_held
 from node.workflows.background import insist
 from node.workflows.call_failures import host_lost, nobody_offers, outcome_unknown, timed_out
 from node.workflows.call_options import DEFAULT_CALL_OPTIONS, CallOptions
@@ -354,7 +354,7 @@ class Calls:
         def note(data: bytes) -> bool:
             nonlocal answers
             answers += 1
-            for ret, elapsed_s, outcome in _read_answer(data):
+            for ret, elapsed_s, outcome in decode_held(data):
                 if ret in wanted:
                     running[ret] = elapsed_s
                     if outcome is not None:
@@ -470,24 +470,6 @@ def _too_large(error: PayloadTooLarge) -> Failure:
 def _take_none(_function_id: str, _ret: str, _request: bytes, _trace: TraceContext | None, *, once: bool) -> bool:
     """Where no function host is."""
     return False
-
-
-def _read_answer(data: bytes) -> list[tuple[str, float, tuple[bytes, bytes] | None]]:
-    """Which calls a host has, for how long, and with which outcome if it has one that it could not record."""
-    try:
-        wire = codec.decode(data)
-    except Undecodable:
-        return []
-    if not isinstance(wire, list):
-        return []
-    calls: list[tuple[str, float, tuple[bytes, bytes] | None]] = []
-    for item in wire:
-        match item:
-            case [str(ret), int() | float() as elapsed_s]:
-                calls.append((ret, float(elapsed_s), None))
-            case [str(ret), int() | float() as elapsed_s, bytes(outcome), bytes(headers)]:
-                calls.append((ret, float(elapsed_s), (outcome, headers)))
-    return calls
 
 
 def ask_again_s(calls: int) -> float:

@@ -62,6 +62,7 @@ from mesh.wire import Parser, denied_subject, encode_headers, is_no_responders, 
 from node.api.endpoints import ENDPOINTS
 from node.api.requests import BadRequest, Field, Kind, read_request
 from node.cli.archiving import BadIndex
+from node.functions.held_calls import HeldCall, decode_held, encode_held
 from node.functions.requests import checked_request, decode_request
 from node.machine.lua_tokens import TypedSyntaxError
 from node.machine.typed_lua import erase
@@ -684,6 +685,7 @@ def decoders() -> tuple[Decoder, ...]:
         Decoder("cursor", [ListQuery(cursor="eyJhIjoxfQ")], lambda m, s, o: ListQuery(cursor=m.text(m.random.choice(("WzEsMl0", "eyJhIjoxfQ==", "AAAA")))), _cursor, (BadQuery,)),
         Decoder("API request", _requests(), lambda m, s, o: (s[0], m.json(s[1])), _request, (BadRequest,), 3),
         Decoder("call request", [codec.encode([[1, {"a": b"\xff"}], {"k": 1}]), b'{"a": 1}', b""], _msgpack, lambda d: (checked_request(d), decode_request(d)), (Undecodable,)),
+        Decoder("calls that a host has", [encode_held([HeldCall("mesh.wf.q.w.ret.17.3.1.ab.cd", 1.5), HeldCall("mesh.wf.q.w.ret.17.4.1.ab.cd", 0.0, (OUTCOMES[0], HEADERS))])], _msgpack, decode_held, ()),
         Decoder("unit request", [codec.encode(["spawn", "{a@b|c}", "app:p", "app:host", codec.encode([[1], None]), "name", [["t", codec.encode(1)]], True, False,
                                                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", ""])], _msgpack, _unit, (Undecodable, ValueError, TypeError)),
         Decoder("call options", [options], _value, lambda v: decode_call_options(v) if isinstance(v, Mapping) else None, (ValueError,)),
