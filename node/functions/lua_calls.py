@@ -17,9 +17,9 @@ from mesh import codec
 from mesh.errors import Undecodable
 from mesh.failure import Failure, Kind
 from mesh.pids import TOPOLOGY
+from node.functions.call_bodies import checked_request
 from node.functions.job import Answer, Job
 from node.functions.lanes import Lane, Lanes
-from node.functions.requests import checked_request
 from node.machine.code import Code, CodeMissing
 from node.machine.vm import LuaMachine, LuaVM, MachineFailed, Op, OutOfMemory
 from node.units.live import LiveDriver, now_ns

@@ -7,8 +7,8 @@ from typing import ClassVar
 from mesh import codec
 from mesh.errors import Undecodable
 from mesh.pids import TOPOLOGY
+from node.functions.call_bodies import checked_request
 from node.functions.job import Answer, Job
-from node.functions.requests import checked_request
 from node.registry import EntryId, ProcessEntry
 from node.units.spawn_request import SpawnRequest
 from node.units.spawning import Spawning

@@ -23,8 +23,8 @@ import anyio.to_thread
 from mesh import codec
 from mesh.errors import MeshError, Undecodable
 from mesh.failure import Failure, Kind
+from node.functions.call_bodies import decode_request
 from node.functions.job import Answer, Job
-from node.functions.requests import decode_request
 from node.log_fields import working_for
 from node.registry import PythonFunctionEntry
 

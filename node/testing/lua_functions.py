@@ -17,8 +17,8 @@ from mesh.duration import SECOND
 from mesh.errors import Undecodable
 from mesh.failure import HOST_LOST, Failure, Kind
 from mesh.pids import TOPOLOGY, ProcessPid
+from node.functions.call_bodies import checked_request
 from node.functions.lanes import FUNCTION_INSTRUCTIONS_MAX, LANE_MEMORY_BYTES_MAX
-from node.functions.requests import checked_request
 from node.machine.code import CodeMissing
 from node.machine.vm import LuaMachine, LuaVM, Op, OutOfMemory, UnitSpec
 from node.modules import Caller, LuaModule, Refused, env, registry

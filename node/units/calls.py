@@ -26,7 +26,7 @@ from mesh.errors import (
 )
 from mesh.failure import Kind
 from mesh.tracecontext import TraceContext
-from node.functions.requests import foreign_body
+from node.functions.call_bodies import foreign_body
 from node.machine.vm import Op
 from node.units.outcomes import failed
 from node.units.retry_option import decode_retry, merged_retry

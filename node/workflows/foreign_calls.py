@@ -17,9 +17,9 @@ from mesh.failure import Failure, Kind
 from mesh.jetstream import JetStream
 from mesh.subjects import claim_of_ret, to_intake
 from mesh.wire import is_no_responders
+from node.functions.call_bodies import foreign_body
 from node.functions.call_headers import HEADER_CLAIM
 from node.functions.claims import is_claim_named
-from node.functions.requests import foreign_body
 from node.workflows.background import insist
 from node.workflows.call_watch import Watch
 

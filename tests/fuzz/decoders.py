@@ -62,8 +62,8 @@ from mesh.wire import Parser, denied_subject, encode_headers, is_no_responders, 
 from node.api.endpoints import ENDPOINTS
 from node.api.requests import BadRequest, Field, Kind, read_request
 from node.cli.archiving import BadIndex
+from node.functions.call_bodies import checked_request, decode_request
 from node.functions.held_calls import HeldCall, decode_held, encode_held
-from node.functions.requests import checked_request, decode_request
 from node.machine.lua_tokens import TypedSyntaxError
 from node.machine.typed_lua import erase
 from node.machine.yaml_text import json_of_yaml
