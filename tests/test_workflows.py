@@ -178,7 +178,7 @@ async def test_a_call_has_time_limits_for_one_attempt_and_for_all(nats_server: S
     async with a_mesh(nats_server().url, app) as mesh:
         one = {"start_to_close_timeout": "300ms", "retry_policy": {"maximum_attempts": 2, "initial_interval": 10}}
         begun = time.monotonic()
-        slow = await mesh.run("caller", one, "app:nap", 1.0, "slow")
+        slow = await mesh.run("caller", one, "app:nap", 3.0, "slow")
         assert (slow["kind"], slow["details"]["timeout_type"]) == ("Timeout", "start_to_close")
         assert slow["details"]["_attempt"] == 2
         assert calls["slow"] <= 2
