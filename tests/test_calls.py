@@ -205,3 +205,27 @@ async def test_a_service_is_asked_no_more_often_than_may_be_when_the_owner_of_it
             assert len(replies) == asked
             client.conn.publish_nowait(replies[0], b"42")
             assert await second.get("order-1").result(timeout_s=20) == 42
+
+
+async def test_a_service_that_never_answers_leaves_nobody_listening(tmp_path: Path, nats_server: ServerFactory) -> None:
+    """Each attempt listens for its first answer. One that is given up, or whose workflow is, listens no more."""
+    service = {
+        "name": "silent", "kind": "function.nats", "subject": "svc.silent",
+        "options": {"start_to_close_timeout": "50ms", "retry_policy": {"maximum_attempts": 3, "initial_interval": 1}},
+    }  # fmt: skip
+    endless = {"name": "endless", "kind": "function.nats", "subject": "svc.silent"}
+    calls = {
+        "asks": "return function() local _, err = funcs.call('app:silent', 5); return err:kind() end",
+        "waits": "return function() return funcs.call('app:endless', 5) end",
+    }
+    async with a_mesh(nats_server().url, write_app(tmp_path, workflows=calls, entries=[service, endless])) as mesh:
+        asked: list[str] = []
+        mesh.client.conn.subscribe_direct("svc.silent", lambda _, reply, *__: asked.append(reply))
+        await mesh.client.conn.flush()
+        before = mesh.node.conn.statistics().subscriptions
+        assert await mesh.run("asks", id="asks") == "Timeout"
+        assert len(asked) == 3
+        handle = await mesh.start("waits", id="waits")
+        await wait_until(lambda: len(asked) == 4)
+        await handle.terminate()
+        await wait_until(lambda: mesh.node.conn.statistics().subscriptions == before)

@@ -5,6 +5,7 @@ Not here: looking after it (`node.workflows.calls`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mesh.subjects import WorkflowKey
@@ -31,6 +32,7 @@ class Watch:
     waits_to_start: bool = True  # no host has said yet that it runs
     claiming: bool = False  # that a service is asked is being written into the history, as it may be once only
     claimed: bool = False  # it was: by this owner
+    unlisten: Callable[[], None] | None = None  # ends listening for whether anybody serves it
 
     @property
     def once_only(self) -> bool:

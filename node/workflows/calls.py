@@ -290,9 +290,15 @@ class Calls:
         """Remove the object of a call that needs it no more. What is left behind goes with the run."""
         await self._js.objects.take_back(watch.ret, watch.stored)
 
-    def _fail(self, watch: Watch, failure: Failure) -> None:
+    def _let_go(self, watch: Watch) -> None:
+        """An attempt is over: nothing is kept for it any more."""
         if watch.stored:
             self._group.start_soon(self._drop_arguments, watch)
+        if watch.unlisten is not None:
+            watch.unlisten()
+
+    def _fail(self, watch: Watch, failure: Failure) -> None:
+        self._let_go(watch)
         if self._is_open(watch.run, watch.op) and watch.op.attempt == watch.attempt:
             self._failed(watch.key, watch.run, watch.op, failure)
 
@@ -315,8 +321,7 @@ class Calls:
         while heap and heap[0][0] <= now:
             watch = heapq.heappop(heap)[2]
             if not self._is_open(watch.run, watch.op) or watch.op.attempt != watch.attempt:
-                if watch.stored:
-                    self._group.start_soon(self._drop_arguments, watch)
+                self._let_go(watch)
                 continue
             if watch.waits:
                 watch.op.due_ns = 0

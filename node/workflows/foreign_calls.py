@@ -107,6 +107,7 @@ class ForeignCalls:
         trace = watch.run.trace
         headers = trace.step(watch.op.n, watch.attempt).headers if trace is not None else None
         subscription = self._conn.subscribe_direct(reply, on_first)
+        watch.unlisten = subscription.unsubscribe
         try:
             self._conn.publish_nowait(subject, body, reply, headers)
         except MeshError:
