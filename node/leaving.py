@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from mesh.errors import TEMPORARY, PayloadTooLarge
+from mesh.errors import TEMPORARY, PayloadTooLarge, RequestTimeout
 from mesh.failure import Failure, Kind
 from mesh.pids import TOPOLOGY
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mesh.presence import Presence
     from node.node import Node
 
+ANNOUNCE_S: Final = 5.0  # longer than a server takes that is there
 DRAIN_TIMEOUT_S: Final = 10.0
 CANCEL_GRACE_S: Final = 1.0  # for processes that nobody supervises, when their node leaves
 LAST_WORDS_S: Final = 1.0  # for output that nobody takes
@@ -34,7 +35,7 @@ async def leave(node: Node) -> None:
         return
     node.ownership.leave()
     try:
-        await node.roster.announce_leaving()
+        await _announce(node)
         await node.ownership.give_back_all()  # first: the workflows stand still until others have them
         await node.intake.drain()
         if node.api is not None:
@@ -48,6 +49,17 @@ async def leave(node: Node) -> None:
         await node.roster.leave()
     except* (*TEMPORARY, PayloadTooLarge) as group:
         _log.warning("node %s leaves without handing over, the others find out: %s", node.id, group.exceptions[0])
+
+
+async def _announce(node: Node) -> None:
+    """Say that it leaves. Raises RequestTimeout.
+
+    One whose lease is over would join again before, and that waits for a server for as long as there is none.
+    """
+    with anyio.move_on_after(ANNOUNCE_S):
+        await node.roster.announce_leaving()
+        return
+    raise RequestTimeout(f"the word that node {node.id} leaves", ANNOUNCE_S)
 
 
 async def _leave_functions(node: Node, presence: Presence) -> None:

@@ -23,7 +23,7 @@ from mesh.errors import MeshError, NotReady, OutcomeUnknown
 from mesh.subjects import stream_name
 from node.cli import nodes
 from node.node import NodeConfig, NodeIdInUse
-from tests.apps import write_app
+from tests.apps import a_mesh, write_app
 from tests.cluster import plain_environment
 from tests.conftest import ServerFactory
 from tests.recovery import QUEUE, Fleet, a_fleet, checked_history
@@ -196,6 +196,20 @@ async def test_a_node_that_is_started_while_a_cluster_has_no_leader_waits_for_on
             await wait_until(lambda: "node a is ready" in log_file.read_text(), 45)
         finally:
             process.kill()
+
+
+async def test_a_node_leaves_though_its_server_has_been_gone_for_longer_than_its_lease(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would join anew before it leaves, and that waits for a server: whoever stops it would have to kill it."""
+    monkeypatch.setattr("node.leaving.ANNOUNCE_S", 0.5)
+    server = nats_server()
+    async with a_mesh(server.url, write_app(tmp_path, workflows={"answer": "return function() return 42 end"})) as mesh:
+        server.kill()
+        await wait_until(lambda: not mesh.node.roster.may_act())
+        with anyio.fail_after(20):
+            await mesh.node.leave()
+    assert "leaves without handing over" in caplog.text
 
 
 async def test_a_start_of_a_node_that_the_server_does_not_answer_is_tried_again(
