@@ -19,6 +19,7 @@ from mesh.errors import NoResponders, RequestTimeout
 from mesh.failure import HOST_LOST, Failure
 from mesh.subjects import function_request, function_who
 from node.workflows.calls import ask_again_s
+from node.workflows.engine import Engine
 from tests.apps import QUEUE, a_mesh, write_app
 from tests.cluster import a_node
 from tests.conftest import ServerFactory
@@ -30,6 +31,9 @@ return { main = function(seconds)
   require("time").sleep(seconds * 1000000000)
   return seconds
 end }"""
+
+
+BLOCKED: list[bool] = []
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["nobody else offers it", "another node does"])
@@ -55,6 +59,42 @@ async def test_a_client_hears_soon_that_the_node_with_its_call_was_killed(
                 await wait_until(lambda: failures)
                 assert time.monotonic() - killed_s < 8  # it would be waited for for a minute
     assert failures == [Failure("the host that ran app:sleeps is gone", HOST_LOST, retryable=True)]
+
+
+async def block_the_engine(_text: str) -> str:
+    """A function after which the engine of its node handles nothing that comes in, until `BLOCKED` is cleared."""
+    BLOCKED.append(True)
+    return "done"
+
+
+async def test_a_call_is_not_taken_for_lost_while_its_outcome_waits_to_be_read(
+    tmp_path: Path, nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner that has just been given thousands of starts reads outcomes seconds after their hosts are done with them.
+
+    To record each of these calls as lost made it write more than there was to read, and each history longer.
+    """
+    monkeypatch.setattr("node.workflows.calls.ASK_AFTER_S", 0.05)
+    app = write_app(
+        tmp_path,
+        workflows={"calls": "return function() return funcs.call('app:block', 'x') end"},
+        functions={"block": {"kind": "function.python", "source": "tests.test_calls:block_the_engine"}},
+    )
+    BLOCKED.clear()
+    handle_batch = Engine._handle_batch
+    monkeypatch.setattr(Engine, "_handle_batch", lambda self: None if BLOCKED else handle_batch(self))
+    async with a_mesh(nats_server().url, app, partitions=1) as mesh:
+        questions: list[bytes] = []
+        mesh.client.conn.subscribe_direct(function_who("app:block"), lambda *message: questions.append(message[2]))
+        await mesh.client.conn.flush()
+        handle = await mesh.start("calls")
+        await wait_until(lambda: BLOCKED and len(questions) > 2)
+
+        assert [event.kind for event in await handle.history()] == ["start", "ret"]
+        BLOCKED.clear()
+        mesh.node.engines[QUEUE]._wake()
+        assert await handle.result(timeout_s=20) == "done"
+        assert [event.kind for event in await handle.history()] == ["start", "ret", "end"]
 
 
 async def test_calls_that_somebody_has_are_asked_after_the_more_seldom_the_more_there_are(

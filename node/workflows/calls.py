@@ -48,6 +48,7 @@ from mesh.subjects import (
     function_request,
     function_stop,
     function_who,
+    stream_name,
 )
 from node.functions.call_headers import HEADER_RUN_ONCE
 from node.functions.held_calls import decode_held
@@ -382,9 +383,13 @@ class Calls:
                 self._fail(watch, Failure(str(error), Kind.INVALID, False))
             return
         except MeshError as error:
-            _log.info("hosts of %s not asked: %s", function, error, extra={"function": function})
-            for watch in watches:
-                self._push(watch, time.monotonic() + ASK_AFTER_S)
+            self._ask_later(function, watches, error)
+            return
+        gone = [] if nobody_listens else [watch for ret, watch in wanted.items() if ret not in running]
+        try:
+            answered = await self._answered(gone)
+        except MeshError as error:
+            self._ask_later(function, watches, error)
             return
         now = time.monotonic()
         if not self._may_act():
@@ -398,8 +403,27 @@ class Calls:
                 self._found(watch, running[ret], now)
             elif nobody_listens:
                 self._no_host(watch, now)
+            elif ret in answered:
+                self._push(watch, now + ASK_AFTER_S)
             else:
                 self._lost(watch, now)
+
+    def _ask_later(self, function: str, watches: list[Watch], error: MeshError) -> None:
+        _log.info("hosts of %s not asked: %s", function, error, extra={"function": function})
+        for watch in watches:
+            self._push(watch, time.monotonic() + ASK_AFTER_S)
+
+    async def _answered(self, watches: list[Watch]) -> set[str]:
+        """Which of these calls have an outcome in the stream, by its subject.
+
+        A host that has no call any more has stored its outcome. An owner that has much to do, as after thousands of
+        starts, reads that seconds later; till then each such call would be recorded as lost.
+        """
+        if not watches:
+            return set()
+        stored = [watch.key.stored("*", *watch.ret.split(".")[4:]) for watch in watches]
+        counted = await self._js.counts_of_each(stream_name(watches[0].key.queue), stored)
+        return {watch.ret for watch, counts in zip(watches, counted, strict=True) if counts}
 
     def _found(self, watch: Watch, elapsed_s: float, now: float) -> None:
         stc_ns = watch.run.call_options(watch.op.n).start_to_close_ns
