@@ -352,10 +352,13 @@ async def has_leader(client: Client) -> bool:
 
 
 async def is_sent(handle: WorkflowHandle, value: str) -> bool:
-    """Send a signal; False while the queue's stream has no leader, which is the same for small ones."""
+    """Send a signal; False while the queue's stream has no leader, which is the same for small ones.
+
+    Or that of the objects has none: who stores one is patient for 15 s, and a busy machine elects for longer.
+    """
     try:
         await handle.signal("data", value)
-    except (NotFound, RequestTimeout, OutcomeUnknown):
+    except (NotFound, TooLarge, RequestTimeout, OutcomeUnknown):
         return False
     return True
 
