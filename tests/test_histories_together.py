@@ -64,7 +64,7 @@ def told(found: tuple[OpenRun, list[Event]]) -> tuple[int, list[tuple[int, str, 
 
 
 async def test_an_outcome_that_was_written_twice_is_read_without_a_walk(nats_server: ServerFactory) -> None:
-    """A server with very much to do acknowledges late, so writes are repeated: thousands of messages later.
+    """Where very much is going on, a write that is repeated comes thousands of messages later.
 
     To find the second one by a walk, the server looks at all of these; 100 histories a second was all that it gave.
     """
