@@ -441,8 +441,8 @@ class History:
                 found.append(message)
             elif kind in _EVERY_ONE and count == 2:
                 # The last one is here, and the first one is found through the index. A walk from one to the other would
-                # look at all that was stored between them: where very much is going on, a write that is repeated, or the
-                # outcome of a call that was taken for lost, comes thousands of messages later.
+                # look at all that was stored between them: where very much is going on, a write that is repeated, or
+                # the outcome of a call that was taken for lost, comes thousands of messages later.
                 earliest = await self._js.get_next(self.stream, first, message.subject)
                 found += [message] if earliest is None or earliest.seq >= message.seq else [earliest, message]
             elif kind in _EVERY_ONE:

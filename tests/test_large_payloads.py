@@ -21,7 +21,7 @@ from mesh import codec
 from mesh.client import Client, FunctionFailed, WorkflowHandle, WorkflowSuspended
 from mesh.connection import ConnectOptions
 from mesh.encryption import Keyring
-from mesh.errors import MeshError, NotFound, OutcomeUnknown, PayloadTooLarge, RequestTimeout
+from mesh.errors import MeshError, NotFound, OutcomeUnknown, PayloadTooLarge, RequestTimeout, TooLarge
 from mesh.events import EndRecord
 from mesh.jetstream import JetStream
 from mesh.objects import Objects
