@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from mesh import codec
+from mesh import codec, follower
+from mesh.client import WorkflowHandle
+from mesh.errors import ServerRefused
 from mesh.follower import Delivered, Follower, StreamRegressed
+from mesh.jetstream import JetStream
 from mesh.membership import Claim
-from mesh.subjects import stream_name
+from mesh.subjects import partition_filter, stream_name
 from node.workflows import following
 from node.workflows.engine import Engine
 from node.workflows.partition import TOGETHER_MESSAGES_MAX, Partition, Together, to_gather
@@ -58,6 +62,12 @@ def a_partition(number: int, seq: int, *, caught_up: bool = True) -> Partition:
     return partition
 
 
+def pass_all(together: Together) -> None:
+    """Have the newest message of each member come by this consumer, too."""
+    for partition, _ in together.members.values():
+        together.passed[partition.token] = (partition.came_seq, partition.came_ns)
+
+
 def members(together: Together | None) -> list[int]:
     assert together is not None
     return [partition.number for partition, _ in together.members.values()]
@@ -72,7 +82,10 @@ async def test_what_is_near_is_followed_together_from_the_oldest_message_on() ->
     assert together is not None
     assert together.seq == 50
     assert together.followed == [], "until it has all that was there each is followed as before"
-    together.adopt()
+    assert not together.adopt()
+    assert together.followed == [partitions[1]], "of the others it has not passed yet what has come"
+    pass_all(together)
+    assert together.adopt()
     assert together.followed == partitions
     assert to_gather(partitions) is None, "nothing is left to be done"
 
@@ -177,11 +190,15 @@ async def test_what_waits_of_partitions_that_are_followed_together_is_counted_on
         partition = engine.partitions[1]
         message = Delivered("mesh.log.orders.1.x.cancel", 1, 1, b"", None, 0)
 
-        partition.together.pending = 12
+        partition.together.pending = 8
         engine._inbox.extend([(partition, partition.epoch, message)] * 4)
 
         assert engine.lags() == {0: 2, 1: 6, 2: 2, 3: 2}
+
+        # What comes after it is known of the consumer that brought it, which may be one that is gone by now.
         engine._inbox.clear()
+        engine._handle(partition, message._replace(pending=400))
+        assert engine.lags() == dict.fromkeys(range(PARTITIONS), 2)
 
 
 async def test_when_a_stream_has_lost_messages_all_that_were_followed_together_are_read_anew(
@@ -214,6 +231,159 @@ async def test_when_a_stream_has_lost_messages_all_that_were_followed_together_a
         await handles[0].signal("number", "last")
         assert await handles[0].result(timeout_s=15) == []
         await all_gathered(mesh)
+
+
+async def of_each_partition(mesh: Mesh, called: str = "c") -> list[WorkflowHandle]:
+    """A workflow that collects for each partition, by number."""
+    found: dict[int, WorkflowHandle] = {}
+    by_token, tried = mesh.node.engines[QUEUE]._by_token, itertools.count()
+    while len(found) < PARTITIONS:
+        handle = await mesh.start("collect", id=f"{called}-{next(tried)}")
+        await wait_until(lambda: handle.id in by_token and by_token[handle.id].run is not None)  # noqa: B023
+        found.setdefault(by_token[handle.id].partition.number, handle)
+    return [found[number] for number in range(PARTITIONS)]
+
+
+async def test_a_partition_that_has_seen_nothing_of_what_was_lost_goes_on_as_it_is(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read a stream anew for dozens of partitions takes long, and loads all that ever happened in them."""
+    app = write_app(tmp_path, workflows={"collect": COLLECT})
+    async with a_mesh(nats_server().url, app) as mesh:
+        engine = mesh.node.engines[QUEUE]
+        one, other = (await of_each_partition(mesh))[:2]
+        await all_gathered(mesh)
+        kept_seq = (await mesh.client.js.stream_info(stream_name(QUEUE))).last_seq
+        run = engine._by_token[other.id].run
+        await one.signal("number", 1)
+        await wait_until(lambda: engine.partitions[0].handled_seq > kept_seq)
+
+        async def find_loss(self: Follower, seq: int, _known: tuple[int, int]) -> None:
+            monkeypatch.undo()
+            raise StreamRegressed(self._stream, seq, kept_seq)
+
+        monkeypatch.setattr(Follower, "_check_tail", find_loss)
+        for name in await consumers(mesh):
+            await mesh.client.js.api(f"CONSUMER.DELETE.{stream_name(QUEUE)}.{name}")
+
+        await wait_until(lambda: [run["id"] for run in engine.suspended()] == [one.id])
+        await other.signal("number", 2)
+        await other.signal("number", "last")
+        assert engine._by_token[other.id].run is run
+        assert await other.result(timeout_s=15) == [2]
+
+
+async def test_a_consumer_for_many_does_not_hide_from_the_one_before_what_the_server_has_lost(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster a loss is believed after ten seconds. Whoever goes on from an older message would never notice it."""
+    monkeypatch.setattr(following, "GATHER_AFTER_S", 3600.0)
+    monkeypatch.setattr(following, "LEVEL_S", 0.2)
+    app = write_app(tmp_path, workflows={"collect": COLLECT})
+    async with a_mesh(nats_server().url, app) as mesh:
+        engine, js = mesh.node.engines[QUEUE], mesh.client.js
+        handles = await of_each_partition(mesh)
+        robbed = engine.partitions[2]
+        await handles[2].signal("number", "is lost")
+        lost_seq = (await js.stream_info(stream_name(QUEUE))).last_seq
+        await wait_until(lambda: robbed.handled_seq == lost_seq)
+        doubts, is_sure = anyio.Event(), anyio.Event()
+        check_as_ever = Follower._check_tail
+
+        async def doubt(self: Follower, seq: int, known: tuple[int, int]) -> None:
+            if self._filters != [partition_filter(QUEUE, 2)] or seq < lost_seq:
+                return await check_as_ever(self, seq, known)
+            doubts.set()
+            await is_sure.wait()
+            raise StreamRegressed(self._stream, seq, lost_seq - 1, replaced=True)
+
+        monkeypatch.setattr(Follower, "_check_tail", doubt)
+        (name,) = [name for name in await consumers(mesh) if name.startswith("p2-")]
+        await js.api(f"CONSUMER.DELETE.{stream_name(QUEUE)}.{name}")
+        await js.delete_message(stream_name(QUEUE), lost_seq)
+        await handles[2].signal("number", "came after the loss")
+        await doubts.wait()
+        engine._following._gather_after_s = 0.0
+        engine._following.gather()
+        together = engine._following._gathering
+        assert together is not None
+        await wait_until(lambda: engine._following._gathering is None)
+
+        assert together.followed == [engine.partitions[number] for number in (0, 1, 3)]
+        assert robbed.handled_seq == lost_seq, "nothing comes that may rest on what is lost"
+        engine._following.gather()
+        now = engine._following._gathering
+        assert now is None or robbed not in now.followed, "it is not tried again before there is news"
+        is_sure.set()
+        await wait_until(lambda: [run["id"] for run in engine.suspended()] == [handles[2].id])
+        await handles[0].signal("number", "last")
+        assert await handles[0].result(timeout_s=15) == []
+
+
+async def test_whoever_goes_on_from_another_consumer_asks_what_the_server_has_lost(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The consumer before may have been about to ask: the server was away, and the one that gathers was made first."""
+    monkeypatch.setattr(following, "GATHER_AFTER_S", 3600.0)
+    app = write_app(tmp_path, workflows={"collect": COLLECT})
+    async with a_mesh(nats_server().url, app) as mesh:
+        engine, js = mesh.node.engines[QUEUE], mesh.client.js
+        robbed = (await of_each_partition(mesh))[0]
+        partition = engine.partitions[0]
+        last_seq = partition.handled_seq
+        await robbed.signal("number", 1)
+        await wait_until(lambda: partition.handled_seq > last_seq)
+        await js.delete_message(stream_name(QUEUE), partition.handled_seq)
+        await of_each_partition(mesh, "other")  # something else is the newest of its partition
+        asked: list[str] = []
+
+        async def lost_bytes(_self: JetStream, stream: str) -> int:
+            asked.append(stream)
+            return 100
+
+        monkeypatch.setattr(JetStream, "lost_bytes", lost_bytes)
+        engine._following._gather_after_s = 0.0
+        engine._following.gather()
+
+        await wait_until(lambda: [run["id"] for run in engine.suspended()] == [robbed.id])
+        assert asked == [stream_name(QUEUE)], "once for all partitions"
+
+
+async def test_what_came_and_was_not_handled_comes_again_when_a_consumer_fails_while_others_are_gathered(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that failed is at the newest message that came; whoever goes on from there misses what was not handled."""
+    app = write_app(tmp_path, workflows={"collect": COLLECT})
+    async with a_mesh(nats_server().url, app) as mesh:
+        engine = mesh.node.engines[QUEUE]
+        handles = await of_each_partition(mesh)
+        await all_gathered(mesh)
+        partition = engine.partitions[1]
+        assert engine.drop(0) is not None  # so there is something to gather anew
+        with monkeypatch.context() as patch:
+            # What comes in stays there, and the consumer cannot be made again.
+            patch.setattr(type(engine._roster), "may_act", lambda _self: False)
+            patch.setattr(following, "FOLLOW_AGAIN_S", 0.5)
+            patch.setattr(follower, "PATIENCE_S", 0.0)
+            await handles[1].signal("number", 1)
+            await wait_until(lambda: any(found is partition for found, _, _ in engine._inbox))
+
+            async def refused(self: Follower) -> None:
+                raise ServerRefused(self._stream, 10_000, "not now")
+
+            with monkeypatch.context() as inner:
+                inner.setattr(Follower, "_make_consumer", refused)
+                epoch = partition.epoch
+                for name in await consumers(mesh):
+                    await mesh.client.js.api(f"CONSUMER.DELETE.{stream_name(QUEUE)}.{name}")
+                await wait_until(lambda: partition.epoch > epoch)
+            engine._following._changed_s = engine._following._gather_after_s = 0.0
+            engine._following.gather()
+            assert engine._following._gathering is not None
+            await wait_until(lambda: engine._following._gathering is None)
+
+        await handles[1].signal("number", "last")
+        assert await handles[1].result(timeout_s=15) == [1]
 
 
 async def test_runs_that_still_wait_to_be_loaded_are_handed_on(nats_server: ServerFactory, tmp_path: Path) -> None:

@@ -236,11 +236,10 @@ class Engine:
 
         What the server has not sent yet of partitions that are followed together is taken to be of all alike.
         """
-        came = [partition for partition, _, message in self._inbox if message is not None]
-        waiting, together = Counter(p.number for p in came), Counter(p.together for p in came)
+        waiting = Counter(partition.number for partition, _, message in self._inbox if message is not None)
         return {
-            number: waiting[number] + max(0, p.together.pending - together[p.together]) // len(p.together.members)
-            for number, p in self.partitions.items()
+            number: waiting[number] + partition.together.pending // len(partition.together.members)
+            for number, partition in self.partitions.items()
         }
 
     def suspended(self) -> list[dict[str, Any]]:
@@ -384,7 +383,6 @@ class Engine:
 
     def _handle(self, partition: Partition, message: Delivered) -> None:
         partition.handled_seq, partition.handled_ns = message.seq, message.timestamp_ns
-        partition.together.pending = message.pending
         event = parse(message.subject, message.seq, message.timestamp_ns, message.data, message.raw_headers)
         if event is None:
             self._refusals.note(

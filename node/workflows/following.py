@@ -9,6 +9,8 @@ Not responsible for which partitions those are (`node.node`) or for what an even
 Invariants:
   * events of a partition are put into the inbox in stream order, each once per epoch; whoever takes one out drops it
     when its partition has stopped or is in another epoch;
+  * it is one consumer that brings them: one that is to follow the partition from now on brings none before it has
+    passed what the one before has brought last, so that what the server has lost of that is found out;
   * a checkpoint and its list of busy runs are of one moment.
 """
 
@@ -42,8 +44,12 @@ INBOX_BYTES_MAX: Final = 16 * 1024 * 1024
 # that are followed together it is what the server sends, 32 MB.
 HELD_ALONE_BYTES_MAX: Final = 2 * 1024 * 1024
 FOLLOW_AGAIN_S: Final = 0.5
-# How long nothing must have been taken or dropped: partitions come and go by the dozen.
+# How long nothing must have been taken or dropped: partitions come and go by the dozen. After a failure it is longer.
 GATHER_AFTER_S: Final = 1.0
+GATHER_AFTER_MAX_S: Final = 60.0
+# How long the consumer that gathers may take to have brought all that the ones before have, once it has caught up.
+LEVEL_S: Final = 10.0
+LEVEL_LOOK_S: Final = 0.01
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +91,7 @@ class Following:
         self._reload = reload
         self._clock = clock
         self._changed_s = 0.0  # when a partition was taken or dropped last
+        self._gather_after_s = GATHER_AFTER_S
         self._gathering: Together | None = None  # what does not follow yet what it is to follow
 
     def take(self, claim: Claim, busy: tuple[str, ...], *, handed_over: bool) -> Partition:
@@ -160,22 +167,26 @@ class Following:
 
     def gather(self) -> None:
         """Have one consumer follow what several do, where it is time for that. To be called now and then."""
-        if self._gathering is not None or self.paused or self._clock() - self._changed_s < GATHER_AFTER_S:
+        if self._gathering is not None or self.paused or self._clock() - self._changed_s < self._gather_after_s:
             return
         self._gathering = to_gather(self.partitions.values())
         if self._gathering is not None:
             self._background.start_soon(self._follow, self._gathering)
 
-    async def _follow(self, together: Together) -> None:
+    async def _follow(self, together: Together, after_s: float = 0.0) -> None:
         """Follow partitions for as long as they are members. If that fails, each is followed by itself again."""
         with together.scope:
             try:
+                await anyio.sleep(after_s)
                 await self._follow_once(together)
             except StreamRegressed as error:
                 for partition in (followed := together.followed):
                     about = {"queue": self._queue, "partition": partition.number}
                     _log.error("queue %s partition %d: %s", self._queue, partition.number, error, extra=about)
-                    self._start_over(partition, error)
+                    if partition.came_seq > error.last_seq:
+                        self._start_over(partition, error)
+                    else:
+                        partition.epoch += 1  # it had seen nothing of that
                 self._follow_alone(followed)
             except TEMPORARY as error:
                 for partition in (followed := together.followed):
@@ -183,21 +194,25 @@ class Following:
                     text = "queue %s partition %d: %s; following anew"
                     _log.warning(text, self._queue, partition.number, error, extra=about)
                     partition.epoch += 1  # what came in and was not handled yet comes again
-                await anyio.sleep(FOLLOW_AGAIN_S)
-                self._follow_alone(together.followed)
+                self._follow_alone(followed, FOLLOW_AGAIN_S)
+                if self._gathering is together:
+                    self._gather_after_s = min(2 * self._gather_after_s, GATHER_AFTER_MAX_S)
+                    text = "queue %s: %d partitions are not followed by one consumer yet: %s"
+                    _log.info(text, self._queue, len(together.members), error, extra={"queue": self._queue})
         self._have_gathered(together)
 
     def _have_gathered(self, together: Together) -> None:
         if self._gathering is together:
             self._gathering = None
 
-    def _follow_alone(self, partitions: list[Partition]) -> None:
+    def _follow_alone(self, partitions: list[Partition], after_s: float = 0.0) -> None:
         """Follow each of these by itself, from where it was handled to."""
         self._changed_s = self._clock()
         for partition in partitions:
-            partition.came_seq = partition.handled_seq
+            # At once, however long that is to wait: nobody may go on from where the one before had come to.
+            partition.came_seq, partition.came_ns = partition.handled_seq, partition.handled_ns
             partition.together = Together([partition], partition.handled_seq, partition.handled_ns)
-            self._background.start_soon(self._follow, partition.together)
+            self._background.start_soon(self._follow, partition.together, after_s)
 
     async def _follow_once(self, together: Together) -> None:
         inbox, wake, members = self.inbox, self._wake, together.members
@@ -206,14 +221,17 @@ class Following:
         filters = [partition_filter(self._queue, partition.number) for partition, _ in members.values()]
 
         def deliver(message: Delivered) -> None:
-            together.seq, together.at_ns = message.seq, message.timestamp_ns
+            together.seq, together.at_ns, together.pending = message.seq, message.timestamp_ns, message.pending
             member = members.get(message.subject.split(".", 4)[3])
             if member is None:
                 return
             partition, epoch = member
-            if message.seq <= partition.came_seq or epoch != partition.epoch:
+            if epoch != partition.epoch:
                 return
-            partition.came_seq = message.seq
+            if partition.together is not together:
+                together.passed[partition.token] = (message.seq, message.timestamp_ns)
+                return
+            partition.came_seq, partition.came_ns = message.seq, message.timestamp_ns
             inbox.append((partition, epoch, message))
             self.inbox_bytes += len(message.data)
             if len(inbox) > INBOX_EVENTS_MAX or self.inbox_bytes > INBOX_BYTES_MAX:
@@ -222,8 +240,7 @@ class Following:
             wake()
 
         def on_renewed() -> None:
-            for partition in together.followed:
-                self._background.start_soon(self._look_for_losses, partition)
+            self._background.start_soon(self._look_for_losses, together)
 
         follower = Follower(
             self._conn, self._js, stream_name(self._queue), filters, together.seq + 1, deliver,
@@ -235,8 +252,15 @@ class Following:
             async with anyio.create_task_group() as tasks:
                 await tasks.start(follower.run)
                 await follower.caught_up.wait()
-                together.adopt()
+                with anyio.move_on_after(LEVEL_S):
+                    while not together.adopt():  # noqa: ASYNC110 - nearly always at once
+                        await anyio.sleep(LEVEL_LOOK_S)
+                together.leave_the_others()
+                if self._gathering is together:
+                    self._gather_after_s = GATHER_AFTER_S
                 self._have_gathered(together)
+                if any(partition.catchup is None for partition in together.followed):
+                    on_renewed()  # the consumers before may have been about to find out that the server was away
                 for partition, epoch in together.members.values():
                     if partition.catchup is not None:
                         inbox.append((partition, epoch, None))
@@ -264,12 +288,12 @@ class Following:
         partition.catchup = CatchUp(partition.lost)
         partition.live_seq = None
 
-    async def _look_for_losses(self, partition: Partition) -> None:
+    async def _look_for_losses(self, together: Together) -> None:
         """If the server has come back without some of what it had, the runs in memory that rest on it go no further."""
         stream = stream_name(self._queue)
         if not await insist(lambda: self._js.lost_bytes(stream), f"damage of stream {stream}"):
             return
-        for instance in [i for i in self._instances.by_token.values() if i.partition is partition]:
+        for instance in [i for i in self._instances.by_token.values() if i.partition.together is together]:
             run = instance.run
             if run is None or run.finished is not None or instance.loading is not None:
                 continue
@@ -278,6 +302,7 @@ class Following:
                 lambda seq=seen_seq: self._js.get_seq(stream, seq, from_leader=True, as_stored=True),  # type: ignore[misc]
                 f"newest event of workflow {instance.key.id!r}", instance.about(),
             )  # fmt: skip
+            partition = instance.partition
             if message is None and self._instances.holds(instance) and instance.run is run and not partition.stopped:
                 partition.lost[instance.id_token] = Lost(seen_seq - 1, seen_seq)
                 self._reload(instance)
