@@ -138,6 +138,7 @@ class Calls:
         self._fresh: deque[tuple[float, WorkflowKey, Run, OpState, int]] = deque()
         self._heap: list[tuple[float, int, Watch]] = []
         self._order = itertools.count()
+        self._node_gone_s = 0.0  # when a node was gone last (monotonic); answers to questions from before say nothing
         self._urgent = anyio.Event()  # there is something to look after before the next tick
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -204,7 +205,7 @@ class Calls:
 
     def node_gone(self) -> None:
         """A node is gone, and calls may be with it: ask now after all that are open, not when each is due."""
-        now = time.monotonic()
+        now = self._node_gone_s = time.monotonic()
         self._heap = [
             (min(due_s, max(now, watch.begun_s + ON_ITS_WAY_S)), order, watch)
             if watch.published and not watch.waits
@@ -353,7 +354,7 @@ class Calls:
         return False
 
     async def _ask(self, function: str, watches: list[Watch]) -> None:
-        wanted = {watch.ret: watch for watch in watches}
+        wanted, asked_s = {watch.ret: watch for watch in watches}, time.monotonic()
         running: dict[str, float] = {}
         answers = 0
 
@@ -400,7 +401,7 @@ class Calls:
             if not self._is_open(watch.run, watch.op) or watch.op.attempt != watch.attempt:
                 continue
             if ret in running:
-                self._found(watch, running[ret], now)
+                self._found(watch, running[ret], now, asked_s)
             elif nobody_listens:
                 self._no_host(watch, now)
             elif ret in answered:
@@ -425,7 +426,7 @@ class Calls:
         counted = await self._js.counts_of_each(stream_name(watches[0].key.queue), stored)
         return {watch.ret for watch, counts in zip(watches, counted, strict=True) if counts}
 
-    def _found(self, watch: Watch, elapsed_s: float, now: float) -> None:
+    def _found(self, watch: Watch, elapsed_s: float, now: float, asked_s: float) -> None:
         stc_ns = watch.run.call_options(watch.op.n).start_to_close_ns
         if stc_ns and (watch.waits_to_start or not watch.published):
             # From when it began; a call that waits for a place or for its worker's limits has not.
@@ -436,7 +437,9 @@ class Calls:
             self.stop(watch.run, watch.op)  # an owner before us was asked to do so
         watch.no_host_since_s = 0.0
         if not self._failed_to_start(watch):
-            self._push(watch, _next_look_s(watch, now, ask_again_s(len(self._heap))))
+            # It may be the node that is gone which had answered before.
+            again_s = ask_again_s(len(self._heap)) if asked_s > self._node_gone_s else ASK_AFTER_S
+            self._push(watch, _next_look_s(watch, now, again_s))
 
     def _failed_to_start(self, watch: Watch) -> bool:
         limit_ns = watch.run.call_options(watch.op.n).schedule_to_start_ns
