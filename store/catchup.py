@@ -17,8 +17,9 @@ from mesh.events import Event, decode_end
 # server takes: the older one stays good.
 BUSY_MAX = 10_000
 BUSY_BYTES_MAX = 512 * 1024
-# So many busy runs are written a second for one partition: every node hears of them.
+# So many busy runs, and so much in their ids, are written a second for one partition: every node hears of them.
 BUSY_PER_S = 1000
+BUSY_BYTES_PER_S = 50 * 1024
 
 
 def is_worth_saving(busy: Sequence[str]) -> bool:
@@ -28,7 +29,7 @@ def is_worth_saving(busy: Sequence[str]) -> bool:
 
 def rest_s(busy: Sequence[str]) -> float:
     """How long to wait after such a checkpoint before the partition's next one."""
-    return len(busy) / BUSY_PER_S
+    return max(len(busy) / BUSY_PER_S, sum(map(len, busy)) / BUSY_BYTES_PER_S)
 
 
 class CatchUp:

@@ -407,8 +407,8 @@ async def test_runs_that_still_wait_to_be_loaded_are_handed_on(nats_server: Serv
         (("x" * 20,) * 1000, True, 1.0),
         (("x" * 20,) * 10_000, True, 10.0),
         (("x" * 20,) * 10_001, False, 10.001),
-        (("x" * 1024,) * 512, True, 0.512),
-        (("x" * 1024,) * 513, False, 0.513),
+        (("x" * 512,) * 1024, True, 10.24),
+        (("x" * 512,) * 1025, False, 10.25),
     ],
 )
 def test_checkpoint_with_many_busy_runs_is_saved_the_more_seldom(
