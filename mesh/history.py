@@ -40,6 +40,8 @@ LAG_AGAIN_S: Final = 0.01
 SURE_TRIES: Final = 25
 SURE_AGAIN_S: Final = 0.2
 BATCH_MESSAGES: Final = 1000
+# Of histories that are read together, the payloads: what is beyond that is read one by one.
+TOGETHER_BYTES_MAX: Final = 16 * 1024 * 1024
 RUNS_NAMED_MAX: Final = 10  # in an error: a workflow may have gone on as thousands
 PARTITIONS_CACHED_MAX: Final = 10_000  # each takes 200 bytes, and a look-up saves a request
 # Of these every message counts; of all other kinds only the first of its subject. Of an outcome, too: an owner that
@@ -297,30 +299,33 @@ class History:
     ) -> dict[WorkflowKey, tuple[OpenRun, list[Event]]]:
         """The same of several workflows of a partition: those that can be read together, which nearly all can.
 
-        The others are missing: ask for each of them by itself. No more than one page of an answer is read at a time.
+        The others are missing: ask for each of them by itself. No more than one page of an answer is read at a time,
+        and nothing more once there are more than TOGETHER_BYTES_MAX.
         """
+        found: dict[WorkflowKey, tuple[OpenRun, list[Event]]] = {}
         if not keys:
-            return {}
+            return found
         everything = [key.stored(partition, ">") for key in keys]
         messages = await self._js.multi_last_at_once(self.stream, everything, at_least=at_least)
         if messages is None:
             half = len(keys) // 2
-            parts = [part for part in (keys[:half], keys[half:]) if half and part]
-            return {
-                key: run for part in parts for key, run in (await self.only_runs(part, partition, at_least)).items()
-            }
+            for part in (keys[:half], keys[half:]) if half else ():
+                if _payload_bytes(found) <= TOGETHER_BYTES_MAX:
+                    found |= await self.only_runs(part, partition, at_least)
+            return found
         of_each: defaultdict[str, list[StoredMessage]] = defaultdict(list)
         for message in messages:
             of_each[message.subject.split(".", 5)[4]].append(message)
-        found = {}
+        taken = 0  # what a subject has several of is in no page
         counted = await self._js.counts_of_each(self.stream, everything)
         for key, subjects, all_counts in zip(keys, everything, counted, strict=True):
             own = of_each[subjects.split(".", 5)[4]]
             counts = _nameable(all_counts)
-            if counts.keys() <= {message.subject for message in own}:
+            if taken <= TOGETHER_BYTES_MAX and counts.keys() <= {message.subject for message in own}:
                 run = await self._as_only_run(own, counts)
                 if run is not None:
                     found[key] = run
+                    taken += sum(len(event.data) for event in run[1])
         return found
 
     async def _as_only_run(
@@ -488,6 +493,10 @@ class History:
 
 def _nameable(counts: Mapping[str, int]) -> dict[str, int]:
     return {subject: count for subject, count in counts.items() if can_be_named(subject)}
+
+
+def _payload_bytes(found: Mapping[WorkflowKey, tuple[OpenRun, list[Event]]]) -> int:
+    return sum(len(event.data) for _, events in found.values() for event in events)
 
 
 def _events(messages: Iterable[StoredMessage]) -> list[Event]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -19,6 +20,7 @@ from mesh.jetstream import JetStream
 from mesh.stored_messages import StoredMessage
 from mesh.stream_reads import READ_BYTES
 from mesh.subjects import WorkflowKey, stream_name
+from node.workflows.effects import Effects
 from node.workflows.loading import FEW
 from store.streams import ensure_queue
 from tests.apps import QUEUE, Mesh, a_mesh, write_app
@@ -148,6 +150,31 @@ async def test_histories_are_read_together_only_as_far_as_they_are_little(nats_s
         found = await history.only_runs(keys, 0)
 
         assert [(key, len(events)) for key, (_, events) in found.items()] == [(key, 3) for key in keys]
+
+
+async def test_what_is_beyond_a_bound_is_left_to_a_look_by_itself(
+    nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a subject with many messages a page has only the last one, and of many pages each has its bound."""
+    monkeypatch.setattr("mesh.history.TOGETHER_BYTES_MAX", READ_BYTES)
+    async with a_queue(nats_server().url) as (js, history):
+        keys, long = [], []
+        for i in range(6):
+            key, run = await started(js, f"repeats-{i}")
+            keys.append(key)
+            for _ in range(8):
+                await js.publish(key.signal("same"), codec.encode_success("x" * (READ_BYTES // 16)))
+            key, run = await started(js, f"long-{i}")
+            long.append(key)
+            for n in range(6):
+                await js.publish(key.ret(run, n, 1, "fp"), codec.encode_success("x" * (READ_BYTES // 12)))
+
+        repeating = await history.only_runs(keys, 0)
+        paged = await history.only_runs(long, 0)
+
+        # Each is a little more than half of it.
+        assert list(repeating) == keys[:2]
+        assert list(paged) == long[:3]
 
 
 async def test_history_of_which_a_replica_lacks_something_is_left_to_a_look_by_itself(
@@ -295,3 +322,95 @@ async def test_many_that_need_attention_let_new_work_pass_and_few_wait_for_nothi
         monkeypatch.setattr("node.workflows.engine.BEHIND_EVENTS", 1_000_000)
         await wait_until(lambda: attended(mesh))
         assert mesh.statistics()["calls_in_flight"] == FEW + 1
+
+
+async def test_runs_that_have_to_be_read_by_themselves_are_not_all_begun_at_once(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be a million, and each that is begun takes memory, as do the events that come for it."""
+    monkeypatch.setattr("node.workflows.loading.LOADING_MAX", 4)
+    monkeypatch.setattr("node.workflows.loading.ATTENTION_AT_ONCE", 4)
+    ids = [f"held-{i}" for i in range(20)]
+    may_read, only_run = anyio.Event(), History.only_run
+    begun: list[int] = []
+
+    async def held_back(self: History, key: WorkflowKey, at_least: int | None = None) -> object:
+        begun.append(engine.loading)
+        await may_read.wait()
+        return await only_run(self, key, at_least)
+
+    async def none_together(*_args: object) -> dict[WorkflowKey, tuple[OpenRun, list[Event]]]:
+        return {}
+
+    async with a_mesh(nats_server().url, held_app(tmp_path), partitions=1) as mesh:
+        engine = mesh.node.engines[QUEUE]
+        for workflow_id in ids:
+            await mesh.start("held", id=workflow_id)
+        await wait_until(lambda: mesh.statistics()["calls_in_flight"] == len(ids))
+        monkeypatch.setattr(History, "only_run", held_back)
+        monkeypatch.setattr(History, "only_runs", none_together)
+
+        take_over_anew(mesh)
+        await wait_until(lambda: len(begun) == 4)
+        may_read.set()
+        await wait_until(lambda: attended(mesh))
+
+        assert mesh.statistics()["calls_in_flight"] == len(ids)
+        assert max(begun) <= 7, "fewer than LOADING_MAX, and a batch"
+
+
+async def test_a_run_that_fails_as_it_goes_live_misses_nothing_that_comes_while_it_is_read_again(
+    nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """We are wrong then. Were it fed as a live one meanwhile, the run that is read would not have what it was fed."""
+    failed, may_go_on, only_run = anyio.Event(), anyio.Event(), History.only_run
+    carry_out = Effects.carry_out
+
+    def fails_once(self: Effects, *args: Any, **options: Any) -> None:
+        if failed.is_set() or not options.get("recovering"):
+            return carry_out(self, *args, **options)
+        failed.set()
+        raise RuntimeError("we are wrong")
+
+    async def read_and_held(self: History, key: WorkflowKey, at_least: int | None = None) -> object:
+        found = await only_run(self, key, at_least)
+        await may_go_on.wait()
+        return found
+
+    async with a_mesh(nats_server().url, held_app(tmp_path), partitions=1) as mesh:
+        handle = await mesh.start("held", id="held")
+        await wait_until(lambda: mesh.statistics()["calls_in_flight"] == 1)
+        engine = mesh.node.engines[QUEUE]
+        monkeypatch.setattr(Effects, "carry_out", fails_once)
+        monkeypatch.setattr(History, "only_run", read_and_held)
+
+        take_over_anew(mesh)
+        await failed.wait()
+        await wait_until(lambda: engine._by_token["held"].loading is not None)
+        await handle.signal("go", "came meanwhile")
+        await wait_until(lambda: engine._by_token["held"].loading)
+        may_go_on.set()
+
+        assert await handle.result(timeout_s=20) == "came meanwhile"
+
+
+async def test_names_in_a_checkpoint_that_nobody_can_have_written_harm_nobody(
+    nats_server: ServerFactory, tmp_path: Path
+) -> None:
+    """Whoever may write the roster may write anything there. What ends one owner would end the next one, too."""
+    async with a_mesh(nats_server().url, held_app(tmp_path), partitions=1) as mesh:
+        await mesh.start("held", id="held")
+        await wait_until(lambda: mesh.statistics()["calls_in_flight"] == 1)
+        engine = mesh.node.engines[QUEUE]
+        given = engine.drop(0)
+        assert given is not None
+        claim, (seq, at_ns), busy = given
+        nonsense = ("", "%", "%FF", "a.b", ">", "*", " ", "\n", "\ud800", "x" * 2000)
+
+        engine.take(replace(claim, checkpoint=seq, checkpoint_ns=at_ns), (*nonsense, *busy), handed_over=True)
+
+        await wait_until(lambda: attended(mesh))
+        await wait_until(lambda: mesh.statistics()["calls_in_flight"] == 1)
+        await mesh.get("held").signal("go", "on")
+        assert await mesh.get("held").result(timeout_s=20) == "on"
+        assert mesh.statistics()["resident"] == 0

@@ -5,7 +5,9 @@ The history is read, replayed, and what still lacks an outcome is carried out ag
 
 Invariants:
   * an instance is loaded by one task at a time, and given up as soon as it is not the one of its workflow any more;
-  * after a takeover at most ATTENTION_AT_ONCE runs of a partition are loaded at a time, there may be very many.
+  * after a takeover no more than LOADING_MAX runs of a partition and the next batch are being loaded, there may be very
+    many;
+  * while an instance is loaded its events wait: what went live and failed then is given up before it is read again.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from mesh.imported import is_held
 from mesh.jetstream import JetStream
 from mesh.lineage import taken_over
 from mesh.references import is_reference
-from mesh.subjects import WorkflowKey
+from mesh.subjects import WorkflowKey, is_canonical
 from mesh.wire import parse_headers
 from node.machine.vm import OutOfMemory
 from node.telemetry.run_trace import RunTrace
@@ -57,6 +59,9 @@ LOAD_AGAIN_S: Final = 5.0
 ATTENTION_AT_ONCE: Final = 64
 BATCHES_MAX: Final = 2
 ATTENDED_MAX: Final = 8
+# With so many of a partition that are read by themselves, or wait for that, the next ones are not begun: there may be a
+# million, of workflows that have gone on as another run.
+LOADING_MAX: Final = 512
 ATTENTION_SLICE_S: Final = 0.005
 # Where no more than these are left in a partition, they wait for nothing. Before more than these, new work goes first,
 # but not for long at a time: there may be no end to it.
@@ -136,6 +141,13 @@ class Loading:
 
     def reload(self, instance: Instance) -> None:
         """Read the history again and redo what lacks an outcome."""
+        waiting = self._give_up_run(instance)
+        self.load_soon(instance)
+        if instance.loading is not None and waiting:
+            instance.loading += waiting
+
+    def _give_up_run(self, instance: Instance) -> list[Event]:
+        """Let go of what an instance runs; returns the events that wait for a payload."""
         if instance.run is not None:
             instance.run.close()
             instance.run = None
@@ -143,9 +155,12 @@ class Loading:
         instance.gate = None
         instance.reloaded = True
         waiting, instance.fetching = instance.fetching, None
-        self.load_soon(instance)
-        if instance.loading is not None and waiting:
-            instance.loading += waiting
+        return waiting or []
+
+    def _stand_back(self, instance: Instance) -> None:
+        """It has failed and is read again: were it live meanwhile, what comes would not reach the run that is read."""
+        if instance.loading is None and self._instances.holds(instance):
+            instance.loading = self._give_up_run(instance)
 
     def in_trouble(self, instance: Instance, run: Run, error: MeshError) -> None:
         """A write that the run rests on was refused for good: reload, a little later."""
@@ -210,7 +225,9 @@ class Loading:
     async def _attend(self, partition: Partition) -> None:
         try:
             while partition.attention and not partition.stopped:
-                if len(partition.attention) <= FEW:
+                if partition.loading >= LOADING_MAX:
+                    await anyio.sleep(ATTENTION_LOOK_S)
+                elif len(partition.attention) <= FEW:
                     async with self._limit_of_few:
                         await self._load_batch(partition)
                 else:
@@ -232,7 +249,8 @@ class Loading:
         batch: list[Instance] = []
         while partition.attention and len(batch) < ATTENTION_AT_ONCE and not partition.stopped:
             id_token = partition.attention.popleft()
-            if id_token not in self._instances.by_token:
+            # Whoever may write the roster may have written anything into the claim.
+            if id_token not in self._instances.by_token and is_canonical(id_token):
                 instance = self._instances.add(id_token, partition)
                 instance.loading = []
                 batch.append(instance)
@@ -258,6 +276,7 @@ class Loading:
                     await self._load_read(instance, *only, at_least, None, partition.heard_seq)
             except Exception as error:
                 _log.debug("workflow %r: %s; its history is read again", instance.key.id, error, extra=instance.about())
+                self._stand_back(instance)
                 self._background.start_soon(self._load_attended, instance)
                 continue
             partition.loading -= 1
@@ -302,6 +321,7 @@ class Loading:
             except Exception:
                 # We are wrong. This run stands still and is tried again now and then; all others go on.
                 _log.exception("workflow %r cannot be loaded", instance.key.id, extra=instance.about())
+                self._stand_back(instance)
                 delay_s = LOAD_AGAIN_S
             else:
                 return
