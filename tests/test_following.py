@@ -454,6 +454,12 @@ async def test_checkpoint_that_the_server_does_not_take_harms_nobody(
         assert await mesh.run("echo", "after") == "after"
         assert partition.claim.checkpoint == saved
 
+        # Nor does it keep a node from handing over, which goes on to finish what else it does.
+        mesh.node.ownership.leave()
+        await mesh.node.ownership.give_back_all()
+        (claim,) = mesh.node.roster.claims()
+        assert (claim.node_id, claim.checkpoint) == (None, saved)
+
 
 async def test_few_events_with_much_in_them_fill_the_inbox(
     nats_server: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
