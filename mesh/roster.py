@@ -104,6 +104,10 @@ class Roster:
         """What the function hosts say of themselves that are no members."""
         return list(self._function_hosts.values())
 
+    def host_lives(self) -> set[tuple[str, str]]:
+        """Which function hosts there are that are no members, each with which of its starts it is."""
+        return {(key, str(host.get("boot", ""))) for key, host in self._function_hosts.items()}
+
     def claims(self) -> list[Claim]:
         """The claims, the newest version of each that this node knows."""
         return newest(list(self._claims.values()), list(self._written.values()))

@@ -20,6 +20,7 @@ class Members:
         self._roster: Roster | None = None
         self._boots: dict[str, str] = {}
         self._lives: dict[str, tuple[str, str]] = {}  # boot and incarnation of the others
+        self._host_lives: set[tuple[str, str]] = set()
         self._incarnation = ""
 
     def attach(self, roster: Roster) -> None:
@@ -40,6 +41,12 @@ class Members:
         gone = [node for node, life in self._lives.items() if was_lost or lives.get(node) != life]
         self._boots, self._lives = boots, lives
         return gone
+
+    def host_has_gone(self) -> bool:
+        """Whether a function host that is no member has gone, or was started anew, since this was asked last."""
+        before = self._host_lives
+        self._host_lives = self._roster.host_lives() if self._roster is not None else set()
+        return not before <= self._host_lives
 
     @property
     def is_first(self) -> bool:

@@ -485,9 +485,10 @@ class Node:
         gone = self.members.look()
         for node in gone:
             self.farewells.node_lost(node)
-        if gone:
+        if self.members.host_has_gone() or gone:
             for engine in self.engines.values():
                 engine.node_gone()
+        if gone:
             self.farewells.nodes_changed(gone)
             if self._tasks is not None and self.members.is_first:
                 self._tasks.start_soon(self.names.purge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from contextlib import nullcontext
@@ -13,10 +14,12 @@ import pytest
 
 import mesh.client
 from mesh import codec
+from mesh.buckets import Bucket
 from mesh.client import FunctionFailed
 from mesh.connection import Connection, Reply, connect
 from mesh.errors import NoResponders, RequestTimeout
 from mesh.failure import HOST_LOST, Failure
+from mesh.roster import BUCKET
 from mesh.subjects import function_request, function_who
 from node.workflows.calls import ask_again_s
 from node.workflows.engine import Engine
@@ -126,6 +129,18 @@ async def test_calls_that_somebody_has_are_asked_after_the_more_seldom_the_more_
         assert asked.total() - before.total() <= 2
         before = asked.copy()
         mesh.node.engines[QUEUE].node_gone()
+        await wait_until(lambda: all(asked[ret] > before[ret] for ret in before))
+
+        # So they are when a host of functions goes that is no member of the mesh, or is started anew.
+        roster, host = Bucket(mesh.client.js, BUCKET), "host.alone"
+        for boot in ("first", "second"):
+            before = asked.copy()
+            await roster.put(host, json.dumps({"functions": [], "boot": boot}).encode())
+            await wait_until(lambda: mesh.node.roster.host_lives() == {("alone", boot)})  # noqa: B023
+            if boot == "second":
+                await wait_until(lambda: all(asked[ret] > before[ret] for ret in before))  # noqa: B023
+        before = asked.copy()
+        await roster.delete(host)
         await wait_until(lambda: all(asked[ret] > before[ret] for ret in before))
 
         # Another one goes while they are asked after: it may be the one that said a moment ago that it has them.
