@@ -515,8 +515,13 @@ class TestOnNodes:
                 reply = await one.client.conn.request(f"mesh.api.{verb}", body, timeout_s=15)
                 return json.loads(reply.data), parse_headers(reply.raw_headers) if reply.raw_headers else {}
 
-            await wait_until_async(lambda: _equal(_statuses(one), {"a": "running"}))
-            answer, headers = await ask("list", b'{"status": "running", "where": "attrs.customer = c-1", "limit": 1}')
+            running = b'{"status": "running", "where": "attrs.customer = c-1", "limit": 1}'
+
+            async def is_listed() -> bool:
+                return bool((await ask("list", running))[0]["workflows"])
+
+            await wait_until_async(is_listed)  # its attributes are written after its start
+            answer, headers = await ask("list", running)
             assert (answer["workflows"][0]["id"], answer["next"], headers) == ("a", None, {})
             counted = {"status": "running", "type": "app:says", "workflows": 1}
             assert (await ask("count", b""))[0]["counts"] == [counted]

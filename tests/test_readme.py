@@ -49,14 +49,24 @@ async def shown(workflow_id: str, url: str) -> dict[str, Any]:
     return record
 
 
-async def kill_the_owner(url: str) -> None:
-    """What README tells its reader to do, and its promise: another node goes on."""
-    owner = (await shown(ORDER, url))["node"]
+async def owner_of(workflow_id: str, url: str) -> int | None:
+    """The process that runs a workflow."""
+    node = (await shown(workflow_id, url))["node"]
     nodes = [json.loads(line) for line in (await mesh_command("nodes", "--json", url=url)).out.splitlines()]
-    os.kill(next(node["pid"] for node in nodes if node["node"] == owner), signal.SIGKILL)
+    return next((record["pid"] for record in nodes if record["node"] == node), None)
+
+
+async def kill_the_owner(url: str) -> None:
+    """What README tells its reader to do, and its promise: another node goes on.
+
+    Or the same again, as another process: `mesh up` starts it anew, and it may have its share back when we look.
+    """
+    killed = await owner_of(ORDER, url)
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
 
     async def elsewhere() -> bool:
-        return (await shown(ORDER, url))["node"] not in (None, owner)
+        return await owner_of(ORDER, url) not in (None, killed)
 
     await wait_until_async(elsewhere)
 
