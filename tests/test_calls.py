@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -70,6 +71,17 @@ async def block_the_engine(_text: str) -> str:
     return "done"
 
 
+FAILED: list[bool] = []
+
+
+async def fail_once() -> str:
+    """A function of which the first attempt fails."""
+    if not FAILED:
+        FAILED.append(True)
+        raise ConnectionError("not this time")
+    return "done"
+
+
 async def test_a_call_is_not_taken_for_lost_while_its_outcome_waits_to_be_read(
     tmp_path: Path, nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +110,24 @@ async def test_a_call_is_not_taken_for_lost_while_its_outcome_waits_to_be_read(
         mesh.node.engines[QUEUE]._wake()
         assert await handle.result(timeout_s=20) == "done"
         assert [event.kind for event in await handle.history()] == ["start", "ret", "end"]
+
+
+async def test_a_clock_that_is_behind_for_a_moment_does_not_put_a_retry_off_for_as_long(
+    tmp_path: Path, nats_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short pause ends at a time of the server's, and the node waits for that by a clock of its own."""
+    monkeypatch.setattr("node.workflows.calls.DURABLE_PAUSE_NS", 20_000_000)
+    app = write_app(
+        tmp_path,
+        workflows={"calls": "return function() return funcs.call('app:fails_once') end"},
+        functions={"fails_once": {"kind": "function.python", "source": "tests.test_calls:fail_once"}},
+    )
+    FAILED.clear()
+    behind = SimpleNamespace(monotonic=time.monotonic, time_ns=lambda: time.time_ns() - 3_600_000_000_000)
+    monkeypatch.setattr("node.workflows.calls.time", behind)
+    async with a_mesh(nats_server().url, app, partitions=1) as mesh:
+        assert await mesh.run("calls") == "done"
+    assert FAILED == [True]
 
 
 async def test_calls_that_somebody_has_are_asked_after_the_more_seldom_the_more_there_are(

@@ -52,6 +52,7 @@ from mesh.subjects import (
 )
 from node.functions.call_headers import HEADER_RUN_ONCE
 from node.functions.held_calls import decode_held
+from node.workflows.attempts import DURABLE_PAUSE_NS
 from node.workflows.background import insist
 from node.workflows.call_failures import host_lost, nobody_offers, outcome_unknown, timed_out
 from node.workflows.call_options import DEFAULT_CALL_OPTIONS, CallOptions
@@ -183,7 +184,9 @@ class Calls:
 
     def retry_later(self, key: WorkflowKey, run: Run, op: OpState, due_ns: int) -> None:
         """Dispatch the next attempt when it is due (a pause that a restart of the node may lengthen, not lose)."""
-        wait_s = max(0.0, (due_ns - time.time_ns()) / 1e9)
+        # The event it follows from has the server's time. This node's clock may be behind that, for a moment even by
+        # hours; but a pause as long as a durable one is not waited out here.
+        wait_s = min(max(0, due_ns - time.time_ns()), DURABLE_PAUSE_NS) / 1e9
         if wait_s == 0.0:
             op.due_ns = 0
             self.dispatch(key, run, op, recovering=False)
