@@ -60,10 +60,14 @@ async def test_without_any_node_the_streams_are_read(nats_server: ServerFactory)
     assert listed.out.splitlines()[0].split() == [
         "ID", "TYPE", "STATUS", "STARTED", "DURATION", "ATTEMPT", "PARENT", "QUEUE",
     ]  # fmt: skip
+    bad_run = json.loads((await typed("ls", "--id", "bad", "--json", url=url)).out)["run"]
     bad = next(line.split() for line in listed.out.splitlines() if line.startswith("bad "))
     assert bad[:3] == ["bad", "shop:refund", "failed"]
     assert bad[-2:] == ["3", QUEUE]
     assert len(_ids(listed)) == 7
+    # With all runs each has its number, which leads to it.
+    all_runs = await typed("ls", "--all-runs", "--id", "bad", url=url)
+    assert [line.split()[-2:] for line in all_runs.out.splitlines()] == [["RUN", "ATTEMPT"], [str(bad_run), "3"]]
 
     where = "attrs.customer = 'c 1' or (status = running and attrs.total >= 10)"
     found = await typed("ls", "--where", where, "--order", "id", "--json", url=url)

@@ -107,7 +107,7 @@ def ls(
 
             async def look(characters: int) -> RenderableType:
                 page = await _listed(lists, query, limit or LIMIT_MAX, server)
-                columns, rows = _table(page.workflows)
+                columns, rows = _table(page.workflows, all_runs=all_runs)
                 return table_of(columns, rows, characters, status_column=2, spare=_spare(columns))
 
             async def once() -> None:
@@ -115,7 +115,7 @@ def ls(
                 if as_json:
                     print_json_lines(page.workflows)
                 elif page.workflows:
-                    columns, rows = _table(page.workflows)
+                    columns, rows = _table(page.workflows, all_runs=all_runs)
                     print_table(columns, rows, status_column=2, spare=_spare(columns))
                 else:
                     say("no workflow fits" if _restricts(query) else "there are no workflows")
@@ -320,14 +320,18 @@ async def _for_ever(once: Callable[[], Awaitable[None]], every_s: float) -> None
 # -- how they look ---------------------------------------------------------------------------------------------------
 
 
-def _table(workflows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """What helps to tell the workflows apart: columns in which all would be the same are left out."""
+def _table(workflows: Sequence[Mapping[str, Any]], *, all_runs: bool) -> tuple[list[str], list[list[str]]]:
+    """What helps to tell the workflows apart: columns in which all would be the same are left out.
+
+    all_runs: with the numbers of their runs, by which `mesh show --run` finds them.
+    """
     now_ns = time.time_ns()
     columns = ["id", "type", "status", "started", "duration"]
     several_queues = len({record["queue"] for record in workflows}) > 1
     extra = [
         name
         for name, wanted in (
+            ("run", all_runs),
             ("attempt", any(record["attempt"] > 1 for record in workflows)),
             ("parent", any(record["parent"] for record in workflows)),
             ("queue", several_queues),
