@@ -764,9 +764,11 @@ async def test_nodes_and_server_end_when_up_is_killed(app: Path) -> None:
         await wait_until_async(all_gone, timeout_s=20)
 
 
-async def test_up_says_when_its_store_is_in_use(app: Path) -> None:
-    with Up(app) as up:
-        await up.lines_until("Ctrl-C")
+async def test_up_says_when_its_store_is_in_use_and_who_starts_something_there_uses_its_keys(app: Path) -> None:
+    assert (await mesh_command("keys", "new", "a key.yaml", directory=app.parent)).status == 0
+    with Up(app, "--keys", "a key.yaml") as up:
+        lines = await up.lines_until("Ctrl-C")
+        assert lines[4].split("   ")[0] == "  export MESH_KEYS='a key.yaml'"
         done = await mesh_command("up", str(app), "--port", "0", directory=app.parent)
         assert done.status == 1
         assert "is in use by" in one_sentence(done)

@@ -145,7 +145,7 @@ def up(
                 for i in range(nodes)
             ]
             usual = port == 4222 and not os.environ.get("NATS_URL")
-            await _run(crew, _next_steps(registry, "" if usual else server.url))
+            await _run(crew, _next_steps(registry, "" if usual else server.url, key_file))
 
     run(main)
 
@@ -313,9 +313,14 @@ def _ending(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
 
 
-def _next_steps(registry: Registry, address: str) -> list[str]:
-    """Commands to try, made of what the app has; each can be typed in as it stands. address: when it must be said."""
+def _next_steps(registry: Registry, address: str, key_file: Path | None) -> list[str]:
+    """Commands to try, made of what the app has; each can be typed in as it stands.
+
+    address: when it must be said. key_file: that of the nodes; without it a workflow would be started in plain.
+    """
     steps = [(f"export NATS_URL={shlex.quote(address)}", "which mesh")] if address else []
+    if key_file is not None:
+        steps.append((f"export MESH_KEYS={shlex.quote(str(key_file))}", "its keys"))
     workers = Counter(view.worker for view in registry.workflows().values() if view.worker)
     if workers:
         # The first one of those on the worker that has most of them: others are mostly for children.
