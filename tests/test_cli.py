@@ -693,6 +693,13 @@ async def test_check_names_file_and_line_of_every_problem(app: Path) -> None:
     assert [note["entry"] for note in as_json["notes"]] == ["other:x"]
 
 
+async def test_check_of_a_file_with_a_misspelt_field_does_not_say_that_it_has_no_entries(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text('version: "1.0"\nnamespace: a\nentries:\n  - { nam: x, kind: mesh.client }\n')
+    done = await mesh_command("check", ".", directory=tmp_path)
+    assert (done.status, done.err) == (1, ".: no entry can be used, one problem\n")
+    assert done.out == "a.yaml:4: name is missing; is 'nam' meant to be it?\n"
+
+
 async def test_strict_lets_notes_count(app: Path) -> None:
     (app / "more.yaml").write_text('version: "1.0"\nnamespace: other\nentries:\n  - name: x\n    kind: strange.kind\n')
     assert (await mesh_command("check", str(app))).status == 0

@@ -107,6 +107,9 @@ def _as_line(problem: Problem) -> str:
 
 
 def _summary(app: Path, registry: Registry, problems: int) -> str:
+    verdict = "no problems" if not problems else "one problem" if problems == 1 else f"{problems} problems"
+    if not registry.entries and problems:
+        return f"{app}: no entry can be used, {verdict}"
     if not registry.entries:
         return f"{app}: no entries; a registry file is YAML or JSON with `version`, `namespace` and `entries`"
     counts = [
@@ -120,6 +123,5 @@ def _summary(app: Path, registry: Registry, problems: int) -> str:
         )
         if found
     ]
-    verdict = "no problems" if not problems else "one problem" if problems == 1 else f"{problems} problems"
     runs = f" ({', '.join(counts)})" if counts else ""
     return f"{app}: {len(registry.entries)} entries{runs}, {verdict}"
