@@ -186,7 +186,11 @@ def failover(
 @click.option(
     "--open", "open_count", type=click.IntRange(3), default=24_000, show_default=True, help="Workflows that are open."
 )
-@click.option("--how", type=click.Choice(recovery_bench.HOWS), multiple=True, help="Lost in this way only; repeatable.")
+@click.option(
+    "--how", type=click.Choice(recovery_bench.HOWS), multiple=True,
+    help="Lost in this way only: killed when nothing happens any more (settled), killed while most have only just been "
+    "started (burst), stopped for longer than its lease and let go on (paused). Repeatable; all three by default.",
+)  # fmt: skip
 @_output(15)
 def recovery(sync: str, replicas: str, open_count: int, how: tuple[recovery_bench.How, ...], output: Output) -> None:
     """A node lost with very many workflows open: how soon another one has attended to all, and starts new ones."""
