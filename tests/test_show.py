@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -306,8 +307,18 @@ def test_what_was_not_read_stands_beside_what_is_listened_to() -> None:
     lines = texts(a_record(unread=many, listens=[f"l{i}" for i in range(30)]))
     assert "  and 10 more topics, see --json" in lines
     assert lines[lines.index("  and 10 more topics, see --json") + 1].endswith("l19, 10 more")
-    assert "  it listens to: nothing yet" in texts(a_record(unread=many))
     assert "unread messages:" not in texts(a_record(status="completed", unread=many, value=None))
+
+
+def test_a_message_that_came_before_anything_was_listened_to_is_not_called_a_mistake() -> None:
+    early = [{"topic": "approve", "messages": 1, "held": "nobody", "near": None}]
+    lines = texts(a_record(unread=early))
+    at = lines.index("unread messages:")
+    assert lines[at + 1 : at + 3] == [
+        "  approve  1, kept until it listens to that, or reads its inbox",
+        "  it listens to: nothing yet",
+    ]
+    assert not any(style == "yellow" for _, style in chain(*state_lines(a_record(unread=early), with_locals=False)))
 
 
 @pytest.mark.parametrize(

@@ -137,11 +137,14 @@ def unread_lines(record: Mapping[str, Any]) -> list[Line]:
     """What an open run has been sent and has not read, beside what it listens to."""
     if record["status"] not in OPEN or not record["unread"]:
         return []
+    hears = record["listens"] or record["inbox"]
+    # Of one that listens to nothing at all, its code may not have come so far: that is no mistake of the sender.
+    unheard = "it does not listen to that" if hears else "kept until it listens to that, or reads its inbox"
     lines = [line(("unread messages:", "bold"))]
     for item in record["unread"][:TOPICS_SHOWN_MAX]:
         meant = f"; did you mean {item['near']}?" if item["near"] else ""
-        style = "yellow" if meant or item["held"] == "nobody" else ""
-        held = {"listener": "not received yet", "inbox": "in its inbox"}.get(item["held"], "it does not listen to that")
+        style = "yellow" if meant or (item["held"] == "nobody" and hears) else ""
+        held = {"listener": "not received yet", "inbox": "in its inbox"}.get(item["held"], unheard)
         lines.append(line("  ", (f"{item['topic']}  {item['messages']}, {held}{meant}", style)))
     if len(record["unread"]) > TOPICS_SHOWN_MAX:
         lines.append(line((f"  and {len(record['unread']) - TOPICS_SHOWN_MAX} more topics, see --json", "dim")))
