@@ -234,8 +234,10 @@ async def test_keys_rotate_while_nodes_die_and_what_lacks_a_key_waits_for_it(
             (handles[1], "event signal"), (unread, "its start"), (unread_too, "its start"), (lost, "its start"),
         ):  # fmt: skip
             await wait_until_async(partial(is_suspended, handle), 20)
-            reason = (await handle.describe()).detail["reason"]
+            detail = (await handle.describe()).detail
+            reason = detail["reason"]
             assert event in reason
+            assert detail["unreadable"] == (event == "its start")
             assert "encrypted with key two, and key two is not in the keyring" in reason
         # Who says that the key is lost has it ended all the same, and its id is free.
         await lost.terminate(force=True)

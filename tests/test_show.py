@@ -261,6 +261,15 @@ def test_a_suspended_workflow_says_what_lets_it_go_on_whatever_the_reason() -> N
     )
 
 
+def test_a_workflow_that_nobody_can_read_says_how_it_is_given_up_on_the_same_mesh() -> None:
+    reason = "its start is encrypted with key k1, and key k1 is not in the keyring"
+    end = "when that key is lost, only this ends it: mesh terminate w-1 --force"
+    assert texts(a_record(status="suspended", reason=reason, unreadable=True))[5] == end
+    lines = state_lines(a_record(status="suspended", reason=reason, unreadable=True), with_locals=False, hint=" -s a:1")
+    assert lines[5] == ((f"{end} -s a:1", ""),)
+    assert not any("--force" in text for text in texts(a_record(status="suspended", reason="op 2: another")))
+
+
 def test_facts_that_are_not_always_there_are_shown_when_they_are() -> None:
     lines = texts(
         a_record(

@@ -161,6 +161,7 @@ def described(
         "args": _args(spec),
         "node": detail.get("node") if not is_over or is_past else None,
         "reason": detail.get("reason") or detail.get("note") or None,
+        "unreadable": status == "suspended" and bool(detail.get("unreadable")),
         "suspended_at": suspended_at,
         "expected": expected,
         "got": got,

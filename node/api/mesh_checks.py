@@ -174,7 +174,8 @@ def check_workflows(facts: Facts) -> Iterator[Finding]:
     if total:
         yield problem(
             "workflows", f"{total} suspended: {some(found, 3)}",
-            "`mesh show ID` says why; deploy fitting code, give nodes the keys or restore what is lost, or reset them",
+            "`mesh show ID` says why; deploy fitting code, give nodes the keys or restore what is lost, or reset or "
+            "end them",
         )  # fmt: skip
     elif facts.nodes:
         yield ok("workflows", "none is suspended")

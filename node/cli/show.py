@@ -66,7 +66,7 @@ HANG: Final = 3
     "as_json",
     is_flag=True,
     help="Print {id, queue, run, runs, runs_total, type, status, started, ended, duration_s, parent, attempt, memo, "
-    "attrs, at, value, error, args, node, reason, suspended_at, expected, got, waiting, "
+    "attrs, at, value, error, args, node, reason, unreadable, suspended_at, expected, got, waiting, "
     "listens, inbox, unread, children, stacks, tasks, tasks_total, coroutines, globals, ops, history_warning, note, "
     "events_total, events: [{n, seq, time, since_s, kind, ...}]}.",
 )

@@ -34,7 +34,7 @@ def line(*parts: str | tuple[str, str]) -> Line:
 def state_lines(record: Mapping[str, Any], *, with_locals: bool, hint: str = "") -> list[Line]:
     """The whole state. with_locals: what variables hold. hint: the flags that lead to the same mesh."""
     lines = head_lines(record, hint=hint)
-    lines += outcome_lines(record)
+    lines += outcome_lines(record, hint=hint)
     lines += waiting_lines(record)
     lines += unread_lines(record)
     lines += task_lines(record, with_locals=with_locals)
@@ -87,8 +87,8 @@ def head_lines(record: Mapping[str, Any], *, hint: str = "") -> list[Line]:
     return lines
 
 
-def outcome_lines(record: Mapping[str, Any]) -> list[Line]:
-    """How it ended, or why it does not go on."""
+def outcome_lines(record: Mapping[str, Any], *, hint: str = "") -> list[Line]:
+    """How it ended, or why it does not go on. hint: the flags that lead to the same mesh."""
     error = record["error"]
     if error and record["status"] == ENDED:
         return [line((one_line(str(error.get("message"))), "dim"))]  # of which the key is missing
@@ -105,11 +105,15 @@ def outcome_lines(record: Mapping[str, Any]) -> list[Line]:
         if record["expected"]:
             sides.append(line("  the history has: ", (one_line(record["expected"]), "green")))
             sides.append(line("  the code asks for: ", (one_line(record["got"] or "nothing"), "red")))
+        # Nobody has to wait for a key that is lost; a request to end it without --force waits for that key, too.
+        end = f"mesh terminate {record['id']} --force{hint}"
+        given_up = [line(f"when that key is lost, only this ends it: {end}")] if record.get("unreadable") else []
         return [
             line((f"suspended{at}: ", "bold red"), one_line(str(record["reason"]))),
             *sides,
             line("it goes on by itself once a node owns it that has fitting code, the keys, and all of its history"),
             line(f"to check code before it is deployed: mesh replay {record['id']} APP"),
+            *given_up,
         ]
     return []
 

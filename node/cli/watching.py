@@ -174,7 +174,7 @@ class _Told:
             return
         self._state = state
         if record["status"] == "suspended":
-            print_lines(outcome_lines(record))
+            print_lines(outcome_lines(record, hint=self._hint))
         elif record["reason"]:
             print_lines([line((f"    ... {record['reason']}", "dim"))])
         elif tasks:
@@ -187,7 +187,7 @@ class _Told:
         if self._as_json:
             print_json_line({name: record[name] for name in ("id", "queue", "run", "status", "value", "error")})
         else:
-            print_lines(outcome_lines(record))
+            print_lines(outcome_lines(record, hint=self._hint))
 
 
 def print_json_line(record: Mapping[str, Any]) -> None:

@@ -215,7 +215,9 @@ def cancel(workflow_id: str, *, queue: str | None, as_json: bool, server: Server
 @click.argument("workflow_id", metavar="ID")
 @queue_option
 @click.option(
-    "--force", is_flag=True, help="End it although its start cannot be read (a lost key). Its children go on."
+    "--force",
+    is_flag=True,
+    help="End it although its start cannot be read (a lost key), for which it would wait. Its children go on.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print {id, queue, run}.")
 @connection_options

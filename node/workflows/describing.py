@@ -19,7 +19,7 @@ def described(run: Run) -> dict[str, Any]:
     machine = run.machine
     return {
         "run": run.run, "workflow": run.spec.workflow, "status": "suspended" if run.suspended else "running",
-        "reason": run.suspended, "waiting": [_waiting(op) for op in run.open.values()],
+        "reason": run.suspended, "unreadable": run.is_unread, "waiting": [_waiting(op) for op in run.open.values()],
         "children": [child_pid(op) for op in run.children.by_n.values()],
         "stacks": machine.stacks() if machine is not None and not run.suspended else [],
         "started_ns": run.started_ns, "attempt": run.spec.attempt, "delayed_until_ns": run.delayed_until_ns,
