@@ -30,6 +30,22 @@ def test_another_way_out_is_told_only_where_no_word_is_near() -> None:
     assert proposal("order", KNOWN, "see: mesh ls") == "did you mean orders?"
 
 
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("shop:ordr", "shop:order"),
+        ("shp:order", "shop:order"),
+        ("order", "shop:order"),
+        ("approval", "app.workflows:approval"),
+        ("shop:charge", None),  # all that it shares is the namespace
+        ("shop:older", "shop:order"),
+        ("charge", None),
+    ],
+)
+def test_entries_of_one_namespace_must_be_alike_in_their_names(word: str, near: str | None) -> None:
+    assert nearest(word, ["shop:loop", "shop:order", "app.workflows:approval"]) == near
+
+
 def test_how_much_alike_words_must_be_can_be_said() -> None:
     """`order` and `orders` share 10 of 11 letters."""
     assert nearest("order", KNOWN, alike=0.90) == "orders"
