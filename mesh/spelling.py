@@ -26,8 +26,8 @@ def nearest(word: str, known: Iterable[str], *, alike: float = 0.6) -> str | Non
 def _names_alike(word: str, other: str) -> bool:
     if ":" not in word or ":" not in other:
         return True
-    names = (one.rpartition(":")[2] for one in (word, other))
-    return difflib.SequenceMatcher(None, *names).ratio() >= NAMES_ALIKE
+    matcher = difflib.SequenceMatcher(None, word.rpartition(":")[2], other.rpartition(":")[2])
+    return matcher.ratio() >= NAMES_ALIKE
 
 
 def proposal(word: str, known: Iterable[str], otherwise: str = "", *, alike: float = 0.6) -> str:
