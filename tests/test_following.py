@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from mesh import codec, follower
 from mesh.client import WorkflowHandle
-from mesh.errors import ServerRefused
+from mesh.errors import NotFound, ServerRefused
 from mesh.follower import Delivered, Follower, StreamRegressed
 from mesh.jetstream import JetStream
 from mesh.membership import Claim
@@ -43,6 +44,23 @@ async def consumers(mesh: Mesh) -> list[str]:
     """The consumers by which this node follows its queue."""
     found = await mesh.client.js.api(f"CONSUMER.NAMES.{stream_name(QUEUE)}", {})
     return list(found.get("consumers") or ())
+
+
+async def lose_consumers(mesh: Mesh) -> None:
+    """Have the server forget them."""
+    for name in await consumers(mesh):
+        with suppress(NotFound):  # another one has just taken its place
+            await mesh.client.js.api(f"CONSUMER.DELETE.{stream_name(QUEUE)}.{name}")
+
+
+def losing_the_tail(monkeypatch: pytest.MonkeyPatch, kept_seq: int) -> None:
+    """Have the next follower that looks find that its stream ends there."""
+
+    async def find_loss(self: Follower, seq: int, _known: tuple[int, int]) -> None:
+        monkeypatch.undo()
+        raise StreamRegressed(self._stream, seq, kept_seq)
+
+    monkeypatch.setattr(Follower, "_check_tail", find_loss)
 
 
 async def all_gathered(mesh: Mesh) -> None:
@@ -166,8 +184,7 @@ async def test_nothing_is_lost_or_taken_twice_however_often_partitions_change_th
                 await anyio.sleep(0.02)  # what comes now is for whoever takes it
                 engine.take(replace(claim, checkpoint=seq, checkpoint_ns=at_ns), busy, handed_over=True)
             await all_gathered(mesh)
-            for name in await consumers(mesh):
-                await mesh.client.js.api(f"CONSUMER.DELETE.{stream_name(QUEUE)}.{name}")
+            await lose_consumers(mesh)
         for handle in handles:
             await handle.signal("number", "last")
 
@@ -215,13 +232,8 @@ async def test_when_a_stream_has_lost_messages_all_that_were_followed_together_a
         runs = {name: instance.run for name, instance in engine._by_token.items() if instance.run is not None}
         await wait_until(lambda: all(run.length == 2 for name, run in runs.items() if name != "c-0"))
 
-        async def find_loss(self: Follower, seq: int, _known: tuple[int, int]) -> None:
-            monkeypatch.undo()
-            raise StreamRegressed(self._stream, seq, kept_seq)
-
-        monkeypatch.setattr(Follower, "_check_tail", find_loss)
-        for name in await consumers(mesh):
-            await mesh.client.js.api(f"CONSUMER.DELETE.{stream_name(QUEUE)}.{name}")
+        losing_the_tail(monkeypatch, kept_seq)
+        await lose_consumers(mesh)
 
         # Those that had seen what is lost go no further. The one that had not is found by its start, and goes on.
         await wait_until(lambda: {run["id"] for run in engine.suspended()} == {handle.id for handle in handles[1:]})
@@ -258,13 +270,8 @@ async def test_a_partition_that_has_seen_nothing_of_what_was_lost_goes_on_as_it_
         await one.signal("number", 1)
         await wait_until(lambda: engine.partitions[0].handled_seq > kept_seq)
 
-        async def find_loss(self: Follower, seq: int, _known: tuple[int, int]) -> None:
-            monkeypatch.undo()
-            raise StreamRegressed(self._stream, seq, kept_seq)
-
-        monkeypatch.setattr(Follower, "_check_tail", find_loss)
-        for name in await consumers(mesh):
-            await mesh.client.js.api(f"CONSUMER.DELETE.{stream_name(QUEUE)}.{name}")
+        losing_the_tail(monkeypatch, kept_seq)
+        await lose_consumers(mesh)
 
         await wait_until(lambda: [run["id"] for run in engine.suspended()] == [one.id])
         await other.signal("number", 2)
@@ -374,8 +381,7 @@ async def test_what_came_and_was_not_handled_comes_again_when_a_consumer_fails_w
             with monkeypatch.context() as inner:
                 inner.setattr(Follower, "_make_consumer", refused)
                 epoch = partition.epoch
-                for name in await consumers(mesh):
-                    await mesh.client.js.api(f"CONSUMER.DELETE.{stream_name(QUEUE)}.{name}")
+                await lose_consumers(mesh)
                 await wait_until(lambda: partition.epoch > epoch)
             engine._following._changed_s = engine._following._gather_after_s = 0.0
             engine._following.gather()
